@@ -1,0 +1,2 @@
+//! From a validated module to an image: stubs, batches, linking.
+#![forbid(unsafe_code)]

@@ -1,0 +1,1 @@
+//! Runs artifacts and embeds them: Engine, Module, Store, Instance, Linker.

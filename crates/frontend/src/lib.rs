@@ -1,0 +1,2 @@
+//! From bytes to validated descriptions of modules.
+#![forbid(unsafe_code)]

@@ -1,0 +1,1 @@
+//! Development only: the .wast runner, golden files and oracles.

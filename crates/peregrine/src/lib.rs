@@ -1,0 +1,1 @@
+//! A fast, safe, embeddable WebAssembly runtime.

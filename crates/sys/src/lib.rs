@@ -1,0 +1,1 @@
+//! The operating system: pages, images, faults, stacks, instruction cache and profiling.
