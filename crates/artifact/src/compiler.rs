@@ -1,0 +1,95 @@
+//! The trait by which the engine asks for compilation without knowing any compiler.
+
+use crate::settings::{Settings, Target};
+use std::borrow::Cow;
+use std::fmt;
+
+/// From WebAssembly to images. Implemented above the engine; the engine holds it as a trait object and works without one too (images only).
+pub trait Compiler: Send + Sync + 'static {
+    /// What code may be made for: `None` means this machine with all its features, a triple its baseline features.
+    ///
+    /// # Errors
+    ///
+    /// [`CompileError::Unsupported`] if code cannot be made for the target.
+    fn target(&self, triple: Option<&str>) -> Result<Target, CompileError>;
+
+    /// The binary format of `bytes`: as they are if they are binary, translated if they are text.
+    ///
+    /// # Errors
+    ///
+    /// [`CompileError::Invalid`] with the place if the text has errors.
+    fn to_binary<'a>(&self, bytes: &'a [u8]) -> Result<Cow<'a, [u8]>, CompileError>;
+
+    /// Checks the binary module `wasm`, bodies included, without compiling it.
+    ///
+    /// # Errors
+    ///
+    /// [`CompileError::Invalid`] with the offset, or [`CompileError::Limit`].
+    fn validate(&self, wasm: &[u8], settings: &Settings) -> Result<(), CompileError>;
+
+    /// Compiles the binary module `wasm` to the bytes of an image.
+    ///
+    /// # Errors
+    ///
+    /// Any [`CompileError`].
+    fn compile(&self, wasm: &[u8], settings: &Settings, progress: &dyn Progress) -> Result<Vec<u8>, CompileError>;
+}
+
+/// Told how compilation goes on; called from several threads.
+pub trait Progress: Sync {
+    /// `done` of `total` bytes of function bodies are compiled.
+    fn compiled(&self, done_bytes: u64, total_bytes: u64);
+}
+
+/// Nobody wants to know.
+impl Progress for () {
+    fn compiled(&self, _done_bytes: u64, _total_bytes: u64) {}
+}
+
+/// Why there is no image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CompileError {
+    /// The module is malformed or invalid.
+    Invalid {
+        /// What is wrong.
+        message: String,
+        /// Where in the binary, in bytes; where in the text is part of `message`.
+        offset: Option<usize>,
+    },
+    /// The module is larger or costlier than a limit allows.
+    Limit {
+        /// The limit, what it allows and what was found.
+        message: String,
+    },
+    /// The settings or the target ask for what there is not.
+    Unsupported {
+        /// What there is not.
+        message: String,
+    },
+    /// A fault of the compiler itself, reported instead of a panic.
+    Internal {
+        /// Where and what.
+        message: String,
+    },
+}
+
+impl CompileError {
+    /// An invalid module, at an offset of the binary.
+    pub fn invalid(message: impl Into<String>, offset: usize) -> Self {
+        Self::Invalid { message: message.into(), offset: Some(offset) }
+    }
+}
+
+impl fmt::Display for CompileError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Invalid { message, offset: Some(offset) } => write!(f, "invalid module: {message} (at offset {offset:#x})"),
+            Self::Invalid { message, offset: None } => write!(f, "invalid module: {message}"),
+            Self::Limit { message } => write!(f, "limit exceeded: {message}"),
+            Self::Unsupported { message } => write!(f, "unsupported: {message}"),
+            Self::Internal { message } => write!(f, "internal compiler error: {message}"),
+        }
+    }
+}
+
+impl std::error::Error for CompileError {}

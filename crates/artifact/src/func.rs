@@ -1,0 +1,43 @@
+//! What a tier makes of one function or stub.
+
+use peregrine_wasm::{FuncIndex, Trap};
+
+/// Machine code of one function or stub, not linked yet. All offsets count bytes from its start.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CompiledFunc {
+    /// The code.
+    pub code: Vec<u8>,
+    /// Places to fill in when the addresses of functions are known.
+    pub relocs: Vec<Reloc>,
+    /// Instructions that can trap: offset and reason, by rising offset.
+    pub traps: Vec<(u32, Trap)>,
+    /// Where code comes from: offset in the code, and offset in the binary relative to the start of the body (the byte after its length),
+    /// by rising offset in the code; each holds up to the next.
+    pub addresses: Vec<(u32, u32)>,
+}
+
+/// One place in the code that depends on the address of a function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reloc {
+    /// Where in the code.
+    pub offset: u32,
+    /// How to write the address.
+    pub kind: RelocKind,
+    /// Whose address.
+    pub target: FuncIndex,
+    /// What to add to it.
+    pub addend: i64,
+}
+
+/// How an address is written. All kinds are relative to the place, so that an image needs no relocation when it is loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RelocKind {
+    /// x86-64: 32 bits, relative to the place (the addend counts to the end of the instruction).
+    X64Rel32,
+    /// aarch64: the 26-bit word offset of `b` and `bl`.
+    Aarch64Call26,
+    /// riscv64: an `auipc`, `jalr` pair.
+    Riscv64CallPair,
+    /// s390x: 32 bits, relative to the place, counting halfwords.
+    S390xRel32Halfwords,
+}

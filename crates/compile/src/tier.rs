@@ -1,0 +1,65 @@
+//! The trait that every tier implements: from the body of one function to machine code.
+//!
+//! The driver makes one [`Tier`] for a process, one [`FunctionCompiler`] for each thread and module, and links what they give.
+
+use peregrine_artifact::abi::StubKind;
+use peregrine_artifact::compiler::CompileError;
+use peregrine_artifact::func::CompiledFunc;
+use peregrine_artifact::settings::{Settings, Target};
+use peregrine_artifact::vmctx::VmLayout;
+use peregrine_frontend::Translation;
+use peregrine_wasm::{DefinedFuncIndex, TypeIndex};
+
+/// Everything about a module that the code of one of its functions depends on.
+pub struct ModuleEnv<'a> {
+    /// The module and its bodies.
+    pub translation: &'a Translation<'a>,
+    /// What the code is made for.
+    pub settings: &'a Settings,
+    /// Where things are in an instance's context.
+    pub layout: VmLayout,
+}
+
+impl<'a> ModuleEnv<'a> {
+    /// The environment of the functions of `translation`.
+    pub fn new(translation: &'a Translation<'a>, settings: &'a Settings) -> Self {
+        Self { translation, settings, layout: VmLayout::new(&translation.module) }
+    }
+}
+
+/// One way to make machine code.
+pub trait Tier: Send + Sync + 'static {
+    /// The name that users see.
+    fn name(&self) -> &'static str;
+
+    /// What code may be made for: `None` means this machine with all its features, a triple its baseline features.
+    ///
+    /// # Errors
+    ///
+    /// [`CompileError::Unsupported`] if the tier has no code for the target.
+    fn target(&self, triple: Option<&str>) -> Result<Target, CompileError>;
+
+    /// A compiler of functions of one module, for one thread.
+    ///
+    /// # Errors
+    ///
+    /// [`CompileError::Unsupported`] if the settings ask for what the tier does not have.
+    fn function_compiler<'m>(&self, env: &'m ModuleEnv<'m>) -> Result<Box<dyn FunctionCompiler + 'm>, CompileError>;
+}
+
+/// Compiles functions of one module on one thread, reusing its memory from one to the next. The result depends on nothing but the arguments.
+pub trait FunctionCompiler {
+    /// Compiles the body of a function. The body is valid: the driver has validated it.
+    ///
+    /// # Errors
+    ///
+    /// [`CompileError::Limit`] if the function is too large even for the slowest code, [`CompileError::Internal`] on a fault of the tier.
+    fn function(&mut self, index: DefinedFuncIndex) -> Result<CompiledFunc, CompileError>;
+
+    /// Compiles the stub of a kind for a function type, see [`peregrine_artifact::abi`].
+    ///
+    /// # Errors
+    ///
+    /// As for functions.
+    fn stub(&mut self, kind: StubKind, ty: TypeIndex) -> Result<CompiledFunc, CompileError>;
+}
