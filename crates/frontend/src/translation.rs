@@ -30,7 +30,7 @@ impl<'a> Translation<'a> {
     /// The body of a function, ready to be read operator by operator. Positions are offsets in the binary.
     pub fn body(&self, index: DefinedFuncIndex) -> FunctionBody<'a> {
         let range = self.bodies[index].clone();
-        FunctionBody::new(BinaryReader::new_features(&self.wasm[range.clone()], range.start, self.features))
+        FunctionBody::new(BinaryReader::new_features(&self.wasm[range.clone()], range.start as u64, self.features))
     }
 
     /// The name of a function, if it has one.
