@@ -1,1 +1,40 @@
 //! The operating system: pages, images, faults, stacks, instruction cache and profiling.
+//!
+//! This crate is the only place, besides the machine in the engine, where unsafe code lives. It knows nothing about
+//! WebAssembly: it offers memory, files, threads and signals with the rules of the platform already obeyed.
+//!
+//! Every platform is a folder with the same file list; this file selects one. What a file means is the same everywhere:
+//!
+//! | file      | holds                                                                     |
+//! |-----------|---------------------------------------------------------------------------|
+//! | `pages`   | the page size and owned reservations of address space                     |
+//! | `image`   | code mapped from a file or from bytes, and copy-on-write memory content   |
+//! | `icache`  | making freshly written code visible to instruction fetch                  |
+//! | `faults`  | hardware faults as a callback, with the earlier handlers kept in the chain |
+//! | `stack`   | guarded stacks and a pool of them                                         |
+//! | `cpu`     | the features of the processor                                             |
+//! | `threads` | how many threads are worth starting, and quiet ones                       |
+
+#[cfg(target_os = "linux")]
+#[path = "linux/mod.rs"]
+mod platform;
+
+#[cfg(target_os = "macos")]
+compile_error!(
+    "peregrine-sys has no macos/ folder yet: it needs the file list of linux/ with the same public names"
+);
+
+#[cfg(windows)]
+compile_error!(
+    "peregrine-sys has no windows/ folder yet: it needs the file list of linux/ with the same public names"
+);
+
+#[cfg(not(any(target_os = "linux", target_os = "macos", windows)))]
+compile_error!(
+    "peregrine-sys does not support this operating system: it needs a folder with the file list of linux/"
+);
+
+#[cfg(not(target_pointer_width = "64"))]
+compile_error!("peregrine-sys supports 64-bit hosts only");
+
+pub use platform::{cpu, faults, icache, image, pages, stack, threads};

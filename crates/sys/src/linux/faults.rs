@@ -1,0 +1,565 @@
+//! Hardware faults as a callback, with the handlers that were there before kept in the chain.
+//!
+//! ```text
+//! kernel -> entry (on the thread's alternate stack) -> callback(&mut FaultContext) -> Resume: back to the changed registers
+//!                                                                                  -> NotOurs: the earlier handler
+//! ```
+//!
+//! The callback runs in signal context: it must neither allocate nor lock nor panic, and may touch only memory that it knows
+//! to be mapped. It decides by the program counter whether the fault is its own; which code lies where is the
+//! caller's knowledge (the machine in the engine). A thread that may fault on a stack without room calls
+//! [`ensure_thread_ready`] first.
+
+use std::cell::{RefCell, UnsafeCell};
+use std::ffi::{c_int, c_void};
+use std::fmt;
+use std::io;
+use std::mem::MaybeUninit;
+use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use super::pages::{Reservation, page_size};
+
+/// Which fault it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FaultSignal {
+    /// SIGSEGV: an access to memory that is not there or not allowed.
+    Segv,
+    /// SIGBUS: an access to memory whose content is not there, such as past the end of a mapped file.
+    Bus,
+    /// SIGILL: an instruction that does not exist, such as the one compilers put where code must not arrive.
+    Ill,
+    /// SIGFPE: an integer division by zero or one that overflows.
+    Fpe,
+    /// SIGTRAP: a breakpoint instruction.
+    Trap,
+}
+
+const SIGNALS: [(c_int, FaultSignal); 5] = [
+    (libc::SIGSEGV, FaultSignal::Segv),
+    (libc::SIGBUS, FaultSignal::Bus),
+    (libc::SIGILL, FaultSignal::Ill),
+    (libc::SIGFPE, FaultSignal::Fpe),
+    (libc::SIGTRAP, FaultSignal::Trap),
+];
+
+/// What the callback decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// The fault is dealt with: the thread continues with the registers of the context, its signal mask as before the fault.
+    Resume,
+    /// The fault belongs to somebody else: it goes to the handler that was there before, as if this one did not exist.
+    NotOurs,
+}
+
+/// The callback. It is called on the faulting thread, in signal context, on the alternate stack if the thread has one.
+pub type FaultHandler = fn(&mut FaultContext<'_>) -> Outcome;
+
+/// A fault and the registers of the thread at that moment, which the callback may change.
+pub struct FaultContext<'a> {
+    signal: FaultSignal,
+    info: &'a libc::siginfo_t,
+    registers: &'a mut libc::mcontext_t,
+}
+
+/// The callback in use; null before the first [`install`].
+static HANDLER: AtomicPtr<()> = AtomicPtr::new(std::ptr::null_mut());
+static INSTALL: Mutex<()> = Mutex::new(());
+static EARLIER: [Earlier; SIGNALS.len()] = [const { Earlier::new() }; SIGNALS.len()];
+
+/// The action for a signal that was in force before this module's.
+struct Earlier {
+    action: UnsafeCell<MaybeUninit<libc::sigaction>>,
+    /// Set once the action has been read; pairs with the loads in `chain`.
+    is_known: AtomicBool,
+    /// Set when a handler that wanted to run only once has run.
+    is_spent: AtomicBool,
+}
+
+// SAFETY: the action is written under `INSTALL` before `is_known` is released, and only read afterwards.
+unsafe impl Sync for Earlier {}
+
+impl Earlier {
+    const fn new() -> Self {
+        let action = UnsafeCell::new(MaybeUninit::uninit());
+        Self {
+            action,
+            is_known: AtomicBool::new(false),
+            is_spent: AtomicBool::new(false),
+        }
+    }
+}
+
+/// Makes `handler` see every fault of the process from now on. It stays for the life of the process; installing the same handler
+/// again does nothing.
+///
+/// Signals that were sent (by `kill` and the like) rather than caused by an instruction never reach the callback.
+///
+/// # Errors
+/// `AlreadyExists` where another handler is installed, otherwise what `sigaction` said.
+pub fn install(handler: FaultHandler) -> io::Result<()> {
+    let _guard = INSTALL.lock().unwrap_or_else(PoisonError::into_inner);
+    let handler = handler as *mut ();
+    let current = HANDLER.load(Ordering::Acquire);
+    if !current.is_null() && !std::ptr::eq(current, handler) {
+        return Err(io::Error::new(
+            io::ErrorKind::AlreadyExists,
+            "another fault handler is installed",
+        ));
+    }
+    // The callback first: a signal entry that runs at once must find it.
+    HANDLER.store(handler, Ordering::Release);
+    for ((number, _), earlier) in SIGNALS.iter().zip(&EARLIER) {
+        if !earlier.is_known.load(Ordering::Acquire) {
+            take_over(*number, earlier)?;
+        }
+    }
+    Ok(())
+}
+
+fn take_over(number: c_int, earlier: &Earlier) -> io::Result<()> {
+    let mut action = MaybeUninit::<libc::sigaction>::uninit();
+    // SAFETY: a query; it fills in the action.
+    if unsafe { libc::sigaction(number, std::ptr::null(), action.as_mut_ptr()) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: only this function writes, under `INSTALL`, and nobody reads before `is_known`.
+    unsafe { *earlier.action.get() = action };
+    // Known before it is replaced, so that a fault on another thread right after the replacement finds it.
+    earlier.is_known.store(true, Ordering::Release);
+    // SAFETY: all zeros is a valid action.
+    let mut ours: libc::sigaction = unsafe { MaybeUninit::zeroed().assume_init() };
+    ours.sa_sigaction = entry as *const () as usize;
+    // NODEFER: a fault inside the handler that was there before reaches it again, as it would without us, and a callback that
+    // faults dies by that fault rather than silently. The kernel restores the mask on return.
+    ours.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_NODEFER | libc::SA_RESTART;
+    // SAFETY: the action is complete and its handler is a function of the right type that lives forever.
+    if unsafe { libc::sigaction(number, &ours, std::ptr::null_mut()) } != 0 {
+        let error = io::Error::last_os_error();
+        earlier.is_known.store(false, Ordering::Release);
+        return Err(error);
+    }
+    Ok(())
+}
+
+/// What the kernel calls.
+unsafe extern "C" fn entry(number: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
+    // SAFETY: errno is the thread's own; interrupted code must find it unchanged.
+    let errno = unsafe { *libc::__errno_location() };
+    // SAFETY: the arguments are those of the kernel.
+    unsafe { dispatch(number, info, context) };
+    // SAFETY: as above.
+    unsafe { *libc::__errno_location() = errno };
+}
+
+/// # Safety
+/// 1. The arguments are those that the kernel gave to a signal handler which is still running.
+unsafe fn dispatch(number: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
+    let Some(index) = SIGNALS.iter().position(|(known, _)| *known == number) else {
+        return;
+    };
+    let handler = HANDLER.load(Ordering::Acquire);
+    // SAFETY: the kernel's information is valid while the handler runs (1).
+    let is_caused_by_instruction = unsafe { (*info).si_code } > 0;
+    if is_caused_by_instruction && !handler.is_null() {
+        // SAFETY: only `install` stores here, and only values of this function type.
+        let handler: FaultHandler = unsafe { std::mem::transmute(handler) };
+        // SAFETY: the kernel's context is valid, and ours to change, while the handler runs (1).
+        let (info, registers) = unsafe {
+            (
+                &*info,
+                &mut (*context.cast::<libc::ucontext_t>()).uc_mcontext,
+            )
+        };
+        let mut fault = FaultContext {
+            signal: SIGNALS[index].1,
+            info,
+            registers,
+        };
+        if handler(&mut fault) == Outcome::Resume {
+            return;
+        }
+    }
+    // SAFETY: the arguments are those of the kernel (1).
+    unsafe {
+        chain(
+            &EARLIER[index],
+            number,
+            info,
+            context,
+            is_caused_by_instruction,
+        )
+    };
+}
+
+/// Does what would have happened without this module.
+///
+/// # Safety
+/// 1. The arguments are those that the kernel gave to a signal handler which is still running.
+unsafe fn chain(
+    earlier: &Earlier,
+    number: c_int,
+    info: *mut libc::siginfo_t,
+    context: *mut c_void,
+    is_caused_by_instruction: bool,
+) {
+    if !earlier.is_known.load(Ordering::Acquire) {
+        return die(number, is_caused_by_instruction);
+    }
+    // SAFETY: written before `is_known`, never changed since.
+    let action = unsafe { (*earlier.action.get()).assume_init_ref() };
+    match action.sa_sigaction {
+        // The kernel does not let an instruction's fault be ignored either.
+        libc::SIG_IGN if !is_caused_by_instruction => return,
+        libc::SIG_DFL | libc::SIG_IGN => return die(number, is_caused_by_instruction),
+        _ => {}
+    }
+    if action.sa_flags & libc::SA_RESETHAND != 0 && earlier.is_spent.swap(true, Ordering::AcqRel) {
+        return die(number, is_caused_by_instruction);
+    }
+    let mut blocked = action.sa_mask;
+    if action.sa_flags & libc::SA_NODEFER == 0 {
+        // SAFETY: the set is a valid one and the number a signal's.
+        unsafe { libc::sigaddset(&mut blocked, number) };
+    }
+    // SAFETY: only this thread's mask is changed; the kernel restores the one of the context on return.
+    unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &blocked, std::ptr::null_mut()) };
+    if action.sa_flags & libc::SA_SIGINFO != 0 {
+        type Full = unsafe extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void);
+        // SAFETY: whoever installed the action with this flag gave a function of this type.
+        let handler: Full = unsafe { std::mem::transmute(action.sa_sigaction) };
+        // SAFETY: it gets exactly what the kernel would have given it (1).
+        unsafe { handler(number, info, context) };
+    } else {
+        // SAFETY: whoever installed the action without the flag gave a function of this type.
+        let handler: unsafe extern "C" fn(c_int) =
+            unsafe { std::mem::transmute(action.sa_sigaction) };
+        // SAFETY: it gets exactly what the kernel would have given it (1).
+        unsafe { handler(number) };
+    }
+}
+
+/// Lets the signal take its default course: the process ends by it, with a core file where those are wanted.
+fn die(number: c_int, is_caused_by_instruction: bool) {
+    // SAFETY: all zeros is the default action with an empty mask.
+    let default: libc::sigaction = unsafe { MaybeUninit::zeroed().assume_init() };
+    // SAFETY: the action is complete.
+    unsafe { libc::sigaction(number, &default, std::ptr::null_mut()) };
+    // Returning repeats the instruction and with it the fault, now without a handler. A breakpoint is past its instruction and a
+    // sent signal has none.
+    if !is_caused_by_instruction || number == libc::SIGTRAP {
+        // SAFETY: raising a signal for this thread; it is not blocked here.
+        unsafe { libc::raise(number) };
+    }
+}
+
+impl fmt::Debug for FaultContext<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FaultContext")
+            .field("signal", &self.signal)
+            .field(
+                "fault_address",
+                &format_args!("{:#x}", self.fault_address()),
+            )
+            .field("pc", &format_args!("{:#x}", self.pc()))
+            .field("sp", &format_args!("{:#x}", self.sp()))
+            .field("fp", &format_args!("{:#x}", self.fp()))
+            .finish()
+    }
+}
+
+impl FaultContext<'_> {
+    /// Which fault it is.
+    pub fn signal(&self) -> FaultSignal {
+        self.signal
+    }
+
+    /// The system's code for the cause (`si_code`), always positive.
+    pub fn code(&self) -> i32 {
+        self.info.si_code
+    }
+
+    /// The address that was accessed ([`FaultSignal::Segv`], [`FaultSignal::Bus`]) or of the instruction (the others). Zero where
+    /// the processor does not tell, as for a non-canonical address.
+    pub fn fault_address(&self) -> usize {
+        // SAFETY: all these signals carry an address when an instruction caused them, and those alone get here.
+        unsafe { self.info.si_addr() }.addr()
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+impl FaultContext<'_> {
+    /// How many arguments of the native C convention are in registers.
+    pub const ARG_COUNT: usize = 6;
+
+    const ARGS: [c_int; 6] = [
+        libc::REG_RDI,
+        libc::REG_RSI,
+        libc::REG_RDX,
+        libc::REG_RCX,
+        libc::REG_R8,
+        libc::REG_R9,
+    ];
+
+    fn get(&self, register: c_int) -> u64 {
+        self.registers.gregs[register as usize] as u64
+    }
+
+    fn set(&mut self, register: c_int, value: u64) {
+        self.registers.gregs[register as usize] = value as i64;
+    }
+
+    /// The address of the faulting instruction; of the one after it for [`FaultSignal::Trap`].
+    pub fn pc(&self) -> usize {
+        self.get(libc::REG_RIP) as usize
+    }
+
+    /// The stack pointer.
+    pub fn sp(&self) -> usize {
+        self.get(libc::REG_RSP) as usize
+    }
+
+    /// The frame pointer.
+    pub fn fp(&self) -> usize {
+        self.get(libc::REG_RBP) as usize
+    }
+
+    /// Integer argument register `index` of the native C convention; `None` from [`ARG_COUNT`](Self::ARG_COUNT) on.
+    pub fn arg(&self, index: usize) -> Option<u64> {
+        Self::ARGS.get(index).map(|register| self.get(*register))
+    }
+
+    /// Sets where the thread continues.
+    pub fn set_pc(&mut self, pc: usize) {
+        self.set(libc::REG_RIP, pc as u64);
+    }
+
+    /// Sets the stack pointer.
+    pub fn set_sp(&mut self, sp: usize) {
+        self.set(libc::REG_RSP, sp as u64);
+    }
+
+    /// Sets the frame pointer.
+    pub fn set_fp(&mut self, fp: usize) {
+        self.set(libc::REG_RBP, fp as u64);
+    }
+
+    /// Sets integer argument register `index` of the native C convention; does nothing from [`ARG_COUNT`](Self::ARG_COUNT) on.
+    pub fn set_arg(&mut self, index: usize, value: u64) {
+        if let Some(register) = Self::ARGS.get(index) {
+            self.set(*register, value);
+        }
+    }
+
+    /// Sets the register of the first integer result of the native C convention.
+    pub fn set_result(&mut self, value: u64) {
+        self.set(libc::REG_RAX, value);
+    }
+}
+
+#[cfg(target_arch = "aarch64")]
+impl FaultContext<'_> {
+    /// How many arguments of the native C convention are in registers.
+    pub const ARG_COUNT: usize = 8;
+
+    /// The address of the faulting instruction.
+    pub fn pc(&self) -> usize {
+        self.registers.pc as usize
+    }
+
+    /// The stack pointer.
+    pub fn sp(&self) -> usize {
+        self.registers.sp as usize
+    }
+
+    /// The frame pointer.
+    pub fn fp(&self) -> usize {
+        self.registers.regs[29] as usize
+    }
+
+    /// Integer argument register `index` of the native C convention; `None` from [`ARG_COUNT`](Self::ARG_COUNT) on.
+    pub fn arg(&self, index: usize) -> Option<u64> {
+        self.registers.regs[..Self::ARG_COUNT].get(index).copied()
+    }
+
+    /// Sets where the thread continues.
+    pub fn set_pc(&mut self, pc: usize) {
+        self.registers.pc = pc as u64;
+    }
+
+    /// Sets the stack pointer.
+    pub fn set_sp(&mut self, sp: usize) {
+        self.registers.sp = sp as u64;
+    }
+
+    /// Sets the frame pointer.
+    pub fn set_fp(&mut self, fp: usize) {
+        self.registers.regs[29] = fp as u64;
+    }
+
+    /// Sets integer argument register `index` of the native C convention; does nothing from [`ARG_COUNT`](Self::ARG_COUNT) on.
+    pub fn set_arg(&mut self, index: usize, value: u64) {
+        if let Some(register) = self.registers.regs[..Self::ARG_COUNT].get_mut(index) {
+            *register = value;
+        }
+    }
+
+    /// Sets the register of the first integer result of the native C convention.
+    pub fn set_result(&mut self, value: u64) {
+        self.registers.regs[0] = value;
+    }
+}
+
+/// An alternate stack at least this large is kept: room for a callback and for the handlers in the chain.
+const ENOUGH_LEN_BYTES: usize = 64 << 10;
+const ALTERNATE_LEN_BYTES: usize = 128 << 10;
+
+/// The alternate stack of a thread: mapped here, with a guard page below, or somebody else's that is large enough.
+struct AlternateStack {
+    own: Option<Reservation>,
+}
+
+thread_local! {
+    static ALTERNATE: RefCell<Option<AlternateStack>> = const { RefCell::new(None) };
+}
+
+/// Gives this thread an alternate stack for faults, unless it has one that is large enough. It is freed when the thread ends.
+/// Cheap from the second call on.
+///
+/// # Errors
+/// What the system said, or `Unsupported` while the thread is ending.
+pub fn ensure_thread_ready() -> io::Result<()> {
+    let ready = ALTERNATE.try_with(|slot| {
+        let mut slot = slot.borrow_mut();
+        if slot.is_none() {
+            *slot = Some(AlternateStack::ensure()?);
+        }
+        Ok(())
+    });
+    ready.unwrap_or_else(|_| {
+        Err(io::Error::new(
+            io::ErrorKind::Unsupported,
+            "the thread is ending",
+        ))
+    })
+}
+
+impl AlternateStack {
+    fn ensure() -> io::Result<Self> {
+        // The kernel's own part of a signal frame grows with the processor's vector state.
+        // SAFETY: a query without pointers.
+        let frame_bytes = unsafe { libc::getauxval(libc::AT_MINSIGSTKSZ) } as usize;
+        let current = current_alternate_stack()?;
+        if current.ss_flags & libc::SS_DISABLE == 0
+            && current.ss_size >= ENOUGH_LEN_BYTES + frame_bytes
+        {
+            return Ok(Self { own: None });
+        }
+        let page_size = page_size();
+        let len_bytes = (ALTERNATE_LEN_BYTES + frame_bytes).next_multiple_of(page_size);
+        let reservation = Reservation::new(page_size + len_bytes)?;
+        reservation.commit(page_size..page_size + len_bytes)?;
+        let stack = libc::stack_t {
+            ss_sp: reservation.ptr().wrapping_add(page_size).cast(),
+            ss_flags: 0,
+            ss_size: len_bytes,
+        };
+        // SAFETY: the stack is mapped and stays so until `drop`, which takes it out of use first.
+        if unsafe { libc::sigaltstack(&stack, std::ptr::null_mut()) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(Self {
+            own: Some(reservation),
+        })
+    }
+}
+
+impl Drop for AlternateStack {
+    fn drop(&mut self) {
+        let Some(reservation) = self.own.take() else {
+            return;
+        };
+        let is_in_use = match current_alternate_stack() {
+            Ok(current) => {
+                current.ss_flags & libc::SS_DISABLE == 0
+                    && reservation.contains(current.ss_sp.addr())
+            }
+            Err(_) => true,
+        };
+        if is_in_use {
+            let disabled = libc::stack_t {
+                ss_sp: std::ptr::null_mut(),
+                ss_flags: libc::SS_DISABLE,
+                ss_size: 0,
+            };
+            // SAFETY: it takes this thread's alternate stack out of use.
+            if unsafe { libc::sigaltstack(&disabled, std::ptr::null_mut()) } != 0 {
+                // Still in use, so it must stay mapped.
+                std::mem::forget(reservation);
+            }
+        }
+    }
+}
+
+fn current_alternate_stack() -> io::Result<libc::stack_t> {
+    let mut current = libc::stack_t {
+        ss_sp: std::ptr::null_mut(),
+        ss_flags: 0,
+        ss_size: 0,
+    };
+    // SAFETY: a query; it fills in the description.
+    if unsafe { libc::sigaltstack(std::ptr::null(), &mut current) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(current)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_gets_an_alternate_stack_and_gives_it_back() {
+        let (start, len_bytes) = std::thread::spawn(|| {
+            ensure_thread_ready().unwrap();
+            let first = current_alternate_stack().unwrap();
+            assert_eq!(first.ss_flags, 0);
+            assert!(first.ss_size >= ENOUGH_LEN_BYTES);
+            ensure_thread_ready().unwrap();
+            let second = current_alternate_stack().unwrap();
+            assert_eq!((first.ss_sp, first.ss_size), (second.ss_sp, second.ss_size));
+            (first.ss_sp.addr(), first.ss_size)
+        })
+        .join()
+        .unwrap();
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+        let bounds = format!("{start:08x}-{:08x} ", start + len_bytes);
+        assert!(
+            !maps.lines().any(|line| line.starts_with(&bounds)),
+            "{bounds} is still mapped:\n{maps}"
+        );
+    }
+
+    #[test]
+    fn an_alternate_stack_that_is_large_enough_is_kept() {
+        std::thread::spawn(|| {
+            let mut memory = vec![0u8; 256 << 10];
+            let previous = current_alternate_stack().unwrap();
+            let stack = libc::stack_t {
+                ss_sp: memory.as_mut_ptr().cast(),
+                ss_flags: 0,
+                ss_size: memory.len(),
+            };
+            // SAFETY: the memory outlives its use, which ends below.
+            let set = unsafe { libc::sigaltstack(&stack, std::ptr::null_mut()) };
+            assert_eq!(set, 0);
+            ensure_thread_ready().unwrap();
+            assert_eq!(current_alternate_stack().unwrap().ss_sp, stack.ss_sp);
+            // SAFETY: what was there before is restored.
+            let restored = unsafe { libc::sigaltstack(&previous, std::ptr::null_mut()) };
+            assert_eq!(restored, 0);
+        })
+        .join()
+        .unwrap();
+    }
+}

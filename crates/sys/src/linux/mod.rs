@@ -1,0 +1,15 @@
+//! Linux: the file list that every platform has.
+
+pub mod pages;
+
+pub mod image;
+
+pub mod icache;
+
+pub mod faults;
+
+pub mod stack;
+
+pub mod cpu;
+
+pub mod threads;

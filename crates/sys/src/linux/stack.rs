@@ -1,0 +1,290 @@
+//! Guarded stacks and a pool of them.
+//!
+//! A [`GuestStack`] is address space with an inaccessible guard at its low end; memory arrives as it is touched. Running off the
+//! stack faults in the guard, which the fault callback recognizes by [`GuestStack::contains_guard`]. What runs on the stack and
+//! how it gets there is the machine's business in the engine.
+
+use std::io;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::pages::{Reservation, page_size, round_up_to_pages};
+
+/// The guard size that suits code which probes its large frames: 64 KiB.
+pub const DEFAULT_GUARD_LEN_BYTES: usize = 64 << 10;
+
+/// An owned stack that grows down towards its guard:
+///
+/// ```text
+/// base            limit                              top
+///   | guard, no access | usable, readable and writable |
+/// ```
+#[derive(Debug)]
+pub struct GuestStack {
+    reservation: Reservation,
+    guard_len_bytes: usize,
+}
+
+impl GuestStack {
+    /// Maps a stack of `usable_len_bytes` above a guard of `guard_len_bytes`, each rounded up to whole pages; the usable part
+    /// has at least one page. No memory is taken before it is touched.
+    ///
+    /// # Errors
+    /// `InvalidInput` where the sizes overflow, otherwise what the system said.
+    pub fn new(usable_len_bytes: usize, guard_len_bytes: usize) -> io::Result<Self> {
+        let sizes =
+            round_up_to_pages(usable_len_bytes.max(1)).zip(round_up_to_pages(guard_len_bytes));
+        let (total_len_bytes, guard_len_bytes) = sizes
+            .and_then(|(usable, guard)| Some((usable.checked_add(guard)?, guard)))
+            .ok_or_else(|| {
+                io::Error::new(
+                    io::ErrorKind::InvalidInput,
+                    format!("stack of {usable_len_bytes} bytes is too large"),
+                )
+            })?;
+        let reservation = Reservation::new(total_len_bytes)?;
+        reservation.commit(guard_len_bytes..total_len_bytes)?;
+        // A stack is touched at its top and little further: a huge page would only be zeroed in vain. Kernels without
+        // huge pages refuse the hint.
+        let _ = reservation.advise_small_pages(guard_len_bytes..total_len_bytes);
+        Ok(Self {
+            reservation,
+            guard_len_bytes,
+        })
+    }
+
+    /// The end of the stack, page-aligned: the first value of the stack pointer. Writes start right below it.
+    pub fn top(&self) -> *mut u8 {
+        self.reservation
+            .ptr()
+            .wrapping_add(self.reservation.len_bytes())
+    }
+
+    /// The lowest usable byte, right above the guard.
+    pub fn limit(&self) -> *mut u8 {
+        self.reservation.ptr().wrapping_add(self.guard_len_bytes)
+    }
+
+    /// The usable size in bytes.
+    pub fn usable_len_bytes(&self) -> usize {
+        self.reservation.len_bytes() - self.guard_len_bytes
+    }
+
+    /// The size of the guard in bytes.
+    pub fn guard_len_bytes(&self) -> usize {
+        self.guard_len_bytes
+    }
+
+    /// Whether the address is in the guard. Safe to call in a fault callback.
+    pub fn contains_guard(&self, addr: usize) -> bool {
+        addr.wrapping_sub(self.reservation.ptr().addr()) < self.guard_len_bytes
+    }
+
+    /// Whether the address is in the usable part. Safe to call in a fault callback.
+    pub fn contains(&self, addr: usize) -> bool {
+        addr.wrapping_sub(self.limit().addr()) < self.usable_len_bytes()
+    }
+
+    /// How many bytes of the stack are in memory.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn resident_bytes(&self) -> io::Result<usize> {
+        self.reservation
+            .resident_bytes(self.guard_len_bytes..self.reservation.len_bytes())
+    }
+
+    /// Gives memory back, except for the `keep_resident_bytes` (rounded up to pages) below the top, whose content stays.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn shrink_resident(&self, keep_resident_bytes: usize) -> io::Result<()> {
+        let kept_bytes = keep_resident_bytes
+            .min(self.usable_len_bytes())
+            .next_multiple_of(page_size());
+        self.reservation
+            .decommit(self.guard_len_bytes..self.reservation.len_bytes() - kept_bytes)
+    }
+}
+
+/// What the stacks of a [`StackPool`] look like and how many it keeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StackPoolConfig {
+    /// The usable size of each stack in bytes.
+    pub usable_len_bytes: usize,
+    /// The guard size of each stack in bytes.
+    pub guard_len_bytes: usize,
+    /// How many unused stacks are kept; more are unmapped when given back.
+    pub max_warm: usize,
+    /// How many bytes below the top of an unused stack stay in memory.
+    pub keep_resident_bytes: usize,
+}
+
+impl Default for StackPoolConfig {
+    fn default() -> Self {
+        Self {
+            usable_len_bytes: 1 << 20,
+            guard_len_bytes: DEFAULT_GUARD_LEN_BYTES,
+            max_warm: 64,
+            keep_resident_bytes: 64 << 10,
+        }
+    }
+}
+
+/// A bounded store of unused stacks, shared between threads. Never empty: where it has none, it makes one.
+#[derive(Debug)]
+pub struct StackPool {
+    config: StackPoolConfig,
+    warm: Mutex<Vec<GuestStack>>,
+}
+
+impl StackPool {
+    /// An empty pool.
+    pub fn new(config: StackPoolConfig) -> Self {
+        Self {
+            config,
+            warm: Mutex::new(Vec::new()),
+        }
+    }
+
+    /// What the stacks look like.
+    pub fn config(&self) -> &StackPoolConfig {
+        &self.config
+    }
+
+    /// The stack that was given back last, whose content is what its user left near the top, or else a new one.
+    ///
+    /// # Errors
+    /// What the system said where a new stack had to be mapped.
+    pub fn take(&self) -> io::Result<GuestStack> {
+        let warm = self.warm().pop();
+        match warm {
+            Some(stack) => Ok(stack),
+            None => GuestStack::new(self.config.usable_len_bytes, self.config.guard_len_bytes),
+        }
+    }
+
+    /// Gives a stack back. It is unmapped where the pool is full or where it is not of the pool's sizes.
+    pub fn give(&self, stack: GuestStack) {
+        if self.warm().len() >= self.config.max_warm || !self.fits(&stack) {
+            return;
+        }
+        // Outside the lock: the system call may take a while.
+        if stack
+            .shrink_resident(self.config.keep_resident_bytes)
+            .is_err()
+        {
+            return;
+        }
+        let mut warm = self.warm();
+        if warm.len() < self.config.max_warm {
+            warm.push(stack);
+        }
+    }
+
+    /// How many unused stacks the pool holds.
+    pub fn warm_count(&self) -> usize {
+        self.warm().len()
+    }
+
+    /// Unmaps all unused stacks.
+    pub fn clear(&self) {
+        let stacks = std::mem::take(&mut *self.warm());
+        drop(stacks);
+    }
+
+    fn fits(&self, stack: &GuestStack) -> bool {
+        round_up_to_pages(self.config.usable_len_bytes.max(1)) == Some(stack.usable_len_bytes())
+            && round_up_to_pages(self.config.guard_len_bytes) == Some(stack.guard_len_bytes())
+    }
+
+    fn warm(&self) -> MutexGuard<'_, Vec<GuestStack>> {
+        self.warm.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn touch(stack: &GuestStack, depth_bytes: usize) {
+        for offset in (1..=depth_bytes).step_by(page_size()) {
+            assert!(offset <= stack.usable_len_bytes());
+            // SAFETY: the address is in the usable part, and the test alone uses the stack.
+            unsafe { stack.top().sub(offset).write_volatile(1) };
+        }
+    }
+
+    #[test]
+    fn a_stack_has_its_guard_below() {
+        let stack = GuestStack::new(1 << 20, DEFAULT_GUARD_LEN_BYTES).unwrap();
+        assert_eq!(stack.usable_len_bytes(), 1 << 20);
+        assert_eq!(stack.top().addr() - stack.limit().addr(), 1 << 20);
+        assert!(!stack.contains(stack.top().addr()) && stack.contains(stack.top().addr() - 1));
+        assert!(stack.contains(stack.limit().addr()) && !stack.contains(stack.limit().addr() - 1));
+        assert!(
+            stack.contains_guard(stack.limit().addr() - 1)
+                && !stack.contains_guard(stack.limit().addr())
+        );
+        let base = stack.limit().addr() - DEFAULT_GUARD_LEN_BYTES;
+        assert!(stack.contains_guard(base) && !stack.contains_guard(base - 1));
+        assert_eq!(stack.resident_bytes().unwrap(), 0);
+        touch(&stack, 1 << 20);
+        assert_eq!(stack.resident_bytes().unwrap(), 1 << 20);
+    }
+
+    #[test]
+    fn sizes_are_rounded_and_checked() {
+        let stack = GuestStack::new(1, 0).unwrap();
+        assert_eq!(
+            (stack.usable_len_bytes(), stack.guard_len_bytes()),
+            (page_size(), 0)
+        );
+        assert!(!stack.contains_guard(stack.limit().addr()));
+        assert!(GuestStack::new(usize::MAX, 0).is_err());
+        assert!(GuestStack::new(usize::MAX / 2, usize::MAX / 2 + 2).is_err());
+    }
+
+    #[test]
+    fn the_pool_keeps_what_it_was_told_and_no_more() {
+        let config = StackPoolConfig {
+            usable_len_bytes: 256 << 10,
+            max_warm: 2,
+            keep_resident_bytes: 16 << 10,
+            ..Default::default()
+        };
+        let pool = StackPool::new(config);
+        let stacks: Vec<_> = (0..3).map(|_| pool.take().unwrap()).collect();
+        stacks.iter().for_each(|stack| touch(stack, 128 << 10));
+        let tops: Vec<_> = stacks.iter().map(|stack| stack.top().addr()).collect();
+        stacks.into_iter().for_each(|stack| pool.give(stack));
+        assert_eq!(pool.warm_count(), 2);
+        let stack = pool.take().unwrap();
+        assert_eq!(stack.top().addr(), tops[1], "the warmest comes first");
+        assert_eq!(stack.resident_bytes().unwrap(), 16 << 10);
+        pool.give(GuestStack::new(page_size(), 0).unwrap());
+        assert_eq!(pool.warm_count(), 1, "a foreign stack is not kept");
+        pool.clear();
+        assert_eq!(pool.warm_count(), 0);
+    }
+
+    #[test]
+    fn threads_share_the_pool() {
+        let pool = StackPool::new(StackPoolConfig {
+            usable_len_bytes: 64 << 10,
+            max_warm: 3,
+            ..Default::default()
+        });
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..50 {
+                        let stack = pool.take().unwrap();
+                        touch(&stack, 8 << 10);
+                        pool.give(stack);
+                    }
+                });
+            }
+        });
+        assert!((1..=3).contains(&pool.warm_count()));
+    }
+}
