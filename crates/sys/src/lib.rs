@@ -12,7 +12,11 @@
 //! | `icache`  | making freshly written code visible to instruction fetch                  |
 //! | `faults`  | hardware faults as a callback, with the earlier handlers kept in the chain |
 //! | `stack`   | guarded stacks and a pool of them                                         |
+//! | `unwind`  | unwind tables for the unwinder of the process                             |
+//! | `gdb`     | the debugger's registry of generated code                                 |
+//! | `perf`    | the profiler's perf map and jitdump                                       |
 //! | `cpu`     | the features of the processor                                             |
+//! | `file`    | private directories, atomic writes and files that nobody else could change |
 //! | `threads` | how many threads are worth starting, and quiet ones                       |
 
 #[cfg(target_os = "linux")]
@@ -37,4 +41,4 @@ compile_error!(
 #[cfg(not(target_pointer_width = "64"))]
 compile_error!("peregrine-sys supports 64-bit hosts only");
 
-pub use platform::{cpu, faults, icache, image, pages, stack, threads};
+pub use platform::{cpu, faults, file, gdb, icache, image, pages, perf, stack, threads, unwind};

@@ -10,6 +10,14 @@ pub mod faults;
 
 pub mod stack;
 
+pub mod unwind;
+
+pub mod gdb;
+
+pub mod perf;
+
 pub mod cpu;
+
+pub mod file;
 
 pub mod threads;

@@ -206,6 +206,23 @@ impl Reservation {
         self.map_file(offset, file, file_offset, len_bytes, ProtFlags::READ)
     }
 
+    /// As [`map_file_private`](Reservation::map_file_private), readable and executable from the first moment.
+    pub(crate) fn map_file_read_execute(
+        &self,
+        offset: usize,
+        file: impl AsFd,
+        file_offset: u64,
+        len_bytes: usize,
+    ) -> io::Result<()> {
+        self.map_file(
+            offset,
+            file,
+            file_offset,
+            len_bytes,
+            ProtFlags::READ | ProtFlags::EXEC,
+        )
+    }
+
     /// Replaces a range by fresh zero pages, readable and writable.
     ///
     /// # Errors
