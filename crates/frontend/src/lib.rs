@@ -1,6 +1,26 @@
 //! From bytes to validated descriptions of modules.
+//!
+//! ```text
+//! bytes --to_binary--> binary --translate--> Translation (Module + where the bodies are) --validate_body--> ready to compile
+//! ```
+//!
+//! Every section but the bodies is validated by [`translate`], in one walk. Bodies are validated one by one, on any thread, right before
+//! they are compiled. Nothing here panics on any input, does I/O or makes code.
 #![forbid(unsafe_code)]
 
 mod translation;
 
+mod payloads;
+
+mod const_expr;
+mod custom;
+mod errors;
+mod features;
+mod text;
+mod types;
+
+pub use features::wasm_features;
+pub use payloads::translate;
+pub use text::to_binary;
 pub use translation::Translation;
+pub use wasmparser::FuncValidatorAllocations;

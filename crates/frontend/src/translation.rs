@@ -1,8 +1,10 @@
 //! A module as the frontend hands it to compilers: its description, and where its bodies are.
 
+use crate::errors;
+use peregrine_artifact::compiler::CompileError;
 use peregrine_wasm::{DefinedFuncIndex, FuncIndex, IndexVec, Module};
 use std::ops::Range;
-use wasmparser::{BinaryReader, FunctionBody};
+use wasmparser::{BinaryReader, FuncToValidate, FuncValidatorAllocations, FunctionBody, ValidatorResources, WasmFeatures};
 
 /// A module whose every section but the bodies is validated.
 pub struct Translation<'a> {
@@ -21,9 +23,9 @@ pub struct Translation<'a> {
     /// Branch hints: for each function that has any, by rising index, (offset in the body, likely taken), by rising offset.
     pub branch_hints: Vec<(FuncIndex, Box<[(u32, bool)]>)>,
     /// The proposals the module was validated with.
-    pub(crate) features: wasmparser::WasmFeatures,
+    pub(crate) features: WasmFeatures,
     /// What bodies are validated against.
-    pub(crate) resources: Option<wasmparser::ValidatorResources>,
+    pub(crate) resources: Option<ValidatorResources>,
 }
 
 impl<'a> Translation<'a> {
@@ -33,9 +35,46 @@ impl<'a> Translation<'a> {
         FunctionBody::new(BinaryReader::new_features(&self.wasm[range.clone()], range.start as u64, self.features))
     }
 
+    /// The bytes of the body of a function: locals and instructions.
+    pub fn body_bytes(&self, index: DefinedFuncIndex) -> &'a [u8] {
+        &self.wasm[self.bodies[index].clone()]
+    }
+
     /// The name of a function, if it has one.
     pub fn function_name(&self, index: FuncIndex) -> Option<&'a str> {
         let position = self.function_names.binary_search_by_key(&index, |named| named.0).ok()?;
         Some(self.function_names[position].1)
+    }
+
+    /// The branch hints of a function: offset in the body and whether the branch there is likely taken, by rising offset.
+    pub fn function_branch_hints(&self, index: FuncIndex) -> &[(u32, bool)] {
+        match self.branch_hints.binary_search_by_key(&index, |hinted| hinted.0) {
+            Ok(position) => &self.branch_hints[position].1,
+            Err(_) => &[],
+        }
+    }
+
+    /// Validates the body of a function. `allocations` is scratch memory, one for each thread, that is reused from one body to the next.
+    /// Core specification, section 3.4.1.
+    ///
+    /// # Errors
+    ///
+    /// [`CompileError::Invalid`] with the offset in the binary.
+    pub fn validate_body(&self, index: DefinedFuncIndex, allocations: &mut FuncValidatorAllocations) -> Result<(), CompileError> {
+        // There are no bodies without a code section, and with one there are resources.
+        let Some(resources) = self.resources.clone() else {
+            return Err(CompileError::Internal { message: "a function body without a code section".into() });
+        };
+        let index_in_module = self.module.func_index(index);
+        let to_validate = FuncToValidate {
+            resources,
+            index: index_in_module.as_u32(),
+            ty: self.module.functions[index_in_module].ty.as_u32(),
+            features: self.features,
+        };
+        let mut validator = to_validate.into_validator(std::mem::take(allocations));
+        let result = validator.validate(&self.body(index));
+        *allocations = validator.into_allocations();
+        result.map_err(errors::from_parser)
     }
 }
