@@ -7,7 +7,9 @@
 //!        | tables | memories | (align 16) globals | function references
 //! ```
 
-use peregrine_wasm::{DefinedGlobalIndex, DefinedMemoryIndex, DefinedTableIndex, FuncIndex, GlobalIndex, MemoryIndex, Module, TableIndex, TagIndex};
+use peregrine_wasm::{
+    DefinedGlobalIndex, DefinedMemoryIndex, DefinedTableIndex, FuncIndex, GlobalIndex, MemoryIndex, Module, TableIndex, TagIndex,
+};
 use std::mem::{offset_of, size_of};
 
 /// A machine pointer as compiled code sees it. Numbers, because this crate dereferences nothing.

@@ -15,8 +15,8 @@ mod types;
 pub use const_expr::{ConstExpr, ConstOp};
 pub use features::Features;
 pub use index::{
-    DataIndex, DefinedFuncIndex, DefinedGlobalIndex, DefinedMemoryIndex, DefinedTableIndex, ElementIndex, EntityIndex, FuncIndex, GlobalIndex,
-    Index, IndexVec, MemoryIndex, TableIndex, TagIndex, TypeIndex,
+    DataIndex, DefinedFuncIndex, DefinedGlobalIndex, DefinedMemoryIndex, DefinedTableIndex, ElementIndex, EntityIndex, FuncIndex,
+    GlobalIndex, Index, IndexVec, MemoryIndex, TableIndex, TagIndex, TypeIndex,
 };
 pub use limits::ModuleLimits;
 pub use module::{

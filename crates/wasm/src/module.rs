@@ -3,8 +3,9 @@
 //! Made by the frontend, stored in an image, read by tiers and engine. Core specification, section 2.5.
 
 use crate::{
-    ConstExpr, DataIndex, DefinedFuncIndex, DefinedGlobalIndex, DefinedMemoryIndex, DefinedTableIndex, ElementIndex, EntityIndex, EntityType,
-    FuncIndex, FuncType, GlobalIndex, GlobalType, IndexVec, MemoryIndex, MemoryType, RefType, TableIndex, TableType, TagIndex, TagType, TypeIndex,
+    ConstExpr, DataIndex, DefinedFuncIndex, DefinedGlobalIndex, DefinedMemoryIndex, DefinedTableIndex, ElementIndex, EntityIndex,
+    EntityType, FuncIndex, FuncType, GlobalIndex, GlobalType, IndexVec, MemoryIndex, MemoryType, RefType, TableIndex, TableType, TagIndex,
+    TagType, TypeIndex,
 };
 use serde::{Deserialize, Serialize};
 

@@ -1,0 +1,137 @@
+//! Builtins for memories. Long operations go in slices, and stop between two of them when the store is interrupted.
+
+use super::Caller;
+use crate::vm::memory::{self, check_range};
+use peregrine_artifact::builtins::unpack_indices;
+use peregrine_wasm::{DataIndex, MemoryIndex, Trap};
+use std::ptr::NonNull;
+
+/// What a slice of a long operation copies at most.
+const SLICE_BYTES: usize = 1 << 20;
+
+/// The first byte and the length of a memory of the calling instance.
+///
+/// # Safety
+///
+/// 1. No mutable reference into the store is held.
+unsafe fn span(caller: Caller, index: u32) -> (*mut u8, usize) {
+    // SAFETY: the store is not borrowed mutably (1).
+    let store = unsafe { caller.store().as_ref() };
+    let (owner, defined) = store.instance(caller.id()).memory_origin(MemoryIndex::from_u32(index));
+    let memory = store.instance(owner).memory(defined);
+    (memory.base(), memory.len_bytes())
+}
+
+/// Whether the store is to stop.
+unsafe fn is_interrupted(caller: Caller) -> bool {
+    // SAFETY: builtins hold no mutable reference while they ask.
+    unsafe { caller.store().as_ref() }.interrupt_page().is_some_and(|page| page.is_requested())
+}
+
+pub(super) unsafe extern "C" fn memory_grow(caller: Caller, index: u32, delta: u64) -> u64 {
+    // SAFETY: no reference into the store is held.
+    let (owner, defined) = unsafe { caller.store().as_ref() }.instance(caller.id()).memory_origin(MemoryIndex::from_u32(index));
+    // SAFETY: as above.
+    match unsafe { memory::grow(caller.store(), owner, defined, delta) } {
+        Ok(old) => old.unwrap_or(u64::MAX),
+        Err(pending) => {
+            caller.raise(pending);
+            0
+        }
+    }
+}
+
+pub(super) unsafe extern "C" fn memory_copy(caller: Caller, memories: u64, target: u64, source: u64, len: u64) {
+    let (target_memory, source_memory) = unpack_indices(memories);
+    // SAFETY: no reference into the store is held.
+    let ((target_base, target_len), (source_base, source_len)) = unsafe { (span(caller, target_memory), span(caller, source_memory)) };
+    let ranges = check_range(target, len, target_len).and_then(|target| Ok((target, check_range(source, len, source_len)?)));
+    let (target, source) = match ranges {
+        Ok(ranges) => ranges,
+        Err(trap) => return caller.check(Err(trap)),
+    };
+    // SAFETY: both ranges were just checked; memories do not shrink or move. `copy` allows overlap.
+    let copy = |offset: usize, len: usize| unsafe {
+        std::ptr::copy(source_base.add(source.start + offset), target_base.add(target.start + offset), len);
+    };
+    let len = len as usize;
+    if len <= SLICE_BYTES {
+        return copy(0, len);
+    }
+    // Slices go away from the overlap, as bytes would.
+    let forward = (target_base as usize + target.start) <= (source_base as usize + source.start);
+    let mut done = 0;
+    while done < len {
+        let slice = SLICE_BYTES.min(len - done);
+        copy(if forward { done } else { len - done - slice }, slice);
+        done += slice;
+        // SAFETY: no reference into the store is held.
+        if unsafe { is_interrupted(caller) } {
+            return caller.check(Err(Trap::Interrupt));
+        }
+    }
+}
+
+pub(super) unsafe extern "C" fn memory_fill(caller: Caller, index: u32, target: u64, value: u32, len: u64) {
+    // SAFETY: no reference into the store is held.
+    let (base, memory_len) = unsafe { span(caller, index) };
+    let range = match check_range(target, len, memory_len) {
+        Ok(range) => range,
+        Err(trap) => return caller.check(Err(trap)),
+    };
+    let mut start = range.start;
+    while start < range.end {
+        let slice = SLICE_BYTES.min(range.end - start);
+        // SAFETY: the range was just checked; memories do not shrink or move.
+        unsafe { std::ptr::write_bytes(base.add(start), value as u8, slice) };
+        start += slice;
+        // SAFETY: no reference into the store is held.
+        if start < range.end && unsafe { is_interrupted(caller) } {
+            return caller.check(Err(Trap::Interrupt));
+        }
+    }
+}
+
+pub(super) unsafe extern "C" fn memory_init(caller: Caller, memory_and_data: u64, target: u64, source: u32, len: u32) {
+    let (memory, data) = unpack_indices(memory_and_data);
+    let (memory, data) = (MemoryIndex::from_u32(memory), DataIndex::from_u32(data));
+    // SAFETY: the only reference into the store, gone before `check`.
+    let result = unsafe { caller.store_mut() }.memory_init(caller.id(), memory, data, target, u64::from(source), u64::from(len));
+    caller.check(result);
+}
+
+pub(super) unsafe extern "C" fn data_drop(caller: Caller, data: u32) {
+    // SAFETY: the only reference into the store.
+    unsafe { caller.instance_mut() }.drop_data(DataIndex::from_u32(data));
+}
+
+/// The address of an atomic access of `size` bytes, checked.
+unsafe fn atomic_place(caller: Caller, memory: u32, address: u64, size: u64) -> Result<NonNull<u8>, Trap> {
+    // SAFETY: no reference into the store is held.
+    let (base, len) = unsafe { span(caller, memory) };
+    if address % size != 0 {
+        return Err(Trap::HeapMisaligned);
+    }
+    let range = check_range(address, size, len)?;
+    // SAFETY: the range was just checked.
+    Ok(unsafe { NonNull::new_unchecked(base.add(range.start)) })
+}
+
+pub(super) unsafe extern "C" fn memory_atomic_notify(caller: Caller, memory: u32, address: u64, _count: u32) -> u32 {
+    // Nobody can wait on a memory that is not shared.
+    // SAFETY: no reference into the store is held.
+    let place = unsafe { atomic_place(caller, memory, address, 4) };
+    caller.check(place.map(|_| 0))
+}
+
+pub(super) unsafe extern "C" fn memory_atomic_wait32(caller: Caller, memory: u32, address: u64, _expected: u32, _timeout_ns: i64) -> u32 {
+    // SAFETY: no reference into the store is held.
+    let place = unsafe { atomic_place(caller, memory, address, 4) };
+    caller.check(place.and(Err(Trap::AtomicWaitNonSharedMemory)))
+}
+
+pub(super) unsafe extern "C" fn memory_atomic_wait64(caller: Caller, memory: u32, address: u64, _expected: u64, _timeout_ns: i64) -> u32 {
+    // SAFETY: no reference into the store is held.
+    let place = unsafe { atomic_place(caller, memory, address, 8) };
+    caller.check(place.and(Err(Trap::AtomicWaitNonSharedMemory)))
+}

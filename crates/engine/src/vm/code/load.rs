@@ -1,0 +1,353 @@
+//! Loads images: checks them, maps them, makes their text executable and registers it.
+
+use super::registry;
+use crate::vm::types::TypeRegistry;
+use peregrine_artifact::image::{ImageError, ImageLayout, ImageMeta, Section, StubEntry};
+use peregrine_artifact::settings::Settings;
+use peregrine_artifact::vmctx::VmLayout;
+use peregrine_sys::image::{CodeMapping, MemoryImage};
+use peregrine_wasm::{
+    DefinedFuncIndex, DefinedMemoryIndex, ElementItems, ElementMode, FuncIndex, Index, Module, TableIndex, Trap, TypeIndex,
+};
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::sync::{Arc, Weak};
+
+/// Why an image is not loaded.
+#[derive(Debug)]
+pub(crate) enum LoadError {
+    /// The bytes are not a usable image.
+    Image(ImageError),
+    /// The system refused.
+    Io(io::Error),
+}
+
+impl From<ImageError> for LoadError {
+    fn from(error: ImageError) -> Self {
+        Self::Image(error)
+    }
+}
+
+impl From<io::Error> for LoadError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+/// A module ready to be instantiated. Shared by its instances; the code stays mapped while any of them lives.
+pub(crate) struct LoadedModule {
+    meta: ImageMeta,
+    vm_layout: VmLayout,
+    type_ids: Box<[u32]>,
+    /// Position in an instance's array of function references to function.
+    escaping: Box<[FuncIndex]>,
+    /// Per table, for tables whose first elements come from static segments: function of each element, `NO_FUNCTION` for null.
+    lazy_tables: Box<[Box<[u32]>]>,
+    /// How many of the first element segments `lazy_tables` covers.
+    lazy_segments: usize,
+    memory_images: Vec<LoadedMemoryImage>,
+    /// The code, unless this describes what the host makes.
+    code: Option<Code>,
+    this: Weak<LoadedModule>,
+}
+
+/// An element of [`LoadedModule::lazy_table`] that is null.
+pub(crate) const NO_FUNCTION: u32 = u32::MAX;
+
+/// Elements that are worth preparing per table; more are initialized one by one.
+const MAX_LAZY_ELEMENTS: u64 = 1 << 24;
+
+struct Code {
+    mapping: CodeMapping,
+    layout: ImageLayout,
+    settings: Settings,
+    text: Range<usize>,
+}
+
+/// Initial content of a memory, ready to be mapped.
+pub(crate) struct LoadedMemoryImage {
+    /// The memory.
+    pub(crate) memory: DefinedMemoryIndex,
+    /// Where in the memory, in bytes.
+    pub(crate) offset: usize,
+    /// The content.
+    pub(crate) content: MemoryImage,
+}
+
+impl LoadedModule {
+    /// Loads the image in `bytes`.
+    pub(crate) fn from_bytes(bytes: &[u8], types: &TypeRegistry) -> Result<Arc<Self>, LoadError> {
+        let layout = ImageLayout::check(bytes)?;
+        let slots_len_bytes = layout.function_count() * size_of::<usize>();
+        Self::load(CodeMapping::from_bytes(bytes, slots_len_bytes)?, layout, types)
+    }
+
+    /// Loads the image that `file` holds, by mapping it.
+    ///
+    /// # Safety
+    ///
+    /// 1. Nobody changes or shortens the file while it is mapped; it is replaced by renaming only.
+    pub(crate) unsafe fn from_file(file: &File, types: &TypeRegistry) -> Result<Arc<Self>, LoadError> {
+        let len = usize::try_from(file.metadata()?.len()).map_err(|_| ImageError::NotAnImage)?;
+        if len == 0 {
+            return Err(ImageError::NotAnImage.into());
+        }
+        // The number of slots is in the header, which is read through a first, plain map's worth of bytes.
+        let slots_len_bytes = {
+            use std::os::unix::fs::FileExt;
+            let mut start = [0u8; 16];
+            file.read_exact_at(&mut start, 0).map_err(|_| ImageError::NotAnImage)?;
+            if !ImageLayout::is_image(&start) {
+                return Err(ImageError::NotAnImage.into());
+            }
+            let functions = u32::from_le_bytes([start[12], start[13], start[14], start[15]]) as usize;
+            // A damaged header is found below; until then its number only must not exhaust the address space.
+            functions.min(len) * size_of::<usize>()
+        };
+        // SAFETY: the caller keeps the file as it is (1).
+        let mapping = unsafe { CodeMapping::from_file(file, 0, len, slots_len_bytes)? };
+        let layout = ImageLayout::check(mapping.bytes())?;
+        Self::load(mapping, layout, types)
+    }
+
+    fn load(mapping: CodeMapping, layout: ImageLayout, types: &TypeRegistry) -> Result<Arc<Self>, LoadError> {
+        let bytes = mapping.bytes();
+        let meta = layout.meta(bytes)?;
+        let settings = layout.settings(bytes)?;
+        check_code_offsets(&layout, bytes)?;
+        let text = layout.range(Section::Text);
+        if !text.is_empty() {
+            let end = peregrine_sys::pages::round_up_to_pages(text.end).ok_or(ImageError::Malformed { part: "text" })?;
+            mapping.map_executable(text.start..end)?;
+        }
+        let base = mapping.ptr() as usize;
+        let section = layout.range(Section::MemoryImage);
+        let mut memory_images = Vec::with_capacity(meta.memory_images.len());
+        for image in &meta.memory_images {
+            let malformed = || LoadError::Image(ImageError::Malformed { part: "memory image" });
+            let start = section.start + image.section_offset as usize;
+            let range = start..start + image.len_bytes as usize;
+            let page = peregrine_sys::pages::page_size();
+            let known_memory = (image.memory.as_usize()) < meta.module.memories.len() - meta.module.imported_memories as usize;
+            if !known_memory || range.end > bytes.len() || range.len() % page != 0 || image.memory_offset as usize % page != 0 {
+                return Err(malformed());
+            }
+            let content = match mapping.memory_image(range.clone()) {
+                Some(content) => content,
+                None => MemoryImage::from_bytes(&bytes[range])?,
+            };
+            let offset = usize::try_from(image.memory_offset).map_err(|_| malformed())?;
+            let index = meta.module.imported_memories + image.memory.as_u32();
+            let min = meta.module.memories[peregrine_wasm::MemoryIndex::from_u32(index)].min_bytes().unwrap_or(u64::MAX);
+            if offset.checked_add(content.len_bytes()).is_none_or(|end| end as u64 > min) {
+                return Err(malformed());
+            }
+            memory_images.push(LoadedMemoryImage { memory: image.memory, offset, content });
+        }
+        let code = Code { text: base + text.start..base + text.end, mapping, layout, settings };
+        let text = code.text.clone();
+        let module = Self::describe(meta, memory_images, Some(code), types);
+        if !text.is_empty() {
+            registry::register(text, Arc::as_ptr(&module));
+        }
+        Ok(module)
+    }
+
+    /// A module without code, for what the host makes itself.
+    pub(crate) fn without_code(module: Module, types: &TypeRegistry) -> Arc<Self> {
+        Self::describe(ImageMeta { module, ..ImageMeta::default() }, Vec::new(), None, types)
+    }
+
+    fn describe(meta: ImageMeta, memory_images: Vec<LoadedMemoryImage>, code: Option<Code>, types: &TypeRegistry) -> Arc<Self> {
+        let module = &meta.module;
+        let mut escaping = vec![FuncIndex::from_u32(0); module.escaping_functions as usize];
+        for (index, function) in module.functions.iter() {
+            if let Some(slot) = function.func_ref.and_then(|position| escaping.get_mut(position as usize)) {
+                *slot = index;
+            }
+        }
+        let (lazy_tables, lazy_segments) = lazy_tables(module);
+        let type_ids = types.register_all(module.types.values());
+        let vm_layout = VmLayout::new(module);
+        Arc::new_cyclic(|this| Self {
+            vm_layout,
+            type_ids,
+            escaping: escaping.into(),
+            lazy_tables,
+            lazy_segments,
+            memory_images,
+            code,
+            meta,
+            this: this.clone(),
+        })
+    }
+
+    /// The description.
+    pub(crate) fn module(&self) -> &Module {
+        &self.meta.module
+    }
+
+    /// The description and how to load it.
+    pub(crate) fn meta(&self) -> &ImageMeta {
+        &self.meta
+    }
+
+    /// Where things are in contexts of instances.
+    pub(crate) fn vm_layout(&self) -> &VmLayout {
+        &self.vm_layout
+    }
+
+    /// Engine-wide identities of the module's types, in order.
+    pub(crate) fn type_ids(&self) -> &[u32] {
+        &self.type_ids
+    }
+
+    /// The engine-wide identity of a function's type.
+    pub(crate) fn func_type_id(&self, index: FuncIndex) -> u32 {
+        self.type_ids[self.module().functions[index].ty.as_usize()]
+    }
+
+    /// The function at a position in instances' arrays of function references.
+    pub(crate) fn escaping_function(&self, position: usize) -> Option<FuncIndex> {
+        self.escaping.get(position).copied()
+    }
+
+    /// Function numbers of a table's first elements, which are initialized on first use.
+    pub(crate) fn lazy_table(&self, table: TableIndex) -> &[u32] {
+        self.lazy_tables.get(table.as_usize()).map_or(&[], |functions| functions)
+    }
+
+    /// How many of the first element segments need not be run.
+    pub(crate) fn lazy_segments(&self) -> usize {
+        self.lazy_segments
+    }
+
+    /// Initial contents of memories.
+    pub(crate) fn memory_images(&self) -> &[LoadedMemoryImage] {
+        &self.memory_images
+    }
+
+    /// What the code was compiled with, if there is code.
+    pub(crate) fn settings(&self) -> Option<&Settings> {
+        self.code.as_ref().map(|code| &code.settings)
+    }
+
+    /// Identity of those settings.
+    pub(crate) fn settings_hash(&self) -> Option<&[u8; 32]> {
+        self.code.as_ref().map(|code| code.layout.settings_hash())
+    }
+
+    /// The bytes of the image; none for what the host made.
+    pub(crate) fn image_bytes(&self) -> &[u8] {
+        self.code.as_ref().map_or(&[], |code| code.mapping.bytes())
+    }
+
+    /// The bytes of one section of the image.
+    pub(crate) fn section(&self, section: Section) -> &[u8] {
+        self.code.as_ref().map_or(&[], |code| code.layout.section(code.mapping.bytes(), section))
+    }
+
+    /// Where the sections of the image are.
+    pub(crate) fn image_layout(&self) -> Option<&ImageLayout> {
+        self.code.as_ref().map(|code| &code.layout)
+    }
+
+    /// The addresses of the text.
+    pub(crate) fn text(&self) -> Range<usize> {
+        self.code.as_ref().map_or(0..0, |code| code.text.clone())
+    }
+
+    /// The code of a defined function. Null if there is no code.
+    pub(crate) fn function_code(&self, index: DefinedFuncIndex) -> *const u8 {
+        let Some(code) = &self.code else { return std::ptr::null() };
+        let entry = code.layout.functions(code.mapping.bytes())[index.as_usize()];
+        (code.text.start + entry.code_start.get() as usize) as *const u8
+    }
+
+    /// The stubs for a function type: code of Enter and Exit. Null if there is no code.
+    pub(crate) fn stubs(&self, ty: TypeIndex) -> (*const u8, *const u8) {
+        let stub = self.code.as_ref().and_then(|code| code.layout.stub(code.mapping.bytes(), ty));
+        let (Some(code), Some(StubEntry { enter_start, exit_start, .. })) = (&self.code, stub) else {
+            return (std::ptr::null(), std::ptr::null());
+        };
+        let at = |start: u32| (code.text.start + start as usize) as *const u8;
+        (at(enter_start.get()), at(exit_start.get()))
+    }
+
+    /// The name of a function, if it has one.
+    pub(crate) fn function_name(&self, index: FuncIndex) -> Option<&str> {
+        let code = self.code.as_ref()?;
+        code.layout.function_name(code.mapping.bytes(), index)
+    }
+
+    /// Why the instruction at `pc` traps, if it does. Signal-safe.
+    pub(crate) fn trap_at(&self, pc: usize) -> Option<Trap> {
+        let code = self.code.as_ref()?;
+        let offset = u32::try_from(pc.checked_sub(code.text.start)?).ok()?;
+        code.layout.trap_at(code.mapping.bytes(), offset)
+    }
+
+    /// The function whose code contains `pc`, and where in the binary that code comes from.
+    pub(crate) fn function_at(&self, pc: usize) -> Option<(FuncIndex, Option<u32>)> {
+        let code = self.code.as_ref()?;
+        let bytes = code.mapping.bytes();
+        let offset = u32::try_from(pc.checked_sub(code.text.start)?).ok()?;
+        let (defined, _) = code.layout.function_at(bytes, offset)?;
+        Some((self.module().func_index(defined), code.layout.wasm_offset_at(bytes, offset)))
+    }
+
+    /// The shared handle of this module.
+    pub(crate) fn to_arc(&self) -> Option<Arc<Self>> {
+        self.this.upgrade()
+    }
+}
+
+impl Drop for LoadedModule {
+    fn drop(&mut self) {
+        if let Some(code) = &self.code
+            && !code.text.is_empty()
+        {
+            registry::unregister(code.text.start);
+        }
+    }
+}
+
+/// Checks that all code is within the text.
+fn check_code_offsets(layout: &ImageLayout, bytes: &[u8]) -> Result<(), ImageError> {
+    let text_len = layout.range(Section::Text).len() as u64;
+    let within = |start: u32, len: u32| u64::from(start) + u64::from(len) <= text_len;
+    let functions_fit = layout.functions(bytes).iter().all(|entry| within(entry.code_start.get(), entry.code_len.get()));
+    let stubs_fit = layout
+        .stubs(bytes)
+        .iter()
+        .all(|entry| within(entry.enter_start.get(), entry.enter_len.get()) && within(entry.exit_start.get(), entry.exit_len.get()));
+    if functions_fit && stubs_fit { Ok(()) } else { Err(ImageError::Malformed { part: "function table" }) }
+}
+
+/// What the first element segments make of the module's own tables, as long as that can be known in advance, and how many
+/// segments that covers.
+fn lazy_tables(module: &Module) -> (Box<[Box<[u32]>]>, usize) {
+    let mut tables: Vec<Vec<u32>> = vec![Vec::new(); module.tables.len()];
+    let mut covered = 0;
+    for segment in module.elements.values() {
+        let ElementMode::Active { table, offset } = &segment.mode else {
+            covered += 1;
+            continue;
+        };
+        let (Some(start), ElementItems::Functions(functions)) = (offset.as_offset(), &segment.items) else { break };
+        let table_ty = &module.tables[*table];
+        let end = start.checked_add(functions.len() as u64).filter(|end| *end <= table_ty.ty.min && *end <= MAX_LAZY_ELEMENTS);
+        let own = module.defined_table_index(*table).is_some() && table_ty.init.is_none();
+        let Some(end) = end.filter(|_| own) else { break };
+        let elements = &mut tables[table.as_usize()];
+        if elements.len() < end as usize {
+            elements.resize(end as usize, NO_FUNCTION);
+        }
+        for (element, function) in elements[start as usize..].iter_mut().zip(functions) {
+            *element = function.as_u32();
+        }
+        covered += 1;
+    }
+    (tables.into_iter().map(Vec::into_boxed_slice).collect(), covered)
+}

@@ -1,0 +1,72 @@
+//! Faults of the hardware in guest code become traps.
+//!
+//! The handler runs in signal context: it decides whose fault it is, notes it in the store, and lets the thread go on at a landing on the
+//! host's stack, where the backtrace is taken and the call is unwound. It neither allocates nor locks.
+
+pub(crate) mod walk;
+
+use super::code::registry;
+use super::entry::{current_store, veneer};
+use super::pending::Pending;
+use super::store::VmStore;
+use peregrine_artifact::vmctx::VmStoreContext;
+use peregrine_sys::faults::{self, FaultContext, FaultSignal, Outcome};
+use peregrine_wasm::Trap;
+use std::cell::Cell;
+use std::io;
+
+/// Makes faults of guests known to [`handle`]. Once for the process.
+pub(super) fn install() -> io::Result<()> {
+    faults::install(handle)
+}
+
+/// Gives this thread a stack for the handler.
+pub(super) fn prepare_thread() -> io::Result<()> {
+    thread_local! {
+        static READY: Cell<bool> = const { Cell::new(false) };
+    }
+    if !READY.get() {
+        faults::ensure_thread_ready()?;
+        READY.set(true);
+    }
+    Ok(())
+}
+
+fn handle(context: &mut FaultContext<'_>) -> Outcome {
+    let store = current_store();
+    if store.is_null() {
+        return Outcome::NotOurs;
+    }
+    // SAFETY: the store lives as long as a call of it is under way on this thread. Only fields that nobody changes meanwhile are read:
+    // the thread is stopped in guest code, in a veneer before it leaves, or in the host (told apart by `exit_fp`).
+    let store = unsafe { &mut *store };
+    if store.context.exit_fp != 0 {
+        return Outcome::NotOurs;
+    }
+    let pc = context.pc();
+    let in_memory_access = matches!(context.signal(), FaultSignal::Segv | FaultSignal::Bus);
+    let trap = if in_memory_access && store.is_stack_guard(context.fault_address()) {
+        Some(Trap::StackOverflow)
+    } else {
+        registry::lookup(pc).and_then(|module| {
+            // SAFETY: the module's code is running, so its store keeps it.
+            unsafe { &*module }.trap_at(pc)
+        })
+    };
+    let Some(trap) = trap else { return Outcome::NotOurs };
+    store.fault = Some((pc, context.fp(), trap));
+    context.set_sp(store.context.host_sp as usize);
+    context.set_arg(0, &raw mut store.context as u64);
+    context.set_pc(veneer::fault_landing as *const () as usize);
+    Outcome::Resume
+}
+
+/// Turns the fault noted by the handler into a pending trap. Called by the landing, on the host's stack.
+pub(super) unsafe extern "C" fn landed(context: *mut VmStoreContext) {
+    // SAFETY: the context is the first field of the store that the handler found; its guest is stopped.
+    let store = unsafe { &mut *context.cast::<VmStore>() };
+    if let Some((pc, fp, trap)) = store.fault.take() {
+        let frames = walk::backtrace_from(store, Some((pc, fp)));
+        store.raise(Pending::Trap(trap, frames));
+    }
+}

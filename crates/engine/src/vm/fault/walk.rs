@@ -1,0 +1,63 @@
+//! Walks the guest's frames by frame pointers.
+
+use crate::vm::code::{LoadedModule, registry};
+use crate::vm::entry::veneer::OUTER_EXIT_FP_OFFSET;
+use crate::vm::store::VmStore;
+use peregrine_wasm::FuncIndex;
+use std::sync::Arc;
+
+/// The most frames that a backtrace holds; a deep recursion has hundreds of thousands.
+const MAX_FRAMES: usize = 256;
+
+/// One frame of the guest.
+#[derive(Clone)]
+pub(crate) struct RawFrame {
+    /// Whose code it is.
+    pub(crate) module: Arc<LoadedModule>,
+    /// The function.
+    pub(crate) function: FuncIndex,
+    /// Where in the binary, if it is known.
+    pub(crate) wasm_offset: Option<u32>,
+    /// The program counter: of the fault, or behind the call.
+    pub(crate) pc: usize,
+}
+
+/// The frames of the guest while the host runs, newest first, over all activations of the store.
+pub(crate) fn backtrace(store: &VmStore) -> Vec<RawFrame> {
+    backtrace_from(store, None)
+}
+
+/// The frames of the guest, beginning with a fault's program counter and frame pointer if there is one.
+pub(super) fn backtrace_from(store: &VmStore, fault: Option<(usize, usize)>) -> Vec<RawFrame> {
+    let mut frames = Vec::new();
+    let mut fp = store.context.exit_fp as usize;
+    if let Some((pc, fault_fp)) = fault {
+        push_frame(&mut frames, pc, pc);
+        fp = fault_fp;
+    }
+    while fp != 0 && frames.len() < MAX_FRAMES {
+        // SAFETY: `fp` is the frame pointer of a veneer, of compiled code, or of `enter`: each keeps the caller's frame pointer there and
+        // the return address above it. The guest is stopped, so its frames are intact.
+        let (caller_fp, return_address) = unsafe { ((fp as *const usize).read(), (fp as *const usize).add(1).read()) };
+        if registry::lookup(return_address).is_some() {
+            push_frame(&mut frames, return_address - 1, return_address);
+            fp = caller_fp;
+        } else {
+            // The Enter stub returns to `enter`: `caller_fp` is the frame pointer of `enter`, on the host's stack, which remembers where
+            // the activation below left the guest.
+            // SAFETY: as above; the offset is part of that frame.
+            fp = unsafe { (caller_fp as *const u8).offset(OUTER_EXIT_FP_OFFSET).cast::<usize>().read() };
+        }
+    }
+    frames
+}
+
+/// Adds the frame of the function that contains `lookup_pc`. Stubs are not functions and are passed over.
+fn push_frame(frames: &mut Vec<RawFrame>, lookup_pc: usize, pc: usize) {
+    let Some(module) = registry::lookup(lookup_pc) else { return };
+    // SAFETY: code on the stack of a store belongs to a module that the store keeps.
+    let Some(module) = unsafe { &*module }.to_arc() else { return };
+    if let Some((function, wasm_offset)) = module.function_at(lookup_pc) {
+        frames.push(RawFrame { module, function, wasm_offset, pc });
+    }
+}

@@ -1,0 +1,114 @@
+//! Host functions as the machine sees them: a context to call them with, and a function reference that stands for them.
+
+use super::store::VmStore;
+use super::value::ValRaw;
+use peregrine_artifact::vmctx::{HOST_MAGIC, VmContextHeader, VmFuncRef};
+use std::any::Any;
+use std::ptr::NonNull;
+
+/// The code of a host function: takes its context and the array of parameters, which it overwrites with the results. On failure it
+/// raises something pending in the store and returns.
+pub(crate) type HostCode = unsafe extern "C" fn(*mut VmContextHeader, *mut ValRaw);
+
+/// One host function of one store. Boxed; never moves.
+pub(crate) struct HostFunc {
+    header: VmContextHeader,
+    func_ref: VmFuncRef,
+    data: Box<dyn Any + Send + Sync>,
+}
+
+impl HostFunc {
+    /// A host function of type `type_id`. `exit` is the code of the Exit stub for the type, or null if no module in the store has one yet.
+    pub(crate) fn new(
+        store: NonNull<VmStore>,
+        number: u32,
+        type_id: u32,
+        code: HostCode,
+        data: Box<dyn Any + Send + Sync>,
+        exit: *const u8,
+    ) -> Box<Self> {
+        let header = VmContextHeader {
+            magic: HOST_MAGIC,
+            instance: number,
+            store: store.as_ptr() as u64,
+            builtins: super::builtins::array_address(),
+            type_ids: code as usize as u64,
+            owner: 0,
+            interrupt_page: 0,
+        };
+        let func_ref = VmFuncRef { code: exit as u64, vmctx: 0, type_id, reserved: 0, enter: 0 };
+        let mut function = Box::new(Self { header, func_ref, data });
+        function.header.owner = &raw mut *function as u64;
+        function.func_ref.vmctx = &raw mut function.header as u64;
+        function
+    }
+
+    /// The context of the function when `caller` calls it through an import.
+    pub(crate) fn context_for(&self, caller: NonNull<VmContextHeader>) -> VmContextHeader {
+        VmContextHeader { interrupt_page: caller.as_ptr() as u64, ..self.header }
+    }
+
+    /// The context without a caller.
+    pub(crate) fn context(&mut self) -> *mut VmContextHeader {
+        &raw mut self.header
+    }
+
+    /// The code.
+    pub(crate) fn code(&self) -> HostCode {
+        // SAFETY: `new` stored a `HostCode` there, and nothing changes it.
+        unsafe { std::mem::transmute::<usize, HostCode>(self.header.type_ids as usize) }
+    }
+
+    /// What stands for the function as a value.
+    pub(crate) fn func_ref(&mut self) -> NonNull<VmFuncRef> {
+        NonNull::from(&mut self.func_ref)
+    }
+
+    /// The engine-wide identity of the type.
+    pub(crate) fn func_type_id(&self) -> u32 {
+        self.func_ref.type_id
+    }
+
+    /// Gives the function the Exit stub of its type, if it has none.
+    pub(crate) fn set_exit(&mut self, exit: *const u8) {
+        if self.func_ref.code == 0 {
+            self.func_ref.code = exit as u64;
+        }
+    }
+
+    /// What the API keeps with the function.
+    pub(crate) fn data(&self) -> &(dyn Any + Send + Sync) {
+        &*self.data
+    }
+}
+
+/// What the code of a host function learns from its context.
+pub(crate) struct HostCall {
+    /// The store that the call happens in.
+    pub(crate) store: NonNull<VmStore>,
+    /// The function.
+    pub(crate) function: NonNull<HostFunc>,
+    /// The calling instance; `None` if the host calls, or if the call came through a function reference made by the host.
+    pub(crate) caller: Option<super::InstanceId>,
+}
+
+impl HostCall {
+    /// Reads the context that a [`HostCode`] was given.
+    ///
+    /// # Safety
+    ///
+    /// 1. `context` is the first argument of a `HostCode` under way.
+    pub(crate) unsafe fn from_context(context: *mut VmContextHeader) -> Self {
+        // SAFETY: contexts given to host code are those made in this file, and live in the store or an instance of it (1).
+        unsafe {
+            let header = &*context;
+            debug_assert_eq!(header.magic, HOST_MAGIC);
+            let caller = NonNull::new(header.interrupt_page as *mut VmContextHeader);
+            Self {
+                store: NonNull::new_unchecked(header.store as *mut VmStore),
+                function: NonNull::new_unchecked(header.owner as *mut HostFunc),
+                caller: caller.map(|caller| super::InstanceId::from_u32(caller.as_ref().instance)),
+            }
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! One instance: the context that compiled code works on, and the memories and tables it owns.
+
+use super::code::LoadedModule;
+use super::memory::Memory;
+use super::table::Table;
+use peregrine_artifact::vmctx::{VmContextHeader, VmFuncRef, VmFunctionImport, VmGlobal};
+use peregrine_wasm::{
+    DataIndex, DefinedGlobalIndex, DefinedMemoryIndex, DefinedTableIndex, ElementIndex, FuncIndex, GlobalIndex, Index, IndexVec,
+    MemoryIndex, TableIndex,
+};
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+/// The number of an instance in its store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct InstanceId(u32);
+
+impl InstanceId {
+    /// Instance number `number`.
+    pub(crate) const fn from_u32(number: u32) -> Self {
+        Self(number)
+    }
+
+    /// The number.
+    pub(crate) const fn as_u32(self) -> u32 {
+        self.0
+    }
+}
+
+/// A function of a store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum FuncId {
+    /// A function defined in the module of an instance.
+    Wasm(InstanceId, FuncIndex),
+    /// A host function.
+    Host(u32),
+}
+
+/// What the imports of an instance are, by the instances that own them.
+#[derive(Default)]
+pub(crate) struct Origins {
+    pub(crate) functions: IndexVec<FuncIndex, FuncId>,
+    pub(crate) tables: IndexVec<TableIndex, (InstanceId, DefinedTableIndex)>,
+    pub(crate) memories: IndexVec<MemoryIndex, (InstanceId, DefinedMemoryIndex)>,
+    pub(crate) globals: IndexVec<GlobalIndex, (InstanceId, DefinedGlobalIndex)>,
+}
+
+/// One instance. Boxed; never moves, for its context points to it.
+pub(crate) struct VmInstance {
+    id: InstanceId,
+    module: Arc<LoadedModule>,
+    context: NonNull<VmContextHeader>,
+    pub(super) origins: Origins,
+    /// Contexts of imported host functions with this instance as the caller; the context's imports point here.
+    pub(super) host_contexts: Box<[VmContextHeader]>,
+    pub(super) memories: IndexVec<DefinedMemoryIndex, Memory>,
+    pub(super) tables: IndexVec<DefinedTableIndex, Table>,
+    dropped_data: Box<[bool]>,
+    dropped_elements: Box<[bool]>,
+}
+
+impl VmInstance {
+    /// An instance whose context is all zero but for the header.
+    pub(super) fn new(id: InstanceId, module: Arc<LoadedModule>, header: VmContextHeader) -> Box<Self> {
+        let layout = context_layout(&module);
+        // SAFETY: the layout is not empty: a context has a header.
+        let memory = unsafe { alloc_zeroed(layout) };
+        let Some(context) = NonNull::new(memory.cast::<VmContextHeader>()) else { handle_alloc_error(layout) };
+        // SAFETY: the block is large enough for a header and aligned to 16.
+        unsafe { context.write(header) };
+        let dropped_data = vec![false; module.module().data.len()].into();
+        let dropped_elements = vec![false; module.module().elements.len()].into();
+        let mut instance = Box::new(Self {
+            id,
+            module,
+            context,
+            origins: Origins::default(),
+            host_contexts: Box::default(),
+            memories: IndexVec::new(),
+            tables: IndexVec::new(),
+            dropped_data,
+            dropped_elements,
+        });
+        let owner = &raw mut *instance as u64;
+        // SAFETY: the context was just made.
+        unsafe { (*context.as_ptr()).owner = owner };
+        instance
+    }
+
+    /// Its number in the store.
+    pub(crate) fn id(&self) -> InstanceId {
+        self.id
+    }
+
+    /// Its module.
+    pub(crate) fn module(&self) -> &Arc<LoadedModule> {
+        &self.module
+    }
+
+    /// Its context.
+    pub(crate) fn context(&self) -> NonNull<VmContextHeader> {
+        self.context
+    }
+
+    /// The place of a `T` at `offset` bytes in the context.
+    pub(super) fn at<T>(&self, offset: u32) -> NonNull<T> {
+        debug_assert!(offset as usize + size_of::<T>() <= self.module.vm_layout().size_bytes());
+        // SAFETY: offsets come from the layout that the context was allocated by, so the result is inside of it.
+        unsafe { self.context.cast::<u8>().add(offset as usize).cast() }
+    }
+
+    /// A defined memory.
+    pub(crate) fn memory(&self, index: DefinedMemoryIndex) -> &Memory {
+        &self.memories[index]
+    }
+
+    /// A defined memory, to change it.
+    pub(crate) fn memory_mut(&mut self, index: DefinedMemoryIndex) -> &mut Memory {
+        &mut self.memories[index]
+    }
+
+    /// All defined memories.
+    pub(crate) fn memories(&self) -> impl Iterator<Item = &Memory> {
+        self.memories.values()
+    }
+
+    /// A defined table.
+    pub(crate) fn table(&self, index: DefinedTableIndex) -> &Table {
+        &self.tables[index]
+    }
+
+    /// A defined table, to change it.
+    pub(crate) fn table_mut(&mut self, index: DefinedTableIndex) -> &mut Table {
+        &mut self.tables[index]
+    }
+
+    /// The value of a defined global.
+    pub(crate) fn global(&self, index: DefinedGlobalIndex) -> NonNull<VmGlobal> {
+        self.at(self.module.vm_layout().global(index))
+    }
+
+    /// The owner of any memory of the module.
+    pub(crate) fn memory_origin(&self, index: MemoryIndex) -> (InstanceId, DefinedMemoryIndex) {
+        match self.module.module().defined_memory_index(index) {
+            Some(defined) => (self.id, defined),
+            None => self.origins.memories[index],
+        }
+    }
+
+    /// The owner of any table of the module.
+    pub(crate) fn table_origin(&self, index: TableIndex) -> (InstanceId, DefinedTableIndex) {
+        match self.module.module().defined_table_index(index) {
+            Some(defined) => (self.id, defined),
+            None => self.origins.tables[index],
+        }
+    }
+
+    /// The owner of any global of the module.
+    pub(crate) fn global_origin(&self, index: GlobalIndex) -> (InstanceId, DefinedGlobalIndex) {
+        match self.module.module().defined_global_index(index) {
+            Some(defined) => (self.id, defined),
+            None => self.origins.globals[index],
+        }
+    }
+
+    /// What any function of the module is.
+    pub(crate) fn func_origin(&self, index: FuncIndex) -> FuncId {
+        match self.module.module().defined_func_index(index) {
+            Some(_) => FuncId::Wasm(self.id, index),
+            None => self.origins.functions[index],
+        }
+    }
+
+    /// A reference to an imported or escaping function.
+    ///
+    /// # Panics
+    ///
+    /// If the function is neither: validation makes sure that no such reference is asked for.
+    pub(crate) fn func_ref(&mut self, index: FuncIndex) -> NonNull<VmFuncRef> {
+        let module = self.module.module();
+        let Some(defined) = module.defined_func_index(index) else {
+            let import = self.at::<VmFunctionImport>(self.module.vm_layout().function_import(index));
+            // SAFETY: imports were filled in by instantiation with references that live as long as the store.
+            return unsafe { NonNull::new_unchecked(import.as_ref().func_ref as *mut VmFuncRef) };
+        };
+        let function = module.functions[index];
+        let position = function.func_ref.expect("the frontend numbers every function that can be referred to");
+        let slot = self.at::<VmFuncRef>(self.module.vm_layout().func_ref(position));
+        // SAFETY: the slot is inside the context, zero at first.
+        unsafe {
+            if (*slot.as_ptr()).code == 0 {
+                slot.write(VmFuncRef {
+                    code: self.module.function_code(defined) as u64,
+                    vmctx: self.context.as_ptr() as u64,
+                    type_id: self.module.func_type_id(index),
+                    reserved: 0,
+                    enter: self.module.stubs(function.ty).0 as u64,
+                });
+            }
+        }
+        slot
+    }
+
+    /// The function that a reference in this instance's context stands for.
+    pub(crate) fn func_of_ref(&self, func_ref: NonNull<VmFuncRef>) -> Option<FuncIndex> {
+        let start = self.context.as_ptr() as usize + self.module.vm_layout().func_ref(0) as usize;
+        let position = (func_ref.as_ptr() as usize).checked_sub(start)? / size_of::<VmFuncRef>();
+        self.module.escaping_function(position)
+    }
+
+    /// The bytes of a data segment; none once it is dropped.
+    pub(crate) fn data(&self, index: DataIndex) -> &[u8] {
+        if self.dropped_data[index.as_usize()] {
+            return &[];
+        }
+        let segment = &self.module.module().data[index];
+        let data = self.module.section(peregrine_artifact::image::Section::Data);
+        &data[segment.start as usize..(segment.start + segment.len_bytes) as usize]
+    }
+
+    /// Drops a data segment.
+    pub(crate) fn drop_data(&mut self, index: DataIndex) {
+        self.dropped_data[index.as_usize()] = true;
+    }
+
+    /// Whether an element segment is dropped.
+    pub(crate) fn is_element_dropped(&self, index: ElementIndex) -> bool {
+        self.dropped_elements[index.as_usize()]
+    }
+
+    /// Drops an element segment.
+    pub(crate) fn drop_element(&mut self, index: ElementIndex) {
+        self.dropped_elements[index.as_usize()] = true;
+    }
+}
+
+impl Drop for VmInstance {
+    fn drop(&mut self) {
+        // SAFETY: `new` allocated the context with the same layout; nothing else frees it.
+        unsafe { dealloc(self.context.as_ptr().cast(), context_layout(&self.module)) };
+    }
+}
+
+fn context_layout(module: &LoadedModule) -> Layout {
+    Layout::from_size_align(module.vm_layout().size_bytes(), 16).expect("a context is smaller than the address space")
+}

@@ -1,0 +1,348 @@
+//! From a loaded module and its imports to an instance. Core specification, section 4.5.4; the start function is left to the API.
+
+use super::code::LoadedModule;
+use super::host::HostFunc;
+use super::instance::{FuncId, InstanceId, Origins, VmInstance};
+use super::memory::{Memory, check_range};
+use super::pending::Pending;
+use super::store::{StoreHost, VmStore};
+use super::table::Table;
+use peregrine_artifact::vmctx::{VmFunctionImport, VmGlobal};
+use peregrine_wasm::{
+    ConstExpr, ConstOp, DefinedGlobalIndex, DefinedMemoryIndex, DefinedTableIndex, ElementIndex, ElementItems, ElementMode, EntityIndex,
+    FuncIndex, GlobalIndex, GlobalType, Index, MemoryIndex, MemoryType, Module, TableIndex, TableType, Trap,
+};
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+/// What fills one import. Its type has been checked.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum VmImport {
+    /// A function.
+    Func(FuncId),
+    /// A table and its owner.
+    Table(InstanceId, DefinedTableIndex),
+    /// A memory and its owner.
+    Memory(InstanceId, DefinedMemoryIndex),
+    /// A global and its owner.
+    Global(InstanceId, DefinedGlobalIndex),
+}
+
+impl VmStore {
+    /// Makes an instance of `module`: memories, tables, globals and segments, in the order of the specification. The start function is
+    /// not called.
+    ///
+    /// # Errors
+    ///
+    /// A trap of a segment that does not fit (what was written before stays written), a refusal of the limits, or an error of the system.
+    pub(crate) fn instantiate(&mut self, module: &Arc<LoadedModule>, imports: &[VmImport]) -> Result<InstanceId, Pending> {
+        let id = self.create(module, imports).map_err(|error| Pending::Error(error, Vec::new()))?;
+        self.run_element_segments(id).map_err(|trap| Pending::Trap(trap, Vec::new()))?;
+        self.run_data_segments(id).map_err(|trap| Pending::Trap(trap, Vec::new()))?;
+        Ok(id)
+    }
+
+    /// Makes a memory that belongs to the host.
+    pub(crate) fn new_host_memory(&mut self, ty: MemoryType) -> anyhow::Result<InstanceId> {
+        let mut module = Module::default();
+        module.memories.push(ty);
+        self.create_for_host(module)
+    }
+
+    /// Makes a table that belongs to the host, with all elements `element`.
+    pub(crate) fn new_host_table(&mut self, ty: TableType, element: u64) -> anyhow::Result<InstanceId> {
+        let mut module = Module::default();
+        module.tables.push(peregrine_wasm::Table { ty, init: None });
+        let id = self.create_for_host(module)?;
+        let table = self.instance_mut(id).table_mut(DefinedTableIndex::from_u32(0));
+        table.fill(0, element, ty.min).expect("a table holds its minimum");
+        Ok(id)
+    }
+
+    /// Makes a global that belongs to the host. The value is zero.
+    pub(crate) fn new_host_global(&mut self, ty: GlobalType) -> anyhow::Result<InstanceId> {
+        let mut module = Module::default();
+        module.globals.push(peregrine_wasm::Global { ty, init: None });
+        self.create_for_host(module)
+    }
+
+    fn create_for_host(&mut self, module: Module) -> anyhow::Result<InstanceId> {
+        let module = LoadedModule::without_code(module, &self.shared().types);
+        self.create(&module, &[])
+    }
+
+    /// Makes an instance up to its globals.
+    fn create(&mut self, module: &Arc<LoadedModule>, imports: &[VmImport]) -> anyhow::Result<InstanceId> {
+        self.add_module(module);
+        let id = self.next_instance();
+        let header = self.instance_header(id, module);
+        let mut instance = VmInstance::new(id, Arc::clone(module), header);
+        self.fill_imports(&mut instance, imports);
+        let description = module.module();
+        let shared = Arc::clone(self.shared());
+        let settings = module.settings().unwrap_or(&shared.settings);
+        for (position, ty) in description.memories.values().skip(description.imported_memories as usize).enumerate() {
+            let index = DefinedMemoryIndex::from_usize(position);
+            let min_bytes = ty.min_bytes().and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(usize::MAX);
+            let max_bytes = ty.max_pages.map(|_| ty.max_bytes() as usize);
+            self.ask(
+                |host| host.memory_growing(0, min_bytes, max_bytes),
+                || format!("memory minimum size of {} pages exceeds memory limits", ty.min_pages),
+            )?;
+            let cell = instance.at(module.vm_layout().memory(index));
+            // SAFETY: the cell is in the context, which lives as long as the instance and its memories.
+            let memory = unsafe { Memory::new(*ty, settings, (module, index), cell)? };
+            instance.memories.push(memory);
+        }
+        for (position, table) in description.tables.values().skip(description.imported_tables as usize).enumerate() {
+            let ty = table.ty;
+            let max = ty.max.map(|max| max as usize);
+            self.ask(
+                |host| host.table_growing(0, ty.min as usize, max),
+                || format!("table minimum size of {} elements exceeds table limits", ty.min),
+            )?;
+            let cell = instance.at(module.vm_layout().table(DefinedTableIndex::from_usize(position)));
+            // SAFETY: as for memories.
+            let table = unsafe { Table::new(ty, cell)? };
+            instance.tables.push(table);
+        }
+        self.push_instance(instance);
+        self.initialize_globals(id);
+        self.initialize_tables(id);
+        let instance = self.instance_mut(id);
+        for position in 0..module.meta().mapped_data_segments {
+            instance.drop_data(peregrine_wasm::DataIndex::from_u32(position));
+        }
+        Ok(id)
+    }
+
+    fn ask(
+        &mut self,
+        question: impl FnOnce(&mut dyn StoreHost) -> anyhow::Result<bool>,
+        refusal: impl FnOnce() -> String,
+    ) -> anyhow::Result<()> {
+        let Some(mut host) = self.host() else { return Ok(()) };
+        // SAFETY: the host's part lives as long as the store and is another object; nothing of it is borrowed here.
+        if question(unsafe { host.as_mut() })? { Ok(()) } else { Err(anyhow::anyhow!(refusal())) }
+    }
+
+    fn fill_imports(&mut self, instance: &mut VmInstance, imports: &[VmImport]) {
+        let module = Arc::clone(instance.module());
+        let layout = module.vm_layout();
+        let mut origins = Origins::default();
+        let is_host = |import: &VmImport| matches!(import, VmImport::Func(FuncId::Host(_)));
+        let mut host_contexts = Vec::with_capacity(imports.iter().filter(|import| is_host(import)).count());
+        for (import, description) in imports.iter().zip(&module.module().imports) {
+            match (*import, description.entity) {
+                (VmImport::Func(function), EntityIndex::Function(index)) => {
+                    let filled = match function {
+                        FuncId::Host(number) => {
+                            let exit = module.stubs(module.module().functions[index].ty).1;
+                            let function: &mut HostFunc = self.host_func_mut(number);
+                            let context = function.context_for(instance.context());
+                            let func_ref = function.func_ref();
+                            // Within the reserved capacity, so that earlier contexts stay where they are.
+                            host_contexts.push(context);
+                            let context = &raw const host_contexts[host_contexts.len() - 1];
+                            VmFunctionImport { code: exit as u64, vmctx: context as u64, func_ref: func_ref.as_ptr() as u64 }
+                        }
+                        FuncId::Wasm(..) => {
+                            let func_ref = self.func_ref(function);
+                            // SAFETY: the reference was just made or looked up in a live instance.
+                            let target = unsafe { func_ref.as_ref() };
+                            VmFunctionImport { code: target.code, vmctx: target.vmctx, func_ref: func_ref.as_ptr() as u64 }
+                        }
+                    };
+                    // SAFETY: the place is in the new instance's context.
+                    unsafe { instance.at(layout.function_import(index)).write(filled) };
+                    origins.functions.push(function);
+                }
+                (VmImport::Table(owner, defined), EntityIndex::Table(index)) => {
+                    let cell = self.instance(owner).table(defined).cell();
+                    // SAFETY: as above.
+                    unsafe { instance.at(layout.table_import(index)).write(cell.as_ptr() as u64) };
+                    origins.tables.push((owner, defined));
+                }
+                (VmImport::Memory(owner, defined), EntityIndex::Memory(index)) => {
+                    let cell = self.instance(owner).memory(defined).cell();
+                    // SAFETY: as above.
+                    unsafe { instance.at(layout.memory_import(index)).write(cell.as_ptr() as u64) };
+                    origins.memories.push((owner, defined));
+                }
+                (VmImport::Global(owner, defined), EntityIndex::Global(index)) => {
+                    let cell = self.instance(owner).global(defined);
+                    // SAFETY: as above.
+                    unsafe { instance.at(layout.global_import(index)).write(cell.as_ptr() as u64) };
+                    origins.globals.push((owner, defined));
+                }
+                (import, entity) => unreachable!("the API checked that {import:?} is what {entity:?} asks for"),
+            }
+        }
+        debug_assert_eq!(imports.len(), module.module().imports.len());
+        instance.host_contexts = host_contexts.into_boxed_slice();
+        instance.origins = origins;
+        // The contexts may have moved while becoming a box: point the imports to where they are now.
+        let mut contexts = instance.host_contexts.iter();
+        for (index, function) in instance.origins.functions.iter() {
+            if matches!(function, FuncId::Host(_))
+                && let Some(context) = contexts.next()
+            {
+                let place = instance.at::<VmFunctionImport>(layout.function_import(index));
+                // SAFETY: as above.
+                unsafe { (*place.as_ptr()).vmctx = &raw const *context as u64 };
+            }
+        }
+    }
+
+    fn initialize_globals(&mut self, id: InstanceId) {
+        let module = Arc::clone(self.instance(id).module());
+        let description = module.module();
+        for (index, global) in description.globals.iter().skip(description.imported_globals as usize) {
+            let Some(init) = &global.init else { continue };
+            let value = self.evaluate(id, init);
+            let Some(defined) = description.defined_global_index(index) else { continue };
+            let place = self.instance(id).global(defined);
+            // SAFETY: the place is in the instance's context.
+            unsafe { place.write(VmGlobal { bytes: value.to_le_bytes() }) };
+        }
+    }
+
+    fn initialize_tables(&mut self, id: InstanceId) {
+        let module = Arc::clone(self.instance(id).module());
+        let description = module.module();
+        for (index, table) in description.tables.iter().skip(description.imported_tables as usize) {
+            let Some(init) = &table.init else { continue };
+            let element = self.evaluate(id, init) as u64;
+            let Some(defined) = description.defined_table_index(index) else { continue };
+            let table = self.instance_mut(id).table_mut(defined);
+            let len = table.len();
+            table.fill(0, element, len).expect("a table holds its own length");
+        }
+    }
+
+    /// The bits of a constant expression's value in an instance.
+    pub(super) fn evaluate(&mut self, id: InstanceId, expression: &ConstExpr) -> u128 {
+        let mut stack: Vec<u128> = Vec::with_capacity(2);
+        for op in expression.ops() {
+            let value = match *op {
+                ConstOp::I32Const(value) => u128::from(value as u32),
+                ConstOp::I64Const(value) => u128::from(value as u64),
+                ConstOp::F32Const(bits) => u128::from(bits),
+                ConstOp::F64Const(bits) => u128::from(bits),
+                ConstOp::V128Const(bits) => bits,
+                ConstOp::GlobalGet(index) => self.global_bits(id, index),
+                ConstOp::RefNullFunc | ConstOp::RefNullExtern => 0,
+                ConstOp::RefFunc(index) => self.instance_mut(id).func_ref(index).as_ptr() as u64 as u128,
+                ConstOp::I32Add => binary(&mut stack, |a, b| u128::from((a as u32).wrapping_add(b as u32))),
+                ConstOp::I32Sub => binary(&mut stack, |a, b| u128::from((a as u32).wrapping_sub(b as u32))),
+                ConstOp::I32Mul => binary(&mut stack, |a, b| u128::from((a as u32).wrapping_mul(b as u32))),
+                ConstOp::I64Add => binary(&mut stack, |a, b| u128::from((a as u64).wrapping_add(b as u64))),
+                ConstOp::I64Sub => binary(&mut stack, |a, b| u128::from((a as u64).wrapping_sub(b as u64))),
+                ConstOp::I64Mul => binary(&mut stack, |a, b| u128::from((a as u64).wrapping_mul(b as u64))),
+            };
+            stack.push(value);
+        }
+        stack.pop().unwrap_or(0)
+    }
+
+    fn global_bits(&self, id: InstanceId, index: GlobalIndex) -> u128 {
+        let (owner, defined) = self.instance(id).global_origin(index);
+        // SAFETY: the owner is alive, and its context with it.
+        let global = unsafe { self.instance(owner).global(defined).read() };
+        u128::from_le_bytes(global.bytes)
+    }
+
+    fn run_element_segments(&mut self, id: InstanceId) -> Result<(), Trap> {
+        let module = Arc::clone(self.instance(id).module());
+        for (index, segment) in module.module().elements.iter() {
+            let done = index.as_usize() < module.lazy_segments();
+            match &segment.mode {
+                ElementMode::Passive => continue,
+                ElementMode::Declared => {}
+                ElementMode::Active { .. } if done => {}
+                ElementMode::Active { table, offset } => {
+                    let start = self.evaluate(id, offset) as u64;
+                    self.table_init(id, *table, index, start, 0, segment.items.len() as u64)?;
+                }
+            }
+            self.instance_mut(id).drop_element(index);
+        }
+        Ok(())
+    }
+
+    /// Copies elements of a segment to a table: `table.init`.
+    pub(super) fn table_init(
+        &mut self,
+        id: InstanceId,
+        table: TableIndex,
+        segment: ElementIndex,
+        target: u64,
+        source: u64,
+        len: u64,
+    ) -> Result<(), Trap> {
+        let (owner, defined) = self.instance(id).table_origin(table);
+        self.instance(owner).table(defined).check(target, len)?;
+        let module = Arc::clone(self.instance(id).module());
+        let items = &module.module().elements[segment].items;
+        let available = if self.instance(id).is_element_dropped(segment) { 0 } else { items.len() as u64 };
+        if source.checked_add(len).is_none_or(|end| end > available) {
+            return Err(Trap::TableOutOfBounds);
+        }
+        for offset in 0..len {
+            let position = (source + offset) as usize;
+            let element = match items {
+                ElementItems::Functions(functions) => self.instance_mut(id).func_ref(functions[position]).as_ptr() as u64,
+                ElementItems::Expressions(expressions) => self.evaluate(id, &expressions[position]) as u64,
+            };
+            self.instance_mut(owner).table_mut(defined).set(target + offset, element);
+        }
+        Ok(())
+    }
+
+    fn run_data_segments(&mut self, id: InstanceId) -> Result<(), Trap> {
+        let module = Arc::clone(self.instance(id).module());
+        let mapped = module.meta().mapped_data_segments as usize;
+        for (index, segment) in module.module().data.iter().skip(mapped) {
+            if let peregrine_wasm::DataMode::Active { memory, offset } = &segment.mode {
+                let target = self.evaluate(id, offset) as u64;
+                self.memory_init(id, *memory, index, target, 0, segment.len_bytes)?;
+                self.instance_mut(id).drop_data(index);
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies bytes of a segment to a memory: `memory.init`.
+    pub(super) fn memory_init(
+        &mut self,
+        id: InstanceId,
+        memory: MemoryIndex,
+        segment: peregrine_wasm::DataIndex,
+        target: u64,
+        source: u64,
+        len: u64,
+    ) -> Result<(), Trap> {
+        let (owner, defined) = self.instance(id).memory_origin(memory);
+        let memory = self.instance(owner).memory(defined);
+        let target = check_range(target, len, memory.len_bytes())?;
+        let data = self.instance(id).data(segment);
+        let source = check_range(source, len, data.len())?;
+        // SAFETY: both ranges were just checked; a segment's bytes are in the image, never in a memory.
+        unsafe {
+            let target = NonNull::new_unchecked(memory.base().add(target.start));
+            std::ptr::copy_nonoverlapping(data[source].as_ptr(), target.as_ptr(), len as usize);
+        }
+        Ok(())
+    }
+
+    /// The reference that `ref.func` gives.
+    pub(super) fn ref_func(&mut self, id: InstanceId, index: FuncIndex) -> u64 {
+        self.instance_mut(id).func_ref(index).as_ptr() as u64
+    }
+}
+
+fn binary(stack: &mut Vec<u128>, operate: impl FnOnce(u128, u128) -> u128) -> u128 {
+    let right = stack.pop().unwrap_or(0);
+    let left = stack.pop().unwrap_or(0);
+    operate(left, right)
+}

@@ -1,0 +1,43 @@
+//! The page that guest code looks at in every loop, and that becomes inaccessible when it shall stop.
+
+use peregrine_sys::pages::{Reservation, page_size};
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// One store's page. Shared with whoever may interrupt the store.
+pub(crate) struct InterruptPage {
+    page: Reservation,
+    requested: AtomicBool,
+}
+
+impl InterruptPage {
+    /// An accessible page.
+    pub(crate) fn new() -> io::Result<Self> {
+        let page = Reservation::new(page_size())?;
+        page.commit(0..page_size())?;
+        Ok(Self { page, requested: AtomicBool::new(false) })
+    }
+
+    /// Makes the guest trap at its next look. From any thread.
+    pub(crate) fn interrupt(&self) -> io::Result<()> {
+        // Paired with the load in `is_requested`: long builtins look at the flag, compiled code at the page.
+        self.requested.store(true, Ordering::Release);
+        self.page.protect_none(0..page_size())
+    }
+
+    /// Lets the guest run on.
+    pub(crate) fn clear(&self) -> io::Result<()> {
+        self.requested.store(false, Ordering::Release);
+        self.page.commit(0..page_size())
+    }
+
+    /// Whether the guest is to stop.
+    pub(crate) fn is_requested(&self) -> bool {
+        self.requested.load(Ordering::Acquire)
+    }
+
+    /// The page's address, for contexts.
+    pub(crate) fn address(&self) -> u64 {
+        self.page.ptr() as u64
+    }
+}

@@ -1,0 +1,177 @@
+//! One linear memory: its reservation, and the cell with base and length that compiled code reads.
+//!
+//! The base never moves. A guarded memory reserves everything that a 32-bit index and a static offset can reach; a checked memory
+//! reserves what it may grow to, as far as the host gives it.
+
+use super::code::LoadedModule;
+use super::pending::Pending;
+use super::store::VmStore;
+use peregrine_artifact::settings::{MemoryStyle, Settings};
+use peregrine_artifact::vmctx::VmMemory;
+use peregrine_sys::pages::{Reservation, page_size};
+use peregrine_wasm::{DefinedMemoryIndex, MemoryType, Trap};
+use std::ptr::NonNull;
+
+/// Address space for a checked memory that may grow without a limit of its own; growing beyond it fails.
+const CHECKED_RESERVATION_BYTES: u64 = 16 << 30;
+
+/// A defined memory of an instance.
+pub(crate) struct Memory {
+    ty: MemoryType,
+    reservation: Reservation,
+    /// Bytes from the start of the reservation that are accessible: the length, rounded up to pages of the host.
+    committed_bytes: usize,
+    cell: NonNull<VmMemory>,
+}
+
+impl Memory {
+    /// A memory of type `ty` at its minimum, with the module's initial content for `index` mapped into it. Fills in `cell`.
+    ///
+    /// # Safety
+    ///
+    /// 1. `cell` is valid for writing as long as the result lives.
+    pub(crate) unsafe fn new(
+        ty: MemoryType,
+        settings: &Settings,
+        images: (&LoadedModule, DefinedMemoryIndex),
+        cell: NonNull<VmMemory>,
+    ) -> anyhow::Result<Self> {
+        let min_bytes = ty.min_bytes().and_then(|bytes| usize::try_from(bytes).ok());
+        let Some(min_bytes) = min_bytes.filter(|bytes| *bytes <= isize::MAX as usize / 2) else {
+            anyhow::bail!("a memory with a minimum of {} pages is larger than the address space", ty.min_pages);
+        };
+        let guard_bytes = round_up(settings.memory_guard_bytes);
+        let wanted_bytes = match settings.memory_style(&ty) {
+            MemoryStyle::Guarded => Some(settings.memory_reservation_bytes.max(4 << 30) as usize),
+            MemoryStyle::Checked => None,
+        };
+        let reservation = match wanted_bytes {
+            Some(bytes) => Reservation::new(bytes + guard_bytes),
+            None => reserve_checked(min_bytes, ty.max_bytes()),
+        };
+        let reservation = reservation.map_err(|error| {
+            let asked = wanted_bytes.map_or(min_bytes, |bytes| bytes + guard_bytes);
+            anyhow::Error::new(error).context(format!("cannot reserve {asked:#x} bytes of address space for a memory"))
+        })?;
+        let committed_bytes = round_up(min_bytes as u64);
+        reservation.commit(0..committed_bytes)?;
+        let (module, index) = images;
+        for image in module.memory_images().iter().filter(|image| image.memory == index) {
+            image.content.map_into(&reservation, image.offset)?;
+        }
+        // SAFETY: the caller says that the cell may be written (1).
+        unsafe { cell.write(VmMemory { base: reservation.ptr() as u64, len_bytes: min_bytes as u64 }) };
+        Ok(Self { ty, reservation, committed_bytes, cell })
+    }
+
+    /// The type, with the minimum it was made with.
+    pub(crate) fn ty(&self) -> &MemoryType {
+        &self.ty
+    }
+
+    /// The cell that compiled code reads.
+    pub(crate) fn cell(&self) -> NonNull<VmMemory> {
+        self.cell
+    }
+
+    /// The first byte.
+    pub(crate) fn base(&self) -> *mut u8 {
+        self.reservation.ptr()
+    }
+
+    /// Accessible bytes.
+    pub(crate) fn len_bytes(&self) -> usize {
+        // SAFETY: the cell is valid as long as `self` lives; this thread owns the store, so nobody writes it now.
+        unsafe { (*self.cell.as_ptr()).len_bytes as usize }
+    }
+
+    /// Whether a fault at `address` is one of this memory's guards.
+    pub(crate) fn contains(&self, address: usize) -> bool {
+        self.reservation.contains(address)
+    }
+
+    /// Makes the memory `delta_pages` larger. Returns the old size in pages, or `None` if the type's maximum, the address space or the host
+    /// does not allow it.
+    fn grow(&mut self, delta_pages: u64) -> Option<u64> {
+        let old_bytes = self.len_bytes();
+        let old_pages = old_bytes as u64 >> self.ty.page_size_log2;
+        let new_bytes = self.bytes_after_growing(delta_pages)?;
+        let needed = round_up(new_bytes as u64);
+        if needed > self.reservation.len_bytes() {
+            return None;
+        }
+        if needed > self.committed_bytes {
+            self.reservation.commit(self.committed_bytes..needed).ok()?;
+            self.committed_bytes = needed;
+        }
+        // SAFETY: as in `len_bytes`; compiled code of this store does not run while the host does.
+        unsafe { (*self.cell.as_ptr()).len_bytes = new_bytes as u64 };
+        Some(old_pages)
+    }
+
+    /// The length after growing by `delta_pages`, if the type allows it.
+    fn bytes_after_growing(&self, delta_pages: u64) -> Option<usize> {
+        let delta_bytes = delta_pages.checked_mul(self.ty.page_size_bytes())?;
+        let new_bytes = (self.len_bytes() as u64).checked_add(delta_bytes)?;
+        (new_bytes <= self.ty.max_bytes()).then(|| usize::try_from(new_bytes).ok()).flatten()
+    }
+}
+
+/// Grows a memory of an instance, asking the store's limits first. `Ok(None)` is the refusal that the guest sees as -1.
+///
+/// # Safety
+///
+/// 1. `store` is valid and no reference into it is held.
+pub(crate) unsafe fn grow(
+    store: NonNull<VmStore>,
+    owner: super::InstanceId,
+    index: DefinedMemoryIndex,
+    delta_pages: u64,
+) -> Result<Option<u64>, Pending> {
+    // SAFETY: the caller lends the store (1); the reference ends before the limiter runs.
+    let (current, desired, max) = unsafe {
+        let memory = (*store.as_ptr()).instance(owner).memory(index);
+        let current = memory.len_bytes();
+        let max = memory.ty.max_pages.map(|_| memory.ty.max_bytes() as usize);
+        let delta_bytes = delta_pages.saturating_mul(memory.ty.page_size_bytes());
+        (current, usize::try_from((current as u64).saturating_add(delta_bytes)).unwrap_or(usize::MAX), max)
+    };
+    if delta_pages != 0
+        // SAFETY: as above.
+        && let Some(mut host) = unsafe { (*store.as_ptr()).host() }
+    {
+        // SAFETY: the host's part of the store lives as long as the store, and nothing else of it is borrowed.
+        let allowed = unsafe { host.as_mut() }.memory_growing(current, desired, max);
+        match allowed {
+            Ok(true) => {}
+            Ok(false) => return Ok(None),
+            Err(error) => return Err(Pending::Error(error, Vec::new())),
+        }
+    }
+    // SAFETY: as above.
+    Ok(unsafe { (*store.as_ptr()).instance_mut(owner).memory_mut(index).grow(delta_pages) })
+}
+
+fn reserve_checked(min_bytes: usize, max_bytes: u64) -> std::io::Result<Reservation> {
+    let needed = round_up(min_bytes as u64).max(page_size());
+    let mut wanted = round_up(max_bytes.min(CHECKED_RESERVATION_BYTES)).max(needed);
+    loop {
+        match Reservation::new(wanted) {
+            Err(_) if wanted > needed => wanted = round_up((wanted / 2) as u64).max(needed),
+            result => return result,
+        }
+    }
+}
+
+/// `bytes` rounded up to pages of the host. Callers stay far below the end of the address space.
+fn round_up(bytes: u64) -> usize {
+    (bytes as usize).next_multiple_of(page_size())
+}
+
+/// The range `start..start + len` of a memory of `memory_len` bytes.
+pub(crate) fn check_range(start: u64, len: u64, memory_len: usize) -> Result<std::ops::Range<usize>, Trap> {
+    match start.checked_add(len) {
+        Some(end) if end <= memory_len as u64 => Ok(start as usize..end as usize),
+        _ => Err(Trap::MemoryOutOfBounds),
+    }
+}

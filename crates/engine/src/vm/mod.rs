@@ -1,0 +1,35 @@
+//! The machine: loaded code, instances and the stack they run on. One of the rooms where unsafe code lives.
+//!
+//! ```text
+//! image --code/load--> LoadedModule --instantiate--> VmInstance in a VmStore
+//! call --entry--> guest code --veneer--> builtins | host functions
+//! fault --fault/classify--> landing --entry--> Err(Pending)
+//! ```
+//!
+//! Everything here works on raw contexts and is called by the API in the rest of this crate, which owns stores and checks
+//! handles and types.
+
+pub(crate) mod builtins;
+pub(crate) mod code;
+pub(crate) mod entry;
+pub(crate) mod fault;
+pub(crate) mod host;
+pub(crate) mod instance;
+pub(crate) mod instantiate;
+pub(crate) mod interrupt;
+pub(crate) mod memory;
+pub(crate) mod pending;
+pub(crate) mod store;
+pub(crate) mod table;
+pub(crate) mod types;
+pub(crate) mod value;
+
+pub(crate) use code::LoadedModule;
+pub(crate) use entry::call;
+pub(crate) use fault::walk::{RawFrame, backtrace};
+pub(crate) use instance::{FuncId, InstanceId, VmInstance};
+pub(crate) use instantiate::VmImport;
+pub(crate) use pending::Pending;
+pub(crate) use store::{StoreHost, VmShared, VmStore};
+pub(crate) use types::TypeRegistry;
+pub use value::ValRaw;

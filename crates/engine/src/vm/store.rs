@@ -1,0 +1,252 @@
+//! A store as the machine sees it: instances, host functions, the guest stack, and what is pending.
+
+use super::code::LoadedModule;
+use super::host::{HostCode, HostFunc};
+use super::instance::{FuncId, InstanceId, VmInstance};
+use super::interrupt::InterruptPage;
+use super::pending::Pending;
+use super::types::TypeRegistry;
+use peregrine_artifact::settings::Settings;
+use peregrine_artifact::vmctx::{INSTANCE_MAGIC, VmContextHeader, VmFuncRef, VmStoreContext};
+use peregrine_sys::stack::{GuestStack, StackPool};
+use std::any::Any;
+use std::collections::{HashMap, HashSet};
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+/// What all stores of an engine share.
+pub(crate) struct VmShared {
+    /// Identities of types.
+    pub(crate) types: TypeRegistry,
+    /// Guest stacks.
+    pub(crate) stacks: StackPool,
+    /// What modules are compiled with.
+    pub(crate) settings: Settings,
+}
+
+/// The part of a store that knows the embedder's data and limits. Called back by the machine.
+pub(crate) trait StoreHost {
+    /// Whether a memory may grow from `current` to `desired` bytes; its type allows `max`.
+    fn memory_growing(&mut self, current: usize, desired: usize, max: Option<usize>) -> anyhow::Result<bool>;
+    /// Whether a table may grow from `current` to `desired` elements; its type allows `max`.
+    fn table_growing(&mut self, current: usize, desired: usize, max: Option<usize>) -> anyhow::Result<bool>;
+    /// The fuel is used up: refill it, or refuse with an error.
+    fn out_of_fuel(&mut self) -> anyhow::Result<()>;
+}
+
+/// One store. Made on the heap, never moves: contexts and compiled code point to it.
+#[repr(C)]
+pub(crate) struct VmStore {
+    /// What compiled code and veneers see. First, so that its address is the store's.
+    pub(crate) context: VmStoreContext,
+    shared: Arc<VmShared>,
+    stack: Option<GuestStack>,
+    instances: Vec<Option<Box<VmInstance>>>,
+    host_funcs: Vec<Box<HostFunc>>,
+    /// Code of Exit stubs by type.
+    exits: HashMap<u32, *const u8>,
+    /// Modules whose Exit stubs are in `exits`.
+    exit_modules: HashSet<*const LoadedModule>,
+    /// Every module that ran here: references to their functions may be anywhere in the store.
+    modules: Vec<Arc<LoadedModule>>,
+    pending: Option<Pending>,
+    host: Option<NonNull<dyn StoreHost>>,
+    interrupt: Option<Arc<InterruptPage>>,
+    /// Where the fault happened that is being turned into a trap: program counter, frame pointer, trap.
+    pub(super) fault: Option<(usize, usize, peregrine_wasm::Trap)>,
+}
+
+impl VmStore {
+    /// An empty store.
+    ///
+    /// # Errors
+    ///
+    /// What the system said about the interrupt page, if the settings ask for one.
+    pub(crate) fn new(shared: Arc<VmShared>) -> std::io::Result<Box<Self>> {
+        let interrupt = if shared.settings.interrupt { Some(Arc::new(InterruptPage::new()?)) } else { None };
+        Ok(Box::new(Self {
+            context: VmStoreContext::default(),
+            shared,
+            stack: None,
+            instances: Vec::new(),
+            host_funcs: Vec::new(),
+            exits: HashMap::new(),
+            exit_modules: HashSet::new(),
+            modules: Vec::new(),
+            pending: None,
+            host: None,
+            interrupt,
+            fault: None,
+        }))
+    }
+
+    /// What it shares with other stores of the engine.
+    pub(crate) fn shared(&self) -> &Arc<VmShared> {
+        &self.shared
+    }
+
+    /// Says who answers for limits. The pointer must stay valid as long as the store is used.
+    pub(crate) fn set_host(&mut self, host: NonNull<dyn StoreHost>) {
+        self.host = Some(host);
+    }
+
+    /// Who answers for limits.
+    pub(crate) fn host(&self) -> Option<NonNull<dyn StoreHost>> {
+        self.host
+    }
+
+    /// The page to interrupt the store by, if its code looks at one.
+    pub(crate) fn interrupt_page(&self) -> Option<&Arc<InterruptPage>> {
+        self.interrupt.as_ref()
+    }
+
+    /// An instance.
+    ///
+    /// # Panics
+    ///
+    /// If it was dropped.
+    pub(crate) fn instance(&self, id: InstanceId) -> &VmInstance {
+        self.instances[id.as_u32() as usize].as_deref().expect("handles to dropped instances are refused before")
+    }
+
+    /// An instance, to change it.
+    ///
+    /// # Panics
+    ///
+    /// If it was dropped.
+    pub(crate) fn instance_mut(&mut self, id: InstanceId) -> &mut VmInstance {
+        self.instances[id.as_u32() as usize].as_deref_mut().expect("handles to dropped instances are refused before")
+    }
+
+    /// All instances.
+    pub(crate) fn instances(&self) -> impl Iterator<Item = &VmInstance> {
+        self.instances.iter().filter_map(|instance| instance.as_deref())
+    }
+
+    /// The number of the next instance.
+    pub(super) fn next_instance(&self) -> InstanceId {
+        InstanceId::from_u32(u32::try_from(self.instances.len()).expect("memory ends before the numbers do"))
+    }
+
+    /// Adds an instance whose number is [`VmStore::next_instance`].
+    pub(super) fn push_instance(&mut self, instance: Box<VmInstance>) {
+        debug_assert_eq!(instance.id(), self.next_instance());
+        self.instances.push(Some(instance));
+    }
+
+    /// The header of a new instance's context.
+    pub(super) fn instance_header(&mut self, id: InstanceId, module: &LoadedModule) -> VmContextHeader {
+        VmContextHeader {
+            magic: INSTANCE_MAGIC,
+            instance: id.as_u32(),
+            store: &raw mut *self as u64,
+            builtins: super::builtins::array_address(),
+            type_ids: module.type_ids().as_ptr() as u64,
+            owner: 0,
+            interrupt_page: self.interrupt.as_ref().map_or(0, |page| page.address()),
+        }
+    }
+
+    /// Makes a host function of type `type_id`. Returns its number.
+    pub(crate) fn new_host_func(&mut self, type_id: u32, code: HostCode, data: Box<dyn Any + Send + Sync>) -> u32 {
+        let number = u32::try_from(self.host_funcs.len()).expect("memory ends before the numbers do");
+        let exit = self.exits.get(&type_id).copied().unwrap_or(std::ptr::null());
+        let function = HostFunc::new(NonNull::from(&mut *self), number, type_id, code, data, exit);
+        self.host_funcs.push(function);
+        number
+    }
+
+    /// A host function.
+    pub(crate) fn host_func(&self, number: u32) -> &HostFunc {
+        &self.host_funcs[number as usize]
+    }
+
+    /// A host function, to change it.
+    pub(crate) fn host_func_mut(&mut self, number: u32) -> &mut HostFunc {
+        &mut self.host_funcs[number as usize]
+    }
+
+    /// Keeps `module` as long as the store, and lets host functions use its Exit stubs.
+    pub(super) fn add_module(&mut self, module: &Arc<LoadedModule>) {
+        if !self.exit_modules.insert(Arc::as_ptr(module)) {
+            return;
+        }
+        self.modules.push(Arc::clone(module));
+        for (index, _) in module.module().types.iter() {
+            let exit = module.stubs(index).1;
+            let type_id = module.type_ids()[peregrine_wasm::Index::as_usize(index)];
+            if !exit.is_null() && self.exits.insert(type_id, exit).is_none() {
+                let waiting = self.host_funcs.iter_mut().filter(|function| function.func_type_id() == type_id);
+                waiting.for_each(|function| function.set_exit(exit));
+            }
+        }
+    }
+
+    /// The reference that stands for a function.
+    pub(crate) fn func_ref(&mut self, function: FuncId) -> NonNull<VmFuncRef> {
+        match function {
+            FuncId::Wasm(instance, index) => self.instance_mut(instance).func_ref(index),
+            FuncId::Host(number) => self.host_func_mut(number).func_ref(),
+        }
+    }
+
+    /// The function that a reference stands for.
+    ///
+    /// # Safety
+    ///
+    /// 1. `func_ref` was made by this store.
+    pub(crate) unsafe fn func_of_ref(&self, func_ref: NonNull<VmFuncRef>) -> FuncId {
+        // SAFETY: references live as long as their store (1), and so do the contexts that they point to.
+        let header = unsafe { &*(func_ref.as_ref().vmctx as *const VmContextHeader) };
+        if header.magic != INSTANCE_MAGIC {
+            return FuncId::Host(header.instance);
+        }
+        let id = InstanceId::from_u32(header.instance);
+        let index = self.instance(id).func_of_ref(func_ref).expect("a reference of an instance is in its context");
+        FuncId::Wasm(id, index)
+    }
+
+    /// The engine-wide identity of a function's type.
+    pub(crate) fn func_type_id(&self, function: FuncId) -> u32 {
+        match function {
+            FuncId::Wasm(instance, index) => self.instance(instance).module().func_type_id(index),
+            FuncId::Host(number) => self.host_func(number).func_type_id(),
+        }
+    }
+
+    /// Records why the guest shall not go on. The veneer that the host was called by unwinds when it returns. The first reason stays.
+    pub(crate) fn raise(&mut self, pending: Pending) {
+        self.context.pending = 1;
+        self.pending.get_or_insert(pending);
+    }
+
+    /// Takes what is pending.
+    pub(crate) fn take_pending(&mut self) -> Option<Pending> {
+        self.context.pending = 0;
+        self.pending.take()
+    }
+
+    /// Makes sure that there is a stack to run guests on.
+    pub(super) fn ensure_stack(&mut self) -> std::io::Result<()> {
+        if self.stack.is_none() {
+            let stack = self.shared.stacks.take()?;
+            self.context.guest_stack_top = stack.top() as u64;
+            self.context.guest_stack_limit = stack.limit() as u64;
+            self.stack = Some(stack);
+        }
+        Ok(())
+    }
+
+    /// Whether `address` is in the guard of the guest stack. Signal-safe.
+    pub(super) fn is_stack_guard(&self, address: usize) -> bool {
+        self.stack.as_ref().is_some_and(|stack| stack.contains_guard(address))
+    }
+}
+
+impl Drop for VmStore {
+    fn drop(&mut self) {
+        if let Some(stack) = self.stack.take() {
+            self.shared.stacks.give(stack);
+        }
+    }
+}

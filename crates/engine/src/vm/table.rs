@@ -1,0 +1,226 @@
+//! One table: its reservation, and the cell with base and length that compiled code reads.
+//!
+//! The base never moves. Elements are raw: what a `funcref` is to compiled code, or a 32-bit handle; both are `u64` here.
+
+use super::code::NO_FUNCTION;
+use super::pending::Pending;
+use super::store::VmStore;
+use super::{InstanceId, VmInstance};
+use peregrine_artifact::vmctx::{FUNC_ELEMENT_INITIALIZED, FUNC_ELEMENT_SIZE_BYTES, HANDLE_ELEMENT_SIZE_BYTES, VmTable};
+use peregrine_sys::pages::{Reservation, page_size};
+use peregrine_wasm::{DefinedTableIndex, FuncIndex, TableIndex, TableType, Trap};
+use std::ptr::NonNull;
+
+/// Elements that a table without a maximum can grow to.
+const GROWTH_LIMIT: u64 = 1 << 24;
+
+/// A defined table of an instance.
+pub(crate) struct Table {
+    ty: TableType,
+    reservation: Reservation,
+    committed_bytes: usize,
+    cell: NonNull<VmTable>,
+}
+
+impl Table {
+    /// A table of type `ty` at its minimum; elements are uninitialized (functions) or null. Fills in `cell`.
+    ///
+    /// # Safety
+    ///
+    /// 1. `cell` is valid for writing as long as the result lives.
+    pub(crate) unsafe fn new(ty: TableType, cell: NonNull<VmTable>) -> anyhow::Result<Self> {
+        let most = ty.max.unwrap_or(u64::MAX).min(GROWTH_LIMIT).max(ty.min);
+        let bytes = |elements: u64| {
+            let bytes = elements.checked_mul(element_size(&ty)).filter(|bytes| *bytes <= isize::MAX as u64 / 2)?;
+            Some((bytes as usize).next_multiple_of(page_size()))
+        };
+        let (Some(reserved), Some(committed_bytes)) = (bytes(most), bytes(ty.min)) else {
+            anyhow::bail!("a table with a minimum of {} elements is larger than the address space", ty.min);
+        };
+        let reservation = Reservation::new(reserved.max(page_size()))
+            .map_err(|error| anyhow::Error::new(error).context(format!("cannot reserve {reserved:#x} bytes for a table")))?;
+        reservation.commit(0..committed_bytes)?;
+        // SAFETY: the caller says that the cell may be written (1).
+        unsafe { cell.write(VmTable { base: reservation.ptr() as u64, len: ty.min }) };
+        Ok(Self { ty, reservation, committed_bytes, cell })
+    }
+
+    /// The type, with the minimum it was made with.
+    pub(crate) fn ty(&self) -> &TableType {
+        &self.ty
+    }
+
+    /// The cell that compiled code reads.
+    pub(crate) fn cell(&self) -> NonNull<VmTable> {
+        self.cell
+    }
+
+    /// How many elements there are.
+    pub(crate) fn len(&self) -> u64 {
+        // SAFETY: the cell is valid as long as `self` lives; this thread owns the store, so nobody writes it now.
+        unsafe { (*self.cell.as_ptr()).len }
+    }
+
+    /// Whether elements are functions.
+    pub(crate) fn is_func(&self) -> bool {
+        self.ty.element.heap.is_func()
+    }
+
+    /// The stored bits of element `index`, which is in bounds.
+    fn stored(&self, index: u64) -> u64 {
+        assert!(index < self.len(), "callers check the index");
+        let base = self.reservation.ptr();
+        // SAFETY: the index is in bounds, so the element lies in the accessible part of the reservation, aligned to its size.
+        unsafe {
+            if self.is_func() {
+                base.cast::<u64>().add(index as usize).read()
+            } else {
+                u64::from(base.cast::<u32>().add(index as usize).read())
+            }
+        }
+    }
+
+    /// Writes the stored bits of element `index`, which is in bounds.
+    fn store(&mut self, index: u64, bits: u64) {
+        assert!(index < self.len(), "callers check the index");
+        let base = self.reservation.ptr();
+        // SAFETY: as in `stored`.
+        unsafe {
+            if self.is_func() {
+                base.cast::<u64>().add(index as usize).write(bits);
+            } else {
+                base.cast::<u32>().add(index as usize).write(bits as u32);
+            }
+        }
+    }
+
+    /// Writes element `index`, which is in bounds.
+    pub(crate) fn set(&mut self, index: u64, element: u64) {
+        let tag = if self.is_func() { FUNC_ELEMENT_INITIALIZED } else { 0 };
+        self.store(index, element | tag);
+    }
+
+    /// Writes `element` to a range.
+    pub(crate) fn fill(&mut self, start: u64, element: u64, len: u64) -> Result<(), Trap> {
+        self.check(start, len)?;
+        (start..start + len).for_each(|index| self.set(index, element));
+        Ok(())
+    }
+
+    /// Makes the table `delta` elements larger, new ones being `element`. Returns the old size, or `None` if there is no room.
+    pub(crate) fn grow(&mut self, delta: u64, element: u64) -> Option<u64> {
+        let old = self.len();
+        let new = old.checked_add(delta).filter(|new| *new <= self.ty.max.unwrap_or(u64::MAX))?;
+        let bytes = usize::try_from(new.checked_mul(element_size(&self.ty))?).ok()?.checked_next_multiple_of(page_size())?;
+        if bytes > self.reservation.len_bytes() {
+            return None;
+        }
+        if bytes > self.committed_bytes {
+            self.reservation.commit(self.committed_bytes..bytes).ok()?;
+            self.committed_bytes = bytes;
+        }
+        // SAFETY: the cell is valid as long as `self` lives; compiled code of this store does not run while the host does.
+        unsafe { (*self.cell.as_ptr()).len = new };
+        // Fresh elements of other tables are null already. The elements may have been used before only by nobody.
+        if self.is_func() || element != 0 {
+            (old..new).for_each(|index| self.set(index, element));
+        }
+        Some(old)
+    }
+
+    /// Checks that a range is in bounds.
+    pub(crate) fn check(&self, start: u64, len: u64) -> Result<(), Trap> {
+        match start.checked_add(len) {
+            Some(end) if end <= self.len() => Ok(()),
+            _ => Err(Trap::TableOutOfBounds),
+        }
+    }
+}
+
+fn element_size(ty: &TableType) -> u64 {
+    u64::from(if ty.element.heap.is_func() { FUNC_ELEMENT_SIZE_BYTES } else { HANDLE_ELEMENT_SIZE_BYTES })
+}
+
+impl VmInstance {
+    /// Element `index` of a defined table, initialized if it was not. `None` if it is out of bounds.
+    pub(crate) fn table_get(&mut self, table: DefinedTableIndex, index: u64) -> Option<u64> {
+        let owner = self.table(table);
+        if index >= owner.len() {
+            return None;
+        }
+        let bits = owner.stored(index);
+        if !owner.is_func() {
+            return Some(bits);
+        }
+        if bits != 0 {
+            return Some(bits & !FUNC_ELEMENT_INITIALIZED);
+        }
+        let module = self.module().clone();
+        let table_index = TableIndex::from_u32(module.module().imported_tables + table.as_u32());
+        let function = module.lazy_table(table_index).get(index as usize).copied().unwrap_or(NO_FUNCTION);
+        let element = if function == NO_FUNCTION { 0 } else { self.func_ref(FuncIndex::from_u32(function)).as_ptr() as u64 };
+        self.table_mut(table).set(index, element);
+        Some(element)
+    }
+}
+
+/// Copies elements from one table to another, or within one, as if through a buffer.
+///
+/// # Safety
+///
+/// 1. `store` is valid and no reference into it is held.
+pub(crate) unsafe fn copy(
+    store: NonNull<VmStore>,
+    target: (InstanceId, DefinedTableIndex, u64),
+    source: (InstanceId, DefinedTableIndex, u64),
+    len: u64,
+) -> Result<(), Trap> {
+    // SAFETY: the caller lends the store (1).
+    let store = unsafe { &mut *store.as_ptr() };
+    store.instance(source.0).table(source.1).check(source.2, len)?;
+    store.instance(target.0).table(target.1).check(target.2, len)?;
+    let mut copy_one = |offset: u64| {
+        let element = store.instance_mut(source.0).table_get(source.1, source.2 + offset).unwrap_or(0);
+        store.instance_mut(target.0).table_mut(target.1).set(target.2 + offset, element);
+    };
+    // Away from the overlap first.
+    if target.2 <= source.2 {
+        (0..len).for_each(&mut copy_one)
+    } else {
+        (0..len).rev().for_each(&mut copy_one)
+    }
+    Ok(())
+}
+
+/// Grows a table of an instance, asking the store's limits first. `Ok(None)` is the refusal that the guest sees as -1.
+///
+/// # Safety
+///
+/// 1. `store` is valid and no reference into it is held.
+pub(crate) unsafe fn grow(
+    store: NonNull<VmStore>,
+    owner: InstanceId,
+    index: DefinedTableIndex,
+    delta: u64,
+    element: u64,
+) -> Result<Option<u64>, Pending> {
+    // SAFETY: the caller lends the store (1); the reference ends before the limiter runs.
+    let (current, max) = unsafe {
+        let table = (*store.as_ptr()).instance(owner).table(index);
+        (table.len(), table.ty.max)
+    };
+    if delta != 0
+        // SAFETY: as above.
+        && let Some(mut host) = unsafe { (*store.as_ptr()).host() }
+    {
+        let desired = usize::try_from(current.saturating_add(delta)).unwrap_or(usize::MAX);
+        // SAFETY: the host's part of the store lives as long as the store, and nothing else of it is borrowed.
+        match unsafe { host.as_mut() }.table_growing(current as usize, desired, max.map(|max| max as usize)) {
+            Ok(true) => {}
+            Ok(false) => return Ok(None),
+            Err(error) => return Err(Pending::Error(error, Vec::new())),
+        }
+    }
+    // SAFETY: as above.
+    Ok(unsafe { (*store.as_ptr()).instance_mut(owner).table_mut(index).grow(delta, element) })
+}
