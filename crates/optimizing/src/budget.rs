@@ -1,0 +1,74 @@
+//! How much compiling one function may cost, so that the cost stays near linear in the input whatever the input.
+//!
+//! What the passes and the register allocator do grows with the number of values that are alive at once times the number of blocks
+//! in which they are. A function that is worth it is far from the limits here; beyond them it is translated in [`Mode::Plain`],
+//! where no value but the context outlives a block.
+
+/// How a body is translated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// Locals and operands are values; all passes run.
+    Optimized,
+    /// Locals, and operands at the ends of blocks, are in the frame; no pass runs. Linear in time and memory.
+    Plain,
+}
+
+/// The most live values, summed over the blocks of a function, that an optimized translation may ask for.
+const MAX_LIVE_IN_BLOCKS: u64 = 24_000_000;
+/// The most values of an optimized function.
+const MAX_VALUES: u64 = 600_000;
+/// The most values that are passed between blocks in an optimized function.
+const MAX_BLOCK_ARGUMENTS: u64 = 400_000;
+/// The most bytes of the body of an optimized function.
+const MAX_BODY_BYTES: u64 = 2 << 20;
+/// The most operations that even a plain translation may make. The allocator's numbers end at 2^21 values.
+const MAX_PLAIN_OPERATIONS: u64 = 40_000_000;
+
+/// What one translation has cost so far.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Budget {
+    mode: Mode,
+    live_in_blocks: u64,
+    arguments: u64,
+    operations: u64,
+}
+
+impl Budget {
+    /// Nothing has been spent.
+    pub(crate) fn new(mode: Mode) -> Self {
+        Self { mode, live_in_blocks: 0, arguments: 0, operations: 0 }
+    }
+
+    /// The mode that a body of this many bytes begins with.
+    pub(crate) fn first_mode(body_bytes: u64) -> Mode {
+        if body_bytes > MAX_BODY_BYTES { Mode::Plain } else { Mode::Optimized }
+    }
+
+    /// A block begins in which up to `live` values are alive.
+    pub(crate) fn block(&mut self, live: usize) {
+        self.live_in_blocks += live as u64;
+    }
+
+    /// `count` values are passed to a block or function.
+    pub(crate) fn arguments(&mut self, count: usize) {
+        self.arguments += count as u64;
+    }
+
+    /// `count` instructions were made otherwise.
+    pub(crate) fn operations(&mut self, count: usize) {
+        self.operations += count as u64;
+    }
+
+    /// Whether translation should stop: in plain mode the function is too large for this tier, otherwise it should be plain.
+    pub(crate) fn is_spent(&self) -> bool {
+        match self.mode {
+            Mode::Optimized => self.live_in_blocks > MAX_LIVE_IN_BLOCKS || self.arguments > MAX_BLOCK_ARGUMENTS,
+            Mode::Plain => self.arguments + self.operations > MAX_PLAIN_OPERATIONS,
+        }
+    }
+
+    /// Whether a finished translation with this many values is too large for the passes.
+    pub(crate) fn is_too_large(values: usize, blocks: usize) -> bool {
+        values as u64 > MAX_VALUES || blocks as u64 > MAX_VALUES / 4
+    }
+}

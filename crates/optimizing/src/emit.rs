@@ -1,0 +1,74 @@
+//! From what Cranelift compiled to a [`CompiledFunc`].
+
+use crate::translate::FUNCTION_NAMESPACE;
+use cranelift_codegen::CompiledCode;
+use cranelift_codegen::binemit::Reloc as ClifReloc;
+use cranelift_codegen::ir::function::FunctionParameters;
+use cranelift_codegen::ir::{ExternalName, TrapCode};
+use cranelift_codegen::{FinalizedMachReloc, FinalizedRelocTarget};
+use peregrine_artifact::compiler::CompileError;
+use peregrine_artifact::func::{CompiledFunc, Reloc, RelocKind};
+use peregrine_wasm::{FuncIndex, Trap};
+
+/// The code, relocations and tables of a compiled function.
+///
+/// # Errors
+///
+/// [`CompileError::Internal`] if the code refers to what no image holds.
+pub(crate) fn emit(compiled: &CompiledCode, params: &FunctionParameters) -> Result<CompiledFunc, CompileError> {
+    let buffer = &compiled.buffer;
+    let relocs = buffer.relocs().iter().map(|found| reloc(found, params)).collect::<Result<Vec<_>, _>>()?;
+    let mut traps = buffer.traps().iter().map(|found| Ok((found.offset, trap(found.code)?))).collect::<Result<Vec<_>, CompileError>>()?;
+    traps.sort_by_key(|entry| entry.0);
+    traps.dedup_by_key(|entry| entry.0);
+    Ok(CompiledFunc { code: buffer.data().to_vec(), relocs, traps, addresses: addresses(compiled) })
+}
+
+fn addresses(compiled: &CompiledCode) -> Vec<(u32, u32)> {
+    let mut addresses: Vec<(u32, u32)> = Vec::new();
+    for range in compiled.buffer.get_srclocs_sorted() {
+        if range.loc.is_default() || range.start == range.end {
+            continue;
+        }
+        match addresses.last_mut() {
+            Some(last) if last.1 == range.loc.bits() => {}
+            Some(last) if last.0 == range.start => last.1 = range.loc.bits(),
+            _ => addresses.push((range.start, range.loc.bits())),
+        }
+    }
+    addresses
+}
+
+fn internal(message: String) -> CompileError {
+    CompileError::Internal { message }
+}
+
+fn reloc(found: &FinalizedMachReloc, params: &FunctionParameters) -> Result<Reloc, CompileError> {
+    let kind = match found.kind {
+        ClifReloc::X86CallPCRel4 | ClifReloc::X86PCRel4 => RelocKind::X64Rel32,
+        ClifReloc::Arm64Call => RelocKind::Aarch64Call26,
+        ClifReloc::RiscvCallPlt => RelocKind::Riscv64CallPair,
+        ClifReloc::S390xPLTRel32Dbl | ClifReloc::S390xPCRel32Dbl => RelocKind::S390xRel32Halfwords,
+        other => return Err(internal(format!("a relocation of kind {other:?}"))),
+    };
+    let FinalizedRelocTarget::ExternalName(ExternalName::User(name)) = found.target else {
+        return Err(internal(format!("a relocation to {:?}", found.target)));
+    };
+    let name = &params.user_named_funcs()[name];
+    if name.namespace != FUNCTION_NAMESPACE {
+        return Err(internal(format!("a relocation to {name}")));
+    }
+    Ok(Reloc { offset: found.offset, kind, target: FuncIndex::from_u32(name.index), addend: found.addend })
+}
+
+/// The reason that a code of Cranelift stands for.
+fn trap(code: TrapCode) -> Result<Trap, CompileError> {
+    Ok(match code {
+        TrapCode::STACK_OVERFLOW => Trap::StackOverflow,
+        TrapCode::HEAP_OUT_OF_BOUNDS => Trap::MemoryOutOfBounds,
+        TrapCode::INTEGER_OVERFLOW => Trap::IntegerOverflow,
+        TrapCode::INTEGER_DIVISION_BY_ZERO => Trap::IntegerDivisionByZero,
+        TrapCode::BAD_CONVERSION_TO_INTEGER => Trap::BadConversionToInteger,
+        code => Trap::from_code(code.as_raw().get()).ok_or_else(|| internal(format!("the trap code {code}")))?,
+    })
+}

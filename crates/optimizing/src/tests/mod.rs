@@ -1,0 +1,1 @@
+//! Tests of the whole tier, from text to compiled functions.

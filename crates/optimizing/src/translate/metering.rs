@@ -1,0 +1,95 @@
+//! Fuel: counting operators, and asking the engine when the counter is above zero.
+//!
+//! One unit for each operator but those that only structure the code. What a stretch of straight code costs is added at its end, so the
+//! count is exact at every call and branch. Looking for interruptions is not here: that is inserted after the passes.
+
+use super::flags::Region;
+use super::translator::Translator;
+use cranelift_codegen::ir::condcodes::IntCC;
+use cranelift_codegen::ir::types::I64;
+use cranelift_codegen::ir::{InstBuilder, Value};
+use peregrine_artifact::builtins::Builtin;
+use peregrine_artifact::vmctx::{VmContextHeader, VmStoreContext};
+use std::mem::offset_of;
+use wasmparser::Operator;
+
+/// What has been counted and not been added yet.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Metering {
+    on: bool,
+    pending: i64,
+}
+
+impl Metering {
+    /// Nothing is counted yet, and nothing ever if not `on`.
+    pub(crate) fn new(on: bool) -> Self {
+        Self { on, pending: 0 }
+    }
+}
+
+/// The units of fuel for one operator.
+fn cost(op: &Operator<'_>) -> i64 {
+    match op {
+        Operator::Nop
+        | Operator::Drop
+        | Operator::Block { .. }
+        | Operator::Loop { .. }
+        | Operator::Else
+        | Operator::End
+        | Operator::Unreachable
+        | Operator::Return => 0,
+        _ => 1,
+    }
+}
+
+impl Translator<'_, '_> {
+    /// Counts `op`, which comes next.
+    pub(super) fn meter(&mut self, op: &Operator<'_>) {
+        if self.metering.on {
+            self.metering.pending += cost(op);
+        }
+    }
+
+    /// Adds what was counted to the counter: the straight code ends here.
+    pub(super) fn meter_flush(&mut self) {
+        if self.metering.pending == 0 {
+            return;
+        }
+        let store = self.load_context_pointer(offset_of!(VmContextHeader, store));
+        let fuel = self.load_fuel(store);
+        let fuel = self.builder.ins().iadd_imm_s(fuel, self.metering.pending);
+        let flags = Region::Fuel.trusted(self.builder.func);
+        self.builder.ins().store(flags, fuel, store, offset_of!(VmStoreContext, fuel_consumed) as i32);
+        self.metering.pending = 0;
+    }
+
+    /// At the entry of the function: asks the engine if the counter is above zero.
+    pub(super) fn meter_entry(&mut self) {
+        self.meter_check();
+    }
+
+    /// At the header of a loop, and at the entry: asks the engine if the counter is above zero.
+    pub(super) fn meter_check(&mut self) {
+        if !self.metering.on {
+            return;
+        }
+        let store = self.load_context_pointer(offset_of!(VmContextHeader, store));
+        let fuel = self.load_fuel(store);
+        let zero = self.builder.ins().iconst(I64, 0);
+        let above = self.builder.ins().icmp(IntCC::SignedGreaterThan, fuel, zero);
+        let out = self.builder.create_block();
+        let on = self.builder.create_block();
+        self.builder.set_cold_block(out);
+        self.flush();
+        self.builder.ins().brif(above, out, &[], on, &[]);
+        self.begin_sealed(out);
+        self.call_builtin(Builtin::out_of_fuel, &[]);
+        self.builder.ins().jump(on, &[]);
+        self.begin_sealed(on);
+    }
+
+    fn load_fuel(&mut self, store: Value) -> Value {
+        let flags = Region::Fuel.trusted(self.builder.func);
+        self.builder.ins().load(I64, flags, store, offset_of!(VmStoreContext, fuel_consumed) as i32)
+    }
+}

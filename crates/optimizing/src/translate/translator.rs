@@ -1,0 +1,284 @@
+//! The translator of one body: its state, and the loop over the operators, which sends each to the file of its family.
+//!
+//! Bodies are valid: what validation guarantees (types and depths of operands, indices in range) is relied on.
+
+use super::flags::trap_code;
+use super::metering::Metering;
+use super::stack::OperandStack;
+use crate::abi;
+use crate::budget::{Budget, Mode};
+use cranelift_codegen::ir::{FuncRef, Function, InstBuilder, SigRef, SourceLoc, TrapCode, Value, types::I64};
+use cranelift_codegen::isa::TargetIsa;
+use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
+use peregrine_artifact::builtins::Builtin;
+use peregrine_artifact::compiler::CompileError;
+use peregrine_artifact::settings::Settings;
+use peregrine_artifact::vmctx::{VmContextHeader, VmLayout};
+use peregrine_compile::tier::ModuleEnv;
+use peregrine_wasm::{DefinedFuncIndex, FuncIndex, Module, Trap, TypeIndex};
+use std::collections::HashMap;
+use std::mem::offset_of;
+use target_lexicon::Architecture;
+use wasmparser::Operator;
+
+use super::control::Frame;
+use super::flags::Region;
+use super::locals::Locals;
+
+/// What a translation is made from.
+pub(crate) struct FunctionInput<'a> {
+    /// The module and the settings.
+    pub env: &'a ModuleEnv<'a>,
+    /// What code is made for.
+    pub isa: &'a dyn TargetIsa,
+    /// Which body.
+    pub index: DefinedFuncIndex,
+    /// How.
+    pub mode: Mode,
+}
+
+/// What is known of a finished translation beside its CLIF.
+#[derive(Debug, Default)]
+pub(crate) struct Translated {
+    /// The headers of loops: where pending interruptions are looked for.
+    pub loop_headers: Vec<cranelift_codegen::ir::Block>,
+    /// Whether the function calls wasm functions.
+    pub calls: bool,
+}
+
+/// Why there is no translation.
+#[derive(Debug)]
+pub(crate) enum Stopped {
+    /// Too costly in this mode.
+    Budget,
+    /// For good.
+    Error(CompileError),
+}
+
+impl From<wasmparser::BinaryReaderError> for Stopped {
+    fn from(error: wasmparser::BinaryReaderError) -> Self {
+        Self::Error(CompileError::invalid(error.message(), usize::try_from(error.offset()).unwrap_or(usize::MAX)))
+    }
+}
+
+/// The state of one translation.
+pub(crate) struct Translator<'a, 'b> {
+    /// Where instructions are appended.
+    pub builder: FunctionBuilder<'b>,
+    pub(super) env: &'a ModuleEnv<'a>,
+    pub(super) module: &'a Module,
+    pub(super) layout: &'a VmLayout,
+    pub(super) isa: &'a dyn TargetIsa,
+    pub(super) mode: Mode,
+    /// The context of the instance.
+    pub(super) vmctx: Value,
+    pub(super) stack: OperandStack,
+    pub(super) control: Vec<Frame>,
+    /// Whether the code at this place can be reached.
+    pub(super) reachable: bool,
+    /// How many blocks were begun in unreachable code.
+    pub(super) skipped_blocks: u32,
+    pub(super) locals: Locals,
+    pub(super) budget: Budget,
+    pub(super) metering: Metering,
+    pub(super) translated: Translated,
+    /// The type of the function.
+    pub(super) ty: TypeIndex,
+    /// Branch hints of this function that are still ahead.
+    pub(super) hints: &'a [(u32, bool)],
+    /// The offset of the operator in the body.
+    pub(super) offset: u32,
+    pub(super) signatures: HashMap<TypeIndex, SigRef>,
+    pub(super) functions: HashMap<FuncIndex, FuncRef>,
+    builtin_signatures: HashMap<u32, SigRef>,
+    /// What this tier has not, if the body asks for it.
+    pub(super) unsupported: Option<String>,
+}
+
+/// Translates a body into `func`, which is empty.
+///
+/// # Errors
+///
+/// [`Stopped`]; `func` and `context` are in no good state then.
+pub(crate) fn translate(
+    input: &FunctionInput<'_>,
+    func: &mut Function,
+    context: &mut FunctionBuilderContext,
+) -> Result<Translated, Stopped> {
+    let module = &input.env.translation.module;
+    let func_index = module.func_index(input.index);
+    let ty = module.functions[func_index].ty;
+    func.signature = abi::wasm_signature(&module.types[ty]);
+
+    let mut builder = FunctionBuilder::new(func, context);
+    let entry = builder.create_block();
+    builder.append_block_params_for_function_params(entry);
+    builder.switch_to_block(entry);
+    builder.seal_block(entry);
+    let vmctx = builder.block_params(entry)[0];
+    let hints = &input.env.translation.branch_hints;
+    let hints = hints.binary_search_by_key(&func_index, |hints| hints.0).map_or(&[][..], |position| &*hints[position].1);
+
+    let translator = Translator {
+        builder,
+        env: input.env,
+        module,
+        layout: &input.env.layout,
+        isa: input.isa,
+        mode: input.mode,
+        vmctx,
+        stack: OperandStack::default(),
+        control: Vec::new(),
+        reachable: true,
+        skipped_blocks: 0,
+        locals: Locals::default(),
+        budget: Budget::new(input.mode),
+        metering: Metering::new(input.env.settings.fuel),
+        translated: Translated::default(),
+        ty,
+        hints,
+        offset: 0,
+        signatures: HashMap::new(),
+        functions: HashMap::new(),
+        builtin_signatures: HashMap::new(),
+        unsupported: None,
+    };
+    translator.run(input)
+}
+
+impl<'a> Translator<'a, '_> {
+    fn run(mut self, input: &FunctionInput<'a>) -> Result<Translated, Stopped> {
+        let body = self.env.translation.body(input.index);
+        let start = self.env.translation.bodies[input.index].start as u64;
+        if abi::has_vectors(&self.module.types[self.ty]) {
+            self.require_vectors();
+        }
+        self.builder.set_srcloc(SourceLoc::new(0));
+        self.declare_locals(body.get_locals_reader()?)?;
+        self.enter_function();
+        self.meter_entry();
+
+        let mut operators = body.get_operators_reader()?;
+        while !operators.eof() {
+            let (op, position) = operators.read_with_offset()?;
+            self.offset = (position - start) as u32;
+            if self.reachable {
+                self.builder.set_srcloc(SourceLoc::new(self.offset));
+                self.meter(&op);
+                self.operator(&op);
+            } else {
+                self.unreachable_operator(&op);
+            }
+            if self.budget.is_spent() {
+                return Err(self.out_of_budget());
+            }
+            if let Some(message) = self.unsupported.take() {
+                return Err(Stopped::Error(CompileError::Unsupported { message }));
+            }
+        }
+        self.finish()
+    }
+
+    fn finish(self) -> Result<Translated, Stopped> {
+        for (slot, bytes) in [self.stack.frame(), self.locals.frame()].into_iter().flatten() {
+            if bytes > i32::MAX as u64 / 2 {
+                return Err(Stopped::Error(CompileError::Limit { message: format!("a frame of {bytes} bytes") }));
+            }
+            self.builder.func.sized_stack_slots[slot].size = bytes.max(1) as u32;
+        }
+        let dfg = &self.builder.func.dfg;
+        if self.mode == Mode::Optimized && Budget::is_too_large(dfg.num_values(), dfg.num_blocks()) {
+            return Err(Stopped::Budget);
+        }
+        let config = self.isa.frontend_config();
+        self.builder.finalize(config);
+        Ok(self.translated)
+    }
+
+    fn out_of_budget(&self) -> Stopped {
+        match self.mode {
+            Mode::Optimized => Stopped::Budget,
+            Mode::Plain => Stopped::Error(CompileError::Limit { message: String::from("a function of too many operations") }),
+        }
+    }
+
+    /// Translates one operator in reachable code.
+    fn operator(&mut self, op: &Operator<'_>) {
+        let done = self.locals(op)
+            || self.numeric(op)
+            || self.memory(op)
+            || self.control(op)
+            || self.calls(op)
+            || self.globals(op)
+            || self.vectors(op)
+            || self.references(op)
+            || self.table(op)
+            || self.bulk(op);
+        if !done {
+            self.unsupported = Some(format!("the instruction {op:?}, at offset {:#x} of a body", self.offset));
+        }
+    }
+
+    fn vectors(&mut self, op: &Operator<'_>) -> bool {
+        let done = self.simd(op);
+        if done {
+            self.require_vectors();
+        }
+        done
+    }
+
+    /// Notes that the body needs registers for vectors.
+    pub(super) fn require_vectors(&mut self) {
+        if matches!(self.architecture(), Architecture::Riscv64(_)) && !self.has_cpu_feature("has_v") {
+            self.unsupported = Some(String::from("vectors on a riscv64 processor without the V extension"));
+        }
+    }
+
+    /// What code depends on.
+    pub(crate) fn settings(&self) -> &'a Settings {
+        self.env.settings
+    }
+
+    /// Whether code may use a feature of the processor, by the name the settings give it.
+    pub(crate) fn has_cpu_feature(&self, name: &str) -> bool {
+        self.settings().target.cpu_features.iter().any(|feature| feature == name)
+    }
+
+    /// The architecture that code is made for.
+    pub(crate) fn architecture(&self) -> Architecture {
+        self.isa.triple().architecture
+    }
+
+    /// The code by which Cranelift carries a reason.
+    pub(crate) fn trap_code(trap: Trap) -> TrapCode {
+        trap_code(trap)
+    }
+
+    /// Calls a function of the engine with the context and `args`.
+    pub(crate) fn call_builtin(&mut self, builtin: Builtin, args: &[Value]) -> Option<Value> {
+        let key = builtin as u32;
+        let signature = match self.builtin_signatures.get(&key) {
+            Some(&signature) => signature,
+            None => {
+                let signature = self.builder.import_signature(abi::builtin_signature(builtin, self.isa));
+                self.builtin_signatures.insert(key, signature);
+                signature
+            }
+        };
+        let builtins = self.load_context_pointer(offset_of!(VmContextHeader, builtins));
+        let flags = Region::Constant.constant(self.builder.func);
+        let code = self.builder.ins().load(I64, flags, builtins, builtin.offset_bytes());
+        let mut all = super::stack::Values::with_capacity(args.len() + 1);
+        all.push(self.vmctx);
+        all.extend_from_slice(args);
+        self.budget.arguments(all.len());
+        let call = self.builder.ins().call_indirect(signature, code, &all);
+        self.builder.inst_results(call).first().copied()
+    }
+
+    /// Loads a pointer of the context that never changes.
+    pub(super) fn load_context_pointer(&mut self, offset: usize) -> Value {
+        let flags = Region::Constant.constant(self.builder.func);
+        self.builder.ins().load(I64, flags, self.vmctx, offset as i32)
+    }
+}
