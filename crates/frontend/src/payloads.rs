@@ -10,8 +10,8 @@ use crate::translation::Translation;
 use crate::{custom, types};
 use peregrine_artifact::compiler::CompileError;
 use peregrine_wasm::{
-    ConstExpr, DataMode, DataSegment, ElementItems, ElementMode, ElementSegment, EntityIndex, Export, Features, FuncIndex, FunctionDecl, Global,
-    GlobalIndex, Import, Index, IndexVec, MemoryIndex, Module, ModuleLimits, RefType, Table, TableIndex, TagIndex, TypeIndex,
+    ConstExpr, DataMode, DataSegment, ElementItems, ElementMode, ElementSegment, EntityIndex, Export, Features, FuncIndex, FunctionDecl,
+    Global, GlobalIndex, Import, Index, IndexVec, MemoryIndex, Module, ModuleLimits, RefType, Table, TableIndex, TagIndex, TypeIndex,
 };
 use wasmparser::{ExternalKind, Parser, Payload, TypeRef, ValidPayload, Validator};
 

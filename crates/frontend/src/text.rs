@@ -27,7 +27,9 @@ fn unknown_input(bytes: &[u8]) -> String {
     let looks_like = match bytes {
         [] => return format!("the input is empty: {expected}"),
         [0x7f, b'P', b'G', b'N', ..] => return "the input is a compiled image, not a WebAssembly module".into(),
-        [0, b'a' | b'\0', ..] if b"\0asm".starts_with(bytes) => return "the input is a truncated WebAssembly binary: 8 bytes are the least".into(),
+        [0, b'a' | b'\0', ..] if b"\0asm".starts_with(bytes) => {
+            return "the input is a truncated WebAssembly binary: 8 bytes are the least".into();
+        }
         [0x7f, b'E', b'L', b'F', ..] => Some("a native ELF program"),
         [b'M', b'Z', ..] => Some("a native Windows program"),
         [b'#', b'!', ..] => Some("a script"),

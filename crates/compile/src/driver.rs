@@ -1,0 +1,234 @@
+//! The compiler that the engine calls: a tier, driven over all functions of a module.
+
+use crate::budget::Budget;
+use crate::duplicates::Duplicates;
+use crate::link::{Linked, Linker, Piece};
+use crate::parallel::{Batch, Threads, panic_message, run_in_order};
+use crate::plan::{CanonicalTypes, Plan, Unit};
+use crate::sections;
+use crate::tier::{FunctionCompiler, ModuleEnv, Tier};
+use peregrine_artifact::compiler::{CompileError, Compiler, Progress};
+use peregrine_artifact::settings::{Settings, Target};
+use peregrine_frontend::{FuncValidatorAllocations, Translation, to_binary, translate};
+use peregrine_wasm::{DefinedFuncIndex, ModuleLimits};
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::num::NonZeroUsize;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Modules whose cost is not above this are compiled on the thread that asks: starting others takes longer.
+const MAX_COST_ON_CURRENT_THREAD: usize = 16 << 10;
+
+/// Makes images with one tier. One for a process is enough; it can be used from any thread, by several at once.
+pub struct ImageCompiler {
+    tier: Arc<dyn Tier>,
+    limits: ModuleLimits,
+    budget: Budget,
+    threads: Option<NonZeroUsize>,
+}
+
+impl ImageCompiler {
+    /// A compiler with the usual limits, and as many threads as there are processors.
+    pub fn new(tier: Arc<dyn Tier>) -> Self {
+        Self { tier, limits: ModuleLimits::default(), budget: Budget::default(), threads: None }
+    }
+
+    /// Replaces the limits on modules.
+    pub fn with_limits(mut self, limits: ModuleLimits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Replaces the limits on what is made of modules.
+    pub fn with_budget(mut self, budget: Budget) -> Self {
+        self.budget = budget;
+        self
+    }
+
+    /// Compiles each module on so many threads. Changes no byte of any image.
+    pub fn with_threads(mut self, threads: NonZeroUsize) -> Self {
+        self.threads = Some(threads);
+        self
+    }
+
+    /// The tier that makes the code.
+    pub fn tier(&self) -> &dyn Tier {
+        &*self.tier
+    }
+
+    /// Where to do work of a cost.
+    fn threads(&self, plan: &Plan) -> Threads {
+        if plan.cost() <= MAX_COST_ON_CURRENT_THREAD {
+            return Threads::Current;
+        }
+        Threads::New(self.threads.or_else(|| std::thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get))
+    }
+
+    /// Compiles and links all functions and stubs of a module.
+    fn link(&self, env: &ModuleEnv<'_>, progress: &dyn Progress) -> Result<Linked, CompileError> {
+        let translation = env.translation;
+        let module = &translation.module;
+        let types = CanonicalTypes::find(module);
+        let duplicates = Duplicates::find(translation, &types);
+        let mut plan = Plan::functions(translation, &duplicates);
+        plan.add_stubs(module, &types, &self.budget)?;
+
+        let progress = BodyProgress::new(translation, progress);
+        let worker = || Ok(Worker { compiler: self.tier.function_compiler(env)?, allocations: FuncValidatorAllocations::default() });
+        let work = |worker: &mut Worker<'_>, batch: &Batch| {
+            let units = &plan.units[batch.items.clone()];
+            let pieces: Result<Vec<_>, CompileError> = units.iter().map(|unit| Ok((*unit, self.piece(worker, env, *unit)?))).collect();
+            progress.add(translation, units);
+            pieces
+        };
+        let linker =
+            Linker::new(&env.settings.target, module.imported_functions, translation.bodies.len(), module.types.len(), &self.budget);
+        let mut in_order = InOrder { linker, translation, duplicates: &duplicates, copied: HashMap::new(), progress: &progress };
+        let sink = |pieces: Vec<(Unit, Piece)>| pieces.into_iter().try_for_each(|(unit, piece)| in_order.add(unit, piece));
+        run_in_order(self.threads(&plan), &plan.batches, worker, work, sink)?;
+        in_order.copies()?;
+        in_order.linker.finish(|ty| types.canonical(ty))
+    }
+
+    /// Validates and compiles one unit.
+    fn piece(&self, worker: &mut Worker<'_>, env: &ModuleEnv<'_>, unit: Unit) -> Result<Piece, CompileError> {
+        let Worker { compiler, allocations } = worker;
+        if let Unit::Function(index) = unit {
+            env.translation.validate_body(index, allocations)?;
+        }
+        let compile = || match unit {
+            Unit::Function(index) => compiler.function(index),
+            Unit::Stub(kind, ty) => compiler.stub(kind, ty),
+        };
+        let compiled = catch_unwind(AssertUnwindSafe(compile))
+            .unwrap_or_else(|panic| Err(in_unit(env.translation, unit, CompileError::Internal { message: panic_message(&*panic) })))?;
+        Piece::new(compiled, &self.budget).map_err(|error| in_unit(env.translation, unit, error))
+    }
+}
+
+/// What a thread keeps from one function to the next.
+struct Worker<'m> {
+    compiler: Box<dyn FunctionCompiler + 'm>,
+    allocations: FuncValidatorAllocations,
+}
+
+impl Compiler for ImageCompiler {
+    fn target(&self, triple: Option<&str>) -> Result<Target, CompileError> {
+        self.tier.target(triple)
+    }
+
+    fn to_binary<'a>(&self, bytes: &'a [u8]) -> Result<Cow<'a, [u8]>, CompileError> {
+        to_binary(bytes)
+    }
+
+    fn validate(&self, wasm: &[u8], settings: &Settings) -> Result<(), CompileError> {
+        let translation = translate(wasm, &settings.features, &self.limits)?;
+        let types = CanonicalTypes::find(&translation.module);
+        let plan = Plan::functions(&translation, &Duplicates::find(&translation, &types));
+        let work = |allocations: &mut FuncValidatorAllocations, batch: &Batch| {
+            plan.units[batch.items.clone()].iter().try_for_each(|unit| match unit {
+                Unit::Function(index) => translation.validate_body(*index, allocations),
+                Unit::Stub(..) => Ok(()),
+            })
+        };
+        run_in_order(self.threads(&plan), &plan.batches, || Ok(FuncValidatorAllocations::default()), work, |()| Ok(()))
+    }
+
+    fn compile(&self, wasm: &[u8], settings: &Settings, progress: &dyn Progress) -> Result<Vec<u8>, CompileError> {
+        let translation = translate(wasm, &settings.features, &self.limits)?;
+        let linked = self.link(&ModuleEnv::new(&translation, settings), progress)?;
+        Ok(sections::image(translation, &linked, settings))
+    }
+}
+
+/// Takes finished units by rising function, and puts copies between them.
+struct InOrder<'m> {
+    linker: Linker<'m>,
+    translation: &'m Translation<'m>,
+    duplicates: &'m Duplicates,
+    /// Functions of which more copies come, and how many.
+    copied: HashMap<DefinedFuncIndex, (Piece, u32)>,
+    progress: &'m BodyProgress<'m>,
+}
+
+impl InOrder<'_> {
+    fn add(&mut self, unit: Unit, piece: Piece) -> Result<(), CompileError> {
+        self.copies()?;
+        match unit {
+            Unit::Function(index) => {
+                self.linker.function(&piece, self.translation.bodies[index].start)?;
+                let copies = self.duplicates.copies(index);
+                if copies > 0 {
+                    self.copied.insert(index, (piece, copies));
+                }
+                Ok(())
+            }
+            Unit::Stub(kind, ty) => self.linker.stub(kind, ty, &piece),
+        }
+    }
+
+    /// Appends the functions that come next as long as they are copies of earlier ones.
+    fn copies(&mut self) -> Result<(), CompileError> {
+        loop {
+            let next = self.linker.next_function();
+            let Some(original) = self.duplicates.original(next) else { return Ok(()) };
+            let Some((piece, copies_left)) = self.copied.get_mut(&original) else {
+                return Err(CompileError::Internal { message: "a function comes before the one that it is a copy of".into() });
+            };
+            self.linker.function(piece, self.translation.bodies[next].start)?;
+            *copies_left -= 1;
+            if *copies_left == 0 {
+                self.copied.remove(&original);
+            }
+            self.progress.add(self.translation, &[Unit::Function(next)]);
+        }
+    }
+}
+
+/// Counts bytes of bodies that are compiled.
+struct BodyProgress<'p> {
+    progress: &'p dyn Progress,
+    done_bytes: AtomicU64,
+    total_bytes: u64,
+}
+
+impl<'p> BodyProgress<'p> {
+    fn new(translation: &Translation<'_>, progress: &'p dyn Progress) -> Self {
+        let total_bytes = translation.bodies.values().map(|body| body.len() as u64).sum();
+        Self { progress, done_bytes: AtomicU64::new(0), total_bytes }
+    }
+
+    fn add(&self, translation: &Translation<'_>, units: &[Unit]) {
+        let bytes = units.iter().map(|unit| match unit {
+            Unit::Function(index) => translation.bodies[*index].len() as u64,
+            Unit::Stub(..) => 0,
+        });
+        let bytes: u64 = bytes.sum();
+        if bytes > 0 {
+            let done_bytes = self.done_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
+            self.progress.compiled(done_bytes, self.total_bytes);
+        }
+    }
+}
+
+/// Says in an error which unit it is about.
+#[cold]
+fn in_unit(translation: &Translation<'_>, unit: Unit, error: CompileError) -> CompileError {
+    let place = match unit {
+        Unit::Function(index) => {
+            let index = translation.module.func_index(index);
+            match translation.function_name(index) {
+                Some(name) => format!("function {} (`{name}`)", index.as_u32()),
+                None => format!("function {}", index.as_u32()),
+            }
+        }
+        Unit::Stub(kind, ty) => format!("{kind:?} stub of type {}", ty.as_u32()),
+    };
+    match error {
+        CompileError::Limit { message } => CompileError::Limit { message: format!("{place}: {message}") },
+        CompileError::Internal { message } => CompileError::Internal { message: format!("{place}: {message}") },
+        other => other,
+    }
+}
