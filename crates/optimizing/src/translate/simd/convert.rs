@@ -4,8 +4,8 @@
 //! made here as one.
 
 use crate::translate::translator::Translator;
-use cranelift_codegen::ir::types::{F32X4, F64X2, I32X4, I64X2};
-use cranelift_codegen::ir::{Opcode, Type};
+use cranelift_codegen::ir::types::{F32X4, F64X2, I32, I32X4, I64X2};
+use cranelift_codegen::ir::{InstBuilder, Opcode, Type, Value};
 use wasmparser::Operator;
 
 impl Translator<'_, '_> {
@@ -37,10 +37,24 @@ impl Translator<'_, '_> {
     /// Both lanes of `f64x2` truncated to 64-bit integers, and those saturated to the low lanes of `i32x4`; the high lanes are 0.
     pub(super) fn truncate_narrowing(&mut self, truncate: Opcode, narrow: Opcode) {
         let x = self.pop_lanes(F64X2);
+        // The code generator's way to unsigned lanes begins with rounding.
+        if truncate == Opcode::FcvtToUintSat && !self.has_round() {
+            return self.truncate_by_lane(x);
+        }
         let wide = self.emit_unary(truncate, I64X2, x);
         let zero = self.vector_constant(I64X2, [0; 16]);
         let value = self.emit_binary(narrow, I64X2, wide, zero);
         self.push(value);
+    }
+
+    fn truncate_by_lane(&mut self, x: Value) {
+        let mut result = self.vector_constant(I32X4, [0; 16]);
+        for lane in 0..2 {
+            let value = self.builder.ins().extractlane(x, lane);
+            let value = self.builder.ins().fcvt_to_uint_sat(I32, value);
+            result = self.builder.ins().insertlane(result, value, lane);
+        }
+        self.push(result);
     }
 
     /// The low lanes of `i32x4` as `f64x2`.

@@ -1,7 +1,7 @@
 //! Arithmetic and comparisons on lanes of floats.
 //!
-//! `min` and `max` give NaN if either lane is one; `pmin` and `pmax` are a comparison and a choice, in the shape that the code generator knows
-//! as single instructions.
+//! `min` and `max` give NaN if either lane is one; `pmin` and `pmax` are a comparison and a choice, in the shape that the code generator
+//! knows as single instructions.
 
 use crate::translate::translator::Translator;
 use cranelift_codegen::ir::condcodes::FloatCC;

@@ -1,8 +1,8 @@
 //! Vector instructions: `v128` of WebAssembly 2.0 and the relaxed vector instructions of 3.0, one file for each family.
 //!
-//! On the operand stack a vector has lanes of bytes, [`V128`]. [`Translator::as_lanes`] gives it others, and finds those that it had before it was
-//! pushed, so that a chain of instructions on the same lanes has no bit casts. Lane 0 is at the lowest address on every target, so every bit
-//! cast says little-endian.
+//! On the operand stack a vector has lanes of bytes, [`V128`]. [`Translator::as_lanes`] gives it others, and finds those that it had before
+//! it was pushed, so that a chain of instructions on the same lanes has no bit casts. Lane 0 is at the lowest address on every target, so
+//! every bit cast says little-endian.
 //!
 //! On x86-64 everything compiles from SSE2 on: what only later instructions do, and what the code generator would make a library call of,
 //! is taken apart here into scalars.

@@ -1,5 +1,5 @@
-//! Relaxed vector instructions (3.0): the fastest of the results that the specification allows, or, if the settings ask for it, the one that every
-//! processor gives.
+//! Relaxed vector instructions (3.0): the fastest of the results that the specification allows, or, if the settings ask for it, the one that
+//! every processor gives.
 //!
 //! | instruction | deterministic | else |
 //! |---|---|---|
@@ -151,7 +151,7 @@ impl Translator<'_, '_> {
         }
     }
 
-    /// The four products in full, in the shape that the code generator knows. What is unsigned is what the processor has an instruction for.
+    /// The four products in full, in the shape that the code generator knows. `y` is unsigned where the processor's instruction has it so.
     fn dot_of_four(&mut self, x: Value, y: Value) -> Value {
         let unsigned = self.is_x64();
         let (widen_low, widen_high) =
