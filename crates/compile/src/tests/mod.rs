@@ -1,1 +1,7 @@
+//! Tests of the whole crate with a tier that makes no real code.
 
+mod fake_tier;
+
+mod driver;
+mod linking;
+mod memory_images;
