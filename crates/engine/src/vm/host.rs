@@ -43,9 +43,10 @@ impl HostFunc {
         function
     }
 
-    /// The context of the function when `caller` calls it through an import.
-    pub(crate) fn context_for(&self, caller: NonNull<VmContextHeader>) -> VmContextHeader {
-        VmContextHeader { interrupt_page: caller.as_ptr() as u64, ..self.header }
+    /// The function as an import of `caller`. Its pointers are set by [`BoundHostFunc::settle`].
+    pub(crate) fn bind(&self, caller: NonNull<VmContextHeader>, exit: *const u8) -> BoundHostFunc {
+        let header = VmContextHeader { interrupt_page: caller.as_ptr() as u64, ..self.header };
+        BoundHostFunc { header, func_ref: VmFuncRef { code: exit as u64, ..self.func_ref } }
     }
 
     /// The context without a caller.
@@ -82,13 +83,29 @@ impl HostFunc {
     }
 }
 
+/// A host function as an import of one instance: called through it, directly or by a reference, the instance is the caller.
+pub(crate) struct BoundHostFunc {
+    header: VmContextHeader,
+    func_ref: VmFuncRef,
+}
+
+impl BoundHostFunc {
+    /// Fills in the address of the context, once it has its final place. Returns it and what stands for the function as a value.
+    pub(crate) fn settle(&mut self) -> (*const VmContextHeader, NonNull<VmFuncRef>) {
+        let context = &raw const self.header;
+        self.func_ref.vmctx = context as u64;
+        (context, NonNull::from(&mut self.func_ref))
+    }
+}
+
 /// What the code of a host function learns from its context.
 pub(crate) struct HostCall {
     /// The store that the call happens in.
     pub(crate) store: NonNull<VmStore>,
     /// The function.
     pub(crate) function: NonNull<HostFunc>,
-    /// The calling instance; `None` if the host calls, or if the call came through a function reference made by the host.
+    /// The calling instance: the one that imported the function. `None` if the host calls, or if the call came through a function
+    /// reference that the host made.
     pub(crate) caller: Option<super::InstanceId>,
 }
 

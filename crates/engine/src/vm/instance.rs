@@ -1,6 +1,7 @@
 //! One instance: the context that compiled code works on, and the memories and tables it owns.
 
 use super::code::LoadedModule;
+use super::host::BoundHostFunc;
 use super::memory::Memory;
 use super::table::Table;
 use peregrine_artifact::vmctx::{VmContextHeader, VmFuncRef, VmFunctionImport, VmGlobal};
@@ -52,8 +53,8 @@ pub(crate) struct VmInstance {
     module: Arc<LoadedModule>,
     context: NonNull<VmContextHeader>,
     pub(super) origins: Origins,
-    /// Contexts of imported host functions with this instance as the caller; the context's imports point here.
-    pub(super) host_contexts: Box<[VmContextHeader]>,
+    /// Imported host functions with this instance as the caller; the context's imports point here.
+    pub(super) host_imports: Box<[BoundHostFunc]>,
     pub(super) memories: IndexVec<DefinedMemoryIndex, Memory>,
     pub(super) tables: IndexVec<DefinedTableIndex, Table>,
     dropped_data: Box<[bool]>,
@@ -76,7 +77,7 @@ impl VmInstance {
             module,
             context,
             origins: Origins::default(),
-            host_contexts: Box::default(),
+            host_imports: Box::default(),
             memories: IndexVec::new(),
             tables: IndexVec::new(),
             dropped_data,

@@ -1,7 +1,6 @@
 //! From a loaded module and its imports to an instance. Core specification, section 4.5.4; the start function is left to the API.
 
 use super::code::LoadedModule;
-use super::host::HostFunc;
 use super::instance::{FuncId, InstanceId, Origins, VmInstance};
 use super::memory::{Memory, check_range};
 use super::pending::Pending;
@@ -130,31 +129,21 @@ impl VmStore {
         let module = Arc::clone(instance.module());
         let layout = module.vm_layout();
         let mut origins = Origins::default();
-        let is_host = |import: &VmImport| matches!(import, VmImport::Func(FuncId::Host(_)));
-        let mut host_contexts = Vec::with_capacity(imports.iter().filter(|import| is_host(import)).count());
+        let mut host_imports = Vec::new();
         for (import, description) in imports.iter().zip(&module.module().imports) {
             match (*import, description.entity) {
                 (VmImport::Func(function), EntityIndex::Function(index)) => {
-                    let filled = match function {
-                        FuncId::Host(number) => {
-                            let exit = module.stubs(module.module().functions[index].ty).1;
-                            let function: &mut HostFunc = self.host_func_mut(number);
-                            let context = function.context_for(instance.context());
-                            let func_ref = function.func_ref();
-                            // Within the reserved capacity, so that earlier contexts stay where they are.
-                            host_contexts.push(context);
-                            let context = &raw const host_contexts[host_contexts.len() - 1];
-                            VmFunctionImport { code: exit as u64, vmctx: context as u64, func_ref: func_ref.as_ptr() as u64 }
-                        }
-                        FuncId::Wasm(..) => {
-                            let func_ref = self.func_ref(function);
-                            // SAFETY: the reference was just made or looked up in a live instance.
-                            let target = unsafe { func_ref.as_ref() };
-                            VmFunctionImport { code: target.code, vmctx: target.vmctx, func_ref: func_ref.as_ptr() as u64 }
-                        }
-                    };
-                    // SAFETY: the place is in the new instance's context.
-                    unsafe { instance.at(layout.function_import(index)).write(filled) };
+                    if let FuncId::Host(number) = function {
+                        let exit = module.stubs(module.module().functions[index].ty).1;
+                        host_imports.push(self.host_func(number).bind(instance.context(), exit));
+                    } else {
+                        let func_ref = self.func_ref(function);
+                        // SAFETY: the reference was just made or looked up in a live instance.
+                        let target = unsafe { func_ref.as_ref() };
+                        let filled = VmFunctionImport { code: target.code, vmctx: target.vmctx, func_ref: func_ref.as_ptr() as u64 };
+                        // SAFETY: the place is in the new instance's context.
+                        unsafe { instance.at(layout.function_import(index)).write(filled) };
+                    }
                     origins.functions.push(function);
                 }
                 (VmImport::Table(owner, defined), EntityIndex::Table(index)) => {
@@ -179,18 +168,18 @@ impl VmStore {
             }
         }
         debug_assert_eq!(imports.len(), module.module().imports.len());
-        instance.host_contexts = host_contexts.into_boxed_slice();
         instance.origins = origins;
-        // The contexts may have moved while becoming a box: point the imports to where they are now.
-        let mut contexts = instance.host_contexts.iter();
-        for (index, function) in instance.origins.functions.iter() {
-            if matches!(function, FuncId::Host(_))
-                && let Some(context) = contexts.next()
-            {
-                let place = instance.at::<VmFunctionImport>(layout.function_import(index));
-                // SAFETY: as above.
-                unsafe { (*place.as_ptr()).vmctx = &raw const *context as u64 };
-            }
+        // From here on the bound functions stay where they are.
+        instance.host_imports = host_imports.into_boxed_slice();
+        let host_indices = instance.origins.functions.iter().filter(|(_, function)| matches!(function, FuncId::Host(_)));
+        let host_indices: Vec<FuncIndex> = host_indices.map(|(index, _)| index).collect();
+        for (position, index) in host_indices.into_iter().enumerate() {
+            let (context, func_ref) = instance.host_imports[position].settle();
+            // SAFETY: a bound function was made with a reference inside of it.
+            let code = unsafe { func_ref.as_ref() }.code;
+            let filled = VmFunctionImport { code, vmctx: context as u64, func_ref: func_ref.as_ptr() as u64 };
+            // SAFETY: as above.
+            unsafe { instance.at(layout.function_import(index)).write(filled) };
         }
     }
 

@@ -33,3 +33,6 @@ pub(crate) use pending::Pending;
 pub(crate) use store::{StoreHost, VmShared, VmStore};
 pub(crate) use types::TypeRegistry;
 pub use value::ValRaw;
+
+#[cfg(test)]
+mod tests;

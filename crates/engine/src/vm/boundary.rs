@@ -1,0 +1,306 @@
+//! The machine's side of the API: the few operations on raw memory and code that the safe rest of the crate is built on.
+//!
+//! Everything here takes the API's own types and checks what can be checked in one comparison; what stays is listed with each function as
+//! an obligation that the API discharges by construction (handles carry their store, types are compared before values are written).
+
+use super::code::{LoadError, LoadedModule};
+use super::host::{HostCall, HostCode};
+use super::value::ValRaw;
+use super::{FuncId, InstanceId, Pending, StoreHost, VmImport, VmShared, VmStore, memory, table};
+use crate::Caller;
+use crate::host_func::HostBody;
+use crate::store::{StoreId, StoreInner, StoreOpaque};
+use peregrine_artifact::vmctx::{VmContextHeader, VmFuncRef, VmGlobal};
+use peregrine_sys::unwind::UnwindRegistration;
+use peregrine_wasm::{DefinedGlobalIndex, DefinedMemoryIndex, DefinedTableIndex, Trap};
+use std::fs::File;
+use std::io;
+use std::ops::{Deref, DerefMut};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+/// A store on the heap. Unlike in a `Box`, pointers to the content stay good while the owner is moved.
+pub(crate) struct StoreBox<T: 'static>(NonNull<StoreInner<T>>);
+
+// SAFETY: it owns its content as a box does; `OwnedVm` and everything else in there is `Send`.
+unsafe impl<T: Send> Send for StoreBox<T> {}
+// SAFETY: sharing it shares its content, as for a box.
+unsafe impl<T: Sync> Sync for StoreBox<T> {}
+
+impl<T: 'static> StoreBox<T> {
+    /// Moves `inner` to the heap.
+    pub(crate) fn new(inner: StoreInner<T>) -> Self {
+        Self(NonNull::from(Box::leak(Box::new(inner))))
+    }
+
+    /// The content, back from the heap.
+    pub(crate) fn into_inner(self) -> StoreInner<T> {
+        let this = std::mem::ManuallyDrop::new(self);
+        // SAFETY: the pointer came from a box, and `this` is not dropped.
+        *unsafe { Box::from_raw(this.0.as_ptr()) }
+    }
+}
+
+impl<T: 'static> Deref for StoreBox<T> {
+    type Target = StoreInner<T>;
+
+    fn deref(&self) -> &StoreInner<T> {
+        // SAFETY: the content lives as long as the box, and is borrowed as the box is.
+        unsafe { self.0.as_ref() }
+    }
+}
+
+impl<T: 'static> DerefMut for StoreBox<T> {
+    fn deref_mut(&mut self) -> &mut StoreInner<T> {
+        // SAFETY: as in `deref`.
+        unsafe { self.0.as_mut() }
+    }
+}
+
+impl<T: 'static> Drop for StoreBox<T> {
+    fn drop(&mut self) {
+        // SAFETY: the pointer came from a box and nothing else frees it.
+        drop(unsafe { Box::from_raw(self.0.as_ptr()) });
+    }
+}
+
+/// A [`VmStore`] that is owned. Contexts and compiled code point to it.
+pub(crate) struct OwnedVm(NonNull<VmStore>);
+
+// SAFETY: what it points to is used by whoever has the store borrowed, on any thread; nothing in it depends on the thread between calls.
+unsafe impl Send for OwnedVm {}
+// SAFETY: a shared reference only reads.
+unsafe impl Sync for OwnedVm {}
+
+impl OwnedVm {
+    /// An empty store.
+    pub(crate) fn new(shared: Arc<VmShared>) -> io::Result<Self> {
+        Ok(Self(NonNull::from(Box::leak(VmStore::new(shared)?))))
+    }
+}
+
+impl Deref for OwnedVm {
+    type Target = VmStore;
+
+    fn deref(&self) -> &VmStore {
+        // SAFETY: it lives as long as `self`; the machine uses it only while the store is lent to a call.
+        unsafe { self.0.as_ref() }
+    }
+}
+
+impl DerefMut for OwnedVm {
+    fn deref_mut(&mut self) -> &mut VmStore {
+        // SAFETY: as in `deref`.
+        unsafe { self.0.as_mut() }
+    }
+}
+
+impl Drop for OwnedVm {
+    fn drop(&mut self) {
+        // SAFETY: the pointer came from a box and nothing else frees it.
+        drop(unsafe { Box::from_raw(self.0.as_ptr()) });
+    }
+}
+
+/// Lends the store to the machine, which may call back its limits and host functions.
+fn lend<T: 'static, R>(store: &mut StoreInner<T>, work: impl FnOnce(NonNull<VmStore>) -> R) -> R {
+    let vm = store.opaque.vm.0;
+    let host: NonNull<dyn StoreHost> = NonNull::from(&mut *store);
+    // SAFETY: the machine's part is alive and nobody has borrowed it: the API's `&mut` is here. `host` is good until `work` is done;
+    // afterwards the one of the call outside is put back.
+    unsafe {
+        let outer = (*vm.as_ptr()).host();
+        (*vm.as_ptr()).set_host(host);
+        let result = work(vm);
+        if let Some(outer) = outer {
+            (*vm.as_ptr()).set_host(outer);
+        }
+        result
+    }
+}
+
+/// A function, looked up and ready to be called.
+#[derive(Clone, Copy)]
+pub(crate) struct Callee {
+    store: StoreId,
+    slots: u32,
+    code: Code,
+}
+
+#[derive(Clone, Copy)]
+enum Code {
+    Wasm(NonNull<VmFuncRef>),
+    Host(HostCode, NonNull<VmContextHeader>),
+}
+
+// SAFETY: its pointers are followed only with the store borrowed whose number it carries.
+unsafe impl Send for Callee {}
+// SAFETY: as above.
+unsafe impl Sync for Callee {}
+
+impl Callee {
+    /// Looks up `function`, whose type has at most `slots` parameters and at most `slots` results.
+    pub(crate) fn new(store: &mut StoreOpaque, function: FuncId, slots: usize) -> Self {
+        let code = match function {
+            FuncId::Wasm(..) => Code::Wasm(store.vm.func_ref(function)),
+            FuncId::Host(number) => {
+                let function = store.vm.host_func_mut(number);
+                let code = function.code();
+                // SAFETY: the context of a host function is part of it.
+                Code::Host(code, unsafe { NonNull::new_unchecked(function.context()) })
+            }
+        };
+        // A function type has at most a thousand of either.
+        Self { store: store.id(), slots: slots as u32, code }
+    }
+
+    /// Calls the function. `values` holds parameters of the types it takes, and its results on success.
+    ///
+    /// # Panics
+    ///
+    /// If it belongs to another store, or `values` has fewer slots than parameters or results.
+    #[inline]
+    pub(crate) fn call<T: 'static>(&self, store: &mut StoreInner<T>, values: &mut [ValRaw]) -> Result<(), Pending> {
+        store.opaque.check_id(self.store);
+        assert!(values.len() >= self.slots as usize, "too few slots for a call");
+        let values = values.as_mut_ptr();
+        lend(store, |vm| match self.code {
+            // SAFETY: the store is lent and the reference is its own; there are enough slots, and the API has written values of the right
+            // types to them.
+            Code::Wasm(func_ref) => unsafe { super::call(vm, func_ref, values) },
+            Code::Host(code, context) => {
+                // SAFETY: the code belongs to the context, which the store keeps; values as above.
+                unsafe { code(context.as_ptr(), values) };
+                // SAFETY: the function has returned, so nobody has borrowed the machine's part.
+                match unsafe { (*vm.as_ptr()).take_pending() } {
+                    None => Ok(()),
+                    Some(pending) => Err(pending),
+                }
+            }
+        })
+    }
+}
+
+/// The code of host functions with the body `B`, whose data is an `Arc<B>`, in stores of `T`.
+///
+/// # Safety
+///
+/// 1. Called by a veneer or by [`Callee::call`], with the context of a host function that was made with an `Arc<B>` in a store of `T`.
+/// 2. `values` has as many slots as the body says, holding its parameters.
+pub(crate) unsafe extern "C" fn host_entry<T: 'static, B: HostBody<T>>(context: *mut VmContextHeader, values: *mut ValRaw) {
+    // SAFETY: the context is that of the host function under way (1). While it runs, the store belongs to it: `lend` gave the machine the
+    // pointer to the whole store, and everything outside waits. The data is what the function was made with (1).
+    let (mut vm, store, body, caller) = unsafe {
+        let call = HostCall::from_context(context);
+        let vm = call.store;
+        let host = vm.as_ref().host().expect("the guest runs only in a store that was lent");
+        let body = &*std::ptr::from_ref(call.function.as_ref().data()).cast::<Arc<B>>();
+        (vm, &mut *host.as_ptr().cast::<StoreInner<T>>(), body, call.caller)
+    };
+    // SAFETY: the caller gives that many slots (2).
+    let values = unsafe { std::slice::from_raw_parts_mut(values, body.slots()) };
+    let outcome = catch_unwind(AssertUnwindSafe(|| body.call(Caller::new(store, caller), values)));
+    let pending = match outcome {
+        Ok(Ok(())) => return,
+        // SAFETY: the body is done with the store.
+        Ok(Err(error)) => Pending::Error(error, super::backtrace(unsafe { vm.as_ref() })),
+        Err(payload) => Pending::Panic(payload),
+    };
+    // SAFETY: as above.
+    unsafe { vm.as_mut() }.raise(pending);
+}
+
+/// Makes an instance. See [`VmStore::instantiate`].
+pub(crate) fn instantiate<T: 'static>(store: &mut StoreInner<T>, module: &Arc<LoadedModule>, imports: &[VmImport]) -> Result<InstanceId, Pending> {
+    // SAFETY: the machine's part is lent.
+    lend(store, |vm| unsafe { (*vm.as_ptr()).instantiate(module, imports) })
+}
+
+/// Makes something of the host's: a memory, a table or a global.
+pub(crate) fn create<T: 'static, R>(store: &mut StoreInner<T>, work: impl FnOnce(&mut VmStore) -> R) -> R {
+    // SAFETY: the machine's part is lent.
+    lend(store, |vm| work(unsafe { &mut *vm.as_ptr() }))
+}
+
+/// Grows a memory. See [`memory::grow`].
+pub(crate) fn grow_memory<T: 'static>(
+    store: &mut StoreInner<T>,
+    owner: InstanceId,
+    index: DefinedMemoryIndex,
+    delta_pages: u64,
+) -> Result<Option<u64>, Pending> {
+    // SAFETY: the machine's part is lent, and no reference into it is held.
+    lend(store, |vm| unsafe { memory::grow(vm, owner, index, delta_pages) })
+}
+
+/// Grows a table. See [`table::grow`].
+pub(crate) fn grow_table<T: 'static>(
+    store: &mut StoreInner<T>,
+    owner: InstanceId,
+    index: DefinedTableIndex,
+    delta: u64,
+    element: u64,
+) -> Result<Option<u64>, Pending> {
+    // SAFETY: as in `grow_memory`.
+    lend(store, |vm| unsafe { table::grow(vm, owner, index, delta, element) })
+}
+
+/// Copies elements between tables of a store. See [`table::copy`].
+pub(crate) fn copy_table(
+    store: &mut StoreOpaque,
+    target: (InstanceId, DefinedTableIndex, u64),
+    source: (InstanceId, DefinedTableIndex, u64),
+    len: u64,
+) -> Result<(), Trap> {
+    // SAFETY: the store is borrowed here, and no reference into the machine's part is held.
+    unsafe { table::copy(store.vm.0, target, source, len) }
+}
+
+/// The bytes of a memory.
+pub(crate) fn memory_bytes(store: &StoreOpaque, owner: InstanceId, index: DefinedMemoryIndex) -> &[u8] {
+    let memory = store.vm.instance(owner).memory(index);
+    // SAFETY: the memory's accessible bytes; it neither grows nor is written while the store is borrowed.
+    unsafe { std::slice::from_raw_parts(memory.base(), memory.len_bytes()) }
+}
+
+/// The bytes of a memory, to change them, beside the embedder's data.
+pub(crate) fn memory_bytes_mut<T: 'static>(store: &mut StoreInner<T>, owner: InstanceId, index: DefinedMemoryIndex) -> (&mut [u8], &mut T) {
+    let memory = store.opaque.vm.instance(owner).memory(index);
+    // SAFETY: the memory's accessible bytes, which no Rust object is in; the store stays borrowed as long as they are.
+    let bytes = unsafe { std::slice::from_raw_parts_mut(memory.base(), memory.len_bytes()) };
+    (bytes, &mut store.data)
+}
+
+/// The value of a global, as bits.
+pub(crate) fn global_bits(store: &StoreOpaque, owner: InstanceId, index: DefinedGlobalIndex) -> u128 {
+    // SAFETY: the cell is part of the owner's context, and nobody writes it while the store is borrowed.
+    u128::from_le_bytes(unsafe { store.vm.instance(owner).global(index).read() }.bytes)
+}
+
+/// Writes a global, whose type the bits are of.
+pub(crate) fn set_global_bits(store: &mut StoreOpaque, owner: InstanceId, index: DefinedGlobalIndex, bits: u128) {
+    // SAFETY: as in `global_bits`.
+    unsafe { store.vm.instance(owner).global(index).write(VmGlobal { bytes: bits.to_le_bytes() }) };
+}
+
+/// The function that the machine's reference `bits` stands for; `None` for null. The bits come from this store: from a value of a function
+/// type that the machine gave, or from the caller of an `unsafe` function of the API who says so.
+pub(crate) fn func_of_bits(store: &StoreOpaque, bits: u64) -> Option<FuncId> {
+    let func_ref = NonNull::new(bits as *mut VmFuncRef)?;
+    // SAFETY: references that the machine gives are its own.
+    Some(unsafe { store.vm.func_of_ref(func_ref) })
+}
+
+/// Maps an image. The file is replaced by renaming only: it is an entry of the cache, or the caller of an `unsafe` function of the API
+/// says so.
+pub(crate) fn map_image(file: &File, shared: &VmShared) -> Result<Arc<LoadedModule>, LoadError> {
+    // SAFETY: as described.
+    unsafe { LoadedModule::from_file(file, &shared.types) }
+}
+
+/// Tells the unwinder of the process about code. `eh_frame` describes the text of a loaded module, which outlives the result.
+pub(crate) fn register_unwind(eh_frame: &[u8]) -> io::Result<UnwindRegistration> {
+    // SAFETY: the section is made in this crate for that text alone.
+    unsafe { UnwindRegistration::new(eh_frame) }
+}

@@ -1,0 +1,190 @@
+//! The machine alone: text to image to instance to call, without the API.
+
+use super::host::HostCall;
+use super::*;
+use peregrine_artifact::compiler::Compiler;
+use peregrine_artifact::settings::Settings;
+use peregrine_artifact::vmctx::VmContextHeader;
+use peregrine_compile::ImageCompiler;
+use peregrine_optimizing::Optimizing;
+use peregrine_sys::stack::{StackPool, StackPoolConfig};
+use peregrine_wasm::{EntityIndex, Trap};
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+struct Machine {
+    compiler: ImageCompiler,
+    shared: Arc<VmShared>,
+    store: Box<VmStore>,
+}
+
+impl Machine {
+    fn new() -> Self {
+        Self::with(|_| {})
+    }
+
+    fn with(change: impl FnOnce(&mut Settings)) -> Self {
+        let compiler = ImageCompiler::new(Arc::new(Optimizing));
+        let mut settings = Settings::new(compiler.target(None).expect("this machine is supported"));
+        change(&mut settings);
+        let shared = Arc::new(VmShared { types: TypeRegistry::default(), stacks: StackPool::new(StackPoolConfig::default()), settings });
+        let store = VmStore::new(Arc::clone(&shared)).expect("a store");
+        Self { compiler, shared, store }
+    }
+
+    fn instantiate(&mut self, text: &str, imports: &[VmImport]) -> Result<InstanceId, Pending> {
+        let wasm = self.compiler.to_binary(text.as_bytes()).expect("good text");
+        let image = self.compiler.compile(&wasm, &self.shared.settings, &()).expect("a valid module");
+        let module = LoadedModule::from_bytes(&image, &self.shared.types).expect("a good image");
+        self.store.instantiate(&module, imports)
+    }
+
+    fn call(&mut self, instance: InstanceId, name: &str, arguments: &[ValRaw]) -> Result<ValRaw, Pending> {
+        let module = Arc::clone(self.store.instance(instance).module());
+        let Some(EntityIndex::Function(index)) = module.module().export(name).map(|export| export.entity) else {
+            panic!("no function is exported as {name}")
+        };
+        let func_ref = self.store.func_ref(FuncId::Wasm(instance, index));
+        let mut values = [ValRaw::default(); 16];
+        values[..arguments.len()].copy_from_slice(arguments);
+        // SAFETY: the store is ours, the reference is its own, and the tests pass what the functions take.
+        unsafe { call(NonNull::from(&mut *self.store), func_ref, values.as_mut_ptr()) }.map(|()| values[0])
+    }
+
+    fn trap(&mut self, instance: InstanceId, name: &str, arguments: &[ValRaw]) -> (Trap, Vec<String>) {
+        match self.call(instance, name, arguments) {
+            Err(Pending::Trap(trap, frames)) => {
+                let name = |frame: &RawFrame| frame.module.function_name(frame.function).unwrap_or("?").to_owned();
+                (trap, frames.iter().map(name).collect())
+            }
+            Err(_) => panic!("another failure than a trap"),
+            Ok(value) => panic!("no trap but {value:?}"),
+        }
+    }
+}
+
+fn ok<T>(result: Result<T, Pending>) -> T {
+    match result {
+        Ok(value) => value,
+        Err(Pending::Trap(trap, _)) => panic!("trap: {trap}"),
+        Err(Pending::Error(error, _)) => panic!("error: {error:#}"),
+        Err(Pending::Panic(_)) => panic!("a host function panicked"),
+    }
+}
+
+#[test]
+fn recursion_runs() {
+    let mut machine = Machine::new();
+    let instance = ok(machine.instantiate(
+        r#"(module (func $fib (export "fib") (param i32) (result i32)
+            local.get 0 i32.const 2 i32.lt_u if (result i32) local.get 0 else
+            local.get 0 i32.const 1 i32.sub call $fib
+            local.get 0 i32.const 2 i32.sub call $fib i32.add end))"#,
+        &[],
+    ));
+    assert_eq!(ok(machine.call(instance, "fib", &[ValRaw::i32(20)])).get_i32(), 6765);
+}
+
+#[test]
+fn traps_unwind_and_tell_where() {
+    let mut machine = Machine::new();
+    let instance = ok(machine.instantiate(
+        r#"(module (memory 1)
+            (func $div (export "div") (param i32 i32) (result i32) local.get 0 local.get 1 i32.div_s)
+            (func $outer (export "outer") (result i32) i32.const 1 i32.const 0 call $div)
+            (func $load (export "load") (param i32) (result i32) local.get 0 i32.load)
+            (func $stop (export "stop") unreachable)
+            (func $deep (export "deep") call $deep)
+            (func (export "grow") (param i32) (result i32) local.get 0 memory.grow))"#,
+        &[],
+    ));
+    assert_eq!(machine.trap(instance, "outer", &[]), (Trap::IntegerDivisionByZero, vec!["div".into(), "outer".into()]));
+    let overflow = [ValRaw::i32(i32::MIN), ValRaw::i32(-1)];
+    assert_eq!(machine.trap(instance, "div", &overflow).0, Trap::IntegerOverflow);
+    assert_eq!(machine.trap(instance, "load", &[ValRaw::i32(-1)]).0, Trap::MemoryOutOfBounds);
+    assert_eq!(machine.trap(instance, "load", &[ValRaw::i32(65533)]).0, Trap::MemoryOutOfBounds);
+    assert_eq!(ok(machine.call(instance, "load", &[ValRaw::i32(65532)])).get_i32(), 0);
+    assert_eq!(machine.trap(instance, "stop", &[]), (Trap::UnreachableCodeReached, vec!["stop".into()]));
+    for _ in 0..3 {
+        let (trap, frames) = machine.trap(instance, "deep", &[]);
+        assert_eq!(trap, Trap::StackOverflow);
+        assert!(frames.len() > 100 && frames.iter().all(|name| name == "deep"));
+    }
+    assert_eq!(ok(machine.call(instance, "grow", &[ValRaw::i32(1)])).get_i32(), 1);
+    assert_eq!(ok(machine.call(instance, "load", &[ValRaw::i32(65533)])).get_i32(), 0);
+}
+
+/// A host function that calls `inner` of instance 0 again, or raises a trap for negative arguments.
+unsafe extern "C" fn reenter(context: *mut VmContextHeader, values: *mut ValRaw) {
+    // SAFETY: called as a host function; the store is the machine's; values hold one i32.
+    unsafe {
+        let call_ = HostCall::from_context(context);
+        let argument = (*values).get_i32();
+        assert_eq!(call_.caller, Some(InstanceId::from_u32(0)));
+        let store = call_.store.as_ptr();
+        if argument < 0 {
+            let frames = backtrace(&*store);
+            assert_eq!(frames.len(), 2);
+            (*store).raise(Pending::Trap(Trap::UnknownImportCalled, frames));
+            return;
+        }
+        let instance = call_.caller.unwrap_or(InstanceId::from_u32(0));
+        let module = Arc::clone((*store).instance(instance).module());
+        let Some(EntityIndex::Function(index)) = module.module().export("inner").map(|export| export.entity) else { return };
+        let func_ref = (*store).func_ref(FuncId::Wasm(instance, index));
+        match call(call_.store, func_ref, values) {
+            Ok(()) => *values = ValRaw::i32((*values).get_i32() + 1),
+            Err(pending) => (*store).raise(pending),
+        }
+    }
+}
+
+#[test]
+fn hosts_are_called_and_call_again() {
+    let mut machine = Machine::new();
+    let ty = peregrine_wasm::FuncType { params: [peregrine_wasm::ValType::I32].into(), results: [peregrine_wasm::ValType::I32].into() };
+    let type_id = machine.shared.types.register(&ty);
+    let host = machine.store.new_host_func(type_id, reenter, Box::new(()));
+    let instance = ok(machine.instantiate(
+        r#"(module (import "host" "f" (func $f (param i32) (result i32)))
+            (table 2 funcref) (elem (i32.const 0) func $f $inner)
+            (func $inner (export "inner") (param i32) (result i32) i32.const 100 local.get 0 i32.div_u)
+            (func $outer (export "outer") (param i32) (result i32) local.get 0 call $f i32.const 1000 i32.add)
+            (func (export "indirect") (param i32 i32) (result i32) local.get 0 local.get 1 call_indirect (param i32) (result i32)))"#,
+        &[VmImport::Func(FuncId::Host(host))],
+    ));
+    assert_eq!(ok(machine.call(instance, "outer", &[ValRaw::i32(5)])).get_i32(), 1021);
+    assert_eq!(ok(machine.call(instance, "indirect", &[ValRaw::i32(5), ValRaw::i32(0)])).get_i32(), 21);
+    assert_eq!(ok(machine.call(instance, "indirect", &[ValRaw::i32(5), ValRaw::i32(1)])).get_i32(), 20);
+    assert_eq!(machine.trap(instance, "indirect", &[ValRaw::i32(5), ValRaw::i32(2)]).0, Trap::TableOutOfBounds);
+    // A trap two activations deep: both are in the backtrace, and both are unwound.
+    assert_eq!(machine.trap(instance, "outer", &[ValRaw::i32(0)]), (Trap::IntegerDivisionByZero, vec!["inner".into(), "outer".into()]));
+    assert_eq!(ok(machine.call(instance, "outer", &[ValRaw::i32(50)])).get_i32(), 1003);
+}
+
+#[test]
+fn interruption_and_fuel_stop_loops() {
+    let text = r#"(module (func (export "spin") (loop br 0)) (func (export "one") (result i32) i32.const 1))"#;
+    let mut machine = Machine::with(|settings| settings.interrupt = true);
+    let instance = ok(machine.instantiate(text, &[]));
+    let page = Arc::clone(machine.store.interrupt_page().expect("asked for"));
+    let watchdog = std::thread::spawn({
+        let page = Arc::clone(&page);
+        move || {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            page.interrupt()
+        }
+    });
+    assert_eq!(machine.trap(instance, "spin", &[]).0, Trap::Interrupt);
+    watchdog.join().expect("no panic").expect("protected");
+    page.clear().expect("accessible again");
+    assert_eq!(ok(machine.call(instance, "one", &[])).get_i32(), 1);
+
+    let mut machine = Machine::with(|settings| settings.fuel = true);
+    let instance = ok(machine.instantiate(text, &[]));
+    machine.store.context.fuel_consumed = -10_000;
+    assert_eq!(machine.trap(instance, "spin", &[]).0, Trap::OutOfFuel);
+    machine.store.context.fuel_consumed = -100;
+    assert_eq!(ok(machine.call(instance, "one", &[])).get_i32(), 1);
+    assert!(machine.store.context.fuel_consumed > -100);
+}
