@@ -1,1 +1,77 @@
-fn main() {}
+//! `cargo xtask`: the development tasks that are more than one command.
+//!
+//! This file holds the list of tasks and nothing else; each task is a module that takes its arguments and gives an exit
+//! status. What a task fetches or builds goes to `build/`, which is not committed.
+
+mod arguments;
+mod bench;
+mod engines;
+mod failure;
+mod layers;
+mod process;
+mod programs;
+mod source_text;
+mod sources;
+mod tidy;
+mod tools;
+mod workspace;
+
+use crate::arguments::Arguments;
+use crate::failure::Result;
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+usage: cargo xtask TASK [OPTIONS]
+
+  layers               check the arrows between the crates, the forbidden dependencies and where unsafe code lives
+  tidy                 check the written rules that a program can check
+  kernels [--check]    build benches/kernels (or check that the committed modules are what the sources give)
+  guests [--check]     build guests likewise
+  programs             fetch real programs, run them and compare their output
+      --quick          the small ones only
+      --peregrine PATH the command to test (default: what is found under the target folder)
+      --runner 'CMD {dirs} {wasm} {args}'
+                       any other command; {dirs} becomes --dir HOST::GUEST options
+      --only NAME      one program
+  bench                measure Peregrine beside the engines that are found
+      --quick          fewer runs and smaller modules
+      --only SECTION   compile, start, steady, calls, files, memory or growth; may be repeated
+      --runs N         runs of each measurement
+      --fetch          fetch the large modules too (SQLite, esbuild, clang)
+      --peregrine PATH --wasmtime PATH --node PATH
+      --json PATH      also write the figures
+      --svg PATH       also draw them
+";
+
+fn main() -> ExitCode {
+    let mut given = std::env::args().skip(1);
+    let task = given.next().unwrap_or_default();
+    match run(&task, Arguments::new(given)) {
+        Ok(code) => code,
+        Err(failure) => {
+            eprintln!("error: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(task: &str, arguments: Arguments) -> Result<ExitCode> {
+    match task {
+        "layers" => layers::run(arguments),
+        "tidy" => tidy::run(arguments),
+        "kernels" => sources::run_kernels(arguments),
+        "guests" => sources::run_guests(arguments),
+        "programs" => programs::run(arguments),
+        "bench" => bench::run(arguments),
+        // Not for users: `bench` calls this in a process of its own, see `bench::growth`.
+        "generate" => bench::growth::run_generate(arguments),
+        "" | "help" | "--help" | "-h" => {
+            print!("{USAGE}");
+            Ok(ExitCode::SUCCESS)
+        }
+        other => {
+            eprint!("unknown task `{other}`\n\n{USAGE}");
+            Ok(ExitCode::from(2))
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! Repeated measurements: taking turns, the median and the spread.
+
+use crate::engines::Engine;
+use crate::failure::Result;
+use serde::Serialize;
+
+/// What several runs of one measurement gave, in the unit of the section.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Sample {
+    /// The middle value.
+    pub median: f64,
+    /// The smallest value.
+    pub low: f64,
+    /// The largest value.
+    pub high: f64,
+    /// How many values there were.
+    pub runs: usize,
+}
+
+impl Sample {
+    /// The sample of these values; nothing when there are none.
+    pub fn of(mut values: Vec<f64>) -> Option<Self> {
+        values.sort_by(f64::total_cmp);
+        let runs = values.len();
+        let (low, high) = (*values.first()?, *values.last()?);
+        let median = (values[(runs - 1) / 2] + values[runs / 2]) / 2.0;
+        Some(Self { median, low, high, runs })
+    }
+
+    /// Half the distance between the extremes, in percent of the median.
+    pub fn spread_percent(&self) -> f64 {
+        if self.median > 0.0 { (self.high - self.low) / self.median * 50.0 } else { 0.0 }
+    }
+}
+
+/// Measures every engine `runs` times, in turns and each turn starting with another engine, so that a drift of the machine
+/// falls on all of them. One measurement gives `N` figures. An engine that fails once is not measured again.
+pub fn in_turns<const N: usize>(
+    engines: &[&Engine],
+    runs: u32,
+    mut measure: impl FnMut(&Engine) -> Result<[f64; N]>,
+) -> Vec<Result<[Sample; N]>> {
+    let mut values: Vec<Result<Vec<[f64; N]>>> = engines.iter().map(|_| Ok(Vec::new())).collect();
+    for run in 0..runs as usize {
+        for turn in 0..engines.len() {
+            let at = (run + turn) % engines.len();
+            if let Ok(list) = &mut values[at] {
+                match measure(engines[at]) {
+                    Ok(figures) => list.push(figures),
+                    Err(failure) => values[at] = Err(failure),
+                }
+            }
+        }
+    }
+    let sample_of = |list: &[[f64; N]], at: usize| {
+        let column: Vec<f64> = list.iter().map(|figures| figures[at]).collect();
+        Sample::of(column).unwrap_or(Sample { median: f64::NAN, low: f64::NAN, high: f64::NAN, runs: 0 })
+    };
+    values.into_iter().map(|list| list.map(|list| std::array::from_fn(|at| sample_of(&list, at)))).collect()
+}
+
+/// The geometric mean; nothing when there are no values.
+pub fn geometric_mean(values: &[f64]) -> Option<f64> {
+    let logs: f64 = values.iter().map(|value| value.ln()).sum();
+    (!values.is_empty()).then(|| (logs / values.len() as f64).exp())
+}
+
+/// The exponent `e` for which `y = c * x^e` fits best (least squares over logarithms); nothing for fewer than two points.
+pub fn growth_exponent(points: &[(f64, f64)]) -> Option<f64> {
+    if points.len() < 2 {
+        return None;
+    }
+    let count = points.len() as f64;
+    let mean_x = points.iter().map(|(x, _)| x.ln()).sum::<f64>() / count;
+    let mean_y = points.iter().map(|(_, y)| y.ln()).sum::<f64>() / count;
+    let covariance: f64 = points.iter().map(|(x, y)| (x.ln() - mean_x) * (y.ln() - mean_y)).sum();
+    let variance: f64 = points.iter().map(|(x, _)| (x.ln() - mean_x).powi(2)).sum();
+    (variance > 0.0).then(|| covariance / variance)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engines::Kind;
+    use crate::failure::Failure;
+
+    #[test]
+    fn the_median_of_even_and_odd_counts() {
+        assert_eq!(Sample::of(vec![3.0, 1.0, 2.0]).unwrap().median, 2.0);
+        assert_eq!(Sample::of(vec![4.0, 1.0, 2.0, 3.0]).unwrap().median, 2.5);
+        assert_eq!(Sample::of(vec![9.0, 10.0, 11.0]).unwrap().spread_percent(), 10.0);
+        assert_eq!(Sample::of(vec![]), None);
+    }
+
+    #[test]
+    fn means_and_exponents() {
+        assert!((geometric_mean(&[0.5, 2.0]).unwrap() - 1.0).abs() < 1e-12);
+        assert_eq!(geometric_mean(&[]), None);
+        let points: Vec<(f64, f64)> = (1..6).map(|x| (f64::from(x), 3.0 * f64::from(x * x))).collect();
+        assert!((growth_exponent(&points).unwrap() - 2.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn engines_take_turns_and_one_failure_is_enough() {
+        let engine = |kind| Engine { kind, path: Default::default(), version: String::new() };
+        let (a, b) = (engine(Kind::Peregrine), engine(Kind::Wasmtime));
+        let mut order = Vec::new();
+        let results = in_turns(&[&a, &b], 3, |engine| {
+            order.push(engine.kind.name());
+            if engine.kind == Kind::Wasmtime { Err(Failure::new("no")) } else { Ok([1.0]) }
+        });
+        assert_eq!(order, ["peregrine", "wasmtime", "peregrine", "peregrine"]);
+        assert_eq!(results[0].as_ref().unwrap()[0].runs, 3);
+        assert!(results[1].is_err());
+    }
+}
