@@ -1,5 +1,6 @@
 //! From the operators of a body to CLIF, one file for each family of instructions.
 
+mod atomics;
 mod bulk;
 mod calls;
 mod control;

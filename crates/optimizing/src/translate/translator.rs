@@ -213,7 +213,8 @@ impl<'a> Translator<'a, '_> {
             || self.vectors(op)
             || self.references(op)
             || self.table(op)
-            || self.bulk(op);
+            || self.bulk(op)
+            || self.atomics(op);
         if !done {
             self.unsupported = Some(format!("the instruction {op:?}, at offset {:#x} of a body", self.offset));
         }
