@@ -26,6 +26,8 @@ pub(crate) struct Compiler<'m> {
     context: Context,
     builder: FunctionBuilderContext,
     allocator: regalloc2::Ctx,
+    /// How every body is translated, instead of as its budget says.
+    forced_mode: Option<Mode>,
 }
 
 impl<'m> Compiler<'m> {
@@ -41,13 +43,26 @@ impl<'m> Compiler<'m> {
             context: Context::new(),
             builder: FunctionBuilderContext::new(),
             allocator: regalloc2::Ctx::default(),
+            forced_mode: None,
         })
+    }
+
+    /// The same compiler, translating every body in one mode.
+    #[cfg(test)]
+    pub(crate) fn in_mode(self, mode: Mode) -> Self {
+        Self { forced_mode: Some(mode), ..self }
+    }
+
+    /// The same compiler without the checks of what it makes in between.
+    #[cfg(test)]
+    pub(crate) fn unverified(self) -> Self {
+        Self { isas: isa::unverified(self.env.settings).expect("the settings were fine"), ..self }
     }
 
     /// Translates a body, optimized if its budget allows it, and says how.
     fn translate(&mut self, index: DefinedFuncIndex) -> Result<(Translated, Mode), CompileError> {
         let body_bytes = self.env.translation.bodies[index].len() as u64;
-        let first = Budget::first_mode(body_bytes);
+        let first = self.forced_mode.unwrap_or_else(|| Budget::first_mode(body_bytes));
         match self.translate_in(index, first) {
             Ok(translated) => return Ok((translated, first)),
             Err(Stopped::Error(error)) => return Err(error),

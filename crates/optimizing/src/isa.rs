@@ -63,6 +63,16 @@ pub(crate) fn target(triple: Option<&str>) -> Result<Target, CompileError> {
 ///
 /// [`CompileError::Unsupported`] if the target is unknown, or one of its features.
 pub(crate) fn isas(settings: &Settings) -> Result<Isas, CompileError> {
+    build(settings, cfg!(debug_assertions))
+}
+
+/// The same, without the verifier.
+#[cfg(test)]
+pub(crate) fn unverified(settings: &Settings) -> Result<Isas, CompileError> {
+    build(settings, false)
+}
+
+fn build(settings: &Settings, verify: bool) -> Result<Isas, CompileError> {
     let mut builder = lookup(&settings.target.triple)?;
     let known: Vec<&str> = builder.iter().filter(|setting| setting.kind == SettingKind::Bool).map(|setting| setting.name).collect();
     for &name in &known {
@@ -77,12 +87,12 @@ pub(crate) fn isas(settings: &Settings) -> Result<Isas, CompileError> {
         OptLevel::Speed => "speed",
         OptLevel::SpeedAndSize => "speed_and_size",
     };
-    let optimized = flags(settings, opt_level, "backtracking").map_err(unsupported)?;
-    let plain = flags(settings, "none", "single_pass").map_err(unsupported)?;
+    let optimized = flags(settings, opt_level, "backtracking", verify).map_err(unsupported)?;
+    let plain = flags(settings, "none", "single_pass", verify).map_err(unsupported)?;
     Ok(Isas { optimized: builder.finish(optimized).map_err(unsupported)?, plain: builder.finish(plain).map_err(unsupported)? })
 }
 
-fn flags(settings: &Settings, opt_level: &str, allocator: &str) -> Result<settings::Flags, SetError> {
+fn flags(settings: &Settings, opt_level: &str, allocator: &str, verify: bool) -> Result<settings::Flags, SetError> {
     let mut flags = settings::builder();
     let on = |on: bool| if on { "true" } else { "false" };
     // A frame that is not larger than the guard cannot step over it.
@@ -90,8 +100,10 @@ fn flags(settings: &Settings, opt_level: &str, allocator: &str) -> Result<settin
     for (name, value) in [
         ("opt_level", opt_level),
         ("regalloc_algorithm", allocator),
-        ("enable_verifier", on(cfg!(debug_assertions))),
+        ("enable_verifier", on(verify)),
         ("preserve_frame_pointers", "true"),
+        // Results that no register is left for go to an area of the caller.
+        ("enable_multi_ret_implicit_sret", "true"),
         ("unwind_info", "false"),
         ("enable_probestack", "true"),
         ("probestack_strategy", "inline"),

@@ -2,12 +2,11 @@
 //!
 //! Bodies are valid: what validation guarantees (types and depths of operands, indices in range) is relied on.
 
-use super::flags::trap_code;
 use super::metering::Metering;
 use super::stack::OperandStack;
 use crate::abi;
 use crate::budget::{Budget, Mode};
-use cranelift_codegen::ir::{FuncRef, Function, InstBuilder, SigRef, SourceLoc, TrapCode, Value, types::I64};
+use cranelift_codegen::ir::{FuncRef, Function, InstBuilder, SigRef, SourceLoc, Value, types::I64};
 use cranelift_codegen::isa::TargetIsa;
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use peregrine_artifact::builtins::Builtin;
@@ -15,7 +14,7 @@ use peregrine_artifact::compiler::CompileError;
 use peregrine_artifact::settings::Settings;
 use peregrine_artifact::vmctx::{VmContextHeader, VmLayout};
 use peregrine_compile::tier::ModuleEnv;
-use peregrine_wasm::{DefinedFuncIndex, FuncIndex, Module, Trap, TypeIndex};
+use peregrine_wasm::{DefinedFuncIndex, FuncIndex, Module, TypeIndex};
 use std::collections::HashMap;
 use std::mem::offset_of;
 use target_lexicon::Architecture;
@@ -116,8 +115,7 @@ pub(crate) fn translate(
     builder.switch_to_block(entry);
     builder.seal_block(entry);
     let vmctx = builder.block_params(entry)[0];
-    let hints = &input.env.translation.branch_hints;
-    let hints = hints.binary_search_by_key(&func_index, |hints| hints.0).map_or(&[][..], |position| &*hints[position].1);
+    let hints = input.env.translation.function_branch_hints(func_index);
 
     let translator = Translator {
         builder,
@@ -248,11 +246,6 @@ impl<'a> Translator<'a, '_> {
     /// The architecture that code is made for.
     pub(crate) fn architecture(&self) -> Architecture {
         self.isa.triple().architecture
-    }
-
-    /// The code by which Cranelift carries a reason.
-    pub(crate) fn trap_code(trap: Trap) -> TrapCode {
-        trap_code(trap)
     }
 
     /// Calls a function of the engine with the context and `args`.

@@ -1,0 +1,167 @@
+//! Bodies that are made to be costly: compiling them takes time and memory in proportion to their bytes.
+
+use super::{settings, with_module};
+use crate::function::Compiler;
+use peregrine_artifact::compiler::CompileError;
+use peregrine_artifact::func::CompiledFunc;
+use peregrine_compile::tier::{FunctionCompiler, ModuleEnv};
+use peregrine_wasm::DefinedFuncIndex;
+use std::time::Duration;
+
+/// What compiling one function may take.
+const LIMIT: Duration = Duration::from_secs(2);
+/// These tests run with checks in the compiler, on machines that do other things too.
+const MARGIN: u32 = 3;
+
+fn cpu_time() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
+}
+
+/// Compiles the first function of the module in `text` and checks what it took.
+fn check(name: &str, text: &str) -> Result<CompiledFunc, CompileError> {
+    let wasm = wat::parse_str(text).expect("the text is well-formed");
+    let settings = settings(None);
+    with_module(&wasm, &settings, |translation| {
+        let env = ModuleEnv::new(translation, &settings);
+        let mut compiler = Compiler::new(&env)?.unverified();
+        let start = cpu_time();
+        let compiled = compiler.function(DefinedFuncIndex::from_u32(0));
+        let took = cpu_time() - start;
+        let code = compiled.as_ref().map_or(0, |compiled| compiled.code.len());
+        println!("{name}: {} bytes of input, {code} bytes of code, {took:?}", wasm.len());
+        assert!(took < LIMIT * MARGIN, "{name} took {took:?}");
+        compiled
+    })
+}
+
+fn compiles(name: &str, text: &str) {
+    let compiled = check(name, text);
+    assert!(compiled.is_ok(), "{name}: {:?}", compiled.err());
+}
+
+fn nested_loops(loops: usize, locals: usize) -> String {
+    let mut text = format!("(module (func (param i32) (local {})", "i32 ".repeat(locals));
+    text += &"loop ".repeat(loops);
+    for local in 1..=locals {
+        text += &format!("local.get {local} i32.const 1 i32.add local.set {local} ");
+    }
+    text += &"local.get 0 br_if 0 end ".repeat(loops);
+    text + "))"
+}
+
+#[test]
+fn nested_loops_over_many_locals() {
+    compiles("500 loops over 300 locals", &nested_loops(500, 300));
+    compiles("2000 loops over 300 locals", &nested_loops(2000, 300));
+    compiles("100 loops over 300 locals", &nested_loops(100, 300));
+}
+
+#[test]
+fn a_loop_over_very_many_locals() {
+    compiles("a loop over 49,000 locals", &nested_loops(1, 49_000));
+    compiles("2 loops over 20,000 locals", &nested_loops(2, 20_000));
+}
+
+#[test]
+fn sequences_of_loops_over_many_locals() {
+    let mut text = format!("(module (func (param i32) (local {})", "i32 ".repeat(1000));
+    for turn in 0..2000 {
+        let (one, other) = (turn % 1000 + 1, turn * 7 % 1000 + 1);
+        text += &format!("loop local.get {one} local.get {other} i32.add local.set {one} local.get 0 br_if 0 end ");
+    }
+    text += "))";
+    compiles("2000 loops after each other over 1000 locals", &text);
+}
+
+#[test]
+fn nested_blocks() {
+    let depth = 100_000;
+    let text = format!("(module (func (param i32) {} {}))", "block ".repeat(depth), "local.get 0 br_if 0 end ".repeat(depth));
+    compiles("100,000 nested blocks", &text);
+    let text = format!("(module (func (param i32) {} {}))", "local.get 0 if ".repeat(depth), "end ".repeat(depth));
+    compiles("100,000 nested ifs", &text);
+    let text = format!("(module (func (param i32) {} {}))", "loop ".repeat(depth), "end ".repeat(depth));
+    compiles("100,000 nested loops", &text);
+}
+
+#[test]
+fn many_blocks_after_each_other() {
+    let text = format!("(module (func (param i32) (local i32) {}))", "local.get 0 if local.get 0 local.set 1 end ".repeat(100_000));
+    compiles("100,000 ifs after each other", &text);
+    let text = format!("(module (func (param i32) block {} end))", "local.get 0 br_if 0 ".repeat(100_000));
+    compiles("100,000 branches to one block", &text);
+}
+
+#[test]
+fn blocks_with_many_results() {
+    let results = "i32 ".repeat(900);
+    let values = "i32.const 1 ".repeat(900);
+    let text = format!(
+        "(module (func (param i32) (result {results}) {values} block (param {results}) (result {results}) {} end))",
+        "local.get 0 br_if 0 ".repeat(2000)
+    );
+    compiles("2000 branches with 900 results", &text);
+    let text = format!(
+        "(module (func (param i32) (result {results}) i32.const 5 block (result {results}) {values} {} end
+            {}))",
+        "local.get 0 br_if 0 ".repeat(500),
+        "return",
+    );
+    compiles("500 branches with 900 results that move", &text);
+}
+
+#[test]
+fn operands_that_cross_many_blocks() {
+    let text = format!(
+        "(module (func (param i32) {} {} {}))",
+        "local.get 0 i32.const 1 i32.add ".repeat(5000),
+        "local.get 0 if end ".repeat(20_000),
+        "drop ".repeat(5000)
+    );
+    compiles("5000 operands over 20,000 ifs", &text);
+}
+
+#[test]
+fn huge_branch_tables() {
+    let text = format!("(module (func (param i32) block block local.get 0 br_table {} 1 end end))", "0 1 ".repeat(50_000));
+    compiles("a table of 100,000 branches", &text);
+    let depth = 1000;
+    let all: String = (0..depth).map(|depth| format!("{depth} ")).collect();
+    let text = format!(
+        "(module (func (param i32) {} {} {}))",
+        "block ".repeat(depth),
+        format!("block local.get 0 br_table {all} 0 end ").repeat(100),
+        "end ".repeat(depth)
+    );
+    compiles("100 tables of 1000 targets", &text);
+}
+
+#[test]
+fn a_long_straight_line() {
+    let text = format!("(module (func (param i32) (result i32) local.get 0 {}))", "local.get 0 i32.add ".repeat(1_000_000));
+    compiles("1,000,000 additions of a parameter", &text);
+    let text = format!("(module (func (param i32) (result i32) local.get 0 {}))", "i32.const 77 i32.add ".repeat(1_000_000));
+    compiles("1,000,000 additions of a constant", &text);
+}
+
+#[test]
+fn many_memory_accesses() {
+    let text = format!("(module (memory 1) (func (param i32) {}))", "local.get 0 local.get 0 i32.load i32.store ".repeat(100_000));
+    compiles("100,000 loads and stores", &text);
+}
+
+#[test]
+fn many_calls() {
+    let text = format!("(module (func $f (param i32) {}) (func $g (param i32)))", "local.get 0 call $g ".repeat(50_000));
+    compiles("50,000 calls", &text);
+    let text = format!("(module (table 1 funcref) (func $f (param i32) {}))", "local.get 0 call_indirect ".repeat(20_000));
+    compiles("20,000 indirect calls", &text);
+}
+
+#[test]
+fn calls_with_many_parameters_and_results() {
+    let types = "i64 ".repeat(900);
+    let text = format!("(module (func $f (param {types}) (result {types}) {} {}))", "i64.const 1 ".repeat(900), "call $f ".repeat(500));
+    compiles("500 calls with 900 parameters and results", &text);
+}
