@@ -2,7 +2,7 @@
 //!
 //! A custom section never makes a module invalid: what cannot be read is left out.
 
-use crate::translation::Translation;
+use crate::translation::{BranchHints, Translation};
 use peregrine_wasm::{CustomSection, FuncIndex};
 use wasmparser::{CustomSectionReader, KnownCustom, Name};
 
@@ -33,7 +33,7 @@ pub(crate) fn read<'a>(section: &CustomSectionReader<'a>, translation: &mut Tran
             for function in functions {
                 let Ok(function) = function else { return };
                 let read = function.hints.into_iter().map(|hint| hint.map(|hint| (hint.func_offset, hint.taken))).collect();
-                let Ok(in_function): Result<Box<[(u32, bool)]>, _> = read else { return };
+                let Ok(in_function): Result<BranchHints, _> = read else { return };
                 if !in_function.is_sorted_by(|a, b| a.0 < b.0) {
                     return;
                 }

@@ -22,5 +22,5 @@ mod types;
 pub use features::wasm_features;
 pub use payloads::translate;
 pub use text::to_binary;
-pub use translation::Translation;
+pub use translation::{BranchHints, Translation};
 pub use wasmparser::FuncValidatorAllocations;

@@ -6,6 +6,9 @@ use peregrine_wasm::{DefinedFuncIndex, FuncIndex, IndexVec, Module};
 use std::ops::Range;
 use wasmparser::{BinaryReader, FuncToValidate, FuncValidatorAllocations, FunctionBody, ValidatorResources, WasmFeatures};
 
+/// The branch hints of one function: offset in the body and whether the branch there is likely taken, by rising offset.
+pub type BranchHints = Box<[(u32, bool)]>;
+
 /// A module whose every section but the bodies is validated.
 pub struct Translation<'a> {
     /// The description. Data segments and custom sections are ranges of `wasm`.
@@ -20,8 +23,8 @@ pub struct Translation<'a> {
     pub debug_sections: Vec<(&'a str, &'a [u8])>,
     /// Where the contents of the code section begin in the binary.
     pub code_section_offset: usize,
-    /// Branch hints: for each function that has any, by rising index, (offset in the body, likely taken), by rising offset.
-    pub branch_hints: Vec<(FuncIndex, Box<[(u32, bool)]>)>,
+    /// Branch hints of each function that has any, by rising index.
+    pub branch_hints: Vec<(FuncIndex, BranchHints)>,
     /// The proposals the module was validated with.
     pub(crate) features: WasmFeatures,
     /// What bodies are validated against.
