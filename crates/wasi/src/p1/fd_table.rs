@@ -56,7 +56,7 @@ impl Entry {
         };
         let mut entry = Entry::new(object);
         let refused = Rights::FD_READ | Rights::NEEDS_WRITE | Rights::FD_FILESTAT_SET_TIMES;
-        entry.base = entry.base - refused | right;
+        entry.base = (entry.base - refused) | right;
         entry.inheriting = Rights::empty();
         entry
     }
