@@ -1,16 +1,18 @@
 //! Puts compiled functions and stubs one after the other, fills in the addresses they need of each other, and makes their tables.
 //!
 //! Text is `functions by rising index | stubs`. Functions begin at multiples of 16 bytes (constants beside the code need it), larger ones of 32.
+//! On processors whose calls do not reach across a large text, islands of jumps that do lie between functions, as far apart as possible.
 
 use crate::budget::{Budget, exceeded};
 use crate::relocate;
 use peregrine_artifact::abi::StubKind;
 use peregrine_artifact::compiler::CompileError;
-use peregrine_artifact::func::{CompiledFunc, Reloc};
+use peregrine_artifact::func::{CompiledFunc, Reloc, RelocKind};
 use peregrine_artifact::image::{FunctionEntry, StubEntry};
 use peregrine_artifact::settings::Target;
 use peregrine_artifact::tables;
-use peregrine_wasm::{DefinedFuncIndex, Index, IndexVec, TypeIndex};
+use peregrine_wasm::{DefinedFuncIndex, Index, IndexVec, Module, TypeIndex};
+use std::collections::HashMap;
 
 /// Code whose tables are encoded: what is left to do in order is to copy bytes.
 pub(crate) struct Piece {
@@ -62,11 +64,16 @@ pub(crate) struct Linked {
 pub(crate) struct Linker<'a> {
     budget: &'a Budget,
     imported_functions: u32,
+    defined_functions: usize,
     /// What to put between functions: an instruction that traps.
     padding: u8,
     linked: Linked,
-    /// Places that need the address of a function that comes later.
+    /// How far calls reach in either direction.
+    reach_bytes: u32,
+    /// Places that need the address of a function that comes later or is out of reach, by rising place.
     pending: Vec<Pending>,
+    /// Jumps in islands that wait for the address of their target.
+    veneers: Vec<Pending>,
 }
 
 /// A place in the text that needs an address.
@@ -76,13 +83,30 @@ struct Pending {
 }
 
 impl<'a> Linker<'a> {
-    /// Begins an empty text.
-    pub(crate) fn new(target: &Target, imported_functions: u32, functions: usize, types: usize, budget: &'a Budget) -> Self {
-        // `int3` on x86-64; zeros are no instruction on all others.
-        let padding = if target.triple.starts_with("x86_64") { 0xcc } else { 0 };
-        let stubs = (0..types).map(|_| StubEntry::default()).collect();
-        let linked = Linked { text: Vec::new(), tables: Vec::new(), functions: Vec::with_capacity(functions), stubs };
-        Self { budget, imported_functions, padding, linked, pending: Vec::new() }
+    /// Begins an empty text, for a module with so many functions and types.
+    pub(crate) fn new(target: &Target, module: &Module, budget: &'a Budget) -> Self {
+        let is = |processor| target.triple.starts_with(processor);
+        let reach_bytes = if is("aarch64") { relocate::reach_bytes(RelocKind::Aarch64Call26) } else { None };
+        let functions = module.defined_functions();
+        let stubs = module.types.indices().map(|_| StubEntry::default()).collect();
+        Self {
+            budget,
+            imported_functions: module.imported_functions,
+            defined_functions: functions,
+            // `int3`; zeros are no instruction on all other processors.
+            padding: if is("x86_64") { 0xcc } else { 0 },
+            linked: Linked { text: Vec::new(), tables: Vec::new(), functions: Vec::with_capacity(functions), stubs },
+            reach_bytes: reach_bytes.unwrap_or(u32::MAX),
+            pending: Vec::new(),
+            veneers: Vec::new(),
+        }
+    }
+
+    /// Makes calls reach less far than the processor allows.
+    #[cfg(test)]
+    pub(crate) fn with_reach(mut self, reach_bytes: u32) -> Self {
+        self.reach_bytes = reach_bytes;
+        self
     }
 
     /// The function that comes next.
@@ -136,8 +160,12 @@ impl<'a> Linker<'a> {
     ///
     /// [`CompileError::Limit`] if functions are too far apart for the instructions between them.
     pub(crate) fn finish(mut self, canonical: impl Fn(TypeIndex) -> TypeIndex) -> Result<Linked, CompileError> {
-        for Pending { place, reloc } in std::mem::take(&mut self.pending) {
-            self.apply(place, &reloc)?;
+        self.island()?;
+        for Pending { place, reloc } in std::mem::take(&mut self.veneers) {
+            let missing = || CompileError::Internal { message: "linking ended before all functions were there".into() };
+            let target = self.target(&reloc)?.ok_or_else(missing)?;
+            let veneer = relocate::aarch64_veneer(place, target);
+            self.linked.text[place as usize..][..veneer.len()].copy_from_slice(&veneer);
         }
         for index in self.linked.stubs.indices() {
             self.linked.stubs[index] = self.linked.stubs[canonical(index)];
@@ -147,46 +175,87 @@ impl<'a> Linker<'a> {
 
     /// Appends code at the next aligned place; start and length.
     fn append_code(&mut self, piece: &Piece) -> Result<(u32, u32), CompileError> {
-        let text = &mut self.linked.text;
+        self.island_if_due(piece.code.len())?;
         let align = if piece.code.len() > 64 { 32 } else { 16 };
+        let start = self.append(&piece.code, align)?;
+        Ok((start, piece.code.len() as u32))
+    }
+
+    /// Appends bytes at the next multiple of `align`; where they begin.
+    fn append(&mut self, code: &[u8], align: usize) -> Result<u32, CompileError> {
+        let text = &mut self.linked.text;
         let start = text.len().next_multiple_of(align);
-        let end = start + piece.code.len();
+        let end = start + code.len();
         let max_text_bytes = self.budget.max_text_bytes.min(u32::MAX as usize);
         if end > max_text_bytes {
             return Err(exceeded("bytes of code of the module", "max_text_bytes", max_text_bytes, end));
         }
         text.resize(start, self.padding);
-        text.extend_from_slice(&piece.code);
-        Ok((start as u32, piece.code.len() as u32))
+        text.extend_from_slice(code);
+        Ok(start as u32)
     }
 
-    /// Fills in the addresses that are known, keeps the other places for later.
+    /// Fills in the addresses that are known and in reach, keeps the other places for later.
     fn relocate(&mut self, piece: &Piece, code_start: u32) -> Result<(), CompileError> {
         for reloc in &piece.relocs {
             let place = code_start + reloc.offset;
-            if self.position(reloc)? < self.linked.functions.len() {
-                self.apply(place, reloc)?;
-            } else {
-                self.pending.push(Pending { place, reloc: *reloc });
+            match self.target_in_reach(place, reloc)? {
+                Some(target) => self.write(place, reloc, target)?,
+                None => self.pending.push(Pending { place, reloc: *reloc }),
             }
         }
         Ok(())
     }
 
-    /// Where the target of `reloc` is among the defined functions.
-    fn position(&self, reloc: &Reloc) -> Result<usize, CompileError> {
-        let position = reloc.target.as_u32().checked_sub(self.imported_functions);
-        let message = || "a tier asked for the address of an imported function".into();
-        position.map(|position| position as usize).ok_or_else(|| CompileError::Internal { message: message() })
+    /// Makes an island if the next code, of `next_len` bytes, would put one out of the reach of the oldest place that waits.
+    fn island_if_due(&mut self, next_len: usize) -> Result<(), CompileError> {
+        let Some(oldest) = self.pending.first() else { return Ok(()) };
+        let largest_island = self.pending.len() * relocate::VENEER_BYTES;
+        let end = self.linked.text.len() + 64 + next_len + largest_island;
+        if end - oldest.place as usize >= self.reach_bytes as usize { self.island() } else { Ok(()) }
     }
 
-    /// Writes the address that `reloc` asks for at `place` of the text.
-    fn apply(&mut self, place: u32, reloc: &Reloc) -> Result<(), CompileError> {
-        let function = self.linked.functions.get(self.position(reloc)?).ok_or_else(|| CompileError::Internal {
-            message: format!("a tier asked for the address of function {}, which there is not", reloc.target.as_u32()),
-        })?;
-        let target = i64::from(function.code_start.get());
-        let delta = (target - i64::from(place)).wrapping_add(reloc.addend);
+    /// Settles every place that waits: with the address, if it is known and in reach by now, or with that of a jump which is appended.
+    fn island(&mut self) -> Result<(), CompileError> {
+        let mut jumps = HashMap::new();
+        for Pending { place, reloc } in std::mem::take(&mut self.pending) {
+            let target = match self.target_in_reach(place, &reloc)? {
+                Some(target) => target,
+                None => match jumps.get(&(reloc.target, reloc.addend)) {
+                    Some(jump) => *jump,
+                    None => {
+                        let jump = self.append(&[0; relocate::VENEER_BYTES], 4)?;
+                        self.veneers.push(Pending { place: jump, reloc });
+                        jumps.insert((reloc.target, reloc.addend), i64::from(jump));
+                        i64::from(jump)
+                    }
+                },
+            };
+            self.write(place, &reloc, target)?;
+        }
+        Ok(())
+    }
+
+    /// The address that `reloc` asks for, in the text, if it is known.
+    fn target(&self, reloc: &Reloc) -> Result<Option<i64>, CompileError> {
+        let position = reloc.target.as_u32().checked_sub(self.imported_functions).map(|position| position as usize);
+        let Some(position) = position.filter(|position| *position < self.defined_functions) else {
+            let message = format!("a tier asked for the address of function {}, which the module does not define", reloc.target.as_u32());
+            return Err(CompileError::Internal { message });
+        };
+        let function = self.linked.functions.get(position);
+        Ok(function.map(|function| i64::from(function.code_start.get()).wrapping_add(reloc.addend)))
+    }
+
+    /// The address that `reloc` asks for, if it is known and a call at `place` reaches it.
+    fn target_in_reach(&self, place: u32, reloc: &Reloc) -> Result<Option<i64>, CompileError> {
+        let reach = -i64::from(self.reach_bytes)..i64::from(self.reach_bytes);
+        Ok(self.target(reloc)?.filter(|target| reach.contains(&target.wrapping_sub(i64::from(place)))))
+    }
+
+    /// Writes the address `target` at `place` in the way that `reloc` says.
+    fn write(&mut self, place: u32, reloc: &Reloc, target: i64) -> Result<(), CompileError> {
+        let delta = target.wrapping_sub(i64::from(place));
         relocate::apply(reloc.kind, &mut self.linked.text[place as usize..], delta).map_err(|relocate::OutOfRange| CompileError::Limit {
             message: format!(
                 "the code is too large: function {} is {delta} bytes from one of its callers, which is out of the reach of {:?}",
@@ -194,5 +263,60 @@ impl<'a> Linker<'a> {
                 reloc.kind
             ),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use peregrine_wasm::{FuncIndex, FuncType, FunctionDecl};
+
+    /// Where the `bl` at `place` arrives, jumps followed.
+    fn arrives(text: &[u8], place: usize) -> usize {
+        let word = |at: usize| u32::from_le_bytes(text[at..at + 4].try_into().expect("4 bytes"));
+        let bl = word(place);
+        assert_eq!(bl & 0xfc00_0000, 0x9400_0000);
+        let target = place.wrapping_add_signed(((bl << 6) as i32 >> 4) as isize);
+        if word(target) & 0x9f00_001f != 0x9000_0010 {
+            return target;
+        }
+        assert_eq!((word(target + 4) & 0xffc0_03ff, word(target + 8)), (0x9100_0210, 0xd61f_0200));
+        let pages = ((word(target) >> 5 & 0x7_ffff) << 2 | word(target) >> 29 & 3) as i32;
+        let base = (target & !0xfff).wrapping_add_signed(((pages << 11 >> 11) as isize) << 12);
+        base + (word(target + 4) >> 10 & 0xfff) as usize
+    }
+
+    #[test]
+    fn calls_out_of_reach_go_over_islands() {
+        const FUNCTIONS: u32 = 400;
+        let mut module = Module { imported_functions: 1, ..Module::default() };
+        let ty = module.types.push(FuncType { params: [].into(), results: [].into() });
+        module.functions = (0..=FUNCTIONS).map(|_| FunctionDecl { ty, func_ref: None }).collect();
+        let budget = Budget::default();
+        let target = Target { triple: "aarch64-unknown-linux-gnu".into(), cpu_features: vec![] };
+        let link = |reach_bytes| {
+            let mut linker = Linker::new(&target, &module, &budget).with_reach(reach_bytes);
+            let callees = |index: u32| [index, (index * 7 + 3) % FUNCTIONS, FUNCTIONS - 1 - index, 0, FUNCTIONS - 1];
+            for index in 0..FUNCTIONS {
+                let code: Vec<u8> = (0..40 + index % 60).flat_map(|_| 0x9400_0000u32.to_le_bytes()).collect();
+                let reloc = |(position, callee)| {
+                    let target = FuncIndex::from_u32(callee + 1);
+                    Reloc { offset: position as u32 * 28, kind: RelocKind::Aarch64Call26, target, addend: 0 }
+                };
+                let relocs = callees(index).into_iter().enumerate().map(reloc).collect();
+                let compiled = CompiledFunc { code, relocs, ..CompiledFunc::default() };
+                linker.function(&Piece::new(compiled, &budget).expect("sound"), 0).expect("small");
+            }
+            let linked = linker.finish(|ty| ty).expect("all calls arrive");
+            let starts: Vec<usize> = linked.functions.iter().map(|function| function.code_start.get() as usize).collect();
+            for index in 0..FUNCTIONS {
+                for (position, callee) in callees(index).into_iter().enumerate() {
+                    assert_eq!(arrives(&linked.text, starts[index as usize] + position * 28), starts[callee as usize]);
+                }
+            }
+            linked.text.len()
+        };
+        let direct = link(1 << 27);
+        assert!(link(40_000) > direct && link(20_000) > link(40_000));
     }
 }

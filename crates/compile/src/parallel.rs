@@ -205,7 +205,7 @@ mod tests {
             for cost in [0, 1, MAX_COST_AHEAD_PER_THREAD / 2, usize::MAX / 1000] {
                 let mut seen = Vec::new();
                 let work = |_: &mut (), batch: &Batch| {
-                    if batch.items.start % 7 == 0 {
+                    if batch.items.start.is_multiple_of(7) {
                         std::thread::yield_now();
                     }
                     Ok(batch.items.start)

@@ -49,6 +49,30 @@ pub(crate) fn apply(kind: RelocKind, place: &mut [u8], delta: i64) -> Result<(),
     Ok(())
 }
 
+/// Bytes of the code that [`aarch64_veneer`] makes.
+pub(crate) const VENEER_BYTES: usize = 12;
+
+/// How far a call reaches in either direction, for the kinds that reach less than a whole text.
+pub(crate) fn reach_bytes(kind: RelocKind) -> Option<u32> {
+    match kind {
+        RelocKind::Aarch64Call26 => Some(1 << 27),
+        RelocKind::X64Rel32 | RelocKind::Riscv64CallPair | RelocKind::S390xRel32Halfwords => None,
+    }
+}
+
+/// Code that jumps from `place` of the text to `target`, up to 4 GiB away: `adrp x16`, `add x16`, `br x16`. The calling conventions leave
+/// `x16` to linkers.
+pub(crate) fn aarch64_veneer(place: u32, target: i64) -> [u8; VENEER_BYTES] {
+    let pages = (target >> 12) - (i64::from(place) >> 12);
+    let adrp = 0x9000_0010 | (pages as u32 & 3) << 29 | ((pages >> 2) as u32 & 0x7_ffff) << 5;
+    let add = 0x9100_0210 | (target as u32 & 0xfff) << 10;
+    let mut code = [0; VENEER_BYTES];
+    for (bytes, instruction) in code.chunks_exact_mut(4).zip([adrp, add, 0xd61f_0200u32]) {
+        bytes.copy_from_slice(&instruction.to_le_bytes());
+    }
+    code
+}
+
 fn aligned(delta: i64, unit: i64) -> Result<i64, OutOfRange> {
     if delta % unit == 0 { Ok(delta / unit) } else { Err(OutOfRange) }
 }
