@@ -168,7 +168,10 @@ impl Translator<'_, '_> {
             (Opcode::Trunc, false) => Builtin::f64_trunc,
             (_, false) => Builtin::f64_nearest,
         };
-        self.call_builtin(builtin, &[x]).expect("the builtins that round have a result")
+        let rounded = self.call_builtin(builtin, &[x]).expect("the builtins that round have a result");
+        // Functions that round give a signalling NaN back as it is; arithmetic makes it quiet, and changes nothing else.
+        let zero = if ty == F32 { self.builder.ins().f32const(0.0) } else { self.builder.ins().f64const(0.0) };
+        self.builder.ins().fsub(rounded, zero)
     }
 
     fn integer_constant(&mut self, ty: Type, value: i64) {
