@@ -21,10 +21,19 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("peregrine-frontend", &["peregrine-wasm", "peregrine-artifact"]),
     ("peregrine-compile", &["peregrine-wasm", "peregrine-artifact", "peregrine-frontend"]),
     ("peregrine-engine", &["peregrine-wasm", "peregrine-artifact", "peregrine-sys"]),
+    ("peregrine-baseline", &["peregrine-wasm", "peregrine-artifact", "peregrine-frontend", "peregrine-compile"]),
     ("peregrine-optimizing", &["peregrine-wasm", "peregrine-artifact", "peregrine-frontend", "peregrine-compile"]),
     (
         "peregrine",
-        &["peregrine-wasm", "peregrine-artifact", "peregrine-frontend", "peregrine-compile", "peregrine-engine", "peregrine-optimizing"],
+        &[
+            "peregrine-wasm",
+            "peregrine-artifact",
+            "peregrine-frontend",
+            "peregrine-compile",
+            "peregrine-engine",
+            "peregrine-baseline",
+            "peregrine-optimizing",
+        ],
     ),
     ("peregrine-wasi", &["peregrine-wasm", "peregrine-artifact", "peregrine-sys", "peregrine-engine"]),
     ("peregrine-cli", &[ANY]),
@@ -43,6 +52,10 @@ const UNREACHABLE: &[(&str, &[&str])] = &[
     ("peregrine-frontend", &["peregrine-engine", "peregrine-sys", "cranelift*"]),
     ("peregrine-compile", &["peregrine-engine", "peregrine-sys"]),
     ("peregrine-optimizing", &["peregrine-engine", "peregrine-sys"]),
+    (
+        "peregrine-baseline",
+        &["peregrine-engine", "peregrine-sys", "peregrine-optimizing", "cranelift-codegen", "cranelift-frontend", "cranelift-native"],
+    ),
     ("peregrine-wasi", &["wasmparser", "cranelift*", "regalloc2", "peregrine-frontend", "peregrine-compile", "peregrine-optimizing"]),
     ("peregrine-wasm", &["peregrine-*"]),
     ("peregrine-artifact", &["peregrine-sys", "wasmparser", "cranelift*"]),
@@ -53,7 +66,7 @@ const FORBIDDEN: [&str; 7] = ["wasmtime*", "wasmer*", "wasmi", "winch*", "wiggle
 /// What the published code generator brings along by itself.
 const BROUGHT_ALONG: (&str, &str) = ("wasmtime-internal-core", "cranelift*");
 
-const PURE: [&str; 5] = ["wasm", "artifact", "frontend", "compile", "optimizing"];
+const PURE: [&str; 6] = ["wasm", "artifact", "frontend", "compile", "baseline", "optimizing"];
 /// Where unsafe code may stand, by the start of the path; tests and benchmarks may as well.
 const UNSAFE_ROOMS: [&str; 5] = ["crates/sys/", "crates/engine/src/vm/", "crates/engine/src/vm.rs", "crates/capi/", "crates/xtask/"];
 

@@ -9,6 +9,7 @@ use crate::engines::{Engine, Grant};
 use crate::failure::{Context, Failure, Result};
 use crate::process::Job;
 use crate::{sources, workspace};
+use std::io::Write;
 use std::path::Path;
 
 const NATIVE: &str = "native";
@@ -21,8 +22,7 @@ pub fn run(bench: &Bench) -> Result<Vec<Section>> {
     section.base = NATIVE.to_owned();
     section.note = "native is the same C source compiled for this machine; the file is in the page cache.".to_owned();
     let input = folder.join("read.bin");
-    // The length is all that matters to the kernel, but holes are cheaper to read than data.
-    std::fs::write(&input, vec![b'p'; megabytes << 20]).context(input.display())?;
+    write_input(&input, megabytes).context(input.display())?;
     let count = megabytes.to_string();
     let cases: [(&str, &str, Vec<&str>); 3] = [
         ("read, 4 KiB blocks", "file_read", vec!["read.bin", "4096"]),
@@ -63,6 +63,14 @@ fn measure_case(bench: &Bench, section: &mut Section, folder: &Path, row: &str, 
         section.add(row, NATIVE, sample);
     }
     Ok(())
+}
+
+/// Writes the file that is read. Data, because holes are cheaper to read; piece by piece, because the memory of this process
+/// is the least that any child is counted with.
+fn write_input(path: &Path, megabytes: usize) -> std::io::Result<()> {
+    let mut file = std::fs::File::create(path)?;
+    let block = vec![b'p'; 1 << 20];
+    (0..megabytes).try_for_each(|_| file.write_all(&block))
 }
 
 fn own(words: &[&str]) -> Vec<String> {

@@ -5,7 +5,7 @@ use crate::failure::Result;
 use serde::Serialize;
 
 /// What several runs of one measurement gave, in the unit of the section.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Sample {
     /// The middle value.
     pub median: f64,
@@ -13,18 +13,30 @@ pub struct Sample {
     pub low: f64,
     /// The largest value.
     pub high: f64,
-    /// How many values there were.
-    pub runs: usize,
+    /// Every value, in the order of measurement.
+    pub values: Vec<f64>,
 }
 
 impl Sample {
     /// The sample of these values; nothing when there are none.
-    pub fn of(mut values: Vec<f64>) -> Option<Self> {
-        values.sort_by(f64::total_cmp);
-        let runs = values.len();
-        let (low, high) = (*values.first()?, *values.last()?);
-        let median = (values[(runs - 1) / 2] + values[runs / 2]) / 2.0;
-        Some(Self { median, low, high, runs })
+    pub fn of(values: Vec<f64>) -> Option<Self> {
+        let mut sorted = values.clone();
+        sorted.sort_by(f64::total_cmp);
+        let (low, high) = (*sorted.first()?, *sorted.last()?);
+        Some(Self { median: middle(&sorted), low, high, values })
+    }
+
+    /// How many times larger this is than another. Values that were measured in the same turn are compared with each other and
+    /// the median of those ratios is taken, so that a machine that is slow for a while does not fall on one side only.
+    pub fn ratio_to(&self, base: &Self) -> Option<f64> {
+        let ratio = if self.values.len() == base.values.len() {
+            let mut ratios: Vec<f64> = self.values.iter().zip(&base.values).map(|(value, base)| value / base).collect();
+            ratios.sort_by(f64::total_cmp);
+            middle(&ratios)
+        } else {
+            self.median / base.median
+        };
+        ratio.is_finite().then_some(ratio)
     }
 
     /// Half the distance between the extremes, in percent of the median.
@@ -54,9 +66,14 @@ pub fn in_turns<const N: usize>(
     }
     let sample_of = |list: &[[f64; N]], at: usize| {
         let column: Vec<f64> = list.iter().map(|figures| figures[at]).collect();
-        Sample::of(column).unwrap_or(Sample { median: f64::NAN, low: f64::NAN, high: f64::NAN, runs: 0 })
+        Sample::of(column).unwrap_or(Sample { median: f64::NAN, low: f64::NAN, high: f64::NAN, values: Vec::new() })
     };
     values.into_iter().map(|list| list.map(|list| std::array::from_fn(|at| sample_of(&list, at)))).collect()
+}
+
+fn middle(sorted: &[f64]) -> f64 {
+    let count = sorted.len();
+    if count == 0 { f64::NAN } else { (sorted[(count - 1) / 2] + sorted[count / 2]) / 2.0 }
 }
 
 /// The geometric mean; nothing when there are no values.
@@ -93,6 +110,15 @@ mod tests {
     }
 
     #[test]
+    fn ratios_compare_what_was_measured_in_the_same_turn() {
+        let slow_once = |factor: f64| Sample::of(vec![factor, factor * 9.0, factor]).unwrap();
+        assert_eq!(slow_once(1.0).ratio_to(&slow_once(2.0)), Some(0.5));
+        let fewer = Sample::of(vec![4.0]).unwrap();
+        assert_eq!(fewer.ratio_to(&slow_once(2.0)), Some(2.0));
+        assert_eq!(fewer.ratio_to(&Sample::of(vec![0.0]).unwrap()), None);
+    }
+
+    #[test]
     fn means_and_exponents() {
         assert!((geometric_mean(&[0.5, 2.0]).unwrap() - 1.0).abs() < 1e-12);
         assert_eq!(geometric_mean(&[]), None);
@@ -110,7 +136,7 @@ mod tests {
             if engine.kind == Kind::Wasmtime { Err(Failure::new("no")) } else { Ok([1.0]) }
         });
         assert_eq!(order, ["peregrine", "wasmtime", "peregrine", "peregrine"]);
-        assert_eq!(results[0].as_ref().unwrap()[0].runs, 3);
+        assert_eq!(results[0].as_ref().unwrap()[0].values.len(), 3);
         assert!(results[1].is_err());
     }
 }

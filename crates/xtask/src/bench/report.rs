@@ -155,15 +155,18 @@ impl Section {
 }
 
 impl Row {
-    /// The median of one column divided by that of another.
+    /// How many times larger one column is than another, see [`Sample::ratio_to`].
     pub fn ratio(&self, column: &str, base: &str) -> Option<f64> {
-        let ratio = self.samples.get(column)?.median / self.samples.get(base)?.median;
-        ratio.is_finite().then_some(ratio)
+        self.samples.get(column)?.ratio_to(self.samples.get(base)?)
     }
 }
 
 fn cell(sample: &Sample) -> String {
-    if sample.runs > 1 { format!("{} ±{:.0}%", significant(sample.median), sample.spread_percent()) } else { significant(sample.median) }
+    if sample.values.len() > 1 {
+        format!("{} ±{:.0}%", significant(sample.median), sample.spread_percent())
+    } else {
+        significant(sample.median)
+    }
 }
 
 fn ratio_cell(ratio: f64) -> String {
@@ -209,7 +212,7 @@ mod tests {
     use super::*;
 
     fn sample(median: f64) -> Sample {
-        Sample { median, low: median, high: median, runs: 3 }
+        Sample { median, low: median, high: median, values: vec![median; 3] }
     }
 
     #[test]

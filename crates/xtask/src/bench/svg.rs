@@ -145,7 +145,7 @@ mod tests {
 
     #[test]
     fn a_bar_for_each_engine_and_long_ones_are_cut() {
-        let sample = |median| Sample { median, low: median, high: median, runs: 1 };
+        let sample = |median| Sample { median, low: median, high: median, values: vec![median] };
         let mut section = Section::new("steady", "Run <time>", "us");
         section.add("one", "peregrine", sample(1.0));
         section.add("one", PEER, sample(2.0));
