@@ -16,6 +16,10 @@ pub(crate) fn from_parser(error: wasmparser::Error) -> CompileError {
         let proposals = features::names(missing);
         return CompileError::invalid(format!("{message}; the proposal that is switched off: {proposals}"), offset);
     }
+    // Recursive types, the one need of a proposal that the validator tells by its wording only.
+    if message.contains("because the GC proposal is disabled") {
+        return unsupported("garbage collection", format_args!("{message} (at offset {offset:#x})"));
+    }
     // The wordings of the validator's counts (`functions count exceeds limit of 1000000`) and of the parser's sizes.
     if message.contains("exceeds limit of ") || message.ends_with("size is out of bounds") {
         return CompileError::Limit { message: format!("{message} (at offset {offset:#x})") };
