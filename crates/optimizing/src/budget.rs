@@ -4,6 +4,10 @@
 //! in which they are. A function that is worth it is far from the limits here; beyond them it is translated in [`Mode::Plain`],
 //! where no value but the context outlives a block.
 
+use cranelift_codegen::dominator_tree::DominatorTree;
+use cranelift_codegen::ir::{Block, Function};
+use cranelift_entity::SecondaryMap;
+
 /// How a body is translated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mode {
@@ -21,6 +25,14 @@ const MAX_VALUES: u64 = 600_000;
 const MAX_BLOCK_ARGUMENTS: u64 = 400_000;
 /// The most bytes of the body of an optimized function.
 const MAX_BODY_BYTES: u64 = 2 << 20;
+/// The most nesting depths of loops, summed over the loops of an optimized function: finding loops takes that many steps.
+const MAX_LOOP_DEPTHS: u64 = 10_000_000;
+/// The most depths in the dominator tree, summed over the blocks of an optimized function: one walk up the tree from each block.
+const MAX_DOMINATOR_DEPTHS: u64 = 100_000_000;
+/// The most parameters of blocks in an optimized function. The register allocator's time grows with the square.
+const MAX_BLOCK_PARAMETERS: u64 = 36_000;
+/// The most pairs of parameters of one block, summed over the blocks of an optimized function.
+const MAX_PARAMETER_PAIRS: u64 = 20_000_000;
 /// The most operations that even a plain translation may make. The allocator's numbers end at 2^21 values.
 const MAX_PLAIN_OPERATIONS: u64 = 40_000_000;
 
@@ -31,12 +43,13 @@ pub(crate) struct Budget {
     live_in_blocks: u64,
     arguments: u64,
     operations: u64,
+    loop_depths: u64,
 }
 
 impl Budget {
     /// Nothing has been spent.
     pub(crate) fn new(mode: Mode) -> Self {
-        Self { mode, live_in_blocks: 0, arguments: 0, operations: 0 }
+        Self { mode, live_in_blocks: 0, arguments: 0, operations: 0, loop_depths: 0 }
     }
 
     /// The mode that a body of this many bytes begins with.
@@ -47,6 +60,11 @@ impl Budget {
     /// A block begins in which up to `live` values are alive.
     pub(crate) fn block(&mut self, live: usize) {
         self.live_in_blocks += live as u64;
+    }
+
+    /// A loop begins within `depth` other blocks.
+    pub(crate) fn loop_in(&mut self, depth: usize) {
+        self.loop_depths += depth as u64;
     }
 
     /// `count` values are passed to a block or function.
@@ -62,7 +80,9 @@ impl Budget {
     /// Whether translation should stop: in plain mode the function is too large for this tier, otherwise it should be plain.
     pub(crate) fn is_spent(&self) -> bool {
         match self.mode {
-            Mode::Optimized => self.live_in_blocks > MAX_LIVE_IN_BLOCKS || self.arguments > MAX_BLOCK_ARGUMENTS,
+            Mode::Optimized => {
+                self.live_in_blocks > MAX_LIVE_IN_BLOCKS || self.arguments > MAX_BLOCK_ARGUMENTS || self.loop_depths > MAX_LOOP_DEPTHS
+            }
             Mode::Plain => self.arguments + self.operations > MAX_PLAIN_OPERATIONS,
         }
     }
@@ -71,4 +91,28 @@ impl Budget {
     pub(crate) fn is_too_large(values: usize, blocks: usize) -> bool {
         values as u64 > MAX_VALUES || blocks as u64 > MAX_VALUES / 4
     }
+}
+
+/// Whether the allocator would take too long for the parameters of the blocks of `func`.
+pub(crate) fn has_too_many_parameters(func: &Function) -> bool {
+    let (mut all, mut pairs) = (0u64, 0u64);
+    for block in func.layout.blocks() {
+        let count = func.dfg.num_block_params(block) as u64;
+        all += count;
+        pairs = pairs.saturating_add(count * count);
+    }
+    all > MAX_BLOCK_PARAMETERS || pairs > MAX_PARAMETER_PAIRS
+}
+
+/// Whether the dominator tree of a function is too deep for the passes, which walk up in it.
+pub(crate) fn is_too_deep(tree: &DominatorTree, func: &Function) -> bool {
+    let mut depths: SecondaryMap<Block, u32> = SecondaryMap::with_capacity(func.dfg.num_blocks());
+    let mut sum = 0u64;
+    for &block in tree.cfg_rpo() {
+        // A block comes after its dominators in this order.
+        let depth = tree.idom(block).map_or(0, |dominator| depths[dominator] + 1);
+        depths[block] = depth;
+        sum += u64::from(depth);
+    }
+    sum > MAX_DOMINATOR_DEPTHS
 }

@@ -1,6 +1,6 @@
 //! Compiling one function: translation, passes, interruption points, lowering; with the memory of the last function reused.
 
-use crate::budget::{Budget, Mode};
+use crate::budget::{self, Budget, Mode};
 use crate::isa::{self, Isas};
 use crate::translate::{FunctionInput, Stopped, Translated, translate, trap_code};
 use crate::{emit, stubs};
@@ -64,7 +64,8 @@ impl<'m> Compiler<'m> {
         let body_bytes = self.env.translation.bodies[index].len() as u64;
         let first = self.forced_mode.unwrap_or_else(|| Budget::first_mode(body_bytes));
         match self.translate_in(index, first) {
-            Ok(translated) => return Ok((translated, first)),
+            Ok(translated) if first == Mode::Plain || self.is_worth_optimizing()? => return Ok((translated, first)),
+            Ok(_) => {}
             Err(Stopped::Error(error)) => return Err(error),
             Err(Stopped::Budget) => {}
         }
@@ -73,6 +74,22 @@ impl<'m> Compiler<'m> {
             Err(Stopped::Error(error)) => Err(error),
             Err(Stopped::Budget) => Err(CompileError::Internal { message: String::from("a plain translation asked for a plainer one") }),
         }
+    }
+
+    /// Whether the passes and the allocator can take the function in the context in reasonable time.
+    fn is_worth_optimizing(&mut self) -> Result<bool, CompileError> {
+        self.context.flowgraph();
+        if budget::is_too_deep(&self.context.domtree, &self.context.func) {
+            return Ok(false);
+        }
+        if !budget::has_too_many_parameters(&self.context.func) {
+            return Ok(true);
+        }
+        // Many of them may be the same value whichever way the block is reached.
+        let isa = self.isa(Mode::Optimized);
+        self.context.eliminate_unreachable_code(&*isa).map_err(|error| self.failed(&error))?;
+        self.context.remove_constant_phis(&*isa).map_err(|error| self.failed(&error))?;
+        Ok(!budget::has_too_many_parameters(&self.context.func))
     }
 
     fn translate_in(&mut self, index: DefinedFuncIndex, mode: Mode) -> Result<Translated, Stopped> {

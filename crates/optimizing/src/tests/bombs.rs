@@ -85,6 +85,24 @@ fn nested_blocks() {
     compiles("100,000 nested loops", &text);
 }
 
+/// A loop around a switch, each case of which changes some locals and goes round again: costly, and worth being optimized.
+#[test]
+fn an_interpreter() {
+    let (cases, locals) = (1000, 100);
+    let mut text = format!("(module (memory 1) (func (param i32) (local {}) loop $top {}", "i32 ".repeat(locals), "block ".repeat(cases));
+    let all: String = (0..cases).map(|depth| format!("{depth} ")).collect();
+    text += &format!("local.get 0 i32.load br_table {all}");
+    for case in 0..cases {
+        text += "end ";
+        for turn in 0..6 {
+            let (one, other) = ((case * 7 + turn * 3) % locals + 1, (case * 11 + turn * 5) % locals + 1);
+            text += &format!("local.get {other} i32.load local.get {one} i32.add local.set {one} ");
+        }
+        text += if case % 2 == 0 { "local.get 0 br_if $top " } else { "br $top " };
+    }
+    compiles("an interpreter of 1000 cases over 100 locals", &(text + "end ))"));
+}
+
 #[test]
 fn many_blocks_after_each_other() {
     let text = format!("(module (func (param i32) (local i32) {}))", "local.get 0 if local.get 0 local.set 1 end ".repeat(100_000));

@@ -216,6 +216,7 @@ impl Translator<'_, '_> {
         // Makes sure that the header is in the layout, for it may have no instruction of its own.
         self.builder.ensure_inserted_block();
         self.translated.loop_headers.push(header);
+        self.budget.loop_in(self.control.len());
         self.meter_check();
     }
 
