@@ -10,8 +10,9 @@ use crate::translation::Translation;
 use crate::{custom, types};
 use peregrine_artifact::compiler::CompileError;
 use peregrine_wasm::{
-    ConstExpr, DataMode, DataSegment, ElementItems, ElementMode, ElementSegment, EntityIndex, Export, Features, FuncIndex, FunctionDecl,
-    Global, GlobalIndex, Import, Index, IndexVec, MemoryIndex, Module, ModuleLimits, RefType, Table, TableIndex, TagIndex, TypeIndex,
+    ConstExpr, ConstOp, DataMode, DataSegment, ElementItems, ElementMode, ElementSegment, EntityIndex, Export, Features, FuncIndex,
+    FunctionDecl, Global, GlobalIndex, Import, Index, IndexVec, MemoryIndex, Module, ModuleLimits, RefType, Table, TableIndex, TagIndex,
+    TypeIndex,
 };
 use wasmparser::{ExternalKind, Parser, Payload, TypeRef, ValidPayload, Validator};
 
@@ -270,7 +271,7 @@ impl<'a, 'l> Walk<'a, 'l> {
                     for expr in exprs {
                         items.push(self.const_expr(&expr.map_err(errors::from_parser)?)?);
                     }
-                    (types::ref_type(ty)?, ElementItems::Expressions(items.into()))
+                    (types::ref_type(ty)?, element_items(items))
                 }
             };
             self.translation.module.elements.push(ElementSegment { element, mode, items });
@@ -310,5 +311,17 @@ impl<'a, 'l> Walk<'a, 'l> {
     fn const_expr(&mut self, expr: &wasmparser::ConstExpr<'a>) -> Result<ConstExpr, CompileError> {
         let Self { translation, limits, folder, escapes } = self;
         folder.fold(expr, &translation.module.globals, limits, |index| escapes.add(index))
+    }
+}
+
+/// The items of a segment of expressions: in the short form if all of them are references to functions.
+fn element_items(items: Vec<ConstExpr>) -> ElementItems {
+    let functions = items.iter().map(|item| match item {
+        ConstExpr::One(ConstOp::RefFunc(index)) => Some(*index),
+        _ => None,
+    });
+    match functions.collect::<Option<Box<[FuncIndex]>>>() {
+        Some(functions) => ElementItems::Functions(functions),
+        None => ElementItems::Expressions(items.into()),
     }
 }

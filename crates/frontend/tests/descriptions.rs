@@ -143,6 +143,7 @@ fn functions_escape_through_exports_segments_globals_and_the_start() {
             (table 1 funcref (ref.func $in_table)) (table 3 funcref)
             (elem (table 1) (i32.const 1) func $in_elem $imported)
             (elem funcref (ref.func $in_expr) (ref.null func))
+            (elem funcref (ref.func $in_expr) (ref.func $imported))
             (elem declare func $declared)
             (global funcref (ref.func $in_global))
             (start $start))"#,
@@ -166,6 +167,7 @@ fn functions_escape_through_exports_segments_globals_and_the_start() {
            start 8
            elem funcref active table 1 at I32Const(1): 4, 0
            elem funcref passive: RefFunc((5)), RefNullFunc
+           elem funcref passive: 5, 0
            elem funcref declared: 6"#,
     );
 }
