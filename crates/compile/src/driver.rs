@@ -18,8 +18,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Modules whose cost is not above this are compiled on the thread that asks: starting others takes longer. Small enough also for tiers that
-/// recurse, since nobody knows how large that thread's stack is.
+/// Modules whose cost is not above this are compiled on the thread that asks: starting others takes longer. Small enough also for tiers
+/// that recurse, since nobody knows how large that thread's stack is.
 const MAX_COST_ON_CURRENT_THREAD: usize = 4 << 10;
 
 /// Makes images with one tier. One for a process is enough; it can be used from any thread, by several at once.

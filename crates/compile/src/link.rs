@@ -1,7 +1,7 @@
 //! Puts compiled functions and stubs one after the other, fills in the addresses they need of each other, and makes their tables.
 //!
-//! Text is `functions by rising index | stubs`. Functions begin at multiples of 16 bytes (constants beside the code need it), larger ones of 32.
-//! On processors whose calls do not reach across a large text, islands of jumps that do lie between functions, as far apart as possible.
+//! Text is `functions by rising index | stubs`. Functions begin at multiples of 16 bytes (constants beside the code need it), larger ones
+//! of 32. On processors whose calls do not reach across a large text, islands of jumps that do lie between functions, as far apart as possible.
 
 use crate::budget::{Budget, exceeded};
 use crate::relocate;

@@ -3,7 +3,7 @@
 use peregrine_wasm::Features;
 use wasmparser::WasmFeatures;
 
-/// What the parser and validator accept when exactly `features` are on. Finished parts of version 1.0 that have a switch there are always on.
+/// What the parser and validator accept when exactly `features` are on. Parts that have a switch there and none here are always on.
 pub fn wasm_features(features: &Features) -> WasmFeatures {
     let always = WasmFeatures::MUTABLE_GLOBAL
         | WasmFeatures::SATURATING_FLOAT_TO_INT

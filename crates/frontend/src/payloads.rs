@@ -1,7 +1,7 @@
 //! The only walk over the sections of a module. Core specification, section 5.5.
 //!
-//! Each section is validated as a whole first, then read into the description. So reading meets valid input only, and an error there is about
-//! what this project does not have.
+//! Each section is validated as a whole first, then read into the description. So reading meets valid input only, and an error there is
+//! about what this project does not have.
 
 use crate::const_expr::ConstExprFolder;
 use crate::errors::{self, limit, unsupported};

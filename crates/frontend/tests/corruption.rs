@@ -31,7 +31,8 @@ const SAMPLES: [&str; 3] = [
         (func (param i32) (if (@metadata.code.branch_hint "\00") (local.get 0) (then (drop (memory.grow (i32.const 1)))))))"#,
     r#"(module (type $f (func (param i32) (result i32))) (global (import "a" "b") i32) (global i32 (i32.add (global.get 0) (i32.const 4)))
         (func $x (type $f) (loop $l (result i32) (br_if $l (i32.eqz (local.tee 0 (i32.sub (local.get 0) (i32.const 1))))) (local.get 0)))
-        (func (result i32) (select (i32.const 1) (i32.const 2) (i32.trunc_sat_f64_s (f64.const nan)))) (table $t 1 funcref) (export "t" (table $t))
+        (func (result i32) (select (i32.const 1) (i32.const 2) (i32.trunc_sat_f64_s (f64.const nan))))
+        (table $t 1 funcref) (export "t" (table $t))
         (func (param externref) (drop (ref.is_null (local.get 0))) (table.set $t (i32.const 0) (ref.func $x))) (elem declare func $x))"#,
 ];
 

@@ -138,7 +138,8 @@ fn functions_escape_through_exports_segments_globals_and_the_start() {
     check(
         r#"(module
             (import "" "" (func $imported)) (import "" "" (func $unused))
-            (func $direct) (func $exported (export "e") call $direct) (func $in_elem) (func $in_expr) (func $declared (drop (ref.func $declared)))
+            (func $direct) (func $exported (export "e") call $direct) (func $in_elem) (func $in_expr)
+            (func $declared (drop (ref.func $declared)))
             (func $in_global) (func $start) (func $in_table)
             (table 1 funcref (ref.func $in_table)) (table 3 funcref)
             (elem (table 1) (i32.const 1) func $in_elem $imported)

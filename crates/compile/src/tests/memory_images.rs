@@ -57,7 +57,8 @@ fn later_segments_win() {
 
 #[test]
 fn pages_apart_become_separate_images() {
-    let text = r#"(module (memory 16) (memory 1) (data (i32.const 65534) "abcd") (data (memory 1) (i32.const 5) "m1") (data (i32.const 983040) "z"))"#;
+    let text = r#"(module (memory 16) (memory 1)
+        (data (i32.const 65534) "abcd") (data (memory 1) (i32.const 5) "m1") (data (i32.const 983040) "z"))"#;
     let image = check(text, 3, &[(0, 0, 2), (0, 15, 1), (1, 0, 1)]);
     let mut expect = bytes_at(0, 65534, b"abcd");
     expect.extend(bytes_at(1, 5, b"m1"));
