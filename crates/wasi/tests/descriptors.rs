@@ -60,7 +60,10 @@ fn positioned_reads_and_writes_leave_the_position() {
         assert_eq!(guest.call(function, &[BAD_FD, IOVS.into(), 1, 0, OUT.into()]), Errno::Badf);
         assert_eq!(guest.call(function, &[fd.into(), END - 4, 1, 0, OUT.into()]), Errno::Fault);
         assert_eq!(guest.call(function, &[fd.into(), IOVS.into(), 1, 0, END - 3]), Errno::Fault);
-        assert_eq!(guest.call(function, &[0, IOVS.into(), 1, 0, OUT.into()]), if function == Function::fd_pread { Errno::Spipe } else { Errno::Badf });
+        assert_eq!(
+            guest.call(function, &[0, IOVS.into(), 1, 0, OUT.into()]),
+            if function == Function::fd_pread { Errno::Spipe } else { Errno::Badf }
+        );
     }
 }
 

@@ -397,8 +397,5 @@ fn a_file_that_may_only_be_read_cannot_be_moved_to_where_it_may_be_written() {
 fn a_grant_that_is_missing_is_explained() {
     let mut builder = peregrine_wasi::WasiCtxBuilder::new();
     let error = builder.preopened_dir("/no/such/directory", "data", DirPerms::READ, FilePerms::READ).map(|_| ()).unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "cannot open directory '/no/such/directory' for the guest's 'data': no such file or directory"
-    );
+    assert_eq!(error.to_string(), "cannot open directory '/no/such/directory' for the guest's 'data': no such file or directory");
 }
