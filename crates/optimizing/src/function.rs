@@ -14,6 +14,7 @@ use cranelift_frontend::FunctionBuilderContext;
 use peregrine_artifact::abi::StubKind;
 use peregrine_artifact::compiler::CompileError;
 use peregrine_artifact::func::CompiledFunc;
+use peregrine_artifact::settings::OptLevel;
 use peregrine_artifact::vmctx::VmContextHeader;
 use peregrine_compile::tier::{FunctionCompiler, ModuleEnv};
 use peregrine_wasm::{DefinedFuncIndex, Trap, TypeIndex};
@@ -62,7 +63,11 @@ impl<'m> Compiler<'m> {
     /// Translates a body, optimized if its budget allows it, and says how.
     fn translate(&mut self, index: DefinedFuncIndex) -> Result<(Translated, Mode), CompileError> {
         let body_bytes = self.env.translation.bodies[index].len() as u64;
-        let first = self.forced_mode.unwrap_or_else(|| Budget::first_mode(body_bytes));
+        let first = match (self.forced_mode, self.env.settings.opt_level) {
+            (Some(mode), _) => mode,
+            (None, OptLevel::None) => Mode::Plain,
+            (None, _) => Budget::first_mode(body_bytes),
+        };
         match self.translate_in(index, first) {
             Ok(translated) if first == Mode::Plain || self.is_worth_optimizing()? => return Ok((translated, first)),
             Ok(_) => {}
