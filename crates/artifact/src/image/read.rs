@@ -126,7 +126,7 @@ impl ImageLayout {
     fn check_tables(&self, bytes: &[u8]) -> Result<(), ImageError> {
         for (section, part) in [(Section::Text, "text"), (Section::MemoryImage, "memory image")] {
             let range = self.range(section);
-            if !range.is_empty() && range.start as u64 % PAGE_ALIGN_BYTES != 0 {
+            if !range.is_empty() && !(range.start as u64).is_multiple_of(PAGE_ALIGN_BYTES) {
                 return Err(ImageError::Malformed { part });
             }
         }

@@ -265,14 +265,15 @@ impl LoadedModule {
         (code.text.start + entry.code_start.get() as usize) as *const u8
     }
 
-    /// The stubs for a function type: code of Enter and Exit. Null if there is no code.
+    /// The stubs for a function type: code of Enter and Exit. Null where there is none: a module with very many types has only those
+    /// that its own imports and exports need.
     pub(crate) fn stubs(&self, ty: TypeIndex) -> (*const u8, *const u8) {
         let stub = self.code.as_ref().and_then(|code| code.layout.stub(code.mapping.bytes(), ty));
-        let (Some(code), Some(StubEntry { enter_start, exit_start, .. })) = (&self.code, stub) else {
+        let (Some(code), Some(StubEntry { enter_start, enter_len, exit_start, exit_len })) = (&self.code, stub) else {
             return (std::ptr::null(), std::ptr::null());
         };
-        let at = |start: u32| (code.text.start + start as usize) as *const u8;
-        (at(enter_start.get()), at(exit_start.get()))
+        let at = |start: u32, len: u32| if len == 0 { std::ptr::null() } else { (code.text.start + start as usize) as *const u8 };
+        (at(enter_start.get(), enter_len.get()), at(exit_start.get(), exit_len.get()))
     }
 
     /// The name of a function, if it has one.

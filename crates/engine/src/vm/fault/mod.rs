@@ -47,6 +47,9 @@ fn handle(context: &mut FaultContext<'_>) -> Outcome {
     let in_memory_access = matches!(context.signal(), FaultSignal::Segv | FaultSignal::Bus);
     let trap = if in_memory_access && store.is_stack_guard(context.fault_address()) {
         Some(Trap::StackOverflow)
+    } else if pc == 0 {
+        // A host function of a type that no module in the store has a stub for was called through a table.
+        Some(Trap::IndirectCallToNull)
     } else {
         registry::lookup(pc).and_then(|module| {
             // SAFETY: the module's code is running, so its store keeps it.
