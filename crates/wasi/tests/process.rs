@@ -173,7 +173,9 @@ fn operands_without_sense_never_panic() {
     for row in FUNCTIONS {
         (guest, _client) = rich();
         let mut succeeded = 0;
-        for round in 0..1500_u32 {
+        // The disk is slow.
+        let rounds = if row.name.ends_with("sync") { 100 } else { 1500_u32 };
+        for round in 0..rounds {
             if round.is_multiple_of(50) {
                 guest.memory.fill(0);
                 let path: &[u8] = numbers.pick(&[&b"ab/c"[..], b"d/ab", b"a\0", b"l", b"dd"]);
@@ -204,7 +206,7 @@ fn operands_without_sense_never_panic() {
                 (guest, _client) = rich();
             }
         }
-        println!("{}: {succeeded} of 1500 succeeded", row.name);
+        println!("{}: {succeeded} of {rounds} succeeded", row.name);
         let can = row.function != Function::proc_exit && !row.name.starts_with("sock_");
         assert!(succeeded > 0 || !can, "{} was never called with sense", row.name);
     }

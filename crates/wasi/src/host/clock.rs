@@ -1,6 +1,6 @@
 //! Clocks: the host's own, read through the vDSO, or a source that the embedder gives.
 
-use rustix::thread::{clock_nanosleep_absolute, nanosleep};
+use rustix::thread::nanosleep;
 use rustix::time::{ClockId, Timespec, clock_getres, clock_gettime};
 
 /// Which clock.
@@ -54,17 +54,15 @@ impl Clocks {
 
     /// Blocks the thread until the monotonic clock shows `deadline_ns`.
     pub fn sleep_until(&self, deadline_ns: u64) {
-        match self {
-            Clocks::Host => {
-                let deadline = timespec(deadline_ns);
-                while clock_nanosleep_absolute(ClockId::Monotonic, &deadline) == Err(rustix::io::Errno::INTR) {}
-            }
-            Clocks::Custom(source) => {
-                let mut rest = timespec(deadline_ns.saturating_sub(source.now_ns(Clock::Monotonic)));
-                while let rustix::thread::NanosleepRelativeResult::Interrupted(left) = nanosleep(&rest) {
-                    rest = left;
-                }
-            }
+        #[cfg(target_os = "linux")]
+        if let Clocks::Host = self {
+            let deadline = timespec(deadline_ns);
+            while rustix::thread::clock_nanosleep_absolute(ClockId::Monotonic, &deadline) == Err(rustix::io::Errno::INTR) {}
+            return;
+        }
+        let mut rest = timespec(deadline_ns.saturating_sub(self.now_ns(Clock::Monotonic)));
+        while let rustix::thread::NanosleepRelativeResult::Interrupted(left) = nanosleep(&rest) {
+            rest = left;
         }
     }
 }

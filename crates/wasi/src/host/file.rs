@@ -6,9 +6,10 @@ use super::error::Error;
 use super::perms::{FilePerms, Operation, Perms, decide};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{Advice, FallocateFlags, OFlags, SeekFrom, Stat, Timestamps, UTIME_NOW, UTIME_OMIT};
+use rustix::fs::{FallocateFlags, OFlags, SeekFrom, Stat, Timestamps, UTIME_NOW, UTIME_OMIT};
 use rustix::io::Errno;
 use std::io::{IoSlice, IoSliceMut};
+#[cfg(not(target_vendor = "apple"))]
 use std::num::NonZeroU64;
 
 /// What an open file or a directory entry is.
@@ -40,6 +41,37 @@ impl From<rustix::fs::FileType> for FileKind {
             rustix::fs::FileType::CharacterDevice => FileKind::CharacterDevice,
             rustix::fs::FileType::BlockDevice => FileKind::BlockDevice,
             _ => FileKind::Unknown,
+        }
+    }
+}
+
+/// How a file will be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Advice {
+    /// Nothing is known.
+    Normal,
+    /// From lower offsets to higher ones.
+    Sequential,
+    /// In any order.
+    Random,
+    /// Soon.
+    WillNeed,
+    /// Not soon.
+    DontNeed,
+    /// Once.
+    NoReuse,
+}
+
+#[cfg(not(target_vendor = "apple"))]
+impl From<Advice> for rustix::fs::Advice {
+    fn from(advice: Advice) -> Self {
+        match advice {
+            Advice::Normal => rustix::fs::Advice::Normal,
+            Advice::Sequential => rustix::fs::Advice::Sequential,
+            Advice::Random => rustix::fs::Advice::Random,
+            Advice::WillNeed => rustix::fs::Advice::WillNeed,
+            Advice::DontNeed => rustix::fs::Advice::DontNeed,
+            Advice::NoReuse => rustix::fs::Advice::NoReuse,
         }
     }
 }
@@ -308,7 +340,10 @@ impl File {
 
     /// Brings contents to the disk.
     pub fn datasync(&self) -> Result<(), Error> {
-        retry(|| rustix::fs::fdatasync(self.fd()))
+        #[cfg(not(target_vendor = "apple"))]
+        return retry(|| rustix::fs::fdatasync(self.fd()));
+        #[cfg(target_vendor = "apple")]
+        self.sync()
     }
 
     /// Tells the system how the file will be read. `len` zero means to the end.
@@ -316,7 +351,11 @@ impl File {
         if i64::try_from(offset).is_err() || i64::try_from(len).is_err() {
             return Err(Error::Invalid);
         }
-        Ok(rustix::fs::fadvise(self.fd(), offset, NonZeroU64::new(len), advice)?)
+        #[cfg(not(target_vendor = "apple"))]
+        rustix::fs::fadvise(self.fd(), offset, NonZeroU64::new(len), advice.into())?;
+        #[cfg(target_vendor = "apple")]
+        let _ = advice;
+        Ok(())
     }
 
     /// Reserves space, growing the file if need be.

@@ -4,8 +4,14 @@ use super::error::Error;
 use super::file::{Metadata, retry};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::OFlags;
-use rustix::net::{RecvAncillaryBuffer, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendFlags, Shutdown, SocketFlags};
+use rustix::net::{RecvAncillaryBuffer, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendFlags, Shutdown};
 use std::io::{IoSlice, IoSliceMut};
+
+/// Sending to a closed peer raises no signal. Where the system has no such flag, the process must ignore the signal, as Rust's do.
+#[cfg(not(target_vendor = "apple"))]
+const NO_SIGNAL: SendFlags = SendFlags::NOSIGNAL;
+#[cfg(target_vendor = "apple")]
+const NO_SIGNAL: SendFlags = SendFlags::empty();
 
 /// What a socket is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,9 +82,7 @@ impl Socket {
         if self.role != Role::Listener {
             return Err(Error::Invalid);
         }
-        let mut flags = SocketFlags::CLOEXEC;
-        flags.set(SocketFlags::NONBLOCK, nonblock);
-        let fd = retry(|| rustix::net::accept_with(&self.fd, flags))?;
+        let fd = accept(&self.fd, nonblock)?;
         Ok(Socket { fd, role: Role::Connection, nonblock })
     }
 
@@ -102,7 +106,7 @@ impl Socket {
     /// Sends from `buffers`; the count of bytes. A closed peer is an error, never a signal.
     pub fn send(&self, buffers: &[IoSlice<'_>]) -> Result<usize, Error> {
         self.connected()?;
-        retry(|| rustix::net::sendmsg(&self.fd, buffers, &mut SendAncillaryBuffer::default(), SendFlags::NOSIGNAL))
+        retry(|| rustix::net::sendmsg(&self.fd, buffers, &mut SendAncillaryBuffer::default(), NO_SIGNAL))
     }
 
     /// Closes one direction or both.
@@ -126,4 +130,22 @@ impl Socket {
     fn connected(&self) -> Result<(), Error> {
         if self.role == Role::Connection { Ok(()) } else { Err(Error::NotConnected) }
     }
+}
+
+/// Takes a connection that is closed on exec.
+#[cfg(not(target_vendor = "apple"))]
+fn accept(listener: &OwnedFd, nonblock: bool) -> Result<OwnedFd, Error> {
+    use rustix::net::SocketFlags;
+    let mut flags = SocketFlags::CLOEXEC;
+    flags.set(SocketFlags::NONBLOCK, nonblock);
+    retry(|| rustix::net::accept_with(listener, flags))
+}
+
+/// Takes a connection that is closed on exec.
+#[cfg(target_vendor = "apple")]
+fn accept(listener: &OwnedFd, nonblock: bool) -> Result<OwnedFd, Error> {
+    let fd = retry(|| rustix::net::accept(listener))?;
+    rustix::io::ioctl_fioclex(&fd)?;
+    rustix::io::ioctl_fionbio(&fd, nonblock)?;
+    Ok(fd)
 }

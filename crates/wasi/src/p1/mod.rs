@@ -76,3 +76,16 @@ impl WasiCtxBuilder {
         WasiP1Ctx::new(self.build())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_context_can_be_sent_to_another_thread() {
+        fn sendable<T: Send>() {}
+        sendable::<WasiP1Ctx>();
+        sendable::<WasiCtx>();
+        sendable::<WasiCtxBuilder>();
+    }
+}

@@ -2,8 +2,7 @@
 
 use crate::host::clock::Clock;
 use crate::host::error::Error;
-use crate::host::file::{FileKind, Metadata, SetTime, Status, Times};
-use rustix::fs::Advice;
+use crate::host::file::{Advice, FileKind, Metadata, SetTime, Status, Times};
 
 /// Error numbers (`errno`).
 #[allow(missing_docs, reason = "the variants are the names of the specification")]
