@@ -120,6 +120,18 @@ fn unreachable_code_is_skipped() {
 }
 
 #[test]
+fn branches_on_null() {
+    check(
+        r#"(module (type $f (func (result i32)))
+        (func (param i32 (ref null $f)) (result i32)
+            (block (result i32) (call_ref $f (br_on_null 0 (local.get 0) (local.get 1))) (i32.add)))
+        (func (param i32 (ref null $f)) (result i32)
+            (block (result i32 (ref $f)) (br_on_non_null 0 (local.get 0) (local.get 1)) (return))
+            (call_ref $f) (i32.add)))"#,
+    );
+}
+
+#[test]
 fn calls_of_every_kind() {
     check(
         r#"(module

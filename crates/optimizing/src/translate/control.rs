@@ -8,6 +8,7 @@ use super::stack::Values;
 use super::translator::Translator;
 use crate::abi;
 use crate::budget::Mode;
+use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{Block, BlockArg, BlockCall, InstBuilder, JumpTableData, Type, Value};
 use peregrine_wasm::{Trap, TypeIndex};
 use smallvec::SmallVec;
@@ -311,8 +312,8 @@ impl Translator<'_, '_> {
         self.builder.ins().return_(&values);
     }
 
-    fn br_if(&mut self, depth: u32) {
-        let condition = self.pop();
+    /// Branches if `condition` is not zero, and goes on otherwise with the same operands.
+    fn branch_if(&mut self, condition: Value, depth: u32) {
         self.meter_flush();
         let frame = self.frame_at(depth);
         let (block, count) = self.target(frame);
@@ -337,6 +338,21 @@ impl Translator<'_, '_> {
             self.builder.ins().brif(condition, block, &args, next, &[]);
         }
         self.begin_sealed(next);
+    }
+
+    fn br_on_null(&mut self, depth: u32) {
+        let reference = self.pop();
+        let null = self.builder.ins().icmp_imm_s(IntCC::Equal, reference, 0);
+        self.branch_if(null, depth);
+        self.push(reference);
+    }
+
+    fn br_on_non_null(&mut self, depth: u32) {
+        let reference = self.pop();
+        self.push(reference);
+        let other = self.builder.ins().icmp_imm_s(IntCC::NotEqual, reference, 0);
+        self.branch_if(other, depth);
+        self.discard();
     }
 
     fn br_table(&mut self, table: &BrTable<'_>) {
@@ -407,7 +423,12 @@ impl Translator<'_, '_> {
                 self.jump(self.frame_at(*relative_depth));
                 self.now_unreachable();
             }
-            Operator::BrIf { relative_depth } => self.br_if(*relative_depth),
+            Operator::BrIf { relative_depth } => {
+                let condition = self.pop();
+                self.branch_if(condition, *relative_depth);
+            }
+            Operator::BrOnNull { relative_depth } => self.br_on_null(*relative_depth),
+            Operator::BrOnNonNull { relative_depth } => self.br_on_non_null(*relative_depth),
             Operator::BrTable { targets } => {
                 self.br_table(targets);
                 self.now_unreachable();

@@ -1,4 +1,4 @@
-//! References: `ref.null`, `ref.is_null`, `ref.func`, `ref.as_non_null` and branches on null.
+//! References: `ref.null`, `ref.is_null`, `ref.func` and `ref.as_non_null`. Branches on null are with the others.
 
 use super::flags::trap_code;
 use super::translator::Translator;
