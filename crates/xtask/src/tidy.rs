@@ -49,7 +49,7 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
 fn check(file: &Path, text: &str) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut add = |line: usize, rule: &str| findings.push(Finding { line, rule: rule.to_owned(), fails: true });
-    for line in source_text::lines_where(text, |line| MACHINE_PATHS.iter().any(|path| line.contains(path))) {
+    for line in source_text::lines_where(text, names_machine_path) {
         add(line, "names a path of one machine");
     }
     if file.extension().is_some_and(|extension| extension == "rs") {
@@ -75,6 +75,12 @@ fn check(file: &Path, text: &str) -> Vec<Finding> {
         }
     }
     findings
+}
+
+/// Whether the line has an absolute path of a machine; `../` and the like before it make it a path of a guest.
+fn names_machine_path(line: &str) -> bool {
+    let starts_there = |at: usize| !line[..at].ends_with(|before: char| before.is_alphanumeric() || "._-}".contains(before));
+    MACHINE_PATHS.iter().any(|path| line.match_indices(path).any(|(at, _)| starts_there(at)))
 }
 
 fn is_nameless(line: &str) -> bool {
@@ -116,6 +122,7 @@ mod tests {
     fn machine_paths_are_found_in_any_text() {
         let text = format!("# A\n\nsee {}someone/x\n", MACHINE_PATHS[1]);
         assert_eq!(rules("a.md", &text).len(), 1);
+        assert_eq!(rules("a.md", &format!("..{}present\n", MACHINE_PATHS[0])), []);
     }
 
     #[test]
