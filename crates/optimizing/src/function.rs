@@ -1,6 +1,7 @@
 //! Compiling one function: translation, passes, interruption points, lowering; with the memory of the last function reused.
 
 use crate::budget::{self, Budget, Mode};
+use crate::inlining::{self, Candidates};
 use crate::isa::{self, Isas};
 use crate::translate::{FunctionInput, Stopped, Translated, translate, trap_code};
 use crate::{emit, stubs};
@@ -27,6 +28,7 @@ pub(crate) struct Compiler<'m> {
     context: Context,
     builder: FunctionBuilderContext,
     allocator: regalloc2::Ctx,
+    candidates: Candidates,
     /// How every body is translated, instead of as its budget says.
     forced_mode: Option<Mode>,
 }
@@ -44,6 +46,7 @@ impl<'m> Compiler<'m> {
             context: Context::new(),
             builder: FunctionBuilderContext::new(),
             allocator: regalloc2::Ctx::default(),
+            candidates: Candidates::default(),
             forced_mode: None,
         })
     }
@@ -117,9 +120,13 @@ impl<'m> Compiler<'m> {
     }
 
     /// Runs the passes and makes code of the function in the context.
-    fn finish(&mut self, translated: &Translated, mode: Mode) -> Result<CompiledFunc, CompileError> {
+    fn finish(&mut self, index: DefinedFuncIndex, translated: &Translated, mode: Mode) -> Result<CompiledFunc, CompileError> {
         let isa = self.isa(mode);
         self.context.verify_if(&*isa).map_err(|error| self.failed(&error))?;
+        // Fuel is counted at calls, so that they must stay.
+        if self.env.settings.inlining && !self.env.settings.fuel && mode == Mode::Optimized && translated.calls {
+            inlining::inline(&mut self.context, self.env, &*isa, index, &mut self.candidates).map_err(|error| self.failed(&error))?;
+        }
         let mut control = ControlPlane::default();
         self.context.optimize(&*isa, &mut control).map_err(|error| self.failed(&error))?;
         if self.env.settings.interrupt {
@@ -147,7 +154,7 @@ impl<'m> Compiler<'m> {
 impl FunctionCompiler for Compiler<'_> {
     fn function(&mut self, index: DefinedFuncIndex) -> Result<CompiledFunc, CompileError> {
         let (translated, mode) = self.translate(index)?;
-        self.finish(&translated, mode)
+        self.finish(index, &translated, mode)
     }
 
     fn stub(&mut self, kind: StubKind, ty: TypeIndex) -> Result<CompiledFunc, CompileError> {

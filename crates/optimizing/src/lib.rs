@@ -11,6 +11,7 @@ mod abi;
 mod budget;
 mod emit;
 mod function;
+mod inlining;
 mod isa;
 mod stubs;
 mod tier;

@@ -183,3 +183,17 @@ fn calls_with_many_parameters_and_results() {
     let text = format!("(module (func $f (param {types}) (result {types}) {} {}))", "i64.const 1 ".repeat(900), "call $f ".repeat(500));
     compiles("500 calls with 900 parameters and results", &text);
 }
+
+#[test]
+fn many_small_functions_called_once() {
+    let calls: String = (1..=20_000).map(|callee| format!("local.get 0 call {callee} ")).collect();
+    let callees = "(func (param i32) (i32.store (local.get 0) (local.get 0))) ".repeat(20_000);
+    compiles("20,000 calls of as many small functions", &format!("(module (memory 1) (func (param i32) {calls}) {callees})"));
+}
+
+#[test]
+fn more_globals_than_there_are_flags() {
+    let globals = "(global (mut i32) (i32.const 1)) ".repeat(70_000);
+    let uses: String = (0..70_000).map(|global| format!("global.get {global} global.set {} ", global * 7 % 70_000)).collect();
+    compiles("70,000 globals", &format!("(module {globals} (func {uses}))"));
+}

@@ -369,3 +369,44 @@ fn hints_move_code_out_of_the_way() {
         (i32.const 3)))"#;
     check(text);
 }
+
+/// Compiles the first function and says how many calls of others are in it.
+fn calls_in_first(text: &str, settings: &Settings) -> usize {
+    compile(&wat::parse_str(text).unwrap(), settings, None).unwrap()[0].relocs.len()
+}
+
+#[test]
+fn small_functions_are_inlined() {
+    let settings = settings(None);
+    let text = r#"(module (memory 1)
+        (func (param i32) (result i32) (call $add (call $add (local.get 0) (local.get 0)) (call $get (local.get 0))))
+        (func $add (param i32 i32) (result i32) (i32.add (local.get 0) (local.get 1)))
+        (func $get (param i32) (result i32) (if (result i32) (local.get 0) (then (i32.load (local.get 0))) (else (i32.const 1)))))"#;
+    assert_eq!(calls_in_first(text, &settings), 0);
+    assert_eq!(calls_in_first(text, &Settings { inlining: false, ..settings }), 3);
+    check(text);
+}
+
+#[test]
+fn functions_that_trap_loop_or_call_are_not_inlined() {
+    let settings = settings(None);
+    for body in
+        ["unreachable", "(loop (br 0))", "(call 0)", "(drop (i32.div_u (i32.const 1) (global.get 0)))", "(call_indirect (global.get 0))"]
+    {
+        let text = format!("(module (table 1 funcref) (global (mut i32) (i32.const 1)) (func (call 1)) (func {body}))");
+        assert_eq!(calls_in_first(&text, &settings), 1, "{body}");
+    }
+}
+
+#[test]
+fn inlined_instructions_count_as_the_call() {
+    let settings = settings(None);
+    let text = "(module (memory 1) (func (param i32) (result i32) nop nop (call 1 (local.get 0))) (func (param i32) (result i32)
+        (i32.load offset=8 (local.get 0))))";
+    let compiled = compile(&wat::parse_str(text).unwrap(), &settings, None).unwrap();
+    let (trap, reason) = compiled[0].traps[0];
+    assert_eq!(reason, Trap::MemoryOutOfBounds);
+    let address = compiled[0].addresses.iter().rev().find(|address| address.0 <= trap);
+    // No local declarations (1), two `nop` (2), `local.get 0` (2), then the call.
+    assert_eq!(address.map(|address| address.1), Some(5));
+}
