@@ -28,6 +28,8 @@ const MAX_BLOCKS: usize = 8;
 const MIN_GROWTH: usize = 600;
 /// How many instructions the largest function may gain.
 const MAX_GROWTH: usize = 20_000;
+/// What an inlined call counts as beside its instructions: it splits a block, and the passes do not like long chains of blocks.
+const CALL_GROWTH: usize = 8;
 /// How many candidates are kept before all are forgotten.
 const MAX_KEPT: usize = 2048;
 
@@ -132,7 +134,7 @@ impl Inline for Pass<'_, '_> {
         if let Some(index) = found {
             self.look_at(index);
             if let Some(Some(candidate)) = self.candidates.known.get(&index) {
-                self.growth_left = self.growth_left.saturating_sub(candidate.dfg.num_insts());
+                self.growth_left = self.growth_left.saturating_sub(candidate.dfg.num_insts() + CALL_GROWTH);
                 self.inlined.push((instructions, Some(caller.srcloc(call))));
                 return InlineCommand::Inline { callee: Cow::Borrowed(candidate), visit_callee: false };
             }

@@ -95,8 +95,8 @@ fn build(settings: &Settings, verify: bool) -> Result<Isas, CompileError> {
 fn flags(settings: &Settings, opt_level: &str, allocator: &str, verify: bool) -> Result<settings::Flags, SetError> {
     let mut flags = settings::builder();
     let on = |on: bool| if on { "true" } else { "false" };
-    // A frame that is not larger than the guard cannot step over it.
-    let probe_log2 = settings.stack_guard_bytes.max(1 << 12).ilog2().to_string();
+    // A frame that is not larger than half of the guard cannot step over it, nor can a small one below it that touches nothing.
+    let probe_log2 = (settings.stack_guard_bytes / 2).max(1 << 12).ilog2().to_string();
     for (name, value) in [
         ("opt_level", opt_level),
         ("regalloc_algorithm", allocator),

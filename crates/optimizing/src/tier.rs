@@ -7,6 +7,9 @@ use peregrine_artifact::settings::Target;
 use peregrine_compile::tier::{FunctionCompiler, ModuleEnv, Tier};
 
 /// The tier that makes the fastest code, by Cranelift.
+///
+/// With [`peregrine_artifact::settings::OptLevel::None`], and for functions that are too large for passes whose time is not linear,
+/// locals stay in the frame and no pass runs.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Optimizing;
 
