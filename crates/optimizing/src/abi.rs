@@ -54,8 +54,8 @@ pub(crate) fn has_vectors(ty: &FuncType) -> bool {
     ty.params.iter().chain(&ty.results).any(|ty| *ty == ValType::V128)
 }
 
-/// Whether two types are the same as far as the module shows without comparing identities of other modules.
-pub(crate) fn is_concrete(heap: HeapType) -> Option<peregrine_wasm::TypeIndex> {
+/// The function type that all references of a heap type have, if the type says so.
+pub(crate) fn concrete_type(heap: HeapType) -> Option<peregrine_wasm::TypeIndex> {
     match heap {
         HeapType::Concrete(index) => Some(index),
         _ => None,

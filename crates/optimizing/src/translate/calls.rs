@@ -69,7 +69,7 @@ impl Translator<'_, '_> {
         let flags = Region::FunctionReferences.trusted(self.builder.func);
         // Reading a null reference faults: it is near address 0.
         let mut code_flags = flags;
-        match abi::is_concrete(element.heap) {
+        match abi::concrete_type(element.heap) {
             Some(known) if types[known] == types[ty] => code_flags = if element.nullable { flags.with_trap_code(null) } else { flags },
             _ => {
                 let found = self.builder.ins().load(I32, flags.with_trap_code(null), func_ref, offset_of!(VmFuncRef, type_id) as i32);
