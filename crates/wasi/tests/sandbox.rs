@@ -329,6 +329,13 @@ fn generated_paths_do_not_lead_out() {
 
 /// Swaps names as fast as it can while `attack` runs for a while.
 fn race(guest: &mut Guest, swap: impl Fn() + Sync, mut attack: impl FnMut(&mut Guest)) {
+    /// Ends the swapping, also when the attack panics.
+    struct Stop<'a>(&'a AtomicBool);
+    impl Drop for Stop<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -336,11 +343,11 @@ fn race(guest: &mut Guest, swap: impl Fn() + Sync, mut attack: impl FnMut(&mut G
                 swap();
             }
         });
+        let _stop = Stop(&stop);
         let end = Instant::now() + Duration::from_millis(700);
         while Instant::now() < end {
             attack(guest);
         }
-        stop.store(true, Ordering::Relaxed);
     });
 }
 
