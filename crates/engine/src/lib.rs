@@ -1,2 +1,78 @@
 //! Runs artifacts and embeds them: Engine, Module, Store, Instance, Linker.
+//!
+//! Programs depend on the `peregrine` crate, which is this one with a compiler linked in. The engine knows no compiler: it finds what is
+//! linked in through [`COMPILERS`], and without one it still loads and runs images.
+//!
+//! ```text
+//! bytes --Module::new--> (compiler) --> image --vm/code--> Module --Linker, Instance--> Instance in a Store
+//! ```
+//!
+//! All unsafe code is in `vm`; the rest checks handles, types and limits before it calls the machine.
+#![deny(unsafe_code)]
+
+mod backtrace;
+mod cache;
+mod caller;
+mod compat;
+mod config;
+mod context;
+mod engine;
+mod error;
+mod extern_ref;
+mod externals;
+mod func;
+mod gdb_elf;
+mod global;
+mod host_func;
+mod instance;
+mod limits;
+mod linker;
+mod matching;
+mod memory;
+mod module;
+mod profile;
+mod store;
+mod symbols;
+mod table;
+mod typed;
+mod types;
+mod val;
+#[allow(unsafe_code, reason = "the machine")]
 pub(crate) mod vm;
+
+pub use backtrace::{FrameInfo, FrameSymbol, WasmBacktrace};
+pub use cache::Cache;
+pub use caller::Caller;
+pub use config::{Config, OptLevel, ProfilingStrategy, Strategy, WasmBacktraceDetails};
+pub use context::{AsContext, AsContextMut, StoreContext, StoreContextMut};
+pub use engine::{Engine, EngineWeak, Precompiled};
+pub use error::{Context, Error, Result, bail, ensure, format_err};
+pub use extern_ref::{ExternRef, Rooted};
+pub use externals::{Export, Extern};
+pub use func::Func;
+pub use global::Global;
+pub use host_func::IntoFunc;
+pub use instance::{Instance, InstancePre};
+pub use limits::{DEFAULT_INSTANCE_LIMIT, DEFAULT_MEMORY_LIMIT, DEFAULT_TABLE_LIMIT, ResourceLimiter, StoreLimits, StoreLimitsBuilder};
+pub use linker::Linker;
+pub use matching::UnknownImportError;
+pub use memory::{Memory, MemoryAccessError};
+pub use module::{Module, ModuleExport};
+pub use peregrine_artifact::compiler::Progress;
+pub use peregrine_wasm::Trap;
+pub use store::Store;
+pub use table::Table;
+pub use typed::{TypedFunc, WasmParams, WasmResults, WasmRet, WasmTy};
+pub use types::{
+    ExportType, ExternType, FuncType, GlobalType, HeapType, ImportType, MemoryType, MemoryTypeBuilder, Mutability, RefType, TableType,
+    ValType,
+};
+pub use val::{Ref, V128, Val};
+pub use vm::ValRaw;
+
+use peregrine_artifact::compiler::Compiler;
+use std::sync::Arc;
+
+/// Compilers that are linked into the program. Crates above the engine add to it; an engine uses the first.
+#[linkme::distributed_slice]
+pub static COMPILERS: [fn() -> Arc<dyn Compiler>];

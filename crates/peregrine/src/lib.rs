@@ -1,1 +1,43 @@
 //! A fast, safe, embeddable WebAssembly runtime.
+//!
+//! ```
+//! use peregrine::{Engine, Linker, Module, Store};
+//!
+//! let engine = Engine::default();
+//! let module = Module::new(
+//!     &engine,
+//!     r#"(module
+//!         (import "host" "name" (func $name (result i32)))
+//!         (func (export "answer") (result i32) (i32.mul (call $name) (i32.const 6))))"#,
+//! )?;
+//! let mut linker = Linker::new(&engine);
+//! linker.func_wrap("host", "name", || 7)?;
+//! let mut store = Store::new(&engine, ());
+//! let instance = linker.instantiate(&mut store, &module)?;
+//! let answer = instance.get_typed_func::<(), i32>(&mut store, "answer")?;
+//! assert_eq!(answer.call(&mut store, ())?, 42);
+//! # Ok::<(), peregrine::Error>(())
+//! ```
+//!
+//! | | |
+//! |---|---|
+//! | [`Config`], [`Engine`] | what is compiled how; one per process is usual |
+//! | [`Module`] | compiled code, shared between threads and stores |
+//! | [`Store`] | instances, the host's data, limits, fuel, deadlines |
+//! | [`Linker`], [`Instance`] | imports resolved by name; a module brought to life |
+//! | [`Func`], [`TypedFunc`], [`Caller`] | calls in both directions |
+//! | [`Memory`], [`Table`], [`Global`] | what guests and host share |
+//! | [`Trap`], [`WasmBacktrace`], [`Error`] | why a call ended, and where |
+//!
+//! This crate is the engine with the compilers linked in; it holds no code of its own.
+#![forbid(unsafe_op_in_unsafe_fn)]
+
+pub use peregrine_engine::*;
+
+use peregrine_artifact::compiler::Compiler;
+use peregrine_compile::ImageCompiler;
+use peregrine_optimizing::Optimizing;
+use std::sync::Arc;
+
+#[linkme::distributed_slice(COMPILERS)]
+static OPTIMIZING: fn() -> Arc<dyn Compiler> = || Arc::new(ImageCompiler::new(Arc::new(Optimizing)));

@@ -15,6 +15,7 @@ use peregrine_sys::unwind::UnwindRegistration;
 use peregrine_wasm::{DefinedGlobalIndex, DefinedMemoryIndex, DefinedTableIndex, Trap};
 use std::fs::File;
 use std::io;
+use std::num::NonZeroU64;
 use std::ops::{Deref, DerefMut};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
@@ -140,15 +141,17 @@ unsafe impl Send for Callee {}
 unsafe impl Sync for Callee {}
 
 impl Callee {
-    /// Looks up `function`, whose type has at most `slots` parameters and at most `slots` results.
-    pub(crate) fn new(store: &mut StoreOpaque, function: FuncId, slots: usize) -> Self {
-        let code = match function {
-            FuncId::Wasm(..) => Code::Wasm(store.vm.func_ref(function)),
-            FuncId::Host(number) => {
-                let function = store.vm.host_func_mut(number);
-                let code = function.code();
-                // SAFETY: the context of a host function is part of it.
-                Code::Host(code, unsafe { NonNull::new_unchecked(function.context()) })
+    /// Prepares calls of the function that `func` stands for, whose type has at most `slots` parameters and at most `slots` results.
+    pub(crate) fn new(store: &StoreOpaque, func: FuncBits, slots: usize) -> Self {
+        let func_ref = func.pointer();
+        // SAFETY: the reference is one of this store's, so it and the context of a host function live as long as the store.
+        let code = unsafe {
+            if func_ref.as_ref().enter != 0 {
+                Code::Wasm(func_ref)
+            } else {
+                let FuncId::Host(number) = store.vm.func_of_ref(func_ref) else { unreachable!("guest functions have an Enter stub") };
+                let context = NonNull::new_unchecked(func_ref.as_ref().vmctx as *mut VmContextHeader);
+                Code::Host(store.vm.host_func(number).code(), context)
             }
         };
         // A function type has at most a thousand of either.
@@ -212,7 +215,11 @@ pub(crate) unsafe extern "C" fn host_entry<T: 'static, B: HostBody<T>>(context: 
 }
 
 /// Makes an instance. See [`VmStore::instantiate`].
-pub(crate) fn instantiate<T: 'static>(store: &mut StoreInner<T>, module: &Arc<LoadedModule>, imports: &[VmImport]) -> Result<InstanceId, Pending> {
+pub(crate) fn instantiate<T: 'static>(
+    store: &mut StoreInner<T>,
+    module: &Arc<LoadedModule>,
+    imports: &[VmImport],
+) -> Result<InstanceId, Pending> {
     // SAFETY: the machine's part is lent.
     lend(store, |vm| unsafe { (*vm.as_ptr()).instantiate(module, imports) })
 }
@@ -284,12 +291,45 @@ pub(crate) fn set_global_bits(store: &mut StoreOpaque, owner: InstanceId, index:
     unsafe { store.vm.instance(owner).global(index).write(VmGlobal { bytes: bits.to_le_bytes() }) };
 }
 
-/// The function that the machine's reference `bits` stands for; `None` for null. The bits come from this store: from a value of a function
-/// type that the machine gave, or from the caller of an `unsafe` function of the API who says so.
-pub(crate) fn func_of_bits(store: &StoreOpaque, bits: u64) -> Option<FuncId> {
-    let func_ref = NonNull::new(bits as *mut VmFuncRef)?;
-    // SAFETY: references that the machine gives are its own.
-    Some(unsafe { store.vm.func_of_ref(func_ref) })
+/// A function of a store as the machine refers to it: the address of a [`VmFuncRef`]. The bits come from that store: from a value of
+/// a function type that the machine gave, or from the caller of an `unsafe` function of the API who says so.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct FuncBits(NonZeroU64);
+
+impl FuncBits {
+    /// The function that the machine's bits stand for; `None` for null.
+    pub(crate) fn new(bits: u64) -> Option<Self> {
+        NonZeroU64::new(bits).map(Self)
+    }
+
+    /// What stands for a function of the store.
+    pub(crate) fn of(store: &mut StoreOpaque, function: FuncId) -> Self {
+        let address = store.vm.func_ref(function).as_ptr() as u64;
+        Self(NonZeroU64::new(address).expect("a reference is not null"))
+    }
+
+    /// The bits.
+    pub(crate) fn get(self) -> u64 {
+        self.0.get()
+    }
+
+    /// The function. `store` is the one it belongs to.
+    pub(crate) fn id(self, store: &StoreOpaque) -> FuncId {
+        // SAFETY: the reference is one of this store's.
+        unsafe { store.vm.func_of_ref(self.pointer()) }
+    }
+
+    /// The engine-wide identity of its type. `store` is the one it belongs to.
+    pub(crate) fn type_id(self, store: &StoreOpaque) -> u32 {
+        let _ = store;
+        // SAFETY: references live as long as their store, which is borrowed.
+        unsafe { self.pointer().as_ref().type_id }
+    }
+
+    fn pointer(self) -> NonNull<VmFuncRef> {
+        // SAFETY: not zero.
+        unsafe { NonNull::new_unchecked(self.get() as *mut VmFuncRef) }
+    }
 }
 
 /// Maps an image. The file is replaced by renaming only: it is an entry of the cache, or the caller of an `unsafe` function of the API

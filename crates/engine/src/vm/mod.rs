@@ -9,6 +9,7 @@
 //! Everything here works on raw contexts and is called by the API in the rest of this crate, which owns stores and checks
 //! handles and types.
 
+pub(crate) mod boundary;
 pub(crate) mod builtins;
 pub(crate) mod code;
 pub(crate) mod entry;
@@ -24,11 +25,13 @@ pub(crate) mod table;
 pub(crate) mod types;
 pub(crate) mod value;
 
-pub(crate) use code::LoadedModule;
+pub(crate) use code::{LoadError, LoadedModule};
 pub(crate) use entry::call;
 pub(crate) use fault::walk::{RawFrame, backtrace};
+pub(crate) use host::HostCode;
 pub(crate) use instance::{FuncId, InstanceId, VmInstance};
 pub(crate) use instantiate::VmImport;
+pub(crate) use interrupt::InterruptPage;
 pub(crate) use pending::Pending;
 pub(crate) use store::{StoreHost, VmShared, VmStore};
 pub(crate) use types::TypeRegistry;

@@ -1,0 +1,318 @@
+//! The cache of compiled modules on disk.
+//!
+//! One image per file, named by the hash of all that it depends on: the module's bytes, the settings and the compiler. An entry is written
+//! under another name and renamed, so that a reader sees a whole image or none, whoever writes at the same time and whoever is killed.
+//! What is read is checked like any image; a damaged entry is compiled again and replaced. Only files that nobody but
+//! this user could have written are mapped.
+
+use crate::error::{Context, Result};
+use peregrine_artifact::image::FORMAT_VERSION;
+use peregrine_artifact::settings::Settings;
+use peregrine_sys::file::{Durability, PrivateDir, TEMPORARY_PREFIX, create_private_dir_all, write_atomically};
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, SystemTime};
+
+/// Compiled modules on disk, shared by all engines and processes of one user that name the same directory.
+///
+/// ```
+/// use peregrine::{Cache, Config, Engine};
+///
+/// let dir = std::env::temp_dir().join(format!("peregrine-doc-{}", std::process::id()));
+/// let cache = Cache::new(&dir)?;
+/// let mut config = Config::new();
+/// config.cache(Some(cache.clone()));
+/// let engine = Engine::new(&config)?;
+/// // … modules that `engine` compiles are kept …
+/// cache.clear()?;
+/// assert_eq!(cache.size_bytes()?, 0);
+/// # std::fs::remove_dir_all(dir)?;
+/// # Ok::<(), peregrine::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Cache {
+    dir: Arc<PrivateDir>,
+    max_size_bytes: u64,
+}
+
+/// The name of one entry.
+#[derive(Debug)]
+pub(crate) struct CacheKey(OsString);
+
+const DEFAULT_MAX_SIZE_BYTES: u64 = 4 << 30;
+/// What the names of entries end with.
+const SUFFIX: &str = ".pgn";
+/// The file whose time says when old entries were last looked for.
+const CLEANUP_MARK: &str = "last-cleanup";
+const CLEANUP_INTERVAL: Duration = Duration::from_secs(3600);
+/// An entry's time of use is renewed when it is older than this.
+const USE_GRANULARITY: Duration = Duration::from_secs(3600);
+/// No write takes as long as this.
+const LEFTOVER_AGE: Duration = Duration::from_secs(3600);
+
+impl Cache {
+    /// The cache in the directory `path`, which is made if needed, for this user alone.
+    ///
+    /// # Errors
+    ///
+    /// If the directory cannot be made, belongs to somebody else or may be written by others.
+    pub fn new(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let dir = create_private_dir_all(path).with_context(|| format!("the cache directory `{}` cannot be used", path.display()))?;
+        Ok(Self { dir: Arc::new(dir), max_size_bytes: DEFAULT_MAX_SIZE_BYTES })
+    }
+
+    /// The cache in [`default_path`](Self::default_path).
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new), or if neither `XDG_CACHE_HOME` nor `HOME` is set.
+    pub fn from_default_dir() -> Result<Self> {
+        Self::new(Self::default_path().context("there is no place for the cache: neither XDG_CACHE_HOME nor HOME is an absolute path")?)
+    }
+
+    /// `$XDG_CACHE_HOME/peregrine`, or `~/.cache/peregrine`.
+    pub fn default_path() -> Option<PathBuf> {
+        let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+        let base = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")))?;
+        Some(base.join("peregrine"))
+    }
+
+    /// The size that the cache is brought back to now and then by removing what was not used for longest, in bytes. 4 GiB by default.
+    #[must_use]
+    pub fn with_max_size_bytes(mut self, max_size_bytes: u64) -> Self {
+        self.max_size_bytes = max_size_bytes;
+        self
+    }
+
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// The bytes of all entries.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub fn size_bytes(&self) -> Result<u64> {
+        Ok(self.entries()?.iter().map(|entry| entry.len_bytes).sum())
+    }
+
+    /// Removes all entries.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub fn clear(&self) -> Result<()> {
+        for entry in self.entries()? {
+            self.dir.remove(&entry.name)?;
+        }
+        Ok(())
+    }
+
+    /// The entry of `key`, open for reading, if there is one that can be trusted.
+    pub(crate) fn open(&self, key: &CacheKey) -> Option<File> {
+        let file = self.dir.open_owned(&key.0).ok()?;
+        let used = file.metadata().and_then(|metadata| metadata.modified()).ok();
+        if used.is_none_or(|used| used.elapsed().is_ok_and(|age| age > USE_GRANULARITY)) {
+            // Keeps the entry from being removed as unused. If that fails, it is compiled again some day.
+            let _ = set_modified(&file, SystemTime::now());
+        }
+        Some(file)
+    }
+
+    /// Keeps `image` as the entry of `key`.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub(crate) fn put(&self, key: &CacheKey, image: &[u8]) -> Result<()> {
+        write_atomically(&self.dir, &key.0, image, Durability::Checked)?;
+        let mark = self.dir.path().join(CLEANUP_MARK);
+        let due = std::fs::metadata(&mark)
+            .and_then(|metadata| metadata.modified())
+            .ok()
+            .is_none_or(|last| last.elapsed().is_ok_and(|age| age > CLEANUP_INTERVAL));
+        if due || image.len() as u64 > self.max_size_bytes / 16 {
+            write_atomically(&self.dir, OsStr::new(CLEANUP_MARK), b"", Durability::Checked)?;
+            self.clean_up()?;
+        }
+        Ok(())
+    }
+
+    /// Forgets the entry of `key`.
+    pub(crate) fn remove(&self, key: &CacheKey) {
+        let _ = self.dir.remove(&key.0);
+    }
+
+    /// Removes what was not used for longest until the size is right, and what dead writers left.
+    fn clean_up(&self) -> Result<()> {
+        let mut entries = self.entries()?;
+        entries.sort_by_key(|entry| std::cmp::Reverse(entry.used));
+        let mut kept_bytes = 0u64;
+        for entry in entries {
+            let leftover = entry.is_temporary && entry.used.elapsed().is_ok_and(|age| age > LEFTOVER_AGE);
+            kept_bytes += entry.len_bytes;
+            if leftover || (kept_bytes > self.max_size_bytes && !entry.is_temporary) {
+                kept_bytes -= entry.len_bytes;
+                self.dir.remove(&entry.name)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn entries(&self) -> Result<Vec<Entry>> {
+        let mut entries = Vec::new();
+        for found in std::fs::read_dir(self.dir.path())? {
+            let found = found?;
+            let name = found.file_name();
+            let text = name.to_string_lossy();
+            let is_temporary = text.starts_with(TEMPORARY_PREFIX);
+            if !is_temporary && !text.ends_with(SUFFIX) {
+                continue;
+            }
+            // A file that another process has removed since is none.
+            let Ok(metadata) = found.metadata() else { continue };
+            let used = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
+            entries.push(Entry { is_temporary, name, len_bytes: metadata.len(), used });
+        }
+        Ok(entries)
+    }
+}
+
+struct Entry {
+    name: OsString,
+    is_temporary: bool,
+    len_bytes: u64,
+    used: SystemTime,
+}
+
+impl CacheKey {
+    /// The key of the image that this program makes of `wasm` with `settings`.
+    pub(crate) fn new(wasm: &[u8], settings: &Settings) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&FORMAT_VERSION.to_le_bytes());
+        hasher.update(program_identity());
+        hasher.update(&settings.hash());
+        hasher.update(wasm);
+        Self(format!("{}{SUFFIX}", hasher.finalize().to_hex()).into())
+    }
+}
+
+/// What tells apart programs whose compilers may differ: the version, and size and time of the executable, so that a rebuilt compiler never
+/// meets code of the one before.
+fn program_identity() -> &'static [u8] {
+    static IDENTITY: OnceLock<Vec<u8>> = OnceLock::new();
+    IDENTITY.get_or_init(|| {
+        let mut identity = env!("CARGO_PKG_VERSION").as_bytes().to_vec();
+        if let Ok(metadata) = std::env::current_exe().and_then(std::fs::metadata) {
+            let modified = metadata.modified().ok().and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok());
+            identity.extend_from_slice(&metadata.len().to_le_bytes());
+            identity.extend_from_slice(&modified.unwrap_or_default().as_nanos().to_le_bytes());
+        }
+        identity
+    })
+}
+
+fn set_modified(file: &File, time: SystemTime) -> std::io::Result<()> {
+    use rustix::fs::{Timespec, Timestamps, UTIME_OMIT};
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let omit = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
+    let modified = Timespec { tv_sec: since.as_secs() as i64, tv_nsec: since.subsec_nanos().into() };
+    Ok(rustix::fs::futimens(file, &Timestamps { last_access: omit, last_modification: modified })?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+
+    struct Scratch(PathBuf);
+
+    impl Scratch {
+        fn new(name: &str) -> Self {
+            Self(std::env::temp_dir().join(format!("peregrine-cache-{name}-{}", std::process::id())))
+        }
+    }
+
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn key(number: u8) -> CacheKey {
+        CacheKey::new(&[number], &Settings::new(crate::compat::host_target()))
+    }
+
+    fn read(cache: &Cache, key: &CacheKey) -> Option<Vec<u8>> {
+        let mut bytes = Vec::new();
+        cache.open(key)?.read_to_end(&mut bytes).unwrap();
+        Some(bytes)
+    }
+
+    #[test]
+    fn what_is_put_is_found_until_it_is_cleared() {
+        let scratch = Scratch::new("put");
+        let cache = Cache::new(&scratch.0).unwrap();
+        assert_eq!(read(&cache, &key(1)), None);
+        cache.put(&key(1), b"first").unwrap();
+        cache.put(&key(2), b"second").unwrap();
+        assert_eq!(read(&cache, &key(1)).unwrap(), b"first");
+        assert_eq!(cache.size_bytes().unwrap(), 11);
+        cache.remove(&key(1));
+        assert_eq!(read(&cache, &key(1)), None);
+        cache.clear().unwrap();
+        assert_eq!(cache.size_bytes().unwrap(), 0);
+    }
+
+    #[test]
+    fn keys_depend_on_bytes_and_settings() {
+        let settings = Settings::new(crate::compat::host_target());
+        let mut other = settings.clone();
+        other.fuel = true;
+        assert_ne!(CacheKey::new(b"a", &settings).0, CacheKey::new(b"b", &settings).0);
+        assert_ne!(CacheKey::new(b"a", &settings).0, CacheKey::new(b"a", &other).0);
+    }
+
+    #[test]
+    fn the_oldest_entries_make_room() {
+        let scratch = Scratch::new("size");
+        let cache = Cache::new(&scratch.0).unwrap().with_max_size_bytes(1000);
+        for number in 0..5 {
+            cache.put(&key(number), &[number; 300]).unwrap();
+            let hours = Duration::from_secs(3600 * u64::from(10 - number));
+            let file = File::open(scratch.0.join(&key(number).0)).unwrap();
+            set_modified(&file, SystemTime::now() - hours).unwrap();
+        }
+        cache.clean_up().unwrap();
+        let left: Vec<u8> = (0..5).filter(|number| read(&cache, &key(*number)).is_some()).collect();
+        assert_eq!(left, [2, 3, 4]);
+    }
+
+    #[test]
+    fn leftovers_of_dead_writers_are_removed_and_live_ones_stay() {
+        let scratch = Scratch::new("leftover");
+        let cache = Cache::new(&scratch.0).unwrap();
+        for (name, age) in [("old", Duration::from_secs(7200)), ("new", Duration::ZERO)] {
+            let file = File::create(scratch.0.join(format!("{TEMPORARY_PREFIX}{name}"))).unwrap();
+            set_modified(&file, SystemTime::now() - age).unwrap();
+        }
+        cache.put(&key(1), b"x").unwrap();
+        let names: Vec<_> = cache.entries().unwrap().into_iter().filter(|entry| entry.is_temporary).map(|entry| entry.name).collect();
+        assert_eq!(names, [OsString::from(format!("{TEMPORARY_PREFIX}new"))]);
+    }
+
+    #[test]
+    fn a_directory_that_others_may_write_is_refused() {
+        use std::os::unix::fs::PermissionsExt;
+        let scratch = Scratch::new("others");
+        std::fs::create_dir(&scratch.0).unwrap();
+        std::fs::set_permissions(&scratch.0, PermissionsExt::from_mode(0o777)).unwrap();
+        let error = format!("{:#}", Cache::new(&scratch.0).unwrap_err());
+        assert!(error.contains("may be written by others"), "{error}");
+    }
+}

@@ -1,0 +1,119 @@
+//! What a host function learns about the call it serves.
+
+use crate::context::{AsContext, AsContextMut, StoreContext, StoreContextMut};
+use crate::error::Result;
+use crate::store::StoreInner;
+use crate::vm::InstanceId;
+use crate::{Engine, Extern, Instance, ModuleExport};
+
+/// The store of a call, and the instance that calls.
+///
+/// ```
+/// use peregrine::{Caller, Engine, Extern, Linker, Module, Store};
+///
+/// let engine = Engine::default();
+/// let module = Module::new(
+///     &engine,
+///     r#"(module
+///         (import "host" "print" (func $print (param i32 i32)))
+///         (memory (export "memory") 1)
+///         (data (i32.const 8) "hello")
+///         (func (export "run") (call $print (i32.const 8) (i32.const 5))))"#,
+/// )?;
+/// let mut linker = Linker::new(&engine);
+/// linker.func_wrap("host", "print", |mut caller: Caller<'_, String>, start: u32, len: u32| {
+///     let Some(Extern::Memory(memory)) = caller.get_export("memory") else { return };
+///     let (bytes, output) = memory.data_and_store_mut(&mut caller);
+///     output.push_str(&String::from_utf8_lossy(&bytes[start as usize..][..len as usize]));
+/// })?;
+/// let mut store = Store::new(&engine, String::new());
+/// let instance = linker.instantiate(&mut store, &module)?;
+/// instance.get_typed_func::<(), ()>(&mut store, "run")?.call(&mut store, ())?;
+/// assert_eq!(store.data(), "hello");
+/// # Ok::<(), peregrine::Error>(())
+/// ```
+pub struct Caller<'a, T: 'static> {
+    store: StoreContextMut<'a, T>,
+    instance: Option<InstanceId>,
+}
+
+impl<'a, T: 'static> Caller<'a, T> {
+    pub(crate) fn new(store: &'a mut StoreInner<T>, instance: Option<InstanceId>) -> Self {
+        Self { store: StoreContextMut(store), instance }
+    }
+
+    /// The same, for a shorter time.
+    pub(crate) fn reborrow(&mut self) -> Caller<'_, T> {
+        Caller { store: StoreContextMut(self.store.0), instance: self.instance }
+    }
+
+    /// The store.
+    pub(crate) fn inner(&mut self) -> &mut StoreInner<T> {
+        self.store.0
+    }
+
+    fn instance(&self) -> Option<Instance> {
+        let id = self.instance.filter(|id| self.store.0.opaque.module_of(*id).is_some())?;
+        Some(Instance::from_id(&self.store.0.opaque, id))
+    }
+
+    /// An export of the calling instance. `None` also if the host called, or the guest called through a reference.
+    pub fn get_export(&mut self, name: &str) -> Option<Extern> {
+        self.instance()?.get_export(&mut self.store, name)
+    }
+
+    /// An export of the calling instance, looked up before. See [`Module::get_export_index`](crate::Module::get_export_index).
+    pub fn get_module_export(&mut self, export: &ModuleExport) -> Option<Extern> {
+        self.instance()?.get_module_export(&mut self.store, export)
+    }
+
+    /// The embedder's data.
+    pub fn data(&self) -> &T {
+        self.store.data()
+    }
+
+    /// The embedder's data, to change it.
+    pub fn data_mut(&mut self) -> &mut T {
+        self.store.data_mut()
+    }
+
+    /// The engine.
+    pub fn engine(&self) -> &Engine {
+        self.store.engine()
+    }
+
+    /// See [`Store::get_fuel`](crate::Store::get_fuel).
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn get_fuel(&self) -> Result<u64> {
+        self.store.get_fuel()
+    }
+
+    /// See [`Store::set_fuel`](crate::Store::set_fuel).
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn set_fuel(&mut self, fuel: u64) -> Result<()> {
+        self.store.set_fuel(fuel)
+    }
+
+    /// See [`Store::gc`](crate::Store::gc).
+    pub fn gc(&mut self) {}
+}
+
+impl<T: 'static> AsContext for Caller<'_, T> {
+    type Data = T;
+
+    fn as_context(&self) -> StoreContext<'_, T> {
+        self.store.as_context()
+    }
+}
+
+impl<T: 'static> AsContextMut for Caller<'_, T> {
+    fn as_context_mut(&mut self) -> StoreContextMut<'_, T> {
+        self.store.as_context_mut()
+    }
+}

@@ -1,0 +1,131 @@
+//! Whether an image can run in an engine: the same target, a processor with its features, and code that does what the engine's
+//! configuration promises.
+
+use crate::error::{Result, bail};
+use peregrine_artifact::settings::{Settings, Target};
+use peregrine_wasm::Features;
+
+/// This machine, as far as it can be known without a compiler.
+pub(crate) fn host_target() -> Target {
+    let system = if cfg!(target_os = "macos") { "apple-darwin" } else { "unknown-linux-gnu" };
+    let cpu_features = peregrine_sys::cpu::features().iter().map(|feature| format!("has_{feature}")).collect();
+    Target { triple: format!("{}-{system}", std::env::consts::ARCH), cpu_features }
+}
+
+/// Checks that code compiled with `image` runs in an engine with the settings `engine`. `known` are features that the compiler has found on
+/// this machine, beyond those that can be found without it.
+///
+/// # Errors
+///
+/// Names the first setting that differs, or the feature that the processor lacks.
+pub(crate) fn check(image: &Settings, engine: &Settings, known: &[String]) -> Result<()> {
+    let host = host_target().triple;
+    if parts(&image.target.triple) != parts(&host) {
+        bail!("the image was compiled for `{}`, and this machine is `{host}`; compile it for this machine", image.target.triple);
+    }
+    for feature in &image.target.cpu_features {
+        if !has_cpu_feature(feature) && !known.contains(feature) {
+            let name = feature.strip_prefix("has_").unwrap_or(feature);
+            bail!("the image needs the processor feature `{name}`, which this processor lacks; compile it for this machine");
+        }
+    }
+    let equal = [
+        ("memory_reservation", image.memory_reservation_bytes, engine.memory_reservation_bytes),
+        ("memory_guard_size", image.memory_guard_bytes, engine.memory_guard_bytes),
+        ("stack guard size", image.stack_guard_bytes.into(), engine.stack_guard_bytes.into()),
+        ("consume_fuel", image.fuel.into(), engine.fuel.into()),
+    ];
+    for (name, found, expected) in equal {
+        if found != expected {
+            differs(name, &found.to_string(), &expected.to_string())?;
+        }
+    }
+    // What the engine promises, the code must do; more does no harm.
+    let promised = [
+        ("epoch_interruption", image.interrupt, engine.interrupt),
+        ("cranelift_nan_canonicalization", image.nan_canonicalization, engine.nan_canonicalization),
+        ("spectre_mitigations", image.spectre_mitigations, engine.spectre_mitigations),
+        ("relaxed_simd_deterministic", image.features.relaxed_simd_deterministic, engine.features.relaxed_simd_deterministic),
+    ];
+    for (name, found, expected) in promised {
+        if expected && !found {
+            differs(name, "false", "true")?;
+        }
+    }
+    for ((name, found), (_, expected)) in proposals(&image.features).into_iter().zip(proposals(&engine.features)) {
+        if found && !expected {
+            differs(name, "true", "false")?;
+        }
+    }
+    Ok(())
+}
+
+fn differs(name: &str, found: &str, expected: &str) -> Result<()> {
+    bail!("the image was compiled with `{name}` = {found}, and this engine has {expected}; compile it with this engine's configuration")
+}
+
+/// Processor and system of a triple: what code depends on.
+fn parts(triple: &str) -> (&str, bool) {
+    (triple.split('-').next().unwrap_or(""), triple.contains("linux"))
+}
+
+/// Whether this processor has a feature, named as the compiler names it.
+fn has_cpu_feature(name: &str) -> bool {
+    peregrine_sys::cpu::has_feature(name.strip_prefix("has_").unwrap_or(name))
+}
+
+fn proposals(features: &Features) -> [(&'static str, bool); 13] {
+    [
+        ("wasm_multi_value", features.multi_value),
+        ("wasm_bulk_memory", features.bulk_memory),
+        ("wasm_reference_types", features.reference_types),
+        ("wasm_simd", features.simd),
+        ("wasm_relaxed_simd", features.relaxed_simd),
+        ("wasm_tail_call", features.tail_call),
+        ("wasm_multi_memory", features.multi_memory),
+        ("wasm_memory64", features.memory64),
+        ("wasm_extended_const", features.extended_const),
+        ("wasm_wide_arithmetic", features.wide_arithmetic),
+        ("wasm_custom_page_sizes", features.custom_page_sizes),
+        ("wasm_threads", features.threads),
+        ("wasm_function_references", features.function_references),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings() -> Settings {
+        Settings::new(host_target())
+    }
+
+    fn refused(image: impl FnOnce(&mut Settings), engine: impl FnOnce(&mut Settings)) -> String {
+        let (mut of_image, mut of_engine) = (settings(), settings());
+        image(&mut of_image);
+        engine(&mut of_engine);
+        check(&of_image, &of_engine, &[]).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn what_differs_is_named() {
+        check(&settings(), &settings(), &[]).unwrap();
+        assert!(refused(|image| image.fuel = true, |_| ()).contains("`consume_fuel` = 1"));
+        assert!(refused(|_| (), |engine| engine.interrupt = true).contains("`epoch_interruption` = false"));
+        assert!(refused(|image| image.memory_guard_bytes = 0, |_| ()).contains("`memory_guard_size` = 0"));
+        assert!(refused(|image| image.features.threads = true, |_| ()).contains("`wasm_threads`"));
+        assert!(refused(|image| image.target.cpu_features.push("has_teleport".into()), |_| ()).contains("`teleport`"));
+        assert!(refused(|image| image.target.triple = "s390x-unknown-linux-gnu".into(), |_| ()).contains("`s390x-unknown-linux-gnu`"));
+    }
+
+    #[test]
+    fn what_does_no_harm_is_accepted() {
+        let mut image = settings();
+        image.interrupt = true;
+        image.nan_canonicalization = true;
+        image.opt_level = peregrine_artifact::settings::OptLevel::None;
+        image.features.simd = false;
+        image.target.cpu_features.push("has_teleport".into());
+        check(&image, &settings(), &["has_teleport".to_owned()]).unwrap();
+    }
+}

@@ -1,0 +1,279 @@
+//! The engine: a configuration put to work, shared by all modules and stores made with it.
+
+use crate::config::{Config, ProfilingStrategy};
+use crate::error::{Context, Result, bail};
+use crate::profile::Profiler;
+use crate::vm::{InterruptPage, TypeRegistry, VmShared};
+use crate::{COMPILERS, compat};
+use peregrine_artifact::compiler::{Compiler, Progress};
+use peregrine_artifact::image::ImageLayout;
+use peregrine_artifact::settings::Settings;
+use peregrine_sys::stack::{StackPool, StackPoolConfig};
+use std::collections::HashMap;
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::io::Read;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+/// Compiles modules and is what stores run in. Cheap to clone, and shared between threads: one per process is usual.
+///
+/// ```
+/// use peregrine::{Config, Engine, Module};
+///
+/// let engine = Engine::new(Config::new().wasm_multi_memory(true))?;
+/// let module = Module::new(&engine, "(module (memory 1) (memory 1))")?;
+/// # Ok::<(), peregrine::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Engine {
+    inner: Arc<EngineInner>,
+}
+
+/// An [`Engine`] that does not keep it alive. Made by [`Engine::weak`].
+#[derive(Clone)]
+pub struct EngineWeak {
+    inner: Weak<EngineInner>,
+}
+
+struct EngineInner {
+    config: Config,
+    compiler: Option<Arc<dyn Compiler>>,
+    shared: Arc<VmShared>,
+    profiler: Option<Profiler>,
+    epoch: AtomicU64,
+    /// Stores with a deadline, by number. Locked before any page is changed, so that a store that moves its deadline and an increment
+    /// see each other.
+    deadlines: Mutex<HashMap<u64, Deadline>>,
+}
+
+struct Deadline {
+    epoch: u64,
+    page: Arc<InterruptPage>,
+}
+
+/// What bytes were compiled from. See [`Engine::detect_precompiled`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Precompiled {
+    /// A module.
+    Module,
+}
+
+impl Engine {
+    /// An engine with a configuration.
+    ///
+    /// # Errors
+    ///
+    /// If the configuration asks for what there is not, or contradicts itself.
+    pub fn new(config: &Config) -> Result<Self> {
+        let compiler = COMPILERS.first().map(|compiler| compiler());
+        let target = match (&compiler, &config.target) {
+            (Some(compiler), target) => compiler.target(target.as_deref())?,
+            (None, None) => compat::host_target(),
+            (None, Some(target)) => bail!("cannot compile for `{target}`: {NO_COMPILER}"),
+        };
+        let settings = config.settings(target)?;
+        let stacks = StackPool::new(StackPoolConfig {
+            usable_len_bytes: config.max_wasm_stack_bytes,
+            guard_len_bytes: settings.stack_guard_bytes as usize,
+            ..StackPoolConfig::default()
+        });
+        let profiler = match config.profiler {
+            ProfilingStrategy::None => None,
+            strategy => Some(Profiler::new(strategy).context("cannot write for the profiler")?),
+        };
+        let shared = Arc::new(VmShared { types: TypeRegistry::default(), stacks, settings });
+        let (epoch, deadlines) = (AtomicU64::new(0), Mutex::default());
+        Ok(Self { inner: Arc::new(EngineInner { config: config.clone(), compiler, shared, profiler, epoch, deadlines }) })
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &Config {
+        &self.inner.config
+    }
+
+    /// A handle that does not keep the engine alive.
+    pub fn weak(&self) -> EngineWeak {
+        EngineWeak { inner: Arc::downgrade(&self.inner) }
+    }
+
+    /// Whether both are handles of one engine.
+    pub fn same(a: &Self, b: &Self) -> bool {
+        Arc::ptr_eq(&a.inner, &b.inner)
+    }
+
+    /// Begins the next epoch: guests whose deadline it is stop with [`Trap::Interrupt`](crate::Trap::Interrupt) at the next call or turn
+    /// of a loop. From
+    /// any thread; not from a signal handler, since it takes a lock.
+    ///
+    /// Costs the running guests nothing, and this call one system call for each store whose deadline is reached.
+    pub fn increment_epoch(&self) {
+        let deadlines = self.inner.deadlines.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = self.inner.epoch.fetch_add(1, Ordering::SeqCst) + 1;
+        for deadline in deadlines.values().filter(|deadline| deadline.epoch == now) {
+            // Changing the protection of a page that is mapped does not fail, but for want of kernel memory.
+            deadline.page.interrupt().expect("a page's protection can be changed");
+        }
+    }
+
+    /// Lets the store with number `store` stop `ticks` epochs from now.
+    pub(crate) fn set_deadline(&self, store: u64, page: &Arc<InterruptPage>, ticks: u64) {
+        let mut deadlines = self.inner.deadlines.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = self.inner.epoch.load(Ordering::SeqCst);
+        let changed = if ticks == 0 { page.interrupt() } else { page.clear() };
+        changed.expect("a page's protection can be changed");
+        deadlines.insert(store, Deadline { epoch: now.saturating_add(ticks), page: Arc::clone(page) });
+    }
+
+    /// Forgets the deadline of a store.
+    pub(crate) fn remove_deadline(&self, store: u64) {
+        self.inner.deadlines.lock().unwrap_or_else(PoisonError::into_inner).remove(&store);
+    }
+
+    /// Compiles a module, in the binary or text format, to the bytes of an image: what
+    /// [`Module::deserialize`](crate::Module::deserialize) takes, in this process
+    /// or another one.
+    ///
+    /// ```
+    /// use peregrine::{Engine, Module, Precompiled};
+    ///
+    /// let engine = Engine::default();
+    /// let image = engine.precompile_module(b"(module (func (export \"run\")))")?;
+    /// assert_eq!(Engine::detect_precompiled(&image), Some(Precompiled::Module));
+    /// // The bytes come from the line above.
+    /// let module = unsafe { Module::deserialize(&engine, &image)? };
+    /// assert_eq!(module.exports().count(), 1);
+    /// # Ok::<(), peregrine::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// If the module is malformed, invalid or beyond a limit, or no compiler is linked in.
+    pub fn precompile_module(&self, bytes: &[u8]) -> Result<Vec<u8>> {
+        self.compile(bytes, &())
+    }
+
+    /// [`precompile_module`](Self::precompile_module), telling `progress` how it goes on.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn precompile_module_with_progress(&self, bytes: &[u8], progress: &dyn Progress) -> Result<Vec<u8>> {
+        self.compile(bytes, progress)
+    }
+
+    pub(crate) fn compile(&self, bytes: &[u8], progress: &dyn Progress) -> Result<Vec<u8>> {
+        refuse_image(bytes)?;
+        let compiler = self.compiler()?;
+        let wasm = compiler.to_binary(bytes)?;
+        Ok(compiler.compile(&wasm, self.settings(), progress)?)
+    }
+
+    /// A number that is the same for engines that can load each other's images.
+    pub fn precompile_compatibility_hash(&self) -> impl Hash {
+        CompatibilityHash(self.settings().hash())
+    }
+
+    /// What `bytes` were compiled from, if they begin as an image does. They are not checked any further.
+    pub fn detect_precompiled(bytes: &[u8]) -> Option<Precompiled> {
+        ImageLayout::is_image(bytes).then_some(Precompiled::Module)
+    }
+
+    /// As [`detect_precompiled`](Self::detect_precompiled), for a file.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be read.
+    pub fn detect_precompiled_file(path: impl AsRef<Path>) -> Result<Option<Precompiled>> {
+        let path = path.as_ref();
+        let read = || {
+            let mut start = Vec::new();
+            std::fs::File::open(path)?.take(16).read_to_end(&mut start)?;
+            std::io::Result::Ok(start)
+        };
+        let start = read().with_context(|| format!("failed to read `{}`", path.display()))?;
+        Ok(Self::detect_precompiled(&start))
+    }
+
+    /// Checks that code compiled with `settings` can run here.
+    pub(crate) fn check_image(&self, settings: &Settings) -> Result<()> {
+        // What the compiler found on this machine, unless it was asked for another one.
+        let known = if self.inner.config.target.is_none() { &self.settings().target.cpu_features[..] } else { &[] };
+        compat::check(settings, self.settings(), known)
+    }
+
+    pub(crate) fn compiler(&self) -> Result<&dyn Compiler> {
+        self.inner.compiler.as_deref().context(NO_COMPILER)
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<VmShared> {
+        &self.inner.shared
+    }
+
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.inner.shared.settings
+    }
+
+    pub(crate) fn profiler(&self) -> Option<&Profiler> {
+        self.inner.profiler.as_ref()
+    }
+}
+
+const NO_COMPILER: &str = "no compiler is linked in; only images can be loaded";
+
+/// Refuses an image where a module is expected.
+pub(crate) fn refuse_image(bytes: &[u8]) -> Result<()> {
+    if ImageLayout::is_image(bytes) {
+        bail!("expected a WebAssembly module, found a compiled image; load it with `Module::deserialize` or `Module::deserialize_file`");
+    }
+    Ok(())
+}
+
+#[derive(Hash)]
+struct CompatibilityHash([u8; 32]);
+
+impl Default for Engine {
+    /// An engine with the default configuration.
+    ///
+    /// # Panics
+    ///
+    /// If the compiler that is linked in does not know this machine.
+    fn default() -> Self {
+        Self::new(&Config::default()).expect("the default configuration works")
+    }
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine").field("target", &self.settings().target.triple).finish_non_exhaustive()
+    }
+}
+
+impl EngineWeak {
+    /// The engine, if it is still alive.
+    pub fn upgrade(&self) -> Option<Engine> {
+        self.inner.upgrade().map(|inner| Engine { inner })
+    }
+}
+
+impl fmt::Debug for EngineWeak {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("EngineWeak")
+    }
+}
+
+impl Hash for EngineWeak {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.inner.as_ptr().hash(state);
+    }
+}
+
+impl PartialEq for EngineWeak {
+    fn eq(&self, other: &Self) -> bool {
+        self.inner.ptr_eq(&other.inner)
+    }
+}
+
+impl Eq for EngineWeak {}

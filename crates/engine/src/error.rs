@@ -1,0 +1,45 @@
+//! Errors: one word wide, with context, a chain of causes and downcasting.
+//!
+//! [`Error`] is the type of the `anyhow` crate, re-exported so that a caller needs no dependency of its own. What went wrong is found by
+//! downcasting: an error of a call that trapped is a [`Trap`](crate::Trap) with a [`WasmBacktrace`](crate::WasmBacktrace) around it, and
+//! both are found wherever in the chain they are.
+
+/// An error with its causes.
+///
+/// ```
+/// use peregrine::{Error, Trap};
+///
+/// let error = Error::from(Trap::OutOfFuel).context("the plug-in ran too long");
+/// assert_eq!(error.downcast_ref::<Trap>(), Some(&Trap::OutOfFuel));
+/// assert_eq!(error.to_string(), "the plug-in ran too long");
+/// ```
+pub use anyhow::Error;
+
+/// Adds context to the errors of a [`Result`], or makes one of a missing value.
+///
+/// ```
+/// use peregrine::{Context, Result};
+///
+/// fn port(text: &str) -> Result<u16> {
+///     text.parse::<u16>().with_context(|| format!("{text:?} is not a port"))
+/// }
+/// assert_eq!(port("x").unwrap_err().to_string(), "\"x\" is not a port");
+/// ```
+pub use anyhow::Context;
+
+/// Makes an [`Error`] from a format string or from another error.
+///
+/// ```
+/// let error = peregrine::format_err!("{} is too large", 7);
+/// assert_eq!(error.to_string(), "7 is too large");
+/// ```
+pub use anyhow::anyhow as format_err;
+
+/// Returns early with an [`Error`] made from a format string.
+pub use anyhow::bail;
+
+/// Returns early with an [`Error`] unless a condition holds.
+pub use anyhow::ensure;
+
+/// What most functions return: a value or an [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;

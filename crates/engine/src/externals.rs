@@ -1,0 +1,143 @@
+//! What can be imported and exported.
+
+use crate::context::{AsContext, StoreContext};
+use crate::store::StoreOpaque;
+use crate::vm::VmImport;
+use crate::{ExternType, Func, Global, Memory, Table};
+
+/// Something that can be imported and exported.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum Extern {
+    /// A function.
+    Func(Func),
+    /// A global.
+    Global(Global),
+    /// A table.
+    Table(Table),
+    /// A linear memory.
+    Memory(Memory),
+}
+
+/// An export of an instance. See [`Instance::exports`](crate::Instance::exports).
+#[derive(Clone, Copy, Debug)]
+pub struct Export<'instance> {
+    name: &'instance str,
+    definition: Extern,
+}
+
+impl Extern {
+    /// The function, if it is one.
+    pub fn into_func(self) -> Option<Func> {
+        if let Self::Func(func) = self { Some(func) } else { None }
+    }
+
+    /// The global, if it is one.
+    pub fn into_global(self) -> Option<Global> {
+        if let Self::Global(global) = self { Some(global) } else { None }
+    }
+
+    /// The table, if it is one.
+    pub fn into_table(self) -> Option<Table> {
+        if let Self::Table(table) = self { Some(table) } else { None }
+    }
+
+    /// The memory, if it is one.
+    pub fn into_memory(self) -> Option<Memory> {
+        if let Self::Memory(memory) = self { Some(memory) } else { None }
+    }
+
+    /// The type; of memories and tables with their current size as the minimum.
+    ///
+    /// # Panics
+    ///
+    /// If it belongs to another store.
+    pub fn ty(&self, store: impl AsContext) -> ExternType {
+        self.ty_in(&store.as_context().0.opaque)
+    }
+
+    pub(crate) fn ty_in(&self, store: &StoreOpaque) -> ExternType {
+        match self {
+            Self::Func(func) => func.ty_in(store).into(),
+            Self::Global(global) => global.ty_in(store).into(),
+            Self::Table(table) => table.ty_in(store).with_minimum(table.size_in(store)).into(),
+            Self::Memory(memory) => memory.ty_in(store).with_minimum(memory.size_in(store)).into(),
+        }
+    }
+
+    /// How the machine names it.
+    pub(crate) fn to_import(self, store: &StoreOpaque) -> VmImport {
+        match self {
+            Self::Func(func) => VmImport::Func(func.id(store)),
+            Self::Global(global) => {
+                let (owner, index) = global.id(store);
+                VmImport::Global(owner, index)
+            }
+            Self::Table(table) => {
+                let (owner, index) = table.id(store);
+                VmImport::Table(owner, index)
+            }
+            Self::Memory(memory) => {
+                let (owner, index) = memory.id(store);
+                VmImport::Memory(owner, index)
+            }
+        }
+    }
+}
+
+macro_rules! conversions {
+    ($($kind:ident)*) => {$(
+        impl From<$kind> for Extern {
+            fn from(item: $kind) -> Self {
+                Self::$kind(item)
+            }
+        }
+    )*};
+}
+
+conversions! { Func Global Table Memory }
+
+impl<'instance> Export<'instance> {
+    pub(crate) fn new(name: &'instance str, definition: Extern) -> Self {
+        Self { name, definition }
+    }
+
+    /// The name.
+    pub fn name(&self) -> &'instance str {
+        self.name
+    }
+
+    /// The type.
+    ///
+    /// # Panics
+    ///
+    /// If it belongs to another store.
+    pub fn ty<'a, T: 'static>(&self, store: impl Into<StoreContext<'a, T>>) -> ExternType {
+        self.definition.ty_in(&store.into().0.opaque)
+    }
+
+    /// What is exported.
+    pub fn into_extern(self) -> Extern {
+        self.definition
+    }
+
+    /// The function, if it is one.
+    pub fn into_func(self) -> Option<Func> {
+        self.definition.into_func()
+    }
+
+    /// The global, if it is one.
+    pub fn into_global(self) -> Option<Global> {
+        self.definition.into_global()
+    }
+
+    /// The table, if it is one.
+    pub fn into_table(self) -> Option<Table> {
+        self.definition.into_table()
+    }
+
+    /// The memory, if it is one.
+    pub fn into_memory(self) -> Option<Memory> {
+        self.definition.into_memory()
+    }
+}

@@ -1,0 +1,104 @@
+//! Globals.
+
+use crate::context::{AsContext, AsContextMut};
+use crate::error::{Result, bail};
+use crate::store::{StoreId, StoreOpaque};
+use crate::vm::{InstanceId, ValRaw, boundary};
+use crate::{GlobalType, Mutability, Val};
+use peregrine_wasm::DefinedGlobalIndex;
+
+/// A global of a store.
+///
+/// ```
+/// use peregrine::{Engine, Global, GlobalType, Mutability, Store, Val, ValType};
+///
+/// let mut store = Store::new(&Engine::default(), ());
+/// let global = Global::new(&mut store, GlobalType::new(ValType::I64, Mutability::Var), Val::I64(1))?;
+/// global.set(&mut store, Val::I64(2))?;
+/// assert_eq!(global.get(&mut store).unwrap_i64(), 2);
+/// assert!(global.set(&mut store, Val::I32(2)).is_err());
+/// # Ok::<(), peregrine::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Global {
+    store: StoreId,
+    owner: InstanceId,
+    index: DefinedGlobalIndex,
+}
+
+impl Global {
+    /// A global of the host's.
+    ///
+    /// # Errors
+    ///
+    /// If `value` is not of the type.
+    ///
+    /// # Panics
+    ///
+    /// If `value` belongs to another store.
+    pub fn new(mut store: impl AsContextMut, ty: GlobalType, value: Val) -> Result<Self> {
+        let store = store.as_context_mut().0;
+        let ty = ty.to_wasm();
+        let raw = value.to_raw(&store.opaque, ty.content, mismatch)?;
+        let owner = boundary::create(store, |vm| vm.new_host_global(ty))?;
+        let index = DefinedGlobalIndex::from_u32(0);
+        boundary::set_global_bits(&mut store.opaque, owner, index, raw.get_v128());
+        Ok(Self::from_id(&store.opaque, (owner, index)))
+    }
+
+    pub(crate) fn from_id(store: &StoreOpaque, (owner, index): (InstanceId, DefinedGlobalIndex)) -> Self {
+        Self { store: store.id(), owner, index }
+    }
+
+    /// Which global of `store` it is.
+    pub(crate) fn id(&self, store: &StoreOpaque) -> (InstanceId, DefinedGlobalIndex) {
+        store.check_id(self.store);
+        (self.owner, self.index)
+    }
+
+    pub(crate) fn ty_in(&self, store: &StoreOpaque) -> GlobalType {
+        let (owner, index) = self.id(store);
+        let module = store.vm.instance(owner).module();
+        let description = module.module();
+        let index = peregrine_wasm::GlobalIndex::from_u32(description.imported_globals + index.as_u32());
+        GlobalType::from_wasm(&description.globals[index].ty, module.type_ids(), store.engine().shared())
+    }
+
+    /// The type.
+    ///
+    /// # Panics
+    ///
+    /// If it belongs to another store; so do all functions here.
+    pub fn ty(&self, store: impl AsContext) -> GlobalType {
+        self.ty_in(&store.as_context().0.opaque)
+    }
+
+    /// The value.
+    pub fn get(&self, mut store: impl AsContextMut) -> Val {
+        let store = &store.as_context_mut().0.opaque;
+        let ty = self.ty_in(store).content().to_wasm();
+        let (owner, index) = self.id(store);
+        Val::from_raw(store, ValRaw::v128(boundary::global_bits(store, owner, index)), ty)
+    }
+
+    /// Writes the value.
+    ///
+    /// # Errors
+    ///
+    /// If the global is constant or `value` is not of its type.
+    pub fn set(&self, mut store: impl AsContextMut, value: Val) -> Result<()> {
+        let store = &mut store.as_context_mut().0.opaque;
+        let ty = self.ty_in(store);
+        if ty.mutability() == Mutability::Const {
+            bail!("immutable global cannot be set");
+        }
+        let raw = value.to_raw(store, ty.content().to_wasm(), mismatch)?;
+        let (owner, index) = self.id(store);
+        boundary::set_global_bits(store, owner, index, raw.get_v128());
+        Ok(())
+    }
+}
+
+fn mismatch() -> String {
+    "type mismatch: value does not match the global".to_owned()
+}

@@ -1,0 +1,191 @@
+//! Host functions: closures with their types, ready to become functions of a store.
+
+use crate::caller::Caller;
+use crate::error::{Context, Result, ensure};
+use crate::typed::{WasmParams, WasmRet, WasmTy};
+use crate::vm::boundary::host_entry;
+use crate::vm::{HostCode, ValRaw};
+use crate::{Engine, FuncType, Val};
+use std::any::Any;
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+/// What a host function does, by values as the machine passes them.
+pub(crate) trait HostBody<T: 'static>: Send + Sync + 'static {
+    /// How many values a call has room for: the larger of the numbers of parameters and results.
+    fn slots(&self) -> usize;
+
+    /// Serves a call: `values` holds the parameters, and the results on success.
+    fn call(&self, caller: Caller<'_, T>, values: &mut [ValRaw]) -> Result<()>;
+}
+
+/// A closure with its type; part of no store yet.
+pub struct HostFunc {
+    ty: FuncType,
+    code: HostCode,
+    body: Box<dyn SharedBody>,
+}
+
+/// An `Arc` of a body, without its type.
+trait SharedBody: Send + Sync {
+    /// One more handle of it, as the machine keeps it.
+    fn share(&self) -> Box<dyn Any + Send + Sync>;
+}
+
+impl<B: Send + Sync + 'static> SharedBody for Arc<B> {
+    fn share(&self) -> Box<dyn Any + Send + Sync> {
+        Box::new(Arc::clone(self))
+    }
+}
+
+impl HostFunc {
+    fn with_body<T: 'static, B: HostBody<T>>(ty: FuncType, body: B) -> Self {
+        Self { ty, code: host_entry::<T, B>, body: Box::new(Arc::new(body)) }
+    }
+
+    /// A function whose types are known at run time only.
+    pub(crate) fn dynamic<T: 'static>(
+        ty: FuncType,
+        func: impl Fn(Caller<'_, T>, &[Val], &mut [Val]) -> Result<()> + Send + Sync + 'static,
+    ) -> Self {
+        Self::with_body::<T, _>(ty.clone(), Dynamic { ty, func })
+    }
+
+    /// A Rust function.
+    pub(crate) fn wrap<T: 'static, Params, Results>(engine: &Engine, func: impl IntoFunc<T, Params, Results>) -> Self {
+        func.into_func(engine)
+    }
+
+    pub(crate) fn ty(&self) -> &FuncType {
+        &self.ty
+    }
+
+    pub(crate) fn code(&self) -> HostCode {
+        self.code
+    }
+
+    pub(crate) fn data(&self) -> Box<dyn Any + Send + Sync> {
+        self.body.share()
+    }
+}
+
+struct Dynamic<F> {
+    ty: FuncType,
+    func: F,
+}
+
+impl<T: 'static, F> HostBody<T> for Dynamic<F>
+where
+    F: Fn(Caller<'_, T>, &[Val], &mut [Val]) -> Result<()> + Send + Sync + 'static,
+{
+    fn slots(&self) -> usize {
+        let ty = self.ty.as_wasm();
+        ty.params.len().max(ty.results.len())
+    }
+
+    fn call(&self, mut caller: Caller<'_, T>, values: &mut [ValRaw]) -> Result<()> {
+        let ty = self.ty.as_wasm();
+        let store = &mut caller.inner().opaque;
+        let mut vals = std::mem::take(&mut store.scratch);
+        vals.clear();
+        vals.extend(ty.params.iter().zip(&*values).map(|(ty, raw)| Val::from_raw(store, *raw, *ty)));
+        vals.resize(ty.params.len() + ty.results.len(), Val::I32(0));
+        let (params, results) = vals.split_at_mut(ty.params.len());
+        for (result, ty) in results.iter_mut().zip(self.ty.results()) {
+            *result = Val::default_for_ty(&ty).unwrap_or(Val::FuncRef(None));
+        }
+        let outcome = (self.func)(caller.reborrow(), params, results);
+        let store = &mut caller.inner().opaque;
+        let stored = outcome.and_then(|()| {
+            for ((value, result), ty) in values.iter_mut().zip(&*results).zip(&ty.results) {
+                *value = result.to_raw(store, *ty, || "function attempted to return an incompatible value".to_owned())?;
+            }
+            Ok(())
+        });
+        vals.clear();
+        store.scratch = vals;
+        stored
+    }
+}
+
+/// A Rust function that can be a host function: up to 17 parameters, which a [`Caller`] may precede, each a [`WasmTy`], and a [`WasmRet`].
+///
+/// `Params` and `Results` only tell the implementations apart.
+#[diagnostic::on_unimplemented(message = "`{Self}` is not a function that guests can call with a store of this data")]
+pub trait IntoFunc<T: 'static, Params, Results>: Send + Sync + 'static {
+    #[doc(hidden)]
+    fn into_func(self, engine: &Engine) -> HostFunc;
+}
+
+/// A closure over raw values, with the Rust types of the function behind it.
+struct Typed<F, P, R> {
+    func: F,
+    types: PhantomData<fn(P) -> R>,
+}
+
+impl<T: 'static, F, P: WasmParams + 'static, R: WasmRet + 'static> HostBody<T> for Typed<F, P, R>
+where
+    F: Fn(Caller<'_, T>, &mut [ValRaw]) -> Result<()> + Send + Sync + 'static,
+{
+    fn slots(&self) -> usize {
+        const { if P::COUNT > R::COUNT { P::COUNT } else { R::COUNT } }
+    }
+
+    #[inline]
+    fn call(&self, caller: Caller<'_, T>, values: &mut [ValRaw]) -> Result<()> {
+        (self.func)(caller, values)
+    }
+}
+
+fn typed<T: 'static, P: WasmParams + 'static, R: WasmRet + 'static>(
+    engine: &Engine,
+    func: impl Fn(Caller<'_, T>, &mut [ValRaw]) -> Result<()> + Send + Sync + 'static,
+) -> HostFunc {
+    let ty = FuncType::new(engine, P::types(), R::types());
+    HostFunc::with_body::<T, _>(ty, Typed::<_, P, R> { func, types: PhantomData })
+}
+
+macro_rules! functions {
+    ($($param:ident)*) => {
+        impl<T: 'static, F, $($param,)* R> IntoFunc<T, ($($param,)*), R> for F
+        where
+            F: Fn($($param),*) -> R + Send + Sync + 'static,
+            $($param: WasmTy + 'static,)*
+            R: WasmRet + 'static,
+        {
+            fn into_func(self, engine: &Engine) -> HostFunc {
+                #[allow(non_snake_case, reason = "one name for the type and its value")]
+                let call = move |_: Caller<'_, T>, $($param: $param),*| self($($param),*);
+                IntoFunc::<T, (Caller<'_, T>, $($param,)*), R>::into_func(call, engine)
+            }
+        }
+
+        impl<T: 'static, F, $($param,)* R> IntoFunc<T, (Caller<'_, T>, $($param,)*), R> for F
+        where
+            F: Fn(Caller<'_, T>, $($param),*) -> R + Send + Sync + 'static,
+            $($param: WasmTy + 'static,)*
+            R: WasmRet + 'static,
+        {
+            fn into_func(self, engine: &Engine) -> HostFunc {
+                #[allow(non_snake_case, unused_mut, unused_variables, reason = "one name for the type and its value; there may be none")]
+                typed::<T, ($($param,)*), R>(engine, move |mut caller, values| {
+                    let store = &mut caller.inner().opaque;
+                    let mut raw = values.iter();
+                    $(let $param = $param::from_slot(store, *raw.next().context("a value is missing")?);)*
+                    let result = self(caller.reborrow(), $($param),*);
+                    result.return_slots(&mut caller.inner().opaque, values)
+                })
+            }
+        }
+    };
+}
+
+crate::typed::for_each_arity!(functions);
+
+/// Checks the number of values of a dynamic call.
+pub(crate) fn check_counts(ty: &FuncType, params: usize, results: usize) -> Result<()> {
+    let ty = ty.as_wasm();
+    ensure!(ty.params.len() == params, "expected {} arguments, got {params}", ty.params.len());
+    ensure!(ty.results.len() == results, "expected {} results, got {results}", ty.results.len());
+    Ok(())
+}

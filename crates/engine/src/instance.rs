@@ -1,0 +1,241 @@
+//! Instances, and modules with their imports ready to become instances.
+
+use crate::context::{AsContextMut, StoreContextMut};
+use crate::error::{Result, bail};
+use crate::externals::Export;
+use crate::host_func::HostFunc;
+use crate::store::{StoreId, StoreInner, StoreOpaque};
+use crate::typed::{TypedFunc, WasmParams, WasmResults};
+use crate::vm::boundary;
+use crate::vm::{FuncId, InstanceId, VmImport};
+use crate::{Engine, Extern, Func, Global, Memory, Module, ModuleExport, Table, matching};
+use peregrine_wasm::{EntityIndex, Index};
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+/// An instance of a module in a store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Instance {
+    store: StoreId,
+    id: InstanceId,
+}
+
+/// A module whose imports are resolved and checked, to be instantiated any number of times in stores of `T`. Made by
+/// [`Linker::instantiate_pre`](crate::Linker::instantiate_pre).
+pub struct InstancePre<T: 'static> {
+    module: Module,
+    items: Arc<[Definition]>,
+    stores_of: PhantomData<fn() -> T>,
+}
+
+/// What fills an import: something of one store, or a host function that any store can have.
+#[derive(Clone)]
+pub(crate) enum Definition {
+    Extern(Extern),
+    Host(Arc<HostFunc>),
+}
+
+impl Definition {
+    /// As something of `store`.
+    pub(crate) fn to_extern(&self, store: &mut StoreOpaque) -> Extern {
+        match self {
+            Self::Extern(item) => *item,
+            Self::Host(function) => {
+                let id = store.shared_func(function);
+                Func::from_id(store, id).into()
+            }
+        }
+    }
+}
+
+impl Instance {
+    /// Makes an instance of `module`, with one of `imports` for each of its imports, in order, and calls its start function.
+    ///
+    /// ```
+    /// use peregrine::{Engine, Func, Instance, Module, Store};
+    ///
+    /// let engine = Engine::default();
+    /// let module = Module::new(&engine, r#"(module (import "" "" (func $f)) (start $f))"#)?;
+    /// let mut store = Store::new(&engine, 0);
+    /// let count = Func::wrap(&mut store, |mut caller: peregrine::Caller<'_, i32>| *caller.data_mut() += 1);
+    /// Instance::new(&mut store, &module, &[count.into()])?;
+    /// assert_eq!(*store.data(), 1);
+    /// # Ok::<(), peregrine::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// If the number or types of the imports are wrong, a limit of the store is reached, an active segment does not fit, or the start
+    /// function traps.
+    ///
+    /// # Panics
+    ///
+    /// If an import belongs to another store.
+    pub fn new(mut store: impl AsContextMut, module: &Module, imports: &[Extern]) -> Result<Self> {
+        let store = store.as_context_mut().0;
+        let expected = module.imports().len();
+        if imports.len() != expected {
+            bail!("expected {expected} imports, found {}", imports.len());
+        }
+        for (import, item) in module.imports().zip(imports) {
+            matching::check(&import, &item.ty_in(&store.opaque))?;
+        }
+        let imports: Vec<VmImport> = imports.iter().map(|item| item.to_import(&store.opaque)).collect();
+        Self::instantiate(store, module, &imports)
+    }
+
+    /// `imports` are checked.
+    fn instantiate<T: 'static>(store: &mut StoreInner<T>, module: &Module, imports: &[VmImport]) -> Result<Self> {
+        if !Engine::same(module.engine(), store.opaque.engine()) {
+            bail!("cross-`Engine` instantiation is not possible: the module and the store belong to different engines");
+        }
+        let loaded = module.loaded();
+        let description = loaded.module();
+        let tables = description.tables.len() - description.imported_tables as usize;
+        let memories = description.memories.len() - description.imported_memories as usize;
+        store.opaque.counts.add(1, tables, memories)?;
+        let id = boundary::instantiate(store, loaded, imports).map_err(|pending| store.opaque.error_of(pending))?;
+        store.opaque.set_module(id, module.clone());
+        if let Some(start) = description.start {
+            let function = store.opaque.vm.instance(id).func_origin(start);
+            Func::from_id(&mut store.opaque, function).call_values(store, &mut [])?;
+        }
+        Ok(Self::from_id(&store.opaque, id))
+    }
+
+    pub(crate) fn from_id(store: &StoreOpaque, id: InstanceId) -> Self {
+        Self { store: store.id(), id }
+    }
+
+    fn module_in<'a>(&self, store: &'a StoreOpaque) -> &'a Module {
+        store.check_id(self.store);
+        store.module_of(self.id).expect("an instance has a module")
+    }
+
+    fn entity(&self, store: &mut StoreOpaque, entity: EntityIndex) -> Extern {
+        let instance = store.vm.instance(self.id);
+        match entity {
+            EntityIndex::Function(index) => {
+                // Of an import, the origin; it has a reference whether or not this module lets it escape.
+                let function: FuncId = instance.func_origin(index);
+                Func::from_id(store, function).into()
+            }
+            EntityIndex::Table(index) => Table::from_id(store, instance.table_origin(index)).into(),
+            EntityIndex::Memory(index) => Memory::from_id(store, instance.memory_origin(index)).into(),
+            EntityIndex::Global(index) => Global::from_id(store, instance.global_origin(index)).into(),
+            EntityIndex::Tag(index) => unreachable!("modules with tags are refused, tag {} is exported", index.as_usize()),
+        }
+    }
+
+    /// The module.
+    ///
+    /// # Panics
+    ///
+    /// If the instance belongs to another store; so do all functions here.
+    pub fn module<'a, T: 'static>(&self, store: impl Into<crate::StoreContext<'a, T>>) -> &'a Module {
+        self.module_in(&store.into().0.opaque)
+    }
+
+    /// The exports, in order.
+    pub fn exports<'a, T: 'static>(&'a self, store: impl Into<StoreContextMut<'a, T>>) -> impl ExactSizeIterator<Item = Export<'a>> + 'a {
+        let store = &mut store.into().0.opaque;
+        let module = self.module_in(store).clone();
+        let exports = &module.loaded().module().exports;
+        let items: Vec<Extern> = exports.iter().map(|export| self.entity(store, export.entity)).collect();
+        let exports = &self.module_in(store).loaded().module().exports;
+        exports.iter().zip(items).map(|(export, item)| Export::new(&export.name, item))
+    }
+
+    /// The export `name`, if there is one.
+    pub fn get_export(&self, mut store: impl AsContextMut, name: &str) -> Option<Extern> {
+        let store = &mut store.as_context_mut().0.opaque;
+        let entity = self.module_in(store).export_entity(name)?;
+        Some(self.entity(store, entity))
+    }
+
+    /// An export of the instance's module that was looked up before. `None` if `export` is of another module.
+    pub fn get_module_export(&self, mut store: impl AsContextMut, export: &ModuleExport) -> Option<Extern> {
+        let store = &mut store.as_context_mut().0.opaque;
+        let same = Module::same(&export.module, self.module_in(store));
+        same.then(|| self.entity(store, export.entity))
+    }
+
+    /// The exported function `name`, if there is one.
+    pub fn get_func(&self, store: impl AsContextMut, name: &str) -> Option<Func> {
+        self.get_export(store, name)?.into_func()
+    }
+
+    /// The exported function `name`, with Rust types.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such function, or its types are others.
+    pub fn get_typed_func<Params: WasmParams, Results: WasmResults>(
+        &self,
+        mut store: impl AsContextMut,
+        name: &str,
+    ) -> Result<TypedFunc<Params, Results>> {
+        let Some(item) = self.get_export(&mut store, name) else { bail!("failed to find function export `{name}`") };
+        let Some(func) = item.into_func() else { bail!("export `{name}` is not a function, but a {}", item.ty(&store).kind()) };
+        func.typed(&store).map_err(|error| error.context(format!("failed to convert function `{name}` to given type")))
+    }
+
+    /// The exported table `name`, if there is one.
+    pub fn get_table(&self, store: impl AsContextMut, name: &str) -> Option<Table> {
+        self.get_export(store, name)?.into_table()
+    }
+
+    /// The exported memory `name`, if there is one.
+    pub fn get_memory(&self, store: impl AsContextMut, name: &str) -> Option<Memory> {
+        self.get_export(store, name)?.into_memory()
+    }
+
+    /// The exported global `name`, if there is one.
+    pub fn get_global(&self, store: impl AsContextMut, name: &str) -> Option<Global> {
+        self.get_export(store, name)?.into_global()
+    }
+}
+
+impl<T: 'static> InstancePre<T> {
+    pub(crate) fn new(module: &Module, items: Vec<Definition>) -> Self {
+        Self { module: module.clone(), items: items.into(), stores_of: PhantomData }
+    }
+
+    /// The module.
+    pub fn module(&self) -> &Module {
+        &self.module
+    }
+
+    /// Makes an instance and calls its start function.
+    ///
+    /// # Errors
+    ///
+    /// As [`Instance::new`].
+    ///
+    /// # Panics
+    ///
+    /// If something that was defined in the linker belongs to another store.
+    pub fn instantiate(&self, mut store: impl AsContextMut<Data = T>) -> Result<Instance> {
+        let store = store.as_context_mut().0;
+        let mut imports = Vec::with_capacity(self.items.len());
+        for item in &*self.items {
+            imports.push(match item {
+                Definition::Host(function) => VmImport::Func(store.opaque.shared_func(function)),
+                Definition::Extern(item) => item.to_import(&store.opaque),
+            });
+        }
+        Instance::instantiate(store, &self.module, &imports)
+    }
+}
+
+impl<T: 'static> Clone for InstancePre<T> {
+    fn clone(&self) -> Self {
+        Self { module: self.module.clone(), items: Arc::clone(&self.items), stores_of: PhantomData }
+    }
+}
+
+impl<T: 'static> std::fmt::Debug for InstancePre<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("InstancePre").field("module", &self.module).finish_non_exhaustive()
+    }
+}

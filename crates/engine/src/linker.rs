@@ -1,0 +1,343 @@
+//! A linker: definitions by name, from which the imports of modules are resolved.
+
+use crate::context::{AsContext, AsContextMut};
+use crate::error::{Context, Result, bail};
+use crate::host_func::{HostFunc, IntoFunc};
+use crate::instance::Definition;
+use crate::{
+    Caller, Engine, Extern, ExternType, Func, FuncType, Global, ImportType, Instance, InstancePre, Memory, Module, Ref, Table, Trap,
+    UnknownImportError, Val, matching,
+};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+/// Definitions by two names, module and name, for stores with data `T`.
+///
+/// ```
+/// use peregrine::{Engine, Linker, Module, Store};
+///
+/// let engine = Engine::default();
+/// let mut linker = Linker::new(&engine);
+/// linker.func_wrap("math", "double", |x: i32| x * 2)?;
+/// let module = Module::new(
+///     &engine,
+///     r#"(module
+///         (import "math" "double" (func $double (param i32) (result i32)))
+///         (func (export "run") (result i32) (call $double (i32.const 21))))"#,
+/// )?;
+/// let mut store = Store::new(&engine, ());
+/// let instance = linker.instantiate(&mut store, &module)?;
+/// assert_eq!(instance.get_typed_func::<(), i32>(&mut store, "run")?.call(&mut store, ())?, 42);
+/// # Ok::<(), peregrine::Error>(())
+/// ```
+pub struct Linker<T: 'static> {
+    engine: Engine,
+    modules: BTreeMap<Arc<str>, BTreeMap<Arc<str>, Item>>,
+    allow_shadowing: bool,
+    stores_of: PhantomData<fn() -> T>,
+}
+
+/// A definition with its type when it was defined. Sizes only grow, so that the type stays good for checks.
+#[derive(Clone)]
+struct Item {
+    definition: Definition,
+    ty: ExternType,
+}
+
+impl<T: 'static> Linker<T> {
+    /// A linker without definitions.
+    pub fn new(engine: &Engine) -> Self {
+        Self { engine: engine.clone(), modules: BTreeMap::new(), allow_shadowing: false, stores_of: PhantomData }
+    }
+
+    /// The engine.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// Whether a name may be defined again, which replaces the definition. Off at first: a second definition is an error.
+    pub fn allow_shadowing(&mut self, allow: bool) -> &mut Self {
+        self.allow_shadowing = allow;
+        self
+    }
+
+    fn insert(&mut self, module: &str, name: &str, item: Item) -> Result<()> {
+        if !self.allow_shadowing && self.item(module, name).is_some() {
+            bail!("import of `{module}::{name}` defined twice");
+        }
+        let names = match self.modules.get_mut(module) {
+            Some(names) => names,
+            None => self.modules.entry(module.into()).or_default(),
+        };
+        names.insert(name.into(), item);
+        Ok(())
+    }
+
+    fn item(&self, module: &str, name: &str) -> Option<&Item> {
+        self.modules.get(module)?.get(name)
+    }
+
+    /// Defines something that exists in a store.
+    ///
+    /// # Errors
+    ///
+    /// If the name is defined already and [shadowing](Self::allow_shadowing) is off; so do all definitions here.
+    ///
+    /// # Panics
+    ///
+    /// If `item` belongs to another store.
+    pub fn define(&mut self, store: impl AsContext<Data = T>, module: &str, name: &str, item: impl Into<Extern>) -> Result<&mut Self> {
+        let item = item.into();
+        let ty = item.ty(store);
+        self.insert(module, name, Item { definition: Definition::Extern(item), ty })?;
+        Ok(self)
+    }
+
+    fn define_host(&mut self, module: &str, name: &str, function: HostFunc) -> Result<&mut Self> {
+        let ty = function.ty().clone().into();
+        self.insert(module, name, Item { definition: Definition::Host(Arc::new(function)), ty })?;
+        Ok(self)
+    }
+
+    /// Defines a host function for every store. See [`Func::wrap`].
+    ///
+    /// # Errors
+    ///
+    /// As [`define`](Self::define).
+    pub fn func_wrap<Params, Results>(&mut self, module: &str, name: &str, func: impl IntoFunc<T, Params, Results>) -> Result<&mut Self> {
+        let function = HostFunc::wrap(&self.engine, func);
+        self.define_host(module, name, function)
+    }
+
+    /// Defines a host function for every store, of a type known at run time. See [`Func::new`].
+    ///
+    /// # Errors
+    ///
+    /// As [`define`](Self::define).
+    ///
+    /// # Panics
+    ///
+    /// If `ty` belongs to another engine.
+    pub fn func_new(
+        &mut self,
+        module: &str,
+        name: &str,
+        ty: FuncType,
+        func: impl Fn(Caller<'_, T>, &[Val], &mut [Val]) -> Result<()> + Send + Sync + 'static,
+    ) -> Result<&mut Self> {
+        assert!(ty.comes_from(&self.engine), "function type used with the wrong engine");
+        self.define_host(module, name, HostFunc::dynamic(ty, func))
+    }
+
+    /// Defines all exports of an instance, under the name `module_name`.
+    ///
+    /// # Errors
+    ///
+    /// As [`define`](Self::define).
+    ///
+    /// # Panics
+    ///
+    /// If `instance` belongs to another store.
+    pub fn instance(&mut self, mut store: impl AsContextMut<Data = T>, module_name: &str, instance: Instance) -> Result<&mut Self> {
+        let mut store = store.as_context_mut();
+        let exports: Vec<(String, Extern)> =
+            instance.exports(&mut store).map(|export| (export.name().to_owned(), export.into_extern())).collect();
+        for (name, item) in exports {
+            self.define(&store, module_name, &name, item)?;
+        }
+        Ok(self)
+    }
+
+    /// Defines the exports of a module, under the name `module_name`.
+    ///
+    /// A module that exports `_start` is a command: each call of one of its functions makes a fresh instance and runs in it, so that only
+    /// functions are defined. Any other module is instantiated now; `_initialize` is called if it is exported.
+    ///
+    /// # Errors
+    ///
+    /// As [`define`](Self::define) and [`instantiate`](Self::instantiate).
+    pub fn module(&mut self, mut store: impl AsContextMut<Data = T>, module_name: &str, module: &Module) -> Result<&mut Self> {
+        let is_command = matches!(module.get_export("_start"), Some(ExternType::Func(_)));
+        if !is_command {
+            let instance = self.instantiate(&mut store, module)?;
+            if let Some(initialize) = instance.get_func(&mut store, "_initialize") {
+                initialize.typed::<(), ()>(&store)?.call(&mut store, ()).context("calling the `_initialize` function")?;
+            }
+            return self.instance(store, module_name, instance);
+        }
+        let pre = self.instantiate_pre(module)?;
+        for export in module.exports() {
+            let ExternType::Func(ty) = export.ty() else { continue };
+            let (pre, name) = (pre.clone(), export.name().to_owned());
+            let function = HostFunc::dynamic(ty, move |mut caller: Caller<'_, T>, params, results| {
+                let instance = pre.instantiate(&mut caller)?;
+                let func = instance.get_func(&mut caller, &name).with_context(|| format!("`{name}` is no longer a function"))?;
+                func.call(&mut caller, params, results)
+            });
+            self.define_host(module_name, export.name(), function)?;
+        }
+        if let Some(ExternType::Func(ty)) = module.get_export("_start") {
+            debug_assert_eq!(ty.params().len(), 0);
+            // The default export of a command is its start.
+            if self.item(module_name, "").is_none() {
+                self.alias(module_name, "_start", module_name, "")?;
+            }
+        }
+        Ok(self)
+    }
+
+    /// Defines what is known by one pair of names by another one too.
+    ///
+    /// # Errors
+    ///
+    /// As [`define`](Self::define), and if the first pair is not defined.
+    pub fn alias(&mut self, module: &str, name: &str, as_module: &str, as_name: &str) -> Result<&mut Self> {
+        let item = self.item(module, name).with_context(|| format!("no item named `{module}::{name}` defined"))?.clone();
+        self.insert(as_module, as_name, item)?;
+        Ok(self)
+    }
+
+    /// Defines everything of one module name under another one too.
+    ///
+    /// # Errors
+    ///
+    /// As [`define`](Self::define).
+    pub fn alias_module(&mut self, module: &str, as_module: &str) -> Result<()> {
+        for (name, item) in self.modules.get(module).cloned().unwrap_or_default() {
+            self.insert(as_module, &name, item)?;
+        }
+        Ok(())
+    }
+
+    /// Defines each import of `module` that is a function and not defined yet, as a function that traps with [`Trap::UnknownImportCalled`].
+    ///
+    /// # Errors
+    ///
+    /// None so far: imports that are no functions stay undefined.
+    pub fn define_unknown_imports_as_traps(&mut self, module: &Module) -> Result<()> {
+        for import in module.imports() {
+            let ExternType::Func(ty) = import.ty() else { continue };
+            if self.item(import.module(), import.name()).is_some() {
+                continue;
+            }
+            let unknown = UnknownImportError::new(&import);
+            let function = HostFunc::dynamic(ty, move |_: Caller<'_, T>, _, _| {
+                Err(crate::Error::from(Trap::UnknownImportCalled).context(unknown.clone()))
+            });
+            self.define_host(import.module(), import.name(), function)?;
+        }
+        Ok(())
+    }
+
+    /// Defines each import of `module` that is not defined yet: functions that return zeroes and nulls, globals that are zero or null,
+    /// memories of zeroes, tables of nulls.
+    ///
+    /// # Errors
+    ///
+    /// If a type has no default value, or a limit of the store refuses a memory or table.
+    pub fn define_unknown_imports_as_default_values(&mut self, mut store: impl AsContextMut<Data = T>, module: &Module) -> Result<()> {
+        for import in module.imports() {
+            if self.item(import.module(), import.name()).is_some() {
+                continue;
+            }
+            let no_default = || format!("`{}::{}` of type `{}` has no default value", import.module(), import.name(), import.ty());
+            let item: Extern = match import.ty() {
+                ExternType::Func(ty) => {
+                    let defaults: Option<Vec<Val>> = ty.results().map(|ty| Val::default_for_ty(&ty)).collect();
+                    let defaults = defaults.with_context(no_default)?;
+                    self.func_new(import.module(), import.name(), ty, move |_, _, results| {
+                        results.copy_from_slice(&defaults);
+                        Ok(())
+                    })?;
+                    continue;
+                }
+                ExternType::Global(ty) => {
+                    let value = Val::default_for_ty(ty.content()).with_context(no_default)?;
+                    Global::new(&mut store, ty, value)?.into()
+                }
+                ExternType::Table(ty) => {
+                    let value = Ref::null(ty.element()).with_context(no_default)?;
+                    Table::new(&mut store, ty, value)?.into()
+                }
+                ExternType::Memory(ty) => Memory::new(&mut store, ty)?.into(),
+            };
+            self.define(&store, import.module(), import.name(), item)?;
+        }
+        Ok(())
+    }
+
+    /// Resolves the imports of `module`, to make any number of instances.
+    ///
+    /// # Errors
+    ///
+    /// [`UnknownImportError`] for the first import that is not defined, or what is wrong with the type of a definition.
+    pub fn instantiate_pre(&self, module: &Module) -> Result<InstancePre<T>> {
+        let resolve = |import: ImportType<'_>| {
+            let item = self.item(import.module(), import.name()).ok_or_else(|| UnknownImportError::new(&import))?;
+            matching::check(&import, &item.ty)?;
+            Ok(item.definition.clone())
+        };
+        Ok(InstancePre::new(module, module.imports().map(resolve).collect::<Result<_>>()?))
+    }
+
+    /// Resolves the imports of `module`, makes an instance and calls its start function.
+    ///
+    /// # Errors
+    ///
+    /// As [`instantiate_pre`](Self::instantiate_pre) and [`Instance::new`].
+    ///
+    /// # Panics
+    ///
+    /// If something that was defined here belongs to another store.
+    pub fn instantiate(&self, store: impl AsContextMut<Data = T>, module: &Module) -> Result<Instance> {
+        self.instantiate_pre(module)?.instantiate(store)
+    }
+
+    /// What is defined by a pair of names.
+    pub fn get(&self, mut store: impl AsContextMut<Data = T>, module: &str, name: &str) -> Option<Extern> {
+        let item = self.item(module, name)?;
+        Some(item.definition.to_extern(&mut store.as_context_mut().0.opaque))
+    }
+
+    /// What is defined by the names of an import.
+    pub fn get_by_import(&self, store: impl AsContextMut<Data = T>, import: &ImportType<'_>) -> Option<Extern> {
+        self.get(store, import.module(), import.name())
+    }
+
+    /// The function that stands for the whole of `module`: the one without a name, or `_start`, or one that does nothing.
+    ///
+    /// # Errors
+    ///
+    /// If the definition without a name or `_start` is not a function.
+    pub fn get_default(&self, mut store: impl AsContextMut<Data = T>, module: &str) -> Result<Func> {
+        for name in ["", "_start"] {
+            if let Some(item) = self.get(&mut store, module, name) {
+                return item.into_func().with_context(|| format!("default export in `{module}` is not a function"));
+            }
+        }
+        Ok(Func::wrap(store, || {}))
+    }
+
+    /// All definitions, by rising names: module, name, item.
+    pub fn iter<'a>(&'a self, mut store: impl AsContextMut<Data = T> + 'a) -> impl Iterator<Item = (&'a str, &'a str, Extern)> + 'a {
+        self.modules
+            .iter()
+            .flat_map(|(module, names)| names.iter().map(move |(name, item)| (&**module, &**name, item)))
+            .map(move |(module, name, item)| (module, name, item.definition.to_extern(&mut store.as_context_mut().0.opaque)))
+    }
+}
+
+impl<T: 'static> Clone for Linker<T> {
+    fn clone(&self) -> Self {
+        Self { engine: self.engine.clone(), modules: self.modules.clone(), allow_shadowing: self.allow_shadowing, stores_of: PhantomData }
+    }
+}
+
+impl<T: 'static> fmt::Debug for Linker<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = self.modules.iter().flat_map(|(module, names)| names.keys().map(move |name| format!("{module}::{name}")));
+        f.debug_list().entries(names).finish()
+    }
+}

@@ -1,0 +1,371 @@
+//! Modules: compiled, loaded and ready to be instantiated any number of times.
+
+use crate::cache::CacheKey;
+use crate::engine::refuse_image;
+use crate::error::{Context, Error, Result, bail};
+use crate::gdb_elf;
+use crate::vm::boundary::{self, map_image};
+use crate::vm::{LoadError, LoadedModule};
+use crate::{Engine, ExportType, ExternType, ImportType};
+use peregrine_artifact::compiler::Progress;
+use peregrine_artifact::image::{ImageError, ImageLayout, Section};
+use peregrine_artifact::tables;
+use peregrine_sys::{gdb, unwind};
+use peregrine_wasm::{EntityIndex, FuncIndex, Index};
+use std::collections::HashMap;
+use std::fmt;
+use std::fs::File;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+
+/// A compiled module. Cheap to clone, and shared between threads.
+///
+/// ```
+/// use peregrine::{Engine, Module};
+///
+/// let engine = Engine::default();
+/// let module = Module::new(&engine, r#"(module $calc (import "host" "log" (func (param i32))) (func (export "run")))"#)?;
+/// assert_eq!(module.name(), Some("calc"));
+/// let import = module.imports().next().unwrap();
+/// assert_eq!((import.module(), import.name(), import.ty().to_string()), ("host", "log", "(func (param i32))".to_owned()));
+/// assert_eq!(module.exports().map(|export| export.name()).collect::<Vec<_>>(), ["run"]);
+/// # Ok::<(), peregrine::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Module {
+    inner: Arc<ModuleInner>,
+}
+
+struct ModuleInner {
+    // Before the code that they are about.
+    _gdb: Option<gdb::Registration>,
+    _unwind: Option<unwind::UnwindRegistration>,
+    loaded: Arc<LoadedModule>,
+    engine: Engine,
+    /// Exports by name, made by the first look-up.
+    exports: OnceLock<HashMap<Box<str>, u32>>,
+}
+
+/// An export of a module, looked up once. See [`Module::get_export_index`].
+#[derive(Clone)]
+pub struct ModuleExport {
+    pub(crate) module: Module,
+    pub(crate) entity: EntityIndex,
+}
+
+impl Module {
+    /// Compiles a module in the binary or the text format. With a [cache](crate::Config::cache), an earlier result is loaded instead.
+    ///
+    /// # Errors
+    ///
+    /// If the module is malformed (with the place), invalid or beyond a limit, if it is an image (which
+    /// [`deserialize`](Self::deserialize) loads), or
+    /// if no compiler is linked in.
+    pub fn new(engine: &Engine, bytes: impl AsRef<[u8]>) -> Result<Self> {
+        Self::new_with_progress(engine, bytes, &())
+    }
+
+    /// [`new`](Self::new), telling `progress` how it goes on.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn new_with_progress(engine: &Engine, bytes: impl AsRef<[u8]>, progress: &dyn Progress) -> Result<Self> {
+        let bytes = bytes.as_ref();
+        refuse_image(bytes)?;
+        let wasm = engine.compiler()?.to_binary(bytes)?;
+        Self::compile(engine, &wasm, progress)
+    }
+
+    /// As [`new`](Self::new), for the content of a file.
+    ///
+    /// # Errors
+    ///
+    /// As there, and if the file cannot be read.
+    pub fn from_file(engine: &Engine, file: impl AsRef<Path>) -> Result<Self> {
+        let path = file.as_ref();
+        let bytes = std::fs::read(path).with_context(|| format!("failed to read `{}`", path.display()))?;
+        Self::new(engine, bytes).with_context(|| format!("failed to load `{}`", path.display()))
+    }
+
+    /// Compiles a module in the binary format.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new); text is malformed here.
+    pub fn from_binary(engine: &Engine, binary: &[u8]) -> Result<Self> {
+        refuse_image(binary)?;
+        Self::compile(engine, binary, &())
+    }
+
+    /// Checks a module in the binary format without compiling it.
+    ///
+    /// # Errors
+    ///
+    /// If the module is malformed, invalid or beyond a limit, with the place.
+    pub fn validate(engine: &Engine, binary: &[u8]) -> Result<()> {
+        refuse_image(binary)?;
+        Ok(engine.compiler()?.validate(binary, engine.settings())?)
+    }
+
+    fn compile(engine: &Engine, wasm: &[u8], progress: &dyn Progress) -> Result<Self> {
+        let compiler = engine.compiler()?;
+        let Some(cache) = &engine.config().cache else {
+            let image = compiler.compile(wasm, engine.settings(), progress)?;
+            return Self::from_image(engine, &image);
+        };
+        let key = CacheKey::new(wasm, engine.settings());
+        if let Some(file) = cache.open(&key) {
+            match Self::from_mapped(engine, &file) {
+                Ok(module) => return Ok(module),
+                Err(error) => {
+                    tracing::debug!(%error, "a cached module is damaged and compiled again");
+                    cache.remove(&key);
+                }
+            }
+        }
+        let image = compiler.compile(wasm, engine.settings(), progress)?;
+        if let Err(error) = cache.put(&key, &image) {
+            // A cache that cannot be written, on a full disk for example, must not keep programs from running.
+            tracing::warn!("the cache cannot be written: {error:#}");
+        }
+        Self::from_image(engine, &image)
+    }
+
+    /// Loads an image: what [`serialize`](Self::serialize) or [`Engine::precompile_module`] gave.
+    ///
+    /// Version, length, checksum, target, settings and the features of the processor are verified; damage by accident is an error.
+    ///
+    /// # Errors
+    ///
+    /// If the image is damaged or cannot run here, naming what is wrong.
+    ///
+    /// # Safety
+    ///
+    /// 1. The bytes come from `serialize` or `precompile_module`, by way of people and places that are trusted as with any program:
+    ///    an image is machine code, and made on purpose it can do whatever this process can.
+    #[expect(unsafe_code, reason = "the caller vouches for the machine code")]
+    pub unsafe fn deserialize(engine: &Engine, bytes: impl AsRef<[u8]>) -> Result<Self> {
+        let bytes = bytes.as_ref();
+        refuse_wasm(bytes)?;
+        Self::from_image(engine, bytes)
+    }
+
+    /// As [`deserialize`](Self::deserialize), for the content of a file, which is mapped: starts faster, and shares memory with other
+    /// processes that do it.
+    ///
+    /// # Errors
+    ///
+    /// As there, and if the file cannot be opened.
+    ///
+    /// # Safety
+    ///
+    /// 1. As for `deserialize`.
+    /// 2. While the module lives nobody changes or shortens the file. Replacing it by renaming another one is fine.
+    #[expect(unsafe_code, reason = "the caller vouches for the machine code")]
+    pub unsafe fn deserialize_file(engine: &Engine, path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let file = File::open(path).with_context(|| format!("failed to open `{}`", path.display()))?;
+        Self::from_mapped(engine, &file).with_context(|| format!("failed to load `{}`", path.display()))
+    }
+
+    /// As [`deserialize_file`](Self::deserialize_file), for a file that is open.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    ///
+    /// # Safety
+    ///
+    /// As there.
+    #[expect(unsafe_code, reason = "the caller vouches for the machine code")]
+    pub unsafe fn deserialize_open_file(engine: &Engine, file: File) -> Result<Self> {
+        Self::from_mapped(engine, &file)
+    }
+
+    fn from_image(engine: &Engine, image: &[u8]) -> Result<Self> {
+        check_settings(engine, image)?;
+        let loaded = LoadedModule::from_bytes(image, &engine.shared().types).map_err(load_error)?;
+        Self::from_loaded(engine, loaded)
+    }
+
+    fn from_mapped(engine: &Engine, file: &File) -> Result<Self> {
+        let loaded = map_image(file, engine.shared()).map_err(load_error)?;
+        if let Some(settings) = loaded.settings() {
+            engine.check_image(settings)?;
+        }
+        Self::from_loaded(engine, loaded)
+    }
+
+    fn from_loaded(engine: &Engine, loaded: Arc<LoadedModule>) -> Result<Self> {
+        let text = loaded.text();
+        let gdb = (engine.config().debug_info && !text.is_empty()).then(|| gdb::register(gdb_elf::object(&loaded)));
+        let unwind = match gdb_elf::eh_frame(&text) {
+            Some(eh_frame) if engine.config().native_unwind_info && !text.is_empty() => Some(boundary::register_unwind(&eh_frame)?),
+            _ => None,
+        };
+        if let Some(profiler) = engine.profiler() {
+            profiler.loaded(&loaded).context("cannot write for the profiler")?;
+        }
+        let exports = OnceLock::new();
+        Ok(Self { inner: Arc::new(ModuleInner { _gdb: gdb, _unwind: unwind, loaded, engine: engine.clone(), exports }) })
+    }
+
+    /// Another handle of a module that is loaded.
+    pub(crate) fn of_loaded(engine: &Engine, loaded: Arc<LoadedModule>) -> Self {
+        let exports = OnceLock::new();
+        Self { inner: Arc::new(ModuleInner { _gdb: None, _unwind: None, loaded, engine: engine.clone(), exports }) }
+    }
+
+    pub(crate) fn loaded(&self) -> &Arc<LoadedModule> {
+        &self.inner.loaded
+    }
+
+    /// Whether both are handles of the same loaded code.
+    pub fn same(a: &Self, b: &Self) -> bool {
+        Arc::ptr_eq(&a.inner.loaded, &b.inner.loaded)
+    }
+
+    /// The bytes that [`deserialize`](Self::deserialize) takes.
+    ///
+    /// # Errors
+    ///
+    /// None so far.
+    pub fn serialize(&self) -> Result<Vec<u8>> {
+        Ok(self.inner.loaded.image_bytes().to_vec())
+    }
+
+    /// The engine.
+    pub fn engine(&self) -> &Engine {
+        &self.inner.engine
+    }
+
+    /// The module's own name, from its name section.
+    pub fn name(&self) -> Option<&str> {
+        self.inner.loaded.module().name.as_deref()
+    }
+
+    /// The imports, in order.
+    pub fn imports(&self) -> impl ExactSizeIterator<Item = ImportType<'_>> + '_ {
+        self.inner.loaded.module().imports.iter().map(|import| ImportType {
+            module: &import.module,
+            name: &import.name,
+            ty: self.extern_type(import.entity),
+        })
+    }
+
+    /// The exports, in order.
+    pub fn exports(&self) -> impl ExactSizeIterator<Item = ExportType<'_>> + '_ {
+        self.inner.loaded.module().exports.iter().map(|export| ExportType { name: &export.name, ty: self.extern_type(export.entity) })
+    }
+
+    /// The type of the export `name`, if there is one.
+    pub fn get_export(&self, name: &str) -> Option<ExternType> {
+        self.export_entity(name).map(|entity| self.extern_type(entity))
+    }
+
+    /// The export `name`, looked up once for any number of instances: see
+    /// [`Instance::get_module_export`](crate::Instance::get_module_export).
+    pub fn get_export_index(&self, name: &str) -> Option<ModuleExport> {
+        Some(ModuleExport { module: self.clone(), entity: self.export_entity(name)? })
+    }
+
+    pub(crate) fn export_entity(&self, name: &str) -> Option<EntityIndex> {
+        let exports = &self.inner.loaded.module().exports;
+        let index = self.inner.exports.get_or_init(|| {
+            let positions = exports.iter().enumerate();
+            positions.map(|(position, export)| (export.name.clone(), position as u32)).collect()
+        });
+        Some(exports[*index.get(name)? as usize].entity)
+    }
+
+    /// The type of something that the module names. Tags, which only modules with a proposal that is not implemented have, do not occur.
+    pub(crate) fn extern_type(&self, entity: EntityIndex) -> ExternType {
+        let loaded = &self.inner.loaded;
+        ExternType::of_entity(loaded.module(), entity, loaded.type_ids(), self.inner.engine.shared())
+            .expect("modules with tags are refused")
+    }
+
+    /// Custom sections, in order: name and content. Name and debugging sections are not among them.
+    pub fn custom_sections<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> + 'a {
+        let loaded = &self.inner.loaded;
+        let content = loaded.section(Section::Custom);
+        let named = loaded.module().custom_sections.iter().filter(move |section| &*section.name == name);
+        named.map(|section| &content[section.start as usize..][..section.len_bytes as usize])
+    }
+
+    /// The machine code.
+    pub fn text(&self) -> &[u8] {
+        self.inner.loaded.section(Section::Text)
+    }
+
+    /// The addresses of the machine code in this process.
+    pub fn image_range(&self) -> Range<*const u8> {
+        let bytes = self.inner.loaded.image_bytes();
+        bytes.as_ptr_range()
+    }
+
+    /// Where the machine code comes from: offsets in [`text`](Self::text), rising, with the offset in the binary that the code comes
+    /// from, if
+    /// it is known.
+    pub fn address_map(&self) -> Option<impl Iterator<Item = (usize, Option<u32>)> + '_> {
+        let loaded = &self.inner.loaded;
+        let (layout, bytes) = (loaded.image_layout()?, loaded.image_bytes());
+        let streams = layout.section(bytes, Section::Tables);
+        Some(layout.functions(bytes).iter().flat_map(move |function| {
+            let start = function.tables_start.get() as usize + function.traps_len.get() as usize;
+            let stream = streams.get(start..).and_then(|stream| stream.get(..function.addresses_len.get() as usize)).unwrap_or(&[]);
+            tables::addresses::entries(stream)
+                .map(move |(code, wasm)| (function.code_start.get() as usize + code as usize, function.body_start.get().checked_add(wasm)))
+        }))
+    }
+
+    /// The functions that have code: index, name, and where the code is in [`text`](Self::text).
+    pub fn functions(&self) -> impl ExactSizeIterator<Item = (u32, Option<&str>, Range<usize>)> + '_ {
+        let loaded = &self.inner.loaded;
+        let imported = loaded.module().imported_functions;
+        let functions = loaded.image_layout().map_or(&[][..], |layout| layout.functions(loaded.image_bytes()));
+        functions.iter().enumerate().map(move |(position, function)| {
+            let index = FuncIndex::from_u32(imported + position as u32);
+            let start = function.code_start.get() as usize;
+            (index.as_usize() as u32, loaded.function_name(index), start..start + function.code_len.get() as usize)
+        })
+    }
+}
+
+impl fmt::Debug for Module {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Module").field("name", &self.name()).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for ModuleExport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ModuleExport").field(&self.entity).finish()
+    }
+}
+
+fn check_settings(engine: &Engine, image: &[u8]) -> Result<()> {
+    let settings = ImageLayout::check(image).and_then(|layout| layout.settings(image));
+    engine.check_image(&settings.map_err(image_error)?)
+}
+
+/// Refuses a module where an image is expected.
+fn refuse_wasm(bytes: &[u8]) -> Result<()> {
+    if bytes.starts_with(b"\0asm") {
+        bail!("expected a compiled image, found a WebAssembly module; compile it with `Module::new` or `Engine::precompile_module`");
+    }
+    Ok(())
+}
+
+fn load_error(error: LoadError) -> Error {
+    match error {
+        LoadError::Image(error) => image_error(error),
+        LoadError::Io(error) => Error::new(error).context("the system refused to load the image"),
+    }
+}
+
+fn image_error(error: ImageError) -> Error {
+    Error::new(error)
+}

@@ -1,0 +1,59 @@
+//! What profilers are told about loaded code.
+
+use crate::config::ProfilingStrategy;
+use crate::gdb_elf;
+use crate::vm::LoadedModule;
+use peregrine_artifact::image::Section;
+use peregrine_sys::perf::{JitDump, PerfMap, Symbol};
+use peregrine_wasm::FuncIndex;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+/// Writes what a profiler reads.
+pub(crate) enum Profiler {
+    Map(PerfMap),
+    Dump(Arc<JitDump>),
+}
+
+impl Profiler {
+    /// A profiler of the kind that `strategy` says, which is not `None`.
+    pub(crate) fn new(strategy: ProfilingStrategy) -> io::Result<Self> {
+        match strategy {
+            ProfilingStrategy::JitDump => shared_dump().map(Self::Dump),
+            _ => PerfMap::open().map(Self::Map),
+        }
+    }
+
+    /// Tells about the functions of a module.
+    pub(crate) fn loaded(&self, module: &LoadedModule) -> io::Result<()> {
+        let text = module.section(Section::Text);
+        let functions = module.image_layout().map_or(&[][..], |layout| layout.functions(module.image_bytes()));
+        let imported = module.module().imported_functions;
+        let named: Vec<(String, usize, &[u8])> = functions
+            .iter()
+            .enumerate()
+            .map(|(position, function)| {
+                let name = gdb_elf::name(module, FuncIndex::from_u32(imported + position as u32));
+                let start = function.code_start.get() as usize;
+                (name, module.text().start + start, &text[start..][..function.code_len.get() as usize])
+            })
+            .collect();
+        let mut symbols = named.iter().map(|(name, address, code)| Symbol { name, address: *address, code });
+        match self {
+            Self::Map(map) => map.append(symbols),
+            Self::Dump(dump) => symbols.try_for_each(|symbol| dump.append(&symbol, &[])),
+        }
+    }
+}
+
+/// The dump of the process: engines share it, since the file's name is fixed.
+fn shared_dump() -> io::Result<Arc<JitDump>> {
+    static DUMP: Mutex<Weak<JitDump>> = Mutex::new(Weak::new());
+    let mut dump = DUMP.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(open) = dump.upgrade() {
+        return Ok(open);
+    }
+    let created = Arc::new(JitDump::create()?);
+    *dump = Arc::downgrade(&created);
+    Ok(created)
+}

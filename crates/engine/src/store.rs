@@ -1,0 +1,346 @@
+//! The store: what instances live in, with the embedder's data, limits, fuel and deadline.
+
+use crate::context::{AsContext, AsContextMut, StoreContext, StoreContextMut};
+use crate::error::{Error, Result, bail};
+use crate::extern_ref::HandleTable;
+use crate::host_func::HostFunc;
+use crate::vm::boundary::{OwnedVm, StoreBox};
+use crate::vm::{FuncId, InstanceId, Pending, StoreHost};
+use crate::{Engine, Module, ResourceLimiter, Trap, Val, WasmBacktrace, limits};
+use std::collections::HashMap;
+use std::fmt;
+use std::num::NonZeroU64;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Instances and everything they use, with data `T` of the embedder.
+///
+/// Handles ([`Func`](crate::Func), [`Memory`](crate::Memory), [`Instance`](crate::Instance) and so on) are small and copied freely; they
+/// mean
+/// something only together with their store, and every use checks that. **Using a handle with another store panics** with "object used with
+/// the wrong store".
+///
+/// What a store holds is freed when the store is dropped.
+///
+/// ```
+/// use peregrine::{Engine, Store};
+///
+/// let mut store = Store::new(&Engine::default(), 0);
+/// *store.data_mut() += 1;
+/// assert_eq!(store.into_data(), 1);
+/// ```
+pub struct Store<T: 'static> {
+    inner: StoreBox<T>,
+}
+
+/// The number of a store, unique in the process.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct StoreId(NonZeroU64);
+
+/// A store with its data.
+pub struct StoreInner<T: 'static> {
+    pub(crate) opaque: StoreOpaque,
+    pub(crate) data: T,
+    limiter: Option<Limiter<T>>,
+}
+
+type Limiter<T> = Box<dyn (FnMut(&mut T) -> &mut dyn ResourceLimiter) + Send + Sync>;
+
+/// A store without its data.
+pub struct StoreOpaque {
+    id: StoreId,
+    engine: Engine,
+    pub(crate) vm: OwnedVm,
+    /// Modules of instances, by instance number. None for what the host made, and for instances that failed.
+    modules: Vec<Option<Module>>,
+    pub(crate) handles: HandleTable,
+    /// Host functions of linkers that are part of this store already, by address.
+    shared_funcs: HashMap<usize, (Arc<HostFunc>, u32)>,
+    pub(crate) counts: Counts,
+    /// Fuel beyond what the machine's counter holds.
+    fuel_reserve: u64,
+    /// Values of dynamic calls, kept for their allocation.
+    pub(crate) scratch: Vec<Val>,
+}
+
+/// What a store holds and may hold.
+#[derive(Clone, Copy)]
+pub struct Counts {
+    instances: [usize; 2],
+    tables: [usize; 2],
+    memories: [usize; 2],
+}
+
+impl Counts {
+    /// Counts new items, unless there are too many then.
+    pub(crate) fn add(&mut self, instances: usize, tables: usize, memories: usize) -> Result<()> {
+        let changes =
+            [(&mut self.instances, instances, "instance"), (&mut self.tables, tables, "table"), (&mut self.memories, memories, "memory")];
+        for (counted, new, name) in &changes {
+            let (count, limit) = (counted[0].saturating_add(*new), counted[1]);
+            if count > limit {
+                bail!("resource limit exceeded: {name} count too high at {count}, the limit is {limit}");
+            }
+        }
+        changes.into_iter().for_each(|(count, new, _)| count[0] += new);
+        Ok(())
+    }
+}
+
+impl<T: 'static> Store<T> {
+    /// An empty store.
+    ///
+    /// # Panics
+    ///
+    /// If the engine interrupts by epochs and the system has no page of memory left for it.
+    pub fn new(engine: &Engine, data: T) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let id = NonZeroU64::new(NEXT.fetch_add(1, Ordering::Relaxed)).expect("numbers end later than the process");
+        let opaque = StoreOpaque {
+            id: StoreId(id),
+            engine: engine.clone(),
+            vm: OwnedVm::new(Arc::clone(engine.shared())).expect("the system has a page of memory"),
+            modules: Vec::new(),
+            handles: HandleTable::default(),
+            shared_funcs: HashMap::new(),
+            counts: Counts {
+                instances: [0, limits::DEFAULT_INSTANCE_LIMIT],
+                tables: [0, limits::DEFAULT_TABLE_LIMIT],
+                memories: [0, limits::DEFAULT_MEMORY_LIMIT],
+            },
+            fuel_reserve: 0,
+            scratch: Vec::new(),
+        };
+        let mut store = Self { inner: StoreBox::new(StoreInner { opaque, data, limiter: None }) };
+        if engine.config().epochs {
+            store.set_epoch_deadline(0);
+        }
+        store
+    }
+
+    /// The embedder's data.
+    pub fn data(&self) -> &T {
+        &self.inner.data
+    }
+
+    /// The embedder's data, to change it.
+    pub fn data_mut(&mut self) -> &mut T {
+        &mut self.inner.data
+    }
+
+    /// The embedder's data; everything else is dropped.
+    pub fn into_data(self) -> T {
+        self.inner.into_inner().data
+    }
+
+    /// The engine.
+    pub fn engine(&self) -> &Engine {
+        &self.inner.opaque.engine
+    }
+
+    /// Installs what decides over the growth of memories and tables. `limiter` finds it in the embedder's data. Takes effect for what is
+    /// created and grown from now on.
+    pub fn limiter(&mut self, mut limiter: impl (FnMut(&mut T) -> &mut dyn ResourceLimiter) + Send + Sync + 'static) {
+        let found = limiter(&mut self.inner.data);
+        let (instances, tables, memories) = (found.instances(), found.tables(), found.memories());
+        let counts = &mut self.inner.opaque.counts;
+        (counts.instances[1], counts.tables[1], counts.memories[1]) = (instances, tables, memories);
+        self.inner.limiter = Some(Box::new(limiter));
+    }
+
+    /// The fuel that is left. See [`set_fuel`](Self::set_fuel).
+    ///
+    /// # Errors
+    ///
+    /// If the engine does not count fuel.
+    pub fn get_fuel(&self) -> Result<u64> {
+        self.inner.opaque.get_fuel()
+    }
+
+    /// Sets the fuel that guests may use from now on; a guest that runs out of it stops with [`Trap::OutOfFuel`]. A new store has none.
+    ///
+    /// ```
+    /// use peregrine::{Config, Engine, Instance, Module, Store, Trap};
+    ///
+    /// let engine = Engine::new(Config::new().consume_fuel(true))?;
+    /// let module = Module::new(&engine, r#"(module (func (export "spin") (loop br 0)))"#)?;
+    /// let mut store = Store::new(&engine, ());
+    /// store.set_fuel(10_000)?;
+    /// let instance = Instance::new(&mut store, &module, &[])?;
+    /// let spin = instance.get_typed_func::<(), ()>(&mut store, "spin")?;
+    /// let error = spin.call(&mut store, ()).unwrap_err();
+    /// assert_eq!(error.downcast_ref::<Trap>(), Some(&Trap::OutOfFuel));
+    /// assert_eq!(store.get_fuel()?, 0);
+    /// # Ok::<(), peregrine::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// If the engine does not count fuel.
+    pub fn set_fuel(&mut self, fuel: u64) -> Result<()> {
+        self.inner.opaque.set_fuel(fuel)
+    }
+
+    /// Sets the deadline of guests `ticks_beyond_current` epochs from now. A new store's deadline is reached already. Without meaning
+    /// unless the engine
+    /// has [`Config::epoch_interruption`](crate::Config::epoch_interruption) on.
+    pub fn set_epoch_deadline(&mut self, ticks_beyond_current: u64) {
+        self.inner.opaque.set_epoch_deadline(ticks_beyond_current);
+    }
+
+    /// Makes guests stop with [`Trap::Interrupt`] at their deadline, which is what they do.
+    pub fn epoch_deadline_trap(&mut self) {}
+
+    /// Accepted for compatibility: there is no collector yet, host values that guests hold are freed with the store.
+    pub fn gc(&mut self) {}
+}
+
+impl<T: 'static> AsContext for Store<T> {
+    type Data = T;
+
+    fn as_context(&self) -> StoreContext<'_, T> {
+        StoreContext(&self.inner)
+    }
+}
+
+impl<T: 'static> AsContextMut for Store<T> {
+    fn as_context_mut(&mut self) -> StoreContextMut<'_, T> {
+        StoreContextMut(&mut self.inner)
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for Store<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store").field("data", &self.inner.data).finish_non_exhaustive()
+    }
+}
+
+impl<T: Default> Default for Store<T> {
+    fn default() -> Self {
+        Self::new(&Engine::default(), T::default())
+    }
+}
+
+impl fmt::Debug for StoreId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "store {}", self.0)
+    }
+}
+
+impl StoreOpaque {
+    pub(crate) fn id(&self) -> StoreId {
+        self.id
+    }
+
+    pub(crate) fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// The check that every use of a handle makes.
+    #[inline]
+    pub(crate) fn check_id(&self, id: StoreId) {
+        assert!(self.id == id, "object used with the wrong store");
+    }
+
+    /// The module of an instance, if a module made it.
+    pub(crate) fn module_of(&self, instance: InstanceId) -> Option<&Module> {
+        self.modules.get(instance.as_u32() as usize)?.as_ref()
+    }
+
+    pub(crate) fn set_module(&mut self, instance: InstanceId, module: Module) {
+        let position = instance.as_u32() as usize;
+        if self.modules.len() <= position {
+            self.modules.resize_with(position + 1, || None);
+        }
+        self.modules[position] = Some(module);
+    }
+
+    /// A host function that is shared between stores, as a function of this one.
+    pub(crate) fn shared_func(&mut self, function: &Arc<HostFunc>) -> FuncId {
+        let address = Arc::as_ptr(function) as usize;
+        if let Some((_, number)) = self.shared_funcs.get(&address) {
+            return FuncId::Host(*number);
+        }
+        let number = self.add_host_func(function);
+        self.shared_funcs.insert(address, (Arc::clone(function), number));
+        FuncId::Host(number)
+    }
+
+    /// Makes a host function part of this store.
+    pub(crate) fn add_host_func(&mut self, function: &HostFunc) -> u32 {
+        self.vm.new_host_func(function.ty().id(), function.code(), function.data())
+    }
+
+    pub(crate) fn get_fuel(&self) -> Result<u64> {
+        if !self.engine.config().fuel {
+            bail!("fuel is not counted; turn on `Config::consume_fuel`");
+        }
+        let left = self.vm.context.fuel_consumed.min(0).unsigned_abs();
+        Ok(left.saturating_add(self.fuel_reserve))
+    }
+
+    pub(crate) fn set_fuel(&mut self, fuel: u64) -> Result<()> {
+        if !self.engine.config().fuel {
+            bail!("fuel is not counted; turn on `Config::consume_fuel`");
+        }
+        let counted = i64::try_from(fuel).unwrap_or(i64::MAX);
+        self.vm.context.fuel_consumed = -counted;
+        self.fuel_reserve = fuel - counted as u64;
+        Ok(())
+    }
+
+    pub(crate) fn set_epoch_deadline(&mut self, ticks: u64) {
+        if let Some(page) = self.vm.interrupt_page() {
+            self.engine.set_deadline(self.id.0.get(), page, ticks);
+        }
+    }
+
+    /// The error of a call that did not return, or the panic of the host function that stopped it.
+    #[cold]
+    pub(crate) fn error_of(&self, pending: Pending) -> Error {
+        let (error, frames) = match pending {
+            Pending::Trap(trap, frames) => (Error::from(trap), frames),
+            Pending::Error(error, frames) => (error, frames),
+            Pending::Panic(payload) => std::panic::resume_unwind(payload),
+        };
+        let wanted = self.engine.config().wasm_backtrace && !frames.is_empty() && error.downcast_ref::<WasmBacktrace>().is_none();
+        if wanted { error.context(WasmBacktrace::new(&self.engine, frames)) } else { error }
+    }
+}
+
+impl Drop for StoreOpaque {
+    fn drop(&mut self) {
+        if self.engine.config().epochs {
+            self.engine.remove_deadline(self.id.0.get());
+        }
+    }
+}
+
+impl<T: 'static> StoreHost for StoreInner<T> {
+    fn memory_growing(&mut self, current: usize, desired: usize, max: Option<usize>) -> Result<bool> {
+        match &mut self.limiter {
+            Some(limiter) => limiter(&mut self.data).memory_growing(current, desired, max),
+            None => Ok(true),
+        }
+    }
+
+    fn table_growing(&mut self, current: usize, desired: usize, max: Option<usize>) -> Result<bool> {
+        match &mut self.limiter {
+            Some(limiter) => limiter(&mut self.data).table_growing(current, desired, max),
+            None => Ok(true),
+        }
+    }
+
+    fn out_of_fuel(&mut self) -> Result<()> {
+        let opaque = &mut self.opaque;
+        if opaque.fuel_reserve == 0 {
+            // What was used beyond the fuel given is forgiven, so that what is left reads 0.
+            opaque.vm.context.fuel_consumed = 0;
+            return Err(Trap::OutOfFuel.into());
+        }
+        let refill = opaque.fuel_reserve.min(i64::MAX as u64 / 2);
+        opaque.fuel_reserve -= refill;
+        opaque.vm.context.fuel_consumed -= refill as i64;
+        Ok(())
+    }
+}

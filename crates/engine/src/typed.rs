@@ -1,0 +1,332 @@
+//! Calls with Rust types: checked once, then as cheap as a call can be.
+
+use crate::context::AsContextMut;
+use crate::error::{Error, Result, bail, ensure};
+use crate::store::StoreOpaque;
+use crate::val::V128;
+use crate::vm::ValRaw;
+use crate::vm::boundary::Callee;
+use crate::{ExternRef, Func, FuncType, HeapType, RefType, Rooted, ValType};
+use std::fmt;
+use std::marker::PhantomData;
+
+/// A function with parameters `Params` and results `Results`, each a value, or a tuple of values. Made by [`Func::typed`] or
+/// [`Instance::get_typed_func`](crate::Instance::get_typed_func).
+///
+/// A call allocates nothing: parameters and results pass through an array on the stack.
+///
+/// ```
+/// use peregrine::{Engine, Instance, Module, Store};
+///
+/// let engine = Engine::default();
+/// let module = Module::new(
+///     &engine,
+///     r#"(module (func (export "divide") (param i32 i32) (result i32 i32)
+///         (i32.div_u (local.get 0) (local.get 1))
+///         (i32.rem_u (local.get 0) (local.get 1))))"#,
+/// )?;
+/// let mut store = Store::new(&engine, ());
+/// let instance = Instance::new(&mut store, &module, &[])?;
+/// let divide = instance.get_typed_func::<(u32, u32), (u32, u32)>(&mut store, "divide")?;
+/// assert_eq!(divide.call(&mut store, (17, 5))?, (3, 2));
+/// # Ok::<(), peregrine::Error>(())
+/// ```
+pub struct TypedFunc<Params, Results> {
+    func: Func,
+    callee: Callee,
+    types: PhantomData<fn(Params) -> Results>,
+}
+
+impl<Params, Results> TypedFunc<Params, Results> {
+    /// The function without its Rust types.
+    pub fn func(&self) -> &Func {
+        &self.func
+    }
+}
+
+impl<Params: WasmParams, Results: WasmResults> TypedFunc<Params, Results> {
+    pub(crate) fn new(store: &StoreOpaque, func: Func) -> Result<Self> {
+        let ty = func.ty_in(store);
+        check_types("parameters", Params::types(), &ty, ty.params().collect(), |rust, wasm| rust.matches(wasm))?;
+        check_types("results", <Results as WasmParams>::types(), &ty, ty.results().collect(), |rust, wasm| wasm.matches(rust))?;
+        let callee = Callee::new(store, func.checked(store), Params::COUNT.max(<Results as WasmParams>::COUNT));
+        Ok(Self { func, callee, types: PhantomData })
+    }
+
+    /// Calls the function.
+    ///
+    /// # Errors
+    ///
+    /// The [`Trap`](crate::Trap) or the error of a host function that ended the call, with a [`WasmBacktrace`](crate::WasmBacktrace).
+    ///
+    /// # Panics
+    ///
+    /// If it, or a reference among the parameters, belongs to another store; or with the panic of a host function.
+    #[inline]
+    pub fn call(&self, mut store: impl AsContextMut, params: Params) -> Result<Results> {
+        let store = store.as_context_mut().0;
+        if Params::COUNT >= <Results as WasmParams>::COUNT {
+            self.call_in(store, Params::array().as_mut(), params)
+        } else {
+            self.call_in(store, <Results as WasmParams>::array().as_mut(), params)
+        }
+    }
+
+    #[inline]
+    fn call_in<T: 'static>(&self, store: &mut crate::store::StoreInner<T>, values: &mut [ValRaw], params: Params) -> Result<Results> {
+        params.into_slots(&store.opaque, values);
+        match self.callee.call(store, values) {
+            Ok(()) => Ok(Results::from_slots(&store.opaque, values)),
+            Err(pending) => Err(store.opaque.error_of(pending)),
+        }
+    }
+}
+
+fn check_types(
+    what: &str,
+    rust: impl IntoIterator<Item = ValType>,
+    ty: &FuncType,
+    wasm: Vec<ValType>,
+    fits: impl Fn(&ValType, &ValType) -> bool,
+) -> Result<()> {
+    let rust: Vec<ValType> = rust.into_iter().collect();
+    if rust.len() != wasm.len() {
+        bail!("type mismatch with {what}: expected {} types, found {}, in the function type {ty}", rust.len(), wasm.len());
+    }
+    for (position, (rust, wasm)) in rust.iter().zip(&wasm).enumerate() {
+        ensure!(
+            fits(rust, wasm),
+            "type mismatch with {what}: expected {rust}, found {wasm}, at position {position} of the function type {ty}"
+        );
+    }
+    Ok(())
+}
+
+impl<Params, Results> Clone for TypedFunc<Params, Results> {
+    fn clone(&self) -> Self {
+        Self { func: self.func, callee: self.callee, types: PhantomData }
+    }
+}
+
+impl<Params, Results> fmt::Debug for TypedFunc<Params, Results> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("TypedFunc").field(&self.func).finish()
+    }
+}
+
+/// A Rust type that stands for a type of value: `i32`, `u32`, `i64`, `u64`, `f32`, `f64`, [`V128`], [`Func`],
+/// [`Rooted<ExternRef>`](Rooted), and `Option` of
+/// the last two. Implemented here only.
+pub trait WasmTy: Send + Sized {
+    /// The type of value it stands for.
+    fn valtype() -> ValType;
+    #[doc(hidden)]
+    fn into_slot(self, store: &StoreOpaque) -> ValRaw;
+    #[doc(hidden)]
+    fn from_slot(store: &StoreOpaque, raw: ValRaw) -> Self;
+}
+
+macro_rules! value_types {
+    ($($rust:ty, $ty:expr, $value:ident, $store:ident => $to:expr, $raw:ident => $from:expr;)*) => {$(
+        impl WasmTy for $rust {
+            fn valtype() -> ValType {
+                $ty
+            }
+
+            #[inline]
+            fn into_slot(self, $store: &StoreOpaque) -> ValRaw {
+                let $value = self;
+                $to
+            }
+
+            #[inline]
+            fn from_slot($store: &StoreOpaque, $raw: ValRaw) -> Self {
+                $from
+            }
+        }
+    )*};
+}
+
+value_types! {
+    i32, ValType::I32, value, _store => ValRaw::i32(value), raw => raw.get_i32();
+    u32, ValType::I32, value, _store => ValRaw::u32(value), raw => raw.get_u32();
+    i64, ValType::I64, value, _store => ValRaw::i64(value), raw => raw.get_i64();
+    u64, ValType::I64, value, _store => ValRaw::u64(value), raw => raw.get_u64();
+    f32, ValType::F32, value, _store => ValRaw::f32(value.to_bits()), raw => f32::from_bits(raw.get_f32());
+    f64, ValType::F64, value, _store => ValRaw::f64(value.to_bits()), raw => f64::from_bits(raw.get_f64());
+    V128, ValType::V128, value, _store => ValRaw::v128(value.as_u128()), raw => raw.get_v128().into();
+    Option<Func>, ValType::FUNCREF, value, store => ValRaw::u64(value.map_or(0, |func| func.checked(store).get())),
+        raw => Func::from_bits(store, raw.get_u64());
+    Func, ValType::Ref(RefType::new(false, HeapType::Func)), value, store => ValRaw::u64(value.checked(store).get()),
+        raw => <Option<Func>>::from_slot(store, raw).expect("the type has no null");
+    Option<Rooted<ExternRef>>, ValType::EXTERNREF, value, store => ValRaw::externref(value.map_or(0, |value| value.handle_in(store))),
+        raw => Rooted::from_handle(store, raw.get_externref());
+    Rooted<ExternRef>, ValType::Ref(RefType::new(false, HeapType::Extern)), value, store => ValRaw::externref(value.handle_in(store)),
+        raw => Rooted::from_handle(store, raw.get_externref()).expect("the type has no null");
+}
+
+/// Parameters of a [`TypedFunc`]: a [`WasmTy`], or a tuple of up to 17 of them.
+pub trait WasmParams: Send {
+    #[doc(hidden)]
+    const COUNT: usize;
+    #[doc(hidden)]
+    type Array: AsMut<[ValRaw]>;
+    #[doc(hidden)]
+    fn array() -> Self::Array;
+    #[doc(hidden)]
+    fn types() -> impl IntoIterator<Item = ValType>;
+    #[doc(hidden)]
+    fn into_slots(self, store: &StoreOpaque, values: &mut [ValRaw]);
+}
+
+/// Results of a [`TypedFunc`]: a [`WasmTy`], or a tuple of up to 17 of them.
+pub trait WasmResults: WasmParams {
+    #[doc(hidden)]
+    fn from_slots(store: &StoreOpaque, values: &[ValRaw]) -> Self;
+}
+
+/// What a host function returns: a [`WasmTy`], a tuple of up to 17 of them, or a [`Result`] of either. An error ends the guest's call
+/// with it.
+pub trait WasmRet {
+    #[doc(hidden)]
+    const COUNT: usize;
+    #[doc(hidden)]
+    fn types() -> impl IntoIterator<Item = ValType>;
+    #[doc(hidden)]
+    fn return_slots(self, store: &mut StoreOpaque, values: &mut [ValRaw]) -> Result<()>;
+}
+
+impl<A: WasmTy> WasmParams for A {
+    const COUNT: usize = 1;
+    type Array = [ValRaw; 1];
+
+    fn array() -> [ValRaw; 1] {
+        [ValRaw::i32(0)]
+    }
+
+    fn types() -> impl IntoIterator<Item = ValType> {
+        [A::valtype()]
+    }
+
+    #[inline]
+    fn into_slots(self, store: &StoreOpaque, values: &mut [ValRaw]) {
+        values[0] = self.into_slot(store);
+    }
+}
+
+impl<A: WasmTy> WasmResults for A {
+    #[inline]
+    fn from_slots(store: &StoreOpaque, values: &[ValRaw]) -> Self {
+        A::from_slot(store, values[0])
+    }
+}
+
+impl<A: WasmTy> WasmRet for A {
+    const COUNT: usize = 1;
+
+    fn types() -> impl IntoIterator<Item = ValType> {
+        [A::valtype()]
+    }
+
+    #[inline]
+    fn return_slots(self, store: &mut StoreOpaque, values: &mut [ValRaw]) -> Result<()> {
+        values[0] = self.into_slot(store);
+        Ok(())
+    }
+}
+
+impl<R: WasmRet> WasmRet for Result<R, Error> {
+    const COUNT: usize = R::COUNT;
+
+    fn types() -> impl IntoIterator<Item = ValType> {
+        R::types()
+    }
+
+    #[inline]
+    fn return_slots(self, store: &mut StoreOpaque, values: &mut [ValRaw]) -> Result<()> {
+        self?.return_slots(store, values)
+    }
+}
+
+macro_rules! tuples {
+    ($($item:ident)*) => {
+        #[allow(non_snake_case, unused_variables, unused_mut, unused_assignments, reason = "names stand for types and values; or there are none")]
+        #[allow(clippy::unused_unit, reason = "the tuple of none")]
+        const _: () = {
+            impl<$($item: WasmTy),*> WasmParams for ($($item,)*) {
+                const COUNT: usize = {
+                    let names: &[&str] = &[$(stringify!($item)),*];
+                    names.len()
+                };
+                type Array = [ValRaw; { let names: &[&str] = &[$(stringify!($item)),*]; names.len() }];
+
+                fn array() -> Self::Array {
+                    [ValRaw::i32(0); { let names: &[&str] = &[$(stringify!($item)),*]; names.len() }]
+                }
+
+                fn types() -> impl IntoIterator<Item = ValType> {
+                    [$($item::valtype()),*]
+                }
+
+                #[inline]
+                fn into_slots(self, store: &StoreOpaque, values: &mut [ValRaw]) {
+                    let ($($item,)*) = self;
+                    let mut position = 0;
+                    $(
+                        values[position] = $item.into_slot(store);
+                        position += 1;
+                    )*
+                }
+            }
+
+            impl<$($item: WasmTy),*> WasmResults for ($($item,)*) {
+                #[inline]
+                fn from_slots(store: &StoreOpaque, values: &[ValRaw]) -> Self {
+                    let mut values = values.iter();
+                    ($($item::from_slot(store, *values.next().expect("a slot for each result")),)*)
+                }
+            }
+
+            impl<$($item: WasmTy),*> WasmRet for ($($item,)*) {
+                const COUNT: usize = <Self as WasmParams>::COUNT;
+
+                fn types() -> impl IntoIterator<Item = ValType> {
+                    [$($item::valtype()),*]
+                }
+
+                #[inline]
+                fn return_slots(self, store: &mut StoreOpaque, values: &mut [ValRaw]) -> Result<()> {
+                    WasmParams::into_slots(self, store, values);
+                    Ok(())
+                }
+            }
+        };
+    };
+}
+
+/// Calls the macro `$then` with no name, one name, and so on up to 17 names.
+macro_rules! for_each_arity {
+    ($then:ident) => {
+        $then!();
+        $then!(A1);
+        $then!(A1 A2);
+        $then!(A1 A2 A3);
+        $then!(A1 A2 A3 A4);
+        $then!(A1 A2 A3 A4 A5);
+        $then!(A1 A2 A3 A4 A5 A6);
+        $then!(A1 A2 A3 A4 A5 A6 A7);
+        $then!(A1 A2 A3 A4 A5 A6 A7 A8);
+        $then!(A1 A2 A3 A4 A5 A6 A7 A8 A9);
+        $then!(A1 A2 A3 A4 A5 A6 A7 A8 A9 A10);
+        $then!(A1 A2 A3 A4 A5 A6 A7 A8 A9 A10 A11);
+        $then!(A1 A2 A3 A4 A5 A6 A7 A8 A9 A10 A11 A12);
+        $then!(A1 A2 A3 A4 A5 A6 A7 A8 A9 A10 A11 A12 A13);
+        $then!(A1 A2 A3 A4 A5 A6 A7 A8 A9 A10 A11 A12 A13 A14);
+        $then!(A1 A2 A3 A4 A5 A6 A7 A8 A9 A10 A11 A12 A13 A14 A15);
+        $then!(A1 A2 A3 A4 A5 A6 A7 A8 A9 A10 A11 A12 A13 A14 A15 A16);
+        $then!(A1 A2 A3 A4 A5 A6 A7 A8 A9 A10 A11 A12 A13 A14 A15 A16 A17);
+    };
+}
+
+pub(crate) use for_each_arity;
+for_each_arity!(tuples);
