@@ -1,0 +1,284 @@
+//! Compiling one function: its state, the walk over its operators, and what is put at its end.
+
+use crate::control::Frame;
+use crate::frame::MAX_FRAME_BYTES;
+use crate::isa::machine::moves::Condition;
+use crate::isa::machine::target::{self, Features};
+use crate::masm::{Label, Masm};
+use crate::registers::{NO_OWNER, Reg, RegSet, Registers};
+use crate::scan::Scan;
+use crate::values::{Local, Operand, Ty, parsed_type};
+use peregrine_artifact::abi::StubKind;
+use peregrine_artifact::compiler::CompileError;
+use peregrine_artifact::func::CompiledFunc;
+use peregrine_artifact::settings::Settings;
+use peregrine_artifact::vmctx::VmLayout;
+use peregrine_compile::tier::{FunctionCompiler, ModuleEnv};
+use peregrine_wasm::{DefinedFuncIndex, Module, Trap, TypeIndex};
+use wasmparser::Operator;
+
+/// What is put at the end of a function, because it is rarely executed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Cold {
+    /// A trap.
+    Trap { label: Label, trap: Trap, offset: u32 },
+    /// The engine fills in an element of a table, whose index is in `index`; the reference goes to `result`.
+    InitElement { label: Label, back: Label, table: u32, index: Reg, result: Reg, live: RegSet, offset: u32 },
+    /// The engine is asked about fuel.
+    OutOfFuel { label: Label, back: Label, live: RegSet, offset: u32 },
+    /// A conversion of a float gave the one number that also stands for "no result": traps, or goes back if it is right.
+    Convert { label: Label, back: Option<Label>, source: Reg, from: Ty, to_wide: bool, offset: u32 },
+    /// A large frame is touched page by page.
+    Probe { label: Label, back: Label },
+}
+
+/// Compiles the functions of one module on one thread.
+pub(crate) struct Compiler<'m> {
+    pub env: &'m ModuleEnv<'m>,
+    pub module: &'m Module,
+    pub layout: &'m VmLayout,
+    pub settings: &'m Settings,
+    /// What the processor has.
+    pub features: Features,
+    pub masm: Masm,
+    pub scan: Scan,
+    pub regs: Registers,
+    pub stack: Vec<Operand>,
+    /// All operands below this depth are constants or in their homes.
+    pub flushed: usize,
+    /// The greatest depth of the stack.
+    pub max_depth: usize,
+    /// The outcome of a comparison is on top of the stack.
+    pub flags_pending: bool,
+    pub locals: Vec<Local>,
+    /// The local that has a register.
+    pub local_of: [u32; 32],
+    /// Homes have `1 << home_log2` bytes.
+    pub home_log2: u32,
+    pub context_pin: Option<Reg>,
+    pub base_pin: Option<Reg>,
+    /// Registers of locals that the caller wants back.
+    pub saved: RegSet,
+    /// Registers of locals that calls destroy.
+    pub volatile: RegSet,
+    /// Those of `volatile` that hold their locals; the others were destroyed by a call, and the locals are in their homes.
+    pub valid: RegSet,
+    /// Those of `volatile` whose locals' homes are out of date.
+    pub dirty: RegSet,
+    pub control: Vec<Frame>,
+    pub cold: Vec<Cold>,
+    /// Whether the code at this place can be reached.
+    pub reachable: bool,
+    /// How many blocks were begun in unreachable code.
+    pub skipped_blocks: u32,
+    /// The offset of the operator in the body.
+    pub offset: u32,
+    /// The register and number of the local that the next operator writes.
+    pub hint: Option<(Reg, u32)>,
+    pub fuel: bool,
+    /// Fuel that was counted and not added yet.
+    pub fuel_pending: i32,
+    /// The type of the function.
+    pub ty: TypeIndex,
+    /// Bytes of arguments that the function pops.
+    pub argument_bytes: u32,
+    /// The most bytes below the frame for arguments and results of calls.
+    pub max_outgoing_bytes: u32,
+    /// Where the frame is made: the place of its size.
+    pub frame_size_place: u32,
+    /// What this tier has not, if the body asks for it.
+    pub unsupported: Option<String>,
+}
+
+impl<'m> Compiler<'m> {
+    /// A compiler for the module of `env`.
+    ///
+    /// # Errors
+    ///
+    /// [`CompileError::Unsupported`] if there is no code for the target.
+    pub(crate) fn new(env: &'m ModuleEnv<'m>) -> Result<Self, CompileError> {
+        Ok(Self {
+            env,
+            module: &env.translation.module,
+            layout: &env.layout,
+            settings: env.settings,
+            features: target::features(env.settings)?,
+            masm: Masm::default(),
+            scan: Scan::default(),
+            regs: Registers::new(RegSet::EMPTY),
+            stack: Vec::new(),
+            flushed: 0,
+            max_depth: 0,
+            flags_pending: false,
+            locals: Vec::new(),
+            local_of: [u32::MAX; 32],
+            home_log2: 3,
+            context_pin: None,
+            base_pin: None,
+            saved: RegSet::EMPTY,
+            volatile: RegSet::EMPTY,
+            valid: RegSet::EMPTY,
+            dirty: RegSet::EMPTY,
+            control: Vec::new(),
+            cold: Vec::new(),
+            reachable: true,
+            skipped_blocks: 0,
+            offset: 0,
+            hint: None,
+            fuel: env.settings.fuel,
+            fuel_pending: 0,
+            ty: TypeIndex::from_u32(0),
+            argument_bytes: 0,
+            max_outgoing_bytes: 0,
+            frame_size_place: 0,
+            unsupported: None,
+        })
+    }
+
+    fn clear(&mut self) {
+        self.masm.clear();
+        self.stack.clear();
+        self.locals.clear();
+        self.control.clear();
+        self.cold.clear();
+        (self.flushed, self.max_depth, self.flags_pending, self.home_log2) = (0, 0, false, 3);
+        (self.context_pin, self.base_pin) = (None, None);
+        (self.reachable, self.skipped_blocks, self.offset, self.hint, self.fuel_pending) = (true, 0, 0, None, 0);
+        (self.max_outgoing_bytes, self.unsupported) = (0, None);
+    }
+
+    fn declare_locals(&mut self, body: &wasmparser::FunctionBody<'_>) -> wasmparser::Result<()> {
+        let add = |ty| Local { ty, pin: None, operands: NO_OWNER };
+        let params = &self.module.types[self.ty].params;
+        self.locals.extend(params.iter().map(|&ty| add(Ty::from(ty))));
+        let mut reader = body.get_locals_reader()?;
+        for _ in 0..reader.get_count() {
+            let (count, ty) = reader.read()?;
+            self.locals.extend(std::iter::repeat_n(add(parsed_type(ty)), count as usize));
+        }
+        Ok(())
+    }
+
+    fn compile(&mut self, index: DefinedFuncIndex) -> Result<CompiledFunc, CompileError> {
+        self.clear();
+        let translation = self.env.translation;
+        self.ty = self.module.functions[self.module.func_index(index)].ty;
+        let body = translation.body(index);
+        let start = translation.bodies[index].start;
+        let end = translation.bodies[index].end;
+        self.declare_locals(&body).map_err(malformed)?;
+        let mut operators = body.get_operators_reader().map_err(malformed)?;
+        let first = usize::try_from(operators.original_position()).unwrap_or(end);
+        self.scan.run(&translation.wasm[first..end], self.locals.len());
+        let ty = &self.module.types[self.ty];
+        let has_vectors = self.scan.vectors
+            || self.locals.iter().any(|local| local.ty == Ty::V128)
+            || ty.results.contains(&peregrine_wasm::ValType::V128)
+            || self.module.globals.values().any(|global| global.ty.content == peregrine_wasm::ValType::V128);
+        self.home_log2 = if has_vectors { 4 } else { 3 };
+        self.plan_registers();
+
+        self.masm.address_here(0);
+        self.prologue();
+        self.enter_function();
+        let (mut op, mut position) = operators.read_with_offset().map_err(malformed)?;
+        loop {
+            self.offset = (position as usize - start) as u32;
+            let next = if operators.eof() { None } else { Some(operators.read_with_offset().map_err(malformed)?) };
+            if self.reachable {
+                self.hint = match &next {
+                    Some((Operator::LocalSet { local_index } | Operator::LocalTee { local_index }, _)) => {
+                        self.locals[*local_index as usize].pin.map(|reg| (reg, *local_index))
+                    }
+                    _ => None,
+                };
+                self.visit(&op);
+            } else {
+                self.visit_unreachable(&op);
+            }
+            if let Some(message) = self.unsupported.take() {
+                return Err(CompileError::Unsupported { message });
+            }
+            match next {
+                Some(next) => (op, position) = next,
+                None => break,
+            }
+        }
+        self.finish()
+    }
+
+    fn finish(&mut self) -> Result<CompiledFunc, CompileError> {
+        let frame_bytes = self.frame_bytes();
+        if frame_bytes > MAX_FRAME_BYTES {
+            return Err(CompileError::Limit { message: format!("a frame of {frame_bytes} bytes") });
+        }
+        self.finish_prologue(frame_bytes as u32);
+        let cold = std::mem::take(&mut self.cold);
+        for path in &cold {
+            self.cold_path(path);
+        }
+        self.cold = cold;
+        Ok(self.masm.finish(target::PADDING))
+    }
+
+    fn cold_path(&mut self, path: &Cold) {
+        match *path {
+            Cold::Trap { label, trap, offset } => {
+                self.masm.bind(label);
+                self.offset = offset;
+                self.trap(trap);
+            }
+            Cold::InitElement { label, back, table, index, result, live, offset } => {
+                self.masm.bind(label);
+                self.offset = offset;
+                self.cold_init_element(table, index, result, live);
+                self.masm.jmp(back);
+            }
+            Cold::OutOfFuel { label, back, live, offset } => {
+                self.masm.bind(label);
+                self.offset = offset;
+                self.cold_out_of_fuel(live);
+                self.masm.jmp(back);
+            }
+            Cold::Convert { label, back, source, from, to_wide, offset } => {
+                self.masm.bind(label);
+                self.offset = offset;
+                self.cold_convert(source, from, to_wide, back);
+            }
+            Cold::Probe { label, back } => {
+                self.masm.bind(label);
+                self.cold_probe(self.frame_bytes() as u32);
+                self.masm.jmp(back);
+            }
+        }
+    }
+
+    /// Notes that the body asks for what there is not.
+    pub(crate) fn refuse(&mut self, what: String) {
+        self.unsupported = Some(what);
+    }
+
+    /// A condition's opposite; so that files without knowledge of the processor can say it.
+    pub(crate) fn opposite(condition: Condition) -> Condition {
+        condition.inverted()
+    }
+}
+
+fn malformed(error: wasmparser::BinaryReaderError) -> CompileError {
+    CompileError::invalid(error.message(), usize::try_from(error.offset()).unwrap_or(usize::MAX))
+}
+
+impl FunctionCompiler for Compiler<'_> {
+    fn function(&mut self, index: DefinedFuncIndex) -> Result<CompiledFunc, CompileError> {
+        self.compile(index)
+    }
+
+    fn stub(&mut self, kind: StubKind, ty: TypeIndex) -> Result<CompiledFunc, CompileError> {
+        self.clear();
+        match kind {
+            StubKind::Enter => self.enter_stub(ty),
+            StubKind::Exit => self.exit_stub(ty),
+        }
+        Ok(self.masm.finish(target::PADDING))
+    }
+}

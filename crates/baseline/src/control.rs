@@ -1,0 +1,419 @@
+//! Structured control: blocks, loops, branches, `select` and the ends of functions.
+
+use crate::compile::Compiler;
+use crate::masm::Label;
+use crate::values::{Ty, parsed_type};
+use peregrine_wasm::{Trap, TypeIndex};
+use wasmparser::{BlockType, BrTable};
+
+/// What a frame of the control stack is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FrameKind {
+    /// The whole body.
+    Function,
+    /// `block`.
+    Block,
+    /// `loop`.
+    Loop,
+    /// `if`, before its `else`, which is at the label.
+    If(Label),
+    /// `if`, after its `else`.
+    Else,
+}
+
+/// One frame of the control stack.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Frame {
+    kind: FrameKind,
+    ty: BlockType,
+    /// Operands below the parameters.
+    height: u32,
+    /// Where branches go.
+    label: Label,
+    /// Whether one does.
+    used: bool,
+    /// For the `br_table` being translated: its number and the way to this frame.
+    edge: (u32, Label),
+}
+
+impl Compiler<'_> {
+    fn param_count(&self, ty: BlockType) -> usize {
+        match ty {
+            BlockType::FuncType(index) => self.module.types[TypeIndex::from_u32(index)].params.len(),
+            _ => 0,
+        }
+    }
+
+    fn param_type(&self, ty: BlockType, position: usize) -> Ty {
+        match ty {
+            BlockType::FuncType(index) => self.module.types[TypeIndex::from_u32(index)].params[position].into(),
+            _ => unreachable!("only function types have parameters"),
+        }
+    }
+
+    fn result_count(&self, ty: BlockType) -> usize {
+        match ty {
+            BlockType::Empty => 0,
+            BlockType::Type(_) => 1,
+            BlockType::FuncType(index) => self.module.types[TypeIndex::from_u32(index)].results.len(),
+        }
+    }
+
+    fn result_type(&self, ty: BlockType, position: usize) -> Ty {
+        match ty {
+            BlockType::Type(ty) => parsed_type(ty),
+            BlockType::FuncType(index) => self.module.types[TypeIndex::from_u32(index)].results[position].into(),
+            BlockType::Empty => unreachable!("there are no results"),
+        }
+    }
+
+    fn push_frame(&mut self, kind: FrameKind, ty: BlockType, height: usize) {
+        let label = self.masm.label();
+        self.control.push(Frame { kind, ty, height: height as u32, label, used: false, edge: (0, label) });
+    }
+
+    /// Begins the body.
+    pub(crate) fn enter_function(&mut self) {
+        self.joined();
+        self.push_frame(FrameKind::Function, BlockType::FuncType(self.ty.as_u32()), 0);
+        if self.settings.interrupt && self.scan.calls_functions {
+            self.check_interrupt();
+        }
+        self.meter_check();
+    }
+
+    fn frame_at(&self, depth: u32) -> usize {
+        self.control.len() - 1 - depth as usize
+    }
+
+    /// How many operands a branch to a frame carries.
+    fn arity(&self, frame: usize) -> usize {
+        let Frame { kind, ty, .. } = self.control[frame];
+        if kind == FrameKind::Loop { self.param_count(ty) } else { self.result_count(ty) }
+    }
+
+    /// Whether a branch to a frame carries one operand in a register.
+    fn carries_register(&self, frame: usize, arity: usize) -> bool {
+        arity == 1 && self.control[frame].kind != FrameKind::Loop
+    }
+
+    /// Marks that something branches to a frame, and gives the label.
+    fn target(&mut self, frame: usize) -> Label {
+        self.control[frame].used = true;
+        self.control[frame].label
+    }
+
+    fn top_type(&self) -> Ty {
+        self.stack.last().expect("validated code has its operands").ty
+    }
+
+    /// Brings what a branch carries to where its target expects it. All code after this place is unreachable.
+    fn carry(&mut self, frame: usize) {
+        let arity = self.arity(frame);
+        if self.control[frame].kind == FrameKind::Function {
+            // Neither locals nor operands are needed any more.
+            return self.carry_results(arity);
+        }
+        self.settle();
+        if self.carries_register(frame, arity) {
+            self.carry_one(self.top_type());
+        } else if arity > 0 {
+            self.flush_top(arity);
+            self.carry_homes(self.control[frame].height as usize, arity);
+        }
+    }
+
+    fn carry_results(&mut self, arity: usize) {
+        match arity {
+            0 => {}
+            1 => self.carry_one(self.top_type()),
+            _ => self.results_to_registers(),
+        }
+    }
+
+    fn now_unreachable(&mut self) {
+        self.reachable = false;
+        self.skipped_blocks = 0;
+        self.flags_pending = false;
+    }
+
+    fn push_block_operands(&mut self, count: usize, ty: impl Fn(&Self, usize) -> Ty) {
+        for position in 0..count {
+            let ty = ty(self, position);
+            self.push_home(ty);
+        }
+    }
+
+    /// `block`.
+    pub(crate) fn block(&mut self, ty: BlockType) {
+        let count = self.param_count(ty);
+        let height = self.depth() - count;
+        self.flush();
+        self.push_frame(FrameKind::Block, ty, height);
+    }
+
+    /// `loop`.
+    pub(crate) fn begin_loop(&mut self, ty: BlockType) {
+        self.meter_flush();
+        let count = self.param_count(ty);
+        let height = self.depth() - count;
+        self.settle();
+        self.flush_top(count);
+        self.push_frame(FrameKind::Loop, ty, height);
+        let label = self.control[self.control.len() - 1].label;
+        self.masm.bind(label);
+        self.joined();
+        if self.settings.interrupt {
+            self.check_interrupt();
+        }
+        self.meter_check();
+    }
+
+    /// `if`.
+    pub(crate) fn begin_if(&mut self, ty: BlockType) {
+        let condition = self.pop_condition();
+        self.meter_flush_before_branch();
+        let count = self.param_count(ty);
+        let height = self.depth() - count;
+        self.settle();
+        self.flush_top(count);
+        let otherwise = self.masm.label();
+        self.jump_if(Self::opposite(condition), otherwise);
+        self.push_frame(FrameKind::If(otherwise), ty, height);
+    }
+
+    /// `else`.
+    pub(crate) fn begin_else(&mut self) {
+        let last = self.control.len() - 1;
+        if self.reachable {
+            self.meter_flush();
+            self.carry(last);
+            let label = self.target(last);
+            self.masm.jmp(label);
+        }
+        self.begin_otherwise();
+    }
+
+    /// Goes on where the condition of the innermost `if` is zero.
+    fn begin_otherwise(&mut self) {
+        let last = self.control.len() - 1;
+        let Frame { kind, ty, height, .. } = self.control[last];
+        let FrameKind::If(otherwise) = kind else { unreachable!("`else` follows `if` in valid code") };
+        self.control[last].kind = FrameKind::Else;
+        self.masm.bind(otherwise);
+        self.truncate(height as usize);
+        self.joined();
+        self.push_block_operands(self.param_count(ty), |this, position| this.param_type(ty, position));
+        self.reachable = true;
+    }
+
+    /// `end`.
+    pub(crate) fn end(&mut self) {
+        let last = self.control.len() - 1;
+        if matches!(self.control[last].kind, FrameKind::If(_)) {
+            self.end_without_else(last);
+        }
+        let Frame { kind, ty, height, label, used, .. } = self.control[last];
+        match kind {
+            FrameKind::Loop => {}
+            FrameKind::Function => {
+                if self.reachable {
+                    self.meter_flush();
+                    self.carry(last);
+                }
+                if self.reachable || used {
+                    if used {
+                        self.masm.bind(label);
+                    }
+                    self.epilogue();
+                }
+                self.truncate(0);
+                self.reachable = false;
+            }
+            _ if used => {
+                if self.reachable {
+                    self.meter_flush();
+                    self.carry(last);
+                }
+                self.truncate(height as usize);
+                self.masm.bind(label);
+                self.joined();
+                let count = self.result_count(ty);
+                if count == 1 {
+                    let ty = self.result_type(ty, 0);
+                    self.push_reg(ty, Self::join_register(ty));
+                } else {
+                    self.push_block_operands(count, |this, position| this.result_type(ty, position));
+                }
+                self.reachable = true;
+            }
+            _ => {}
+        }
+        self.control.pop();
+    }
+
+    /// At the end of an `if` without `else`: the parameters are the results.
+    fn end_without_else(&mut self, last: usize) {
+        let arity = self.arity(last);
+        self.control[last].used = true;
+        if self.reachable {
+            self.meter_flush();
+            self.carry(last);
+            if arity > 0 {
+                let label = self.target(last);
+                self.masm.jmp(label);
+            }
+        }
+        // Without results both ways meet here, and the other one has nothing to do.
+        self.begin_otherwise();
+    }
+
+    /// `br`, or `return` as a branch to the outermost frame.
+    pub(crate) fn br(&mut self, depth: u32) {
+        self.meter_flush();
+        let frame = self.frame_at(depth);
+        self.carry(frame);
+        let label = self.target(frame);
+        self.masm.jmp(label);
+        self.now_unreachable();
+    }
+
+    /// `return`.
+    pub(crate) fn br_to_end(&mut self) {
+        self.br(self.control.len() as u32 - 1);
+    }
+
+    /// `unreachable`.
+    pub(crate) fn unreachable(&mut self) {
+        self.meter_flush();
+        self.trap(Trap::UnreachableCodeReached);
+        self.now_unreachable();
+    }
+
+    /// `br_if`.
+    pub(crate) fn br_if(&mut self, depth: u32) {
+        let condition = self.pop_condition();
+        self.meter_flush_before_branch();
+        let frame = self.frame_at(depth);
+        let arity = self.arity(frame);
+        let is_function = self.control[frame].kind == FrameKind::Function;
+        if !is_function {
+            self.settle();
+        }
+        if arity > 0 && !self.carries_register(frame, arity) {
+            self.flush_top(arity);
+            let height = self.control[frame].height as usize;
+            if is_function || self.depth() - arity != height {
+                let over = self.masm.label();
+                self.jump_if(Self::opposite(condition), over);
+                if is_function {
+                    self.results_from_homes_to_registers(arity);
+                } else {
+                    self.carry_homes(height, arity);
+                }
+                let label = self.target(frame);
+                self.masm.jmp(label);
+                self.masm.bind(over);
+                return;
+            }
+        } else if arity == 1 {
+            self.carry_one(self.top_type());
+        }
+        let label = self.target(frame);
+        self.jump_if(condition, label);
+    }
+
+    /// `br_table`.
+    pub(crate) fn br_table(&mut self, table: &BrTable<'_>) {
+        let index = self.pop();
+        self.meter_flush();
+        self.settle();
+        let default = self.frame_at(table.default());
+        let arity = self.arity(default);
+        let depths = || table.targets().map(|depth| depth.unwrap_or(table.default()));
+        let in_register = |frame| self.carries_register(frame, arity);
+        let direct = arity == 0 || in_register(default) && depths().all(|depth| in_register(self.frame_at(depth)));
+        if direct {
+            // Nothing from here to the jump uses the scratch register, where the index is.
+            let index = self.table_index(index);
+            if arity == 1 {
+                self.carry_one(self.top_type());
+            }
+            let labels: Vec<Label> = depths().map(|depth| self.target_label(depth)).collect();
+            let default = self.target(default);
+            self.jump_by_table(index, &labels, default);
+        } else {
+            self.flush_top(arity);
+            let index = self.table_index(index);
+            self.br_table_by_edges(index, table, arity);
+        }
+        self.now_unreachable();
+    }
+
+    fn target_label(&mut self, depth: u32) -> Label {
+        let frame = self.frame_at(depth);
+        self.target(frame)
+    }
+
+    /// A `br_table` whose branches have to move operands: each distinct target gets a place where that is done.
+    fn br_table_by_edges(&mut self, index: crate::registers::Reg, table: &BrTable<'_>, arity: usize) {
+        let number = self.masm.position();
+        let mut order = Vec::new();
+        let mut labels = Vec::with_capacity(table.len() as usize);
+        for depth in table.targets().map(|depth| depth.unwrap_or(table.default())).chain(std::iter::once(table.default())) {
+            let frame = self.frame_at(depth);
+            if self.control[frame].edge.0 != number {
+                self.control[frame].edge = (number, self.masm.label());
+                order.push(frame);
+            }
+            labels.push(self.control[frame].edge.1);
+        }
+        let default = labels.pop().expect("the default is always there");
+        self.jump_by_table(index, &labels, default);
+        for frame in order {
+            let Frame { kind, edge, height, .. } = self.control[frame];
+            self.masm.bind(edge.1);
+            if kind == FrameKind::Function {
+                self.results_from_homes_to_registers(arity);
+            } else if self.carries_register(frame, arity) {
+                let ty = self.top_type();
+                let home = self.operand_home(self.depth() - 1);
+                self.load_slot(ty, Self::join_register(ty), home);
+            } else {
+                self.carry_homes(height as usize, arity);
+            }
+            let label = self.target(frame);
+            self.masm.jmp(label);
+        }
+    }
+
+    /// `drop`.
+    pub(crate) fn discard(&mut self) {
+        self.truncate(self.depth() - 1);
+    }
+
+    /// `select` of values of any type.
+    pub(crate) fn select(&mut self) {
+        let condition = self.pop_condition();
+        let ty = self.top_type();
+        let otherwise = self.pop();
+        let then = self.pop();
+        if ty.is_vector_class() {
+            self.select_vector(ty, condition, then, otherwise)
+        } else {
+            self.select_integer(ty, condition, then, otherwise)
+        }
+    }
+
+    /// Goes over an operator in unreachable code.
+    pub(crate) fn visit_unreachable(&mut self, op: &wasmparser::Operator<'_>) {
+        use wasmparser::Operator as Op;
+        match op {
+            Op::Block { .. } | Op::Loop { .. } | Op::If { .. } => self.skipped_blocks += 1,
+            Op::Else if self.skipped_blocks == 0 => self.begin_else(),
+            Op::End if self.skipped_blocks == 0 => self.end(),
+            Op::End => self.skipped_blocks -= 1,
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! Where things are in the frame of a function.
+//!
+//! | from the frame pointer, bytes | what |
+//! |---|---|
+//! | -8 | the context |
+//! | -16 to -48 | registers of the caller |
+//! | -56 | where results are written that have no register |
+//! | below -64 | homes of the locals, then of the operands by depth |
+//!
+//! A home has 8 bytes, or 16 in functions with vectors. Its place depends on nothing but the number of the local or the depth of the
+//! operand, so that code of another tier can be entered with what it finds there.
+
+use crate::compile::Compiler;
+
+/// The context.
+pub(crate) const CONTEXT: i32 = -8;
+/// The place for results that have no register.
+pub(crate) const RESULT_AREA: i32 = -56;
+/// Bytes above all homes.
+pub(crate) const FIXED_BYTES: u32 = 64;
+/// More than any function of an acceptable size needs; so that offsets fit.
+pub(crate) const MAX_FRAME_BYTES: u64 = 1 << 28;
+
+/// The place of a register of the caller, by its position among those that locals may have.
+pub(crate) const fn saved_register(position: usize) -> i32 {
+    -16 - 8 * position as i32
+}
+
+impl Compiler<'_> {
+    /// The home of a local, or after those of an operand by its depth.
+    #[inline]
+    pub(crate) fn home(&self, number: usize) -> i32 {
+        // Functions too large for this are refused when they are finished.
+        -((FIXED_BYTES as usize + ((number + 1) << self.home_log2)) as i64 as i32)
+    }
+
+    /// The home of the operand at a depth.
+    #[inline]
+    pub(crate) fn operand_home(&self, depth: usize) -> i32 {
+        self.home(self.locals.len() + depth)
+    }
+
+    /// Bytes of the frame below the frame pointer, once all is known.
+    pub(crate) fn frame_bytes(&self) -> u64 {
+        let homes = (self.locals.len() as u64 + self.max_depth as u64) << self.home_log2;
+        (u64::from(FIXED_BYTES) + homes).next_multiple_of(16)
+    }
+}

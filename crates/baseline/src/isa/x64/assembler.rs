@@ -1,0 +1,643 @@
+//! Encodings of x86-64 instructions, as methods of [`Masm`].
+//!
+//! One function does all but VEX; the others say which instruction. Operands are in the order of the manual: what is written comes first.
+
+use crate::masm::{Label, Masm};
+use crate::registers::Reg;
+use peregrine_artifact::func::{Reloc, RelocKind};
+use peregrine_wasm::FuncIndex;
+
+/// A place in memory: `base + index << scale + disp`, or a constant of the function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Mem {
+    base: u8,
+    index: u8,
+    scale: u8,
+    disp: i32,
+}
+
+const NO_INDEX: u8 = 0xff;
+const CONSTANT: u8 = 0xfe;
+
+impl Mem {
+    /// `base + disp`.
+    pub(crate) const fn new(base: Reg, disp: i32) -> Self {
+        Self { base: base.0, index: NO_INDEX, scale: 0, disp }
+    }
+
+    /// `base + (index << scale) + disp`.
+    pub(crate) const fn indexed(base: Reg, index: Reg, scale: u8, disp: i32) -> Self {
+        Self { base: base.0, index: index.0, scale, disp }
+    }
+
+    /// A constant of the function, by its number.
+    pub(crate) const fn constant(number: u32) -> Self {
+        Self { base: CONSTANT, index: NO_INDEX, scale: 0, disp: number as i32 }
+    }
+
+    /// So many bytes further on.
+    pub(crate) const fn plus(self, bytes: i32) -> Self {
+        Self { disp: self.disp + bytes, ..self }
+    }
+}
+
+/// A register or a place in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rm {
+    /// A register.
+    Reg(Reg),
+    /// A place in memory.
+    Mem(Mem),
+}
+
+impl From<Reg> for Rm {
+    fn from(reg: Reg) -> Self {
+        Self::Reg(reg)
+    }
+}
+
+impl From<Mem> for Rm {
+    fn from(mem: Mem) -> Self {
+        Self::Mem(mem)
+    }
+}
+
+/// Whether integers have 64 bits, not 32.
+pub(crate) type Wide = bool;
+
+/// The operations that `81 /n` and its relatives have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Alu {
+    Add = 0,
+    Or = 1,
+    Adc = 2,
+    Sbb = 3,
+    And = 4,
+    Sub = 5,
+    Xor = 6,
+    Cmp = 7,
+}
+
+/// The operations that `c1 /n` and its relatives have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Shift {
+    Rol = 0,
+    Ror = 1,
+    Shl = 4,
+    Shr = 5,
+    Sar = 7,
+}
+
+/// Conditions of flags, by their number in instructions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Cc {
+    O = 0,
+    No = 1,
+    B = 2,
+    Ae = 3,
+    E = 4,
+    Ne = 5,
+    Be = 6,
+    A = 7,
+    S = 8,
+    Ns = 9,
+    P = 10,
+    Np = 11,
+    L = 12,
+    Ge = 13,
+    Le = 14,
+    G = 15,
+}
+
+impl Cc {
+    /// The condition that holds when this one does not.
+    pub(crate) const fn inverted(self) -> Self {
+        match self {
+            Self::O => Self::No,
+            Self::No => Self::O,
+            Self::B => Self::Ae,
+            Self::Ae => Self::B,
+            Self::E => Self::Ne,
+            Self::Ne => Self::E,
+            Self::Be => Self::A,
+            Self::A => Self::Be,
+            Self::S => Self::Ns,
+            Self::Ns => Self::S,
+            Self::P => Self::Np,
+            Self::Np => Self::P,
+            Self::L => Self::Ge,
+            Self::Ge => Self::L,
+            Self::Le => Self::G,
+            Self::G => Self::Le,
+        }
+    }
+}
+
+/// Which bytes an instruction with SSE operands begins with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Sse {
+    /// 0, 0x66, 0xf2 or 0xf3.
+    pub prefix: u8,
+    /// 1: `0f`, 2: `0f 38`, 3: `0f 3a`.
+    pub map: u8,
+    /// The opcode.
+    pub opcode: u8,
+}
+
+impl Sse {
+    /// `prefix 0f opcode`; a prefix of 0 is none.
+    pub(crate) const fn new(prefix: u8, opcode: u8) -> Self {
+        Self { prefix, map: 1, opcode }
+    }
+
+    /// `66 0f 38 opcode`.
+    pub(crate) const fn map38(opcode: u8) -> Self {
+        Self { prefix: 0x66, map: 2, opcode }
+    }
+
+    /// `66 0f 3a opcode`.
+    pub(crate) const fn map3a(opcode: u8) -> Self {
+        Self { prefix: 0x66, map: 3, opcode }
+    }
+}
+
+struct Opcode {
+    prefix: u8,
+    wide: bool,
+    map: u8,
+    byte: u8,
+    /// The operand of one byte needs a prefix to be what it says.
+    byte_operand: bool,
+}
+
+impl Masm {
+    /// Encodes an instruction with a ModRM byte. `immediate` has `immediate_len` bytes.
+    #[inline]
+    fn modrm(&mut self, op: &Opcode, reg: u8, rm: Rm, immediate: u32, immediate_len: usize) {
+        let mut bytes = [0; 16];
+        let mut len = 0;
+        let mut push = |byte: u8| {
+            bytes[len & 15] = byte;
+            len += 1;
+        };
+        if op.prefix != 0 {
+            push(op.prefix);
+        }
+        let (x, b) = match rm {
+            Rm::Reg(rm) => (0, rm.number() >> 3),
+            Rm::Mem(mem) => {
+                (if mem.index == NO_INDEX { 0 } else { mem.index >> 3 & 1 }, if mem.base == CONSTANT { 0 } else { mem.base >> 3 & 1 })
+            }
+        };
+        let rex = (op.wide as u8) << 3 | (reg >> 3 & 1) << 2 | x << 1 | b;
+        if rex != 0 || op.byte_operand {
+            push(0x40 | rex);
+        }
+        match op.map {
+            0 => {}
+            1 => push(0x0f),
+            2 => {
+                push(0x0f);
+                push(0x38);
+            }
+            _ => {
+                push(0x0f);
+                push(0x3a);
+            }
+        }
+        push(op.byte);
+        let reg = (reg & 7) << 3;
+        let mut constant = None;
+        match rm {
+            Rm::Reg(rm) => push(0xc0 | reg | rm.number() & 7),
+            Rm::Mem(mem) if mem.base == CONSTANT => {
+                push(reg | 5);
+                constant = Some((len, mem.disp as u32));
+                for byte in (4 + immediate_len as u32).wrapping_neg().to_le_bytes() {
+                    bytes[len & 15] = byte;
+                    len += 1;
+                }
+            }
+            Rm::Mem(mem) => {
+                let base = mem.base & 7;
+                let (mode, disp_len) = match mem.disp {
+                    0 if base != 5 => (0, 0),
+                    -128..=127 => (0x40, 1),
+                    _ => (0x80, 4),
+                };
+                if mem.index != NO_INDEX {
+                    push(mode | reg | 4);
+                    push(mem.scale << 6 | (mem.index & 7) << 3 | base);
+                } else if base == 4 {
+                    push(mode | reg | 4);
+                    push(0x24);
+                } else {
+                    push(mode | reg | base);
+                }
+                for byte in &mem.disp.to_le_bytes()[..disp_len] {
+                    bytes[len & 15] = *byte;
+                    len += 1;
+                }
+            }
+        }
+        for byte in &immediate.to_le_bytes()[..immediate_len] {
+            bytes[len & 15] = *byte;
+            len += 1;
+        }
+        let start = self.position();
+        self.put(&bytes, len);
+        if let Some((offset, number)) = constant {
+            self.use_constant(start + offset as u32, number);
+        }
+    }
+
+    #[inline]
+    fn plain(&mut self, wide: Wide, byte: u8, reg: Reg, rm: impl Into<Rm>) {
+        let op = Opcode { prefix: 0, wide, map: 0, byte, byte_operand: false };
+        self.modrm(&op, reg.number(), rm.into(), 0, 0);
+    }
+
+    #[inline]
+    fn extended(&mut self, prefix: u8, wide: Wide, byte: u8, reg: Reg, rm: impl Into<Rm>) {
+        let op = Opcode { prefix, wide, map: 1, byte, byte_operand: false };
+        self.modrm(&op, reg.number(), rm.into(), 0, 0);
+    }
+
+    /// A number in the place of a register.
+    #[inline]
+    fn digit(&mut self, wide: Wide, byte: u8, digit: u8, rm: Rm, immediate: u32, immediate_len: usize) {
+        let op = Opcode { prefix: 0, wide, map: 0, byte, byte_operand: false };
+        self.modrm(&op, digit, rm, immediate, immediate_len);
+    }
+
+    // Moves of integers.
+
+    /// `mov target, source`.
+    #[inline]
+    pub(crate) fn mov(&mut self, wide: Wide, target: Reg, source: impl Into<Rm>) {
+        self.plain(wide, 0x8b, target, source);
+    }
+
+    /// `mov [target], source`.
+    #[inline]
+    pub(crate) fn mov_store(&mut self, wide: Wide, target: Mem, source: Reg) {
+        self.plain(wide, 0x89, source, target);
+    }
+
+    /// `mov byte [target], source`.
+    pub(crate) fn mov_store8(&mut self, target: Mem, source: Reg) {
+        let op = Opcode { prefix: 0, wide: false, map: 0, byte: 0x88, byte_operand: (4..8).contains(&source.0) };
+        self.modrm(&op, source.number(), target.into(), 0, 0);
+    }
+
+    /// `mov word [target], source`.
+    pub(crate) fn mov_store16(&mut self, target: Mem, source: Reg) {
+        let op = Opcode { prefix: 0x66, wide: false, map: 0, byte: 0x89, byte_operand: false };
+        self.modrm(&op, source.number(), target.into(), 0, 0);
+    }
+
+    /// `mov [target], immediate`, which is sign-extended.
+    pub(crate) fn mov_store_imm(&mut self, wide: Wide, target: Mem, immediate: i32) {
+        self.digit(wide, 0xc7, 0, target.into(), immediate as u32, 4);
+    }
+
+    /// `mov byte [target], immediate`.
+    pub(crate) fn mov_store8_imm(&mut self, target: Mem, immediate: u8) {
+        self.digit(false, 0xc6, 0, target.into(), immediate.into(), 1);
+    }
+
+    /// `mov word [target], immediate`.
+    pub(crate) fn mov_store16_imm(&mut self, target: Mem, immediate: u16) {
+        let op = Opcode { prefix: 0x66, wide: false, map: 0, byte: 0xc7, byte_operand: false };
+        self.modrm(&op, 0, target.into(), immediate.into(), 2);
+    }
+
+    /// The shortest instruction that writes `value` and leaves the flags as they are.
+    pub(crate) fn mov_imm(&mut self, target: Reg, value: u64) {
+        let mut bytes = [0; 16];
+        let b = target.number() >> 3;
+        let number = target.number() & 7;
+        if u32::try_from(value).is_ok() {
+            let prefix = usize::from(b);
+            bytes[0] = 0x41;
+            bytes[prefix] = 0xb8 | number;
+            bytes[prefix + 1..prefix + 5].copy_from_slice(&(value as u32).to_le_bytes());
+            self.put(&bytes, prefix + 5);
+        } else if i32::try_from(value as i64).is_ok() {
+            self.digit(true, 0xc7, 0, target.into(), value as u32, 4);
+        } else {
+            bytes[0] = 0x48 | b;
+            bytes[1] = 0xb8 | number;
+            bytes[2..10].copy_from_slice(&value.to_le_bytes());
+            self.put(&bytes, 10);
+        }
+    }
+
+    /// `xor target, target`: zero, and no flags.
+    pub(crate) fn zero(&mut self, target: Reg) {
+        self.plain(false, 0x33, target, target);
+    }
+
+    /// `lea target, source`.
+    pub(crate) fn lea(&mut self, wide: Wide, target: Reg, source: Mem) {
+        self.plain(wide, 0x8d, target, source);
+    }
+
+    /// `movzx target, byte source`.
+    pub(crate) fn movzx8(&mut self, target: Reg, source: impl Into<Rm>) {
+        let source = source.into();
+        let byte_operand = matches!(source, Rm::Reg(reg) if (4..8).contains(&reg.0));
+        let op = Opcode { prefix: 0, wide: false, map: 1, byte: 0xb6, byte_operand };
+        self.modrm(&op, target.number(), source, 0, 0);
+    }
+
+    /// `movzx target, word source`.
+    pub(crate) fn movzx16(&mut self, target: Reg, source: impl Into<Rm>) {
+        self.extended(0, false, 0xb7, target, source);
+    }
+
+    /// `movsx target, byte source`.
+    pub(crate) fn movsx8(&mut self, wide: Wide, target: Reg, source: impl Into<Rm>) {
+        let source = source.into();
+        let byte_operand = matches!(source, Rm::Reg(reg) if (4..8).contains(&reg.0));
+        let op = Opcode { prefix: 0, wide, map: 1, byte: 0xbe, byte_operand };
+        self.modrm(&op, target.number(), source, 0, 0);
+    }
+
+    /// `movsx target, word source`.
+    pub(crate) fn movsx16(&mut self, wide: Wide, target: Reg, source: impl Into<Rm>) {
+        self.extended(0, wide, 0xbf, target, source);
+    }
+
+    /// `movsxd target, dword source`.
+    pub(crate) fn movsx32(&mut self, target: Reg, source: impl Into<Rm>) {
+        self.plain(true, 0x63, target, source);
+    }
+
+    // Arithmetic.
+
+    /// `op target, source`.
+    #[inline]
+    pub(crate) fn alu(&mut self, op: Alu, wide: Wide, target: Reg, source: impl Into<Rm>) {
+        self.plain(wide, (op as u8) << 3 | 3, target, source);
+    }
+
+    /// `op target, immediate`, which is sign-extended.
+    #[inline]
+    pub(crate) fn alu_imm(&mut self, op: Alu, wide: Wide, target: impl Into<Rm>, immediate: i32) {
+        match i8::try_from(immediate) {
+            Ok(byte) => self.digit(wide, 0x83, op as u8, target.into(), byte as u8 as u32, 1),
+            Err(_) => self.digit(wide, 0x81, op as u8, target.into(), immediate as u32, 4),
+        }
+    }
+
+    /// `op [target], source`.
+    pub(crate) fn alu_store(&mut self, op: Alu, wide: Wide, target: Mem, source: Reg) {
+        self.plain(wide, (op as u8) << 3 | 1, source, target);
+    }
+
+    /// `test left, right`.
+    pub(crate) fn test(&mut self, wide: Wide, left: Reg, right: Reg) {
+        self.plain(wide, 0x85, right, left);
+    }
+
+    /// `test left, immediate`, which is sign-extended.
+    pub(crate) fn test_imm(&mut self, wide: Wide, left: Reg, immediate: i32) {
+        self.digit(wide, 0xf7, 0, left.into(), immediate as u32, 4);
+    }
+
+    /// `imul target, source`.
+    pub(crate) fn imul(&mut self, wide: Wide, target: Reg, source: impl Into<Rm>) {
+        self.extended(0, wide, 0xaf, target, source);
+    }
+
+    /// `imul target, source, immediate`.
+    pub(crate) fn imul_imm(&mut self, wide: Wide, target: Reg, source: impl Into<Rm>, immediate: i32) {
+        let (byte, len) = if i8::try_from(immediate).is_ok() { (0x6b, 1) } else { (0x69, 4) };
+        let op = Opcode { prefix: 0, wide, map: 0, byte, byte_operand: false };
+        self.modrm(&op, target.number(), source.into(), immediate as u32, len);
+    }
+
+    /// One of the instructions of `f7 /n`: 2 `not`, 3 `neg`, 4 `mul`, 5 `imul`, 6 `div`, 7 `idiv`.
+    pub(crate) fn unary(&mut self, digit: u8, wide: Wide, operand: impl Into<Rm>) {
+        self.digit(wide, 0xf7, digit, operand.into(), 0, 0);
+    }
+
+    /// `cdq` or `cqo`.
+    pub(crate) fn sign_to_rdx(&mut self, wide: Wide) {
+        self.put_slice(if wide { &[0x48, 0x99] } else { &[0x99] });
+    }
+
+    /// `op target, count`.
+    pub(crate) fn shift_imm(&mut self, op: Shift, wide: Wide, target: Reg, count: u8) {
+        self.digit(wide, 0xc1, op as u8, target.into(), count.into(), 1);
+    }
+
+    /// `op target, cl`.
+    pub(crate) fn shift_cl(&mut self, op: Shift, wide: Wide, target: Reg) {
+        self.digit(wide, 0xd3, op as u8, target.into(), 0, 0);
+    }
+
+    /// `shlx`, `shrx`, `sarx target, source, count` (BMI2).
+    pub(crate) fn shift_bmi2(&mut self, op: Shift, wide: Wide, target: Reg, source: impl Into<Rm>, count: Reg) {
+        let prefix = match op {
+            Shift::Shl => 1,
+            Shift::Sar => 2,
+            _ => 3,
+        };
+        self.vex(prefix, 2, wide, 0xf7, target.number(), count.number(), source.into());
+    }
+
+    /// `bsf` 0xbc, `bsr` 0xbd; with prefix 0xf3 `tzcnt`, `lzcnt`, and 0xb8 `popcnt`.
+    pub(crate) fn count_bits(&mut self, prefix: u8, wide: Wide, byte: u8, target: Reg, source: impl Into<Rm>) {
+        self.extended(prefix, wide, byte, target, source);
+    }
+
+    /// `btc target, bit`.
+    pub(crate) fn btc(&mut self, target: Reg, bit: u8) {
+        let op = Opcode { prefix: 0, wide: true, map: 1, byte: 0xba, byte_operand: false };
+        self.modrm(&op, 7, target.into(), bit.into(), 1);
+    }
+
+    /// `setcc target`, a byte.
+    pub(crate) fn setcc(&mut self, cc: Cc, target: Reg) {
+        let op = Opcode { prefix: 0, wide: false, map: 1, byte: 0x90 | cc as u8, byte_operand: target.0 >= 4 };
+        self.modrm(&op, 0, target.into(), 0, 0);
+    }
+
+    /// `cmovcc target, source`.
+    pub(crate) fn cmov(&mut self, cc: Cc, wide: Wide, target: Reg, source: impl Into<Rm>) {
+        self.extended(0, wide, 0x40 | cc as u8, target, source);
+    }
+
+    // Control.
+
+    /// `jmp label`.
+    pub(crate) fn jmp(&mut self, label: Label) {
+        if let Some(target) = self.bound(label) {
+            let distance = target.wrapping_sub(self.position() + 2) as i32;
+            if let Ok(short) = i8::try_from(distance) {
+                return self.put_slice(&[0xeb, short as u8]);
+            }
+        }
+        let mut bytes = [0; 16];
+        bytes[0] = 0xe9;
+        let place = self.position() + 1;
+        bytes[1..5].copy_from_slice(&self.distance_to(label, place).to_le_bytes());
+        self.put(&bytes, 5);
+    }
+
+    /// `jcc label`.
+    pub(crate) fn jcc(&mut self, cc: Cc, label: Label) {
+        if let Some(target) = self.bound(label) {
+            let distance = target.wrapping_sub(self.position() + 2) as i32;
+            if let Ok(short) = i8::try_from(distance) {
+                return self.put_slice(&[0x70 | cc as u8, short as u8]);
+            }
+        }
+        let mut bytes = [0; 16];
+        bytes[0] = 0x0f;
+        bytes[1] = 0x80 | cc as u8;
+        let place = self.position() + 2;
+        bytes[2..6].copy_from_slice(&self.distance_to(label, place).to_le_bytes());
+        self.put(&bytes, 6);
+    }
+
+    /// `jcc` over at most 127 bytes that come next; [`Masm::land`] ends them.
+    pub(crate) fn jcc_short(&mut self, cc: Cc) -> u32 {
+        self.put_slice(&[0x70 | cc as u8, 0]);
+        self.position()
+    }
+
+    /// `jmp` over at most 127 bytes that come next; [`Masm::land`] ends them.
+    pub(crate) fn jmp_short(&mut self) -> u32 {
+        self.put_slice(&[0xeb, 0]);
+        self.position()
+    }
+
+    /// Where a short jump goes.
+    pub(crate) fn land(&mut self, jump_end: u32) {
+        let distance = self.position() - jump_end;
+        debug_assert!(distance <= 127);
+        self.write_u8(jump_end - 1, distance as u8);
+    }
+
+    /// `jmp target`.
+    pub(crate) fn jmp_rm(&mut self, target: impl Into<Rm>) {
+        self.digit(false, 0xff, 4, target.into(), 0, 0);
+    }
+
+    /// `call target`.
+    pub(crate) fn call_rm(&mut self, target: impl Into<Rm>) {
+        self.digit(false, 0xff, 2, target.into(), 0, 0);
+    }
+
+    /// `call` or, if `jump`, `jmp` to a function of the module.
+    pub(crate) fn call_function(&mut self, target: FuncIndex, jump: bool) {
+        let mut bytes = [0; 16];
+        bytes[0] = if jump { 0xe9 } else { 0xe8 };
+        self.reloc(Reloc { offset: self.position() + 1, kind: RelocKind::X64Rel32, target, addend: -4 });
+        self.put(&bytes, 5);
+    }
+
+    /// `lea target, [table]`: the address of a table of distances from its start to `labels`.
+    pub(crate) fn lea_table(&mut self, target: Reg, labels: impl Iterator<Item = Label>) {
+        let mut bytes = [0; 16];
+        bytes[0] = 0x48 | target.number() >> 3 << 2;
+        bytes[1] = 0x8d;
+        bytes[2] = (target.number() & 7) << 3 | 5;
+        let place = self.position() + 3;
+        self.put(&bytes, 7);
+        self.use_table(place, labels);
+    }
+
+    /// `push reg`.
+    pub(crate) fn push(&mut self, reg: Reg) {
+        if reg.0 >= 8 { self.put_slice(&[0x41, 0x50 | reg.0 & 7]) } else { self.put_slice(&[0x50 | reg.0]) }
+    }
+
+    /// `pop reg`.
+    pub(crate) fn pop(&mut self, reg: Reg) {
+        if reg.0 >= 8 { self.put_slice(&[0x41, 0x58 | reg.0 & 7]) } else { self.put_slice(&[0x58 | reg.0]) }
+    }
+
+    /// `leave`.
+    pub(crate) fn leave(&mut self) {
+        self.put_slice(&[0xc9]);
+    }
+
+    /// `ret`, which also pops so many bytes of arguments.
+    pub(crate) fn ret(&mut self, pops_bytes: u16) {
+        match pops_bytes {
+            0 => self.put_slice(&[0xc3]),
+            _ => self.put_slice(&[0xc2, pops_bytes as u8, (pops_bytes >> 8) as u8]),
+        }
+    }
+
+    /// `ud2`.
+    pub(crate) fn ud2(&mut self) {
+        self.put_slice(&[0x0f, 0x0b]);
+    }
+
+    // Floats and vectors.
+
+    /// An instruction on vector registers.
+    #[inline]
+    pub(crate) fn sse(&mut self, op: Sse, target: Reg, source: impl Into<Rm>) {
+        let op = Opcode { prefix: op.prefix, wide: false, map: op.map, byte: op.opcode, byte_operand: false };
+        self.modrm(&op, target.number(), source.into(), 0, 0);
+    }
+
+    /// An instruction between vector and general registers, with a 64-bit operand if `wide`.
+    pub(crate) fn sse_wide(&mut self, op: Sse, wide: Wide, target: Reg, source: impl Into<Rm>) {
+        let op = Opcode { prefix: op.prefix, wide, map: op.map, byte: op.opcode, byte_operand: false };
+        self.modrm(&op, target.number(), source.into(), 0, 0);
+    }
+
+    /// An instruction on vector registers with a byte.
+    pub(crate) fn sse_imm(&mut self, op: Sse, target: Reg, source: impl Into<Rm>, immediate: u8) {
+        self.sse_wide_imm(op, false, target, source, immediate);
+    }
+
+    /// An instruction between vector and general registers, with a byte.
+    pub(crate) fn sse_wide_imm(&mut self, op: Sse, wide: Wide, target: Reg, source: impl Into<Rm>, immediate: u8) {
+        let op = Opcode { prefix: op.prefix, wide, map: op.map, byte: op.opcode, byte_operand: false };
+        self.modrm(&op, target.number(), source.into(), immediate.into(), 1);
+    }
+
+    /// A shift of vector lanes by a constant: `digit` says which.
+    pub(crate) fn sse_shift_imm(&mut self, opcode: u8, digit: u8, target: Reg, count: u8) {
+        let op = Opcode { prefix: 0x66, wide: false, map: 1, byte: opcode, byte_operand: false };
+        self.modrm(&op, digit, target.into(), count.into(), 1);
+    }
+
+    /// `movaps target, source`, of registers.
+    #[inline]
+    pub(crate) fn movaps(&mut self, target: Reg, source: Reg) {
+        self.extended(0, false, 0x28, target, source);
+    }
+
+    /// An instruction with a VEX prefix: `prefix` 1 for 66, 2 for f3, 3 for f2; `map` 2 for `0f 38`.
+    #[expect(clippy::too_many_arguments, reason = "the fields of the prefix")]
+    pub(crate) fn vex(&mut self, prefix: u8, map: u8, wide: Wide, byte: u8, reg: u8, vvvv: u8, rm: Rm) {
+        // Encoded as the instruction without VEX, whose one prefix byte, REX included, then makes room for the three of VEX.
+        let start = self.position();
+        let op = Opcode { prefix: 0, wide: false, map: 0, byte, byte_operand: true };
+        self.modrm(&op, reg, rm, 0, 0);
+        let rex = self.byte_at(start);
+        let len = (self.position() - start) as usize;
+        let mut bytes = [0; 16];
+        bytes[0] = 0xc4;
+        bytes[1] = (!rex & 7) << 5 | map;
+        // REX has R, X, B from high to low, as VEX has, which wants them inverted.
+        bytes[2] = (wide as u8) << 7 | (!vvvv & 15) << 3 | prefix;
+        for position in 1..len {
+            bytes[position + 2] = self.byte_at(start + position as u32);
+        }
+        self.rewind(start);
+        self.put(&bytes, len + 2);
+    }
+}

@@ -1,0 +1,729 @@
+//! Frames and calls: prologue, epilogue, calls of all kinds, returns, tail calls, and the stubs between host and guest.
+
+use super::abi::{C_ARGUMENTS, Location, Locations};
+use super::assembler::{Alu, Cc, Mem, Sse};
+use super::registers::{DESTROYED_FOR_LOCALS, PRESERVED_FOR_LOCALS, R10, RAX, RBP, RBX, RDI, RSI, RSP, SCRATCH, VECTOR_SCRATCH, xmm};
+use crate::calls::Callee;
+use crate::compile::{Cold, Compiler};
+use crate::frame::{CONTEXT, RESULT_AREA, saved_register};
+use crate::masm::Label;
+use crate::registers::{Reg, RegSet};
+use crate::values::{Ty, Value};
+use peregrine_artifact::abi::VALUE_SIZE_BYTES;
+use peregrine_artifact::builtins::Builtin;
+use peregrine_artifact::vmctx::{VmContextHeader, VmFuncRef, VmFunctionImport, VmStoreContext};
+use peregrine_wasm::{FuncType, Trap, TypeIndex, ValType};
+use smallvec::SmallVec;
+use std::mem::offset_of;
+
+/// Moves to distinct registers that happen at once.
+type Moves = SmallVec<[(Ty, Reg, Value); 16]>;
+type Placed = SmallVec<[(Ty, Location); 16]>;
+
+/// More zeros than these are written by a loop.
+const MAX_UNROLLED_ZEROS: usize = 16;
+/// `movups` from memory.
+const MOVUPS: Sse = Sse::new(0, 0x10);
+/// `movups` to memory.
+const MOVUPS_STORE: Sse = Sse::new(0, 0x11);
+
+/// A field at an offset, as an operand counts.
+const fn field(offset: usize) -> i32 {
+    offset as i32
+}
+
+fn types(types: &[ValType]) -> impl Iterator<Item = Ty> + '_ {
+    types.iter().map(|&ty| Ty::from(ty))
+}
+
+fn result_area_bytes(ty: &FuncType) -> u32 {
+    Locations::results().area_bytes(types(&ty.results))
+}
+
+/// Where arguments are; the registers of the pointer to the place of results and of the context; bytes on the stack.
+fn place_arguments(ty: &FuncType) -> (Placed, Option<Reg>, Reg, u32) {
+    let (mut locations, area, context) = Locations::arguments(result_area_bytes(ty) > 0);
+    let placed = types(&ty.params).map(|ty| (ty, locations.next(ty))).collect();
+    (placed, area, context, locations.stack_bytes())
+}
+
+fn place_results(ty: &FuncType) -> Placed {
+    let mut locations = Locations::results();
+    types(&ty.results).map(|ty| (ty, locations.next(ty))).collect()
+}
+
+impl Compiler<'_> {
+    /// Does moves that happen at once. Uses the scratch registers. Changes no flags.
+    fn move_all(&mut self, moves: &Moves) {
+        let mut pending: SmallVec<[(Ty, Reg, Reg); 16]> = SmallVec::new();
+        for &(ty, target, value) in moves {
+            if let Value::Reg(source) = value
+                && source != target
+            {
+                pending.push((ty, target, source));
+            }
+        }
+        while !pending.is_empty() {
+            let mut sources = RegSet::EMPTY;
+            for (_, _, source) in &pending {
+                sources = sources.with(*source);
+            }
+            let before = pending.len();
+            let mut position = 0;
+            while position < pending.len() {
+                let (ty, target, source) = pending[position];
+                if sources.has(target) {
+                    position += 1;
+                } else {
+                    self.move_reg(ty, target, source);
+                    pending.swap_remove(position);
+                    if !pending.iter().any(|other| other.2 == source) {
+                        sources = sources.without(source);
+                    }
+                    position = 0;
+                }
+            }
+            if pending.len() == before {
+                // A cycle: one target is read from elsewhere.
+                let (_, target, _) = pending[0];
+                let vector = target.is_vector();
+                let scratch = if vector { VECTOR_SCRATCH } else { SCRATCH };
+                self.move_reg(if vector { Ty::V128 } else { Ty::I64 }, scratch, target);
+                for other in &mut pending {
+                    if other.2 == target {
+                        other.2 = scratch;
+                    }
+                }
+            }
+        }
+        for &(ty, target, value) in moves {
+            if !matches!(value, Value::Reg(_)) {
+                self.load_value(ty, target, value);
+            }
+        }
+    }
+
+    // Frames.
+
+    /// Makes the frame and brings parameters to where locals are.
+    pub(crate) fn prologue(&mut self) {
+        let module = self.module;
+        let ty = &module.types[self.ty];
+        let (placed, area, context, argument_bytes) = place_arguments(ty);
+        self.argument_bytes = argument_bytes;
+        self.masm.push(RBP);
+        self.masm.mov(true, RBP, RSP);
+        // `sub rsp, size`, with a size of 32 bits that is filled in when all is known.
+        self.frame_size_place = self.masm.position();
+        self.masm.alu_imm(Alu::Sub, true, RSP, i32::MAX);
+        for (position, reg) in PRESERVED_FOR_LOCALS.into_iter().enumerate() {
+            if self.saved.has(reg) {
+                self.store_slot(Ty::I64, saved_register(position), reg);
+            }
+        }
+        if self.context_pin.is_none_or(|reg| self.volatile.has(reg)) {
+            self.store_slot(Ty::I64, CONTEXT, context);
+        }
+        if let Some(area) = area {
+            self.store_slot(Ty::I64, RESULT_AREA, area);
+        }
+        let mut moves = Moves::new();
+        if let Some(pin) = self.context_pin {
+            moves.push((Ty::I64, pin, Value::Reg(context)));
+        }
+        let mut extended = RegSet::EMPTY;
+        for (index, &(ty, location)) in placed.iter().enumerate() {
+            let pin = self.locals[index].pin;
+            match (location, pin) {
+                (Location::Reg(reg), Some(pin)) => {
+                    moves.push((ty, pin, Value::Reg(reg)));
+                    if ty == Ty::I32 && reg == pin {
+                        extended = extended.with(pin);
+                    }
+                }
+                (Location::Reg(reg), None) if self.scan.locals[index] > 0 => {
+                    let home = self.home(index);
+                    self.store_slot(ty, home, reg);
+                }
+                // The arguments are above the frame pointer and the return address.
+                (Location::Stack(offset), Some(pin)) => moves.push((ty, pin, Value::Slot(16 + offset as i32))),
+                (Location::Stack(offset), None) if self.scan.locals[index] > 0 => {
+                    let home = self.home(index);
+                    self.store_value(ty, home, Value::Slot(16 + offset as i32));
+                }
+                _ => {}
+            }
+        }
+        self.move_all(&moves);
+        for reg in extended {
+            self.masm.mov(false, reg, reg);
+        }
+        self.zero_locals(placed.len());
+        // All registers of locals hold them from here on.
+        self.valid = self.volatile;
+        if let Some(pin) = self.base_pin {
+            self.load_memory_zero_base(pin);
+        }
+    }
+
+    /// Makes zero of the locals that need it.
+    fn zero_locals(&mut self, first: usize) {
+        let mut homes: usize = 0;
+        for index in first..self.locals.len() {
+            if !self.scan.needs_zero(index) {
+                continue;
+            }
+            match self.locals[index].pin {
+                Some(pin) if pin.is_vector() => self.masm.sse(Sse::new(0, 0x57), pin, pin),
+                Some(pin) => self.masm.zero(pin),
+                None => homes += 1,
+            }
+        }
+        if homes > MAX_UNROLLED_ZEROS {
+            return self.zero_homes(first);
+        }
+        let mut zero = false;
+        for index in first..self.locals.len() {
+            if self.locals[index].pin.is_some() || !self.scan.needs_zero(index) {
+                continue;
+            }
+            let home = self.home(index);
+            let ty = self.locals[index].ty;
+            if ty == Ty::V128 {
+                if !zero {
+                    self.masm.sse(Sse::new(0, 0x57), VECTOR_SCRATCH, VECTOR_SCRATCH);
+                    zero = true;
+                }
+                self.store_slot(ty, home, VECTOR_SCRATCH);
+            } else {
+                self.store_value(ty, home, Value::Const(0));
+            }
+        }
+    }
+
+    /// Makes zero of all homes of locals from `first` on.
+    fn zero_homes(&mut self, first: usize) {
+        let lowest = self.home(self.locals.len() - 1);
+        let words = ((self.locals.len() - first) << self.home_log2) / 8;
+        self.masm.lea(true, SCRATCH, Self::slot(lowest));
+        self.masm.mov_imm(RAX, words as u64);
+        let again = self.masm.label();
+        self.masm.bind(again);
+        self.masm.mov_store_imm(true, Mem::new(SCRATCH, 0), 0);
+        self.masm.alu_imm(Alu::Add, true, SCRATCH, 8);
+        self.masm.alu_imm(Alu::Sub, false, RAX, 1);
+        self.masm.jcc(Cc::Ne, again);
+    }
+
+    /// Fills in the size of the frame. A large one is probed first.
+    pub(crate) fn finish_prologue(&mut self, frame_bytes: u32) {
+        let place = self.frame_size_place;
+        let deepest = u64::from(frame_bytes) + u64::from(self.max_outgoing_bytes) + 64;
+        if deepest < u64::from(self.settings.stack_guard_bytes) {
+            self.masm.write_u32(place + 3, frame_bytes);
+            return;
+        }
+        let (label, back) = (self.masm.label(), self.masm.label());
+        // `jmp label` and two `nop` in the place of the 7 bytes of `sub`.
+        self.masm.write_u8(place, 0xe9);
+        let distance = self.masm.distance_to(label, place + 1);
+        self.masm.write_u32(place + 1, distance);
+        self.masm.write_u8(place + 5, 0x90);
+        self.masm.write_u8(place + 6, 0x90);
+        self.masm.bind_at(back, place + 7);
+        self.cold.push(Cold::Probe { label, back });
+    }
+
+    /// Touches each guard's size of the frame, then makes it.
+    pub(crate) fn cold_probe(&mut self, frame_bytes: u32) {
+        let guard = self.settings.stack_guard_bytes.max(1 << 12);
+        let deepest = u64::from(frame_bytes) + u64::from(self.max_outgoing_bytes) + 64;
+        self.masm.mov_imm(SCRATCH, (deepest / u64::from(guard)).max(1));
+        let again = self.masm.label();
+        self.masm.bind(again);
+        self.masm.alu_imm(Alu::Sub, true, RSP, guard as i32);
+        self.masm.mov_store_imm(false, Mem::new(RSP, 0), 0);
+        self.masm.alu_imm(Alu::Sub, false, SCRATCH, 1);
+        self.masm.jcc(Cc::Ne, again);
+        self.masm.lea(true, RSP, Self::slot(-(frame_bytes as i32)));
+    }
+
+    fn restore_saved(&mut self) {
+        for (position, reg) in PRESERVED_FOR_LOCALS.into_iter().enumerate() {
+            if self.saved.has(reg) {
+                self.load_slot(Ty::I64, reg, saved_register(position));
+            }
+        }
+    }
+
+    /// Returns; the results are in place.
+    pub(crate) fn epilogue(&mut self) {
+        self.restore_saved();
+        self.masm.leave();
+        self.masm.ret(self.argument_bytes as u16);
+    }
+
+    /// Brings the operands on top to where the function returns them, if there are several.
+    pub(crate) fn results_to_registers(&mut self) {
+        let module = self.module;
+        let placed = place_results(&module.types[self.ty]);
+        let mut moves = Moves::new();
+        let mut values: SmallVec<[Value; 16]> = placed.iter().map(|_| self.pop()).collect();
+        values.reverse();
+        self.store_stack_results(&placed, &values);
+        for (&(ty, location), &value) in placed.iter().zip(&values) {
+            if let Location::Reg(reg) = location {
+                moves.push((ty, reg, value));
+            }
+        }
+        self.move_all(&moves);
+        for value in values {
+            self.release(value);
+        }
+    }
+
+    /// The same for operands that are in their homes, which they stay in.
+    pub(crate) fn results_from_homes_to_registers(&mut self, count: usize) {
+        let module = self.module;
+        let placed = place_results(&module.types[self.ty]);
+        let first = self.depth() - count;
+        let values: SmallVec<[Value; 16]> = (first..self.depth()).map(|depth| Value::Slot(self.operand_home(depth))).collect();
+        self.store_stack_results(&placed, &values);
+        for (&(ty, location), &value) in placed.iter().zip(&values) {
+            if let Location::Reg(reg) = location {
+                self.load_value(ty, reg, value);
+            }
+        }
+    }
+
+    fn store_stack_results(&mut self, placed: &Placed, values: &[Value]) {
+        for (&(ty, location), &value) in placed.iter().zip(values) {
+            let Location::Stack(offset) = location else { continue };
+            // The scratch register is needed for copies: the pointer goes to a vector register in between, one value at a time.
+            match value {
+                Value::Reg(reg) => {
+                    self.load_slot(Ty::I64, SCRATCH, RESULT_AREA);
+                    self.store_mem(ty, Mem::new(SCRATCH, offset as i32), reg);
+                }
+                _ => {
+                    let (through, as_ty) = (VECTOR_SCRATCH, if ty == Ty::V128 { Ty::V128 } else { Ty::F64 });
+                    match value {
+                        Value::Const(bits) => {
+                            self.masm.mov_imm(SCRATCH, bits);
+                            self.masm.sse_wide(Sse::new(0x66, 0x6e), true, through, SCRATCH);
+                        }
+                        _ => self.load_value(as_ty, through, value),
+                    }
+                    self.load_slot(Ty::I64, SCRATCH, RESULT_AREA);
+                    self.store_mem(as_ty, Mem::new(SCRATCH, offset as i32), through);
+                }
+            }
+        }
+    }
+
+    // Calls.
+
+    /// Pops the arguments: those on the stack are stored from the stack pointer on, the others are added to `moves`.
+    fn pop_arguments(&mut self, placed: &Placed, moves: &mut Moves) {
+        for &(ty, location) in placed.iter().rev() {
+            let value = self.pop();
+            match location {
+                Location::Reg(reg) => moves.push((ty, reg, value)),
+                Location::Stack(offset) => {
+                    self.store_value_mem(ty, Mem::new(RSP, offset as i32), value);
+                    self.release(value);
+                }
+            }
+        }
+    }
+
+    /// Where the context is, as a source of moves.
+    fn context_value(&self) -> Value {
+        match self.context_pin {
+            Some(reg) if !self.volatile.has(reg) || self.valid.has(reg) => Value::Reg(reg),
+            _ => Value::Slot(CONTEXT),
+        }
+    }
+
+    fn reserve_outgoing(&mut self, bytes: u32) {
+        if bytes > 0 {
+            self.masm.alu_imm(Alu::Sub, true, RSP, bytes as i32);
+            self.max_outgoing_bytes = self.max_outgoing_bytes.max(bytes);
+        }
+    }
+
+    /// Calls; the arguments are on top of the operand stack, and then the results.
+    pub(crate) fn emit_call(&mut self, callee: Callee, ty: TypeIndex) {
+        let module = self.module;
+        let ty = &module.types[ty];
+        self.spill_below(self.depth() - ty.params.len());
+        self.save_volatile();
+        let (placed, area, context, argument_bytes) = place_arguments(ty);
+        let result_bytes = result_area_bytes(ty);
+        self.reserve_outgoing(argument_bytes + result_bytes);
+        let mut moves = Moves::new();
+        self.pop_arguments(&placed, &mut moves);
+        if matches!(callee, Callee::Function(_)) {
+            moves.push((Ty::I64, context, self.context_value()));
+        }
+        self.move_all(&moves);
+        for (_, _, value) in moves {
+            self.release(value);
+        }
+        if let Some(area) = area {
+            self.masm.lea(true, area, Mem::new(RSP, argument_bytes as i32));
+        }
+        self.load_callee(callee, context);
+        self.masm.address_here(self.offset);
+        match callee {
+            Callee::Function(index) if self.module.defined_func_index(index).is_some() => self.masm.call_function(index, false),
+            _ => self.masm.call_rm(RAX),
+        }
+        self.regs.release(RAX);
+        self.destroyed_by_call();
+        self.push_results(&place_results(ty));
+        if result_bytes > 0 {
+            self.masm.lea(true, RSP, Mem::new(RSP, result_bytes as i32));
+        }
+    }
+
+    /// Loads code to `rax` and its context to `context`, unless it is a function of this module.
+    fn load_callee(&mut self, callee: Callee, context: Reg) {
+        match callee {
+            Callee::Function(index) if self.module.defined_func_index(index).is_some() => {}
+            Callee::Function(index) => {
+                let import = self.layout.function_import(index) as i32;
+                self.masm.mov(true, RAX, Mem::new(context, import + field(offset_of!(VmFunctionImport, code))));
+                self.masm.mov(true, context, Mem::new(context, import + field(offset_of!(VmFunctionImport, vmctx))));
+            }
+            Callee::Reference(trap) => {
+                if let Some(trap) = trap {
+                    self.may_trap(trap);
+                }
+                self.masm.mov(true, context, Mem::new(RAX, field(offset_of!(VmFuncRef, vmctx))));
+                self.masm.mov(true, RAX, Mem::new(RAX, field(offset_of!(VmFuncRef, code))));
+            }
+        }
+    }
+
+    fn push_results(&mut self, placed: &Placed) {
+        for &(ty, location) in placed {
+            let home = self.operand_home(self.depth());
+            match location {
+                Location::Reg(reg) if self.regs.is_temporary(reg) => {
+                    if ty == Ty::I32 {
+                        self.masm.mov(false, reg, reg);
+                    }
+                    self.push_reg(ty, reg);
+                }
+                Location::Reg(reg) => {
+                    debug_assert!(DESTROYED_FOR_LOCALS.contains(&reg));
+                    self.store_slot(ty, home, reg);
+                    self.push_home(ty);
+                }
+                Location::Stack(offset) => {
+                    self.masm.sse(MOVUPS, VECTOR_SCRATCH, Mem::new(RSP, offset as i32));
+                    self.store_slot(if ty == Ty::V128 { ty } else { Ty::F64 }, home, VECTOR_SCRATCH);
+                    self.push_home(ty);
+                }
+            }
+        }
+    }
+
+    /// Pushes the integer that a builtin returned.
+    pub(crate) fn push_call_result(&mut self, ty: Ty) {
+        if ty == Ty::I32 {
+            self.masm.mov(false, RAX, RAX);
+        }
+        self.push_reg(ty, RAX);
+    }
+
+    /// Calls in place of this frame; the arguments are on top of the operand stack.
+    pub(crate) fn emit_return_call(&mut self, callee: Callee, ty: TypeIndex) {
+        let module = self.module;
+        let ty = &module.types[ty];
+        let (placed, area, context, argument_bytes) = place_arguments(ty);
+        self.reserve_outgoing(argument_bytes);
+        let mut moves = Moves::new();
+        self.pop_arguments(&placed, &mut moves);
+        if matches!(callee, Callee::Function(_)) {
+            moves.push((Ty::I64, context, self.context_value()));
+        }
+        if let Some(area) = area {
+            // The results of the callee are those of this function.
+            moves.push((Ty::I64, area, Value::Slot(RESULT_AREA)));
+        }
+        self.move_all(&moves);
+        for (_, _, value) in moves {
+            self.release(value);
+        }
+        self.load_callee(callee, context);
+        self.regs.release(RAX);
+        self.masm.address_here(self.offset);
+        self.restore_saved();
+        if argument_bytes == 0 && self.argument_bytes == 0 {
+            self.masm.leave();
+        } else {
+            self.move_arguments_up(argument_bytes);
+        }
+        match callee {
+            Callee::Function(index) if self.module.defined_func_index(index).is_some() => self.masm.call_function(index, true),
+            _ => self.masm.jmp_rm(RAX),
+        }
+    }
+
+    /// Ends this frame and puts the arguments that are at the stack pointer where those of this function were.
+    fn move_arguments_up(&mut self, argument_bytes: u32) {
+        // Where the return address will be, from the frame pointer.
+        let bottom = 8 + self.argument_bytes as i32 - argument_bytes as i32;
+        self.load_slot(Ty::I64, SCRATCH, 8);
+        self.load_slot(Ty::I64, R10, 0);
+        // From the highest down: the target is above the source.
+        for offset in (0..argument_bytes as i32).step_by(16).rev() {
+            self.masm.sse(MOVUPS, VECTOR_SCRATCH, Mem::new(RSP, offset));
+            self.masm.sse(MOVUPS_STORE, VECTOR_SCRATCH, Self::slot(bottom + 8 + offset));
+        }
+        self.store_slot(Ty::I64, bottom, SCRATCH);
+        self.masm.lea(true, RSP, Self::slot(bottom));
+        self.masm.mov(true, RBP, R10);
+    }
+
+    /// Calls a builtin with the context and `args`.
+    pub(crate) fn emit_builtin_call(&mut self, builtin: Builtin, args: &[(Ty, Value)]) {
+        let mut moves = Moves::new();
+        moves.push((Ty::I64, C_ARGUMENTS[0], self.context_value()));
+        let (mut next_integer, mut next_vector) = (1, 0);
+        for &(ty, value) in args {
+            if ty.is_vector_class() {
+                moves.push((ty, xmm(next_vector), value));
+                next_vector += 1;
+            } else {
+                moves.push((ty, C_ARGUMENTS[next_integer], value));
+                next_integer += 1;
+            }
+        }
+        self.move_all(&moves);
+        self.masm.mov(true, RAX, Mem::new(RDI, field(offset_of!(VmContextHeader, builtins))));
+        self.masm.address_here(self.offset);
+        self.masm.call_rm(Mem::new(RAX, builtin.offset_bytes()));
+    }
+
+    /// Calls a builtin from a place where `live` registers must be kept.
+    fn call_builtin_keeping(&mut self, live: RegSet, builtin: Builtin, args: &[(Ty, Value)], result: Option<Reg>) {
+        let count = live.count() as i32;
+        // Also where an argument of this path is a register that is kept: it is read before the call.
+        if count > 0 {
+            self.masm.lea(true, RSP, Mem::new(RSP, -16 * count));
+        }
+        for (position, reg) in live.enumerate() {
+            let ty = if reg.is_vector() { Ty::V128 } else { Ty::I64 };
+            self.store_mem(ty, Mem::new(RSP, 16 * position as i32), reg);
+        }
+        self.emit_builtin_call_from_slot(builtin, args);
+        if let Some(result) = result {
+            self.masm.mov(true, SCRATCH, RAX);
+            debug_assert!(!live.has(result));
+        }
+        for (position, reg) in live.enumerate() {
+            let ty = if reg.is_vector() { Ty::V128 } else { Ty::I64 };
+            self.load_mem(ty, reg, Mem::new(RSP, 16 * position as i32));
+        }
+        if let Some(result) = result {
+            self.masm.mov(true, result, SCRATCH);
+        }
+        if count > 0 {
+            self.masm.lea(true, RSP, Mem::new(RSP, 16 * count));
+        }
+    }
+
+    /// As [`emit_builtin_call`](Self::emit_builtin_call), at the end of the function, where nothing is known of registers.
+    fn emit_builtin_call_from_slot(&mut self, builtin: Builtin, args: &[(Ty, Value)]) {
+        let valid = std::mem::replace(&mut self.valid, self.volatile);
+        self.emit_builtin_call(builtin, args);
+        self.valid = valid;
+    }
+
+    /// What has to be kept by a path that leaves the straight code and comes back.
+    pub(crate) fn live_registers(&self) -> RegSet {
+        self.regs.held().or(self.valid)
+    }
+
+    /// Has the engine make an element of a table.
+    pub(crate) fn cold_init_element(&mut self, table: u32, index: Reg, result: Reg, live: RegSet) {
+        // A context in a register that was not valid is read from its slot.
+        let args = [(Ty::I32, Value::Const(table.into())), (Ty::I64, Value::Reg(index))];
+        self.with_context_as(live, |this| this.call_builtin_keeping(live, Builtin::table_element_init, &args, Some(result)));
+    }
+
+    /// Asks the engine about fuel.
+    pub(crate) fn cold_out_of_fuel(&mut self, live: RegSet) {
+        self.with_context_as(live, |this| this.call_builtin_keeping(live, Builtin::out_of_fuel, &[], None));
+    }
+
+    /// Does something with the context in its register only if that is among `live`, or preserved.
+    fn with_context_as(&mut self, live: RegSet, then: impl FnOnce(&mut Self)) {
+        let pin = self.context_pin;
+        if pin.is_some_and(|reg| self.volatile.has(reg) && !live.has(reg)) {
+            self.context_pin = None;
+        }
+        then(self);
+        self.context_pin = pin;
+    }
+
+    /// Traps unless the function that `reference` points to has the type `ty`. Null faults.
+    pub(crate) fn check_signature(&mut self, reference: Reg, type_id: i32, ty: TypeIndex) {
+        self.load_context_field(SCRATCH, offset_of!(VmContextHeader, type_ids) as u32);
+        self.masm.mov(false, SCRATCH, Mem::new(SCRATCH, ty.as_u32() as i32 * 4));
+        self.may_trap(Trap::IndirectCallToNull);
+        self.masm.alu(Alu::Cmp, false, SCRATCH, Mem::new(reference, type_id));
+        self.trap_if(Cc::Ne, Trap::BadSignature);
+    }
+
+    // Fuel.
+
+    fn fuel_counter(&mut self) -> Mem {
+        self.load_context_field(SCRATCH, offset_of!(VmContextHeader, store) as u32);
+        Mem::new(SCRATCH, field(offset_of!(VmStoreContext, fuel_consumed)))
+    }
+
+    /// Adds to the fuel counter.
+    pub(crate) fn add_fuel(&mut self, units: i32) {
+        let counter = self.fuel_counter();
+        self.masm.alu_imm(Alu::Add, true, counter, units);
+    }
+
+    /// Adds to the fuel counter without changing the flags.
+    pub(crate) fn add_fuel_keeping_flags(&mut self, units: i32) {
+        let reg = self.alloc(false);
+        let counter = self.fuel_counter();
+        self.masm.mov(true, reg, counter);
+        self.masm.lea(true, reg, Mem::new(reg, units));
+        self.masm.mov_store(true, counter, reg);
+        self.regs.release(reg);
+    }
+
+    /// Asks the engine if the fuel counter is above zero.
+    pub(crate) fn check_fuel(&mut self) {
+        let counter = self.fuel_counter();
+        self.masm.alu_imm(Alu::Cmp, true, counter, 0);
+        let (label, back) = (self.masm.label(), self.masm.label());
+        self.masm.jcc(Cc::G, label);
+        self.masm.bind(back);
+        self.cold.push(Cold::OutOfFuel { label, back, live: self.live_registers(), offset: self.offset });
+    }
+
+    // Jumps by number.
+
+    /// Brings the index of a `br_table` to the scratch register.
+    pub(crate) fn table_index(&mut self, index: Value) -> Reg {
+        self.load_value(Ty::I32, SCRATCH, index);
+        self.release(index);
+        SCRATCH
+    }
+
+    /// Jumps to the label that `index`, the scratch register, says; to `default` if there is none.
+    pub(crate) fn jump_by_table(&mut self, index: Reg, labels: &[Label], default: Label) {
+        if labels.is_empty() {
+            return self.masm.jmp(default);
+        }
+        self.masm.alu_imm(Alu::Cmp, false, index, labels.len() as i32);
+        self.masm.jcc(Cc::Ae, default);
+        // Nothing is kept in registers here but the one operand that the branch carries, and locals.
+        let base = self.alloc(false);
+        self.masm.lea_table(base, labels.iter().copied());
+        self.masm.movsx32(index, Mem::indexed(base, index, 2, 0));
+        self.masm.alu(Alu::Add, true, index, base);
+        self.masm.jmp_rm(index);
+        self.regs.release(base);
+    }
+
+    // Stubs.
+
+    /// `(vmctx, code, values)` in the C convention to a function of the type.
+    pub(crate) fn enter_stub(&mut self, ty: TypeIndex) {
+        let module = self.module;
+        let ty = &module.types[ty];
+        let (placed, area, context, argument_bytes) = place_arguments(ty);
+        let total = argument_bytes + result_area_bytes(ty);
+        let value = |position: usize| Mem::new(RBX, (position * VALUE_SIZE_BYTES) as i32);
+        self.masm.push(RBP);
+        self.masm.mov(true, RBP, RSP);
+        self.masm.push(RBX);
+        self.masm.alu_imm(Alu::Sub, true, RSP, 8 + total as i32);
+        self.masm.mov(true, RBX, super::registers::RDX);
+        self.masm.mov(true, RAX, RSI);
+        if let Some(area) = area {
+            self.masm.mov(true, context, RDI);
+            self.masm.lea(true, area, Mem::new(RSP, argument_bytes as i32));
+        }
+        for (position, &(ty, location)) in placed.iter().enumerate() {
+            match location {
+                Location::Reg(reg) => self.load_mem(ty, reg, value(position)),
+                Location::Stack(offset) => {
+                    self.load_mem(Ty::V128, VECTOR_SCRATCH, value(position));
+                    self.store_mem(if ty == Ty::V128 { ty } else { Ty::F64 }, Mem::new(RSP, offset as i32), VECTOR_SCRATCH);
+                }
+            }
+        }
+        self.masm.call_rm(RAX);
+        for (position, (ty, location)) in place_results(ty).into_iter().enumerate() {
+            match location {
+                Location::Reg(reg) => self.store_mem(ty, value(position), reg),
+                Location::Stack(offset) => {
+                    let ty = if ty == Ty::V128 { ty } else { Ty::F64 };
+                    self.load_mem(ty, VECTOR_SCRATCH, Mem::new(RSP, offset as i32));
+                    self.store_mem(ty, value(position), VECTOR_SCRATCH);
+                }
+            }
+        }
+        self.masm.lea(true, RSP, Mem::new(RBP, -8));
+        self.masm.pop(RBX);
+        self.masm.pop(RBP);
+        self.masm.ret(0);
+    }
+
+    /// From wasm to the host function of a host context.
+    pub(crate) fn exit_stub(&mut self, ty: TypeIndex) {
+        let module = self.module;
+        let ty = &module.types[ty];
+        let (placed, area, context, argument_bytes) = place_arguments(ty);
+        let values = ty.params.len().max(ty.results.len()) * VALUE_SIZE_BYTES;
+        let value = |position: usize| Mem::new(RSP, (position * VALUE_SIZE_BYTES) as i32);
+        self.masm.push(RBP);
+        self.masm.mov(true, RBP, RSP);
+        self.masm.alu_imm(Alu::Sub, true, RSP, 16 + values as i32);
+        for (position, &(ty, location)) in placed.iter().enumerate() {
+            match location {
+                Location::Reg(reg) => self.store_mem(ty, value(position), reg),
+                Location::Stack(offset) => {
+                    let ty = if ty == Ty::V128 { ty } else { Ty::F64 };
+                    self.load_mem(ty, VECTOR_SCRATCH, Mem::new(RBP, 16 + offset as i32));
+                    self.store_mem(ty, value(position), VECTOR_SCRATCH);
+                }
+            }
+        }
+        if let Some(area) = area {
+            self.store_slot(Ty::I64, -8, area);
+            self.masm.mov(true, RDI, context);
+        }
+        self.masm.mov(true, RSI, RSP);
+        self.masm.mov(true, RAX, Mem::new(RDI, field(offset_of!(VmContextHeader, builtins))));
+        self.masm.call_rm(Mem::new(RAX, Builtin::host_call.offset_bytes()));
+        let results = place_results(ty);
+        if area.is_some() {
+            self.load_slot(Ty::I64, SCRATCH, -8);
+        }
+        for (position, &(ty, location)) in results.iter().enumerate() {
+            match location {
+                Location::Reg(reg) => self.load_mem(ty, reg, value(position)),
+                Location::Stack(offset) => {
+                    let ty = if ty == Ty::V128 { ty } else { Ty::F64 };
+                    self.load_mem(ty, VECTOR_SCRATCH, value(position));
+                    self.store_mem(ty, Mem::new(SCRATCH, offset as i32), VECTOR_SCRATCH);
+                }
+            }
+        }
+        self.masm.leave();
+        self.masm.ret(argument_bytes as u16);
+    }
+}

@@ -1,0 +1,13 @@
+//! x86-64. SSE4.1 and what came before it are taken for granted; everything later is used if the settings say that it is there.
+
+pub(crate) mod abi;
+pub(crate) mod assembler;
+pub(crate) mod calls;
+pub(crate) mod convert;
+pub(crate) mod float;
+pub(crate) mod memory;
+pub(crate) mod moves;
+pub(crate) mod numeric;
+pub(crate) mod registers;
+pub(crate) mod simd;
+pub(crate) mod target;

@@ -1,0 +1,57 @@
+//! Fuel: counting operators, and asking the engine when the counter is above zero.
+//!
+//! One unit for each operator but those that only structure the code. What a stretch of straight code costs is added at its end, so the
+//! count is exact at every call and branch. The optimizing tier counts the same at the same places.
+
+use crate::compile::Compiler;
+use wasmparser::Operator;
+
+/// The units of fuel for one operator.
+fn cost(op: &Operator<'_>) -> i32 {
+    match op {
+        Operator::Nop
+        | Operator::Drop
+        | Operator::Block { .. }
+        | Operator::Loop { .. }
+        | Operator::Else
+        | Operator::End
+        | Operator::Unreachable
+        | Operator::Return => 0,
+        _ => 1,
+    }
+}
+
+impl Compiler<'_> {
+    /// Counts `op`, which comes next.
+    #[inline]
+    pub(crate) fn meter(&mut self, op: &Operator<'_>) {
+        if self.fuel {
+            self.fuel_pending += cost(op);
+        }
+    }
+
+    /// Adds what was counted to the counter: the straight code ends here.
+    #[inline]
+    pub(crate) fn meter_flush(&mut self) {
+        if self.fuel_pending != 0 {
+            self.add_fuel(self.fuel_pending);
+            self.fuel_pending = 0;
+        }
+    }
+
+    /// As [`meter_flush`](Self::meter_flush), between the test of a condition and the branch on it.
+    #[inline]
+    pub(crate) fn meter_flush_before_branch(&mut self) {
+        if self.fuel_pending != 0 {
+            self.add_fuel_keeping_flags(self.fuel_pending);
+            self.fuel_pending = 0;
+        }
+    }
+
+    /// At the entry of the function and at the header of a loop: asks the engine if the counter is above zero.
+    pub(crate) fn meter_check(&mut self) {
+        if self.fuel {
+            self.check_fuel();
+        }
+    }
+}
