@@ -1,0 +1,130 @@
+//! Limits, fuel and epochs.
+
+use peregrine::*;
+use std::time::{Duration, Instant};
+
+#[test]
+fn limits_refuse_growth_and_creation() -> Result<()> {
+    let engine = Engine::default();
+    let limits = StoreLimitsBuilder::new().memory_size(2 << 16).table_elements(4).instances(3).memories(2).build();
+    let mut store = Store::new(&engine, limits);
+    store.limiter(|limits| limits);
+    let module = Module::new(
+        &engine,
+        r#"(module (memory 1) (table 2 funcref)
+            (func (export "memory") (result i32) (memory.grow (i32.const 1)))
+            (func (export "table") (result i32) (table.grow (ref.null func) (i32.const 2))))"#,
+    )?;
+    let instance = Instance::new(&mut store, &module, &[])?;
+    let memory = instance.get_typed_func::<(), i32>(&mut store, "memory")?;
+    let table = instance.get_typed_func::<(), i32>(&mut store, "table")?;
+    assert_eq!([memory.call(&mut store, ())?, memory.call(&mut store, ())?], [1, -1]);
+    assert_eq!([table.call(&mut store, ())?, table.call(&mut store, ())?], [2, -1]);
+    let large = Module::new(&engine, "(module (memory 3))")?;
+    let error = Instance::new(&mut store, &large, &[]).unwrap_err().to_string();
+    assert!(error.contains("exceeds memory limits"), "{error}");
+    let empty = Module::new(&engine, "(module)")?;
+    Instance::new(&mut store, &empty, &[])?;
+    let error = Instance::new(&mut store, &empty, &[]).unwrap_err().to_string();
+    assert_eq!(error, "resource limit exceeded: instance count too high at 4, the limit is 3");
+    Ok(())
+}
+
+#[test]
+fn a_refusal_can_be_an_error() -> Result<()> {
+    let engine = Engine::default();
+    let mut store = Store::new(&engine, StoreLimitsBuilder::new().memory_size(1 << 16).trap_on_grow_failure(true).build());
+    store.limiter(|limits| limits);
+    let module = Module::new(&engine, r#"(module (memory 1) (func (export "run") (drop (memory.grow (i32.const 1)))))"#)?;
+    let run = Instance::new(&mut store, &module, &[])?.get_typed_func::<(), ()>(&mut store, "run")?;
+    let error = run.call(&mut store, ()).unwrap_err();
+    assert!(format!("{error:#}").contains("growing memory to 131072 bytes"), "{error:#}");
+    assert!(error.downcast_ref::<WasmBacktrace>().is_some());
+    Ok(())
+}
+
+const SPIN: &str = r#"(module
+    (func (export "spin") (loop br 0))
+    (func $recurse (export "recurse") (param i32) (if (local.get 0) (then (call $recurse (i32.sub (local.get 0) (i32.const 1))))))
+    (func (export "some") (result i32) (i32.add (i32.const 1) (i32.const 2))))"#;
+
+#[test]
+fn fuel_is_counted() -> Result<()> {
+    let engine = Engine::new(Config::new().consume_fuel(true))?;
+    let module = Module::new(&engine, SPIN)?;
+    let mut store = Store::new(&engine, ());
+    let instance = Instance::new(&mut store, &module, &[])?;
+    let spin = instance.get_typed_func::<(), ()>(&mut store, "spin")?;
+    let some = instance.get_typed_func::<(), i32>(&mut store, "some")?;
+    assert_eq!(spin.call(&mut store, ()).unwrap_err().downcast_ref(), Some(&Trap::OutOfFuel), "a new store has none");
+    store.set_fuel(1000)?;
+    assert_eq!(some.call(&mut store, ())?, 3);
+    let used = 1000 - store.get_fuel()?;
+    assert!((1..20).contains(&used), "{used}");
+    some.call(&mut store, ())?;
+    assert_eq!(store.get_fuel()?, 1000 - 2 * used, "the same each time");
+    assert_eq!(spin.call(&mut store, ()).unwrap_err().downcast_ref(), Some(&Trap::OutOfFuel));
+    assert_eq!(store.get_fuel()?, 0);
+    store.set_fuel(u64::MAX)?;
+    some.call(&mut store, ())?;
+    assert_eq!(store.get_fuel()?, u64::MAX - used);
+    let error = Store::new(&Engine::default(), ()).set_fuel(1).unwrap_err();
+    assert!(error.to_string().contains("consume_fuel"));
+    Ok(())
+}
+
+#[test]
+fn epochs_interrupt() -> Result<()> {
+    let engine = Engine::new(Config::new().epoch_interruption(true))?;
+    let module = Module::new(&engine, SPIN)?;
+    let mut store = Store::new(&engine, ());
+    let instance = Instance::new(&mut store, &module, &[])?;
+    let spin = instance.get_typed_func::<(), ()>(&mut store, "spin")?;
+    let some = instance.get_typed_func::<(), i32>(&mut store, "some")?;
+    for _ in 0..3 {
+        store.set_epoch_deadline(2);
+        assert_eq!(some.call(&mut store, ())?, 3);
+        engine.increment_epoch();
+        assert_eq!(some.call(&mut store, ())?, 3);
+        let ticker = engine.clone();
+        let started = Instant::now();
+        let thread = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(20));
+            ticker.increment_epoch();
+        });
+        let error = spin.call(&mut store, ()).unwrap_err();
+        assert!(started.elapsed() >= Duration::from_millis(20));
+        assert_eq!(error.downcast_ref(), Some(&Trap::Interrupt));
+        assert_eq!(error.downcast_ref::<WasmBacktrace>().unwrap().frames().len(), 1);
+        thread.join().unwrap();
+        assert_eq!(spin.call(&mut store, ()).unwrap_err().downcast_ref(), Some(&Trap::Interrupt), "the deadline stays");
+    }
+    // Only the store whose deadline it is stops.
+    let mut other = Store::new(&engine, ());
+    other.set_epoch_deadline(100);
+    let some = Instance::new(&mut other, &module, &[])?.get_typed_func::<(), i32>(&mut other, "some")?;
+    engine.increment_epoch();
+    assert_eq!(some.call(&mut other, ())?, 3);
+    Ok(())
+}
+
+#[test]
+fn stores_move_between_threads() -> Result<()> {
+    let engine = Engine::default();
+    let module = Module::new(&engine, SPIN)?;
+    let mut store = Store::new(&engine, ());
+    let recurse = Instance::new(&mut store, &module, &[])?.get_typed_func::<u32, ()>(&mut store, "recurse")?;
+    for _ in 0..4 {
+        store = std::thread::scope(|scope| {
+            let handle = scope.spawn(|| {
+                let mut store = store;
+                recurse.call(&mut store, 100).unwrap();
+                let error = recurse.call(&mut store, u32::MAX).unwrap_err();
+                assert_eq!(error.downcast_ref(), Some(&Trap::StackOverflow));
+                store
+            });
+            handle.join().unwrap()
+        });
+    }
+    Ok(())
+}
