@@ -1,1 +1,13 @@
-//! Development only: the .wast runner, golden files and oracles.
+//! Development only: the .wast runner and the oracles.
+//!
+//! [`wast`] is also what `peregrine wast` runs; the oracles (feature `oracles`) bring other engines with them and serve tests and
+//! fuzzing alone.
+#![forbid(unsafe_code)]
+
+pub mod bombs;
+pub mod wast;
+
+#[cfg(feature = "oracles")]
+pub mod differential;
+#[cfg(feature = "oracles")]
+pub mod modules;

@@ -1,0 +1,96 @@
+//! The tables of the option groups: every key that `-C`, `-D`, `-O`, `-S` and `-W` take.
+
+use super::group::{Bytes, Listeners, Value, group};
+use std::path::PathBuf;
+use std::time::Duration;
+
+group! {
+    /// `-C`: how code is made and where it is kept.
+    CodegenOptions, 'C', "Code generation";
+    "cache" => cache: bool, "Keep compiled modules on disk and use them again. Default: y.";
+    "cache-dir" => cache_dir: PathBuf, "Where compiled modules are kept.";
+    "parallel-compilation" => parallel_compilation: bool, "Compile on all processors. The code is the same with n. Default: y.";
+    "inlining" => inlining: bool, "Compile small functions into their callers. Default: y.";
+    "nan-canonicalization" => nan_canonicalization: bool, "Give every computed NaN the same bits. Default: n.";
+}
+
+group! {
+    /// `-D`: what helps to find faults.
+    DebugOptions, 'D', "Debugging";
+    "debug-info" => debug_info: bool, "Tell debuggers about compiled code, and keep source lines for backtraces.";
+    "address-map" => address_map: bool, "Accepted: the places in the module that code comes from are always kept.";
+    "logging" => logging: bool, "Log by the filter in PEREGRINE_LOG. Default: y if it is set.";
+    "log-to-files" => log_to_files: bool, "Write logs to the file peregrine.log.PROCESS instead of standard error.";
+}
+
+group! {
+    /// `-O`: what trades one cost against another.
+    OptimizeOptions, 'O', "Optimization";
+    "opt-level" => opt_level: OptLevel, "How much work is put into code: 0 is least, s prefers small code. Default: 2.";
+    "memory-reservation" => memory_reservation: Bytes, "Address space for each 32-bit memory. At least 4G spares bounds checks. Default: 4G.";
+    "memory-guard-size" => memory_guard_size: Bytes, "Inaccessible address space after each memory.";
+}
+
+group! {
+    /// `-S`: what WASI gives to the guest.
+    WasiOptions, 'S', "WASI";
+    "cli" => cli: bool, "Provide WASI to the guest. Default: y.";
+    "inherit-env" => inherit_env: bool, "Pass on all environment variables. Default: n.";
+    "listenfd" => listenfd: bool, "Pass on the listening sockets that the environment hands over (LISTEN_FDS). Default: n.";
+    "tcplisten" => tcplisten: Listeners, "Listen here and hand the socket to the guest. May be given several times.";
+    "max-open-files" => max_open_files: u64, "How many file descriptors the guest may have at a time.";
+}
+
+group! {
+    /// `-W`: what modules may use and what they may do.
+    WasmOptions, 'W', "WebAssembly";
+    "fuel" => fuel: u64, "Trap after about so many instructions.";
+    "timeout" => timeout: Duration, "Trap after this time.";
+    "epoch-interruption" => epoch_interruption: bool, "Let code look at the deadline. Default: y if there is a timeout.";
+    "max-wasm-stack" => max_wasm_stack: Bytes, "Size of the guest's call stack.";
+    "max-memory-size" => max_memory_size: Bytes, "How large each memory may grow.";
+    "max-table-elements" => max_table_elements: u64, "How large each table may grow.";
+    "max-instances" => max_instances: u64, "How many instances there may be.";
+    "max-tables" => max_tables: u64, "How many tables there may be.";
+    "max-memories" => max_memories: u64, "How many memories there may be.";
+    "trap-on-grow-failure" => trap_on_grow_failure: bool, "Trap when a memory or table may not grow, instead of telling the guest.";
+    "unknown-imports-trap" => unknown_imports_trap: bool, "Imports that nothing defines trap when they are called.";
+    "unknown-imports-default" => unknown_imports_default: bool, "Imported functions that nothing defines return zeros and nulls.";
+    "all-proposals" => all_proposals: bool, "Accept every proposal there is, or (n) none that came after 1.0.";
+    "bulk-memory" => bulk_memory: bool, "Accept bulk memory and table instructions. Default: y.";
+    "custom-page-sizes" => custom_page_sizes: bool, "Accept memories with pages of one byte. Default: y.";
+    "extended-const" => extended_const: bool, "Accept arithmetic in constant expressions. Default: y.";
+    "memory64" => memory64: bool, "Accept 64-bit memories and tables. Default: y.";
+    "multi-memory" => multi_memory: bool, "Accept several memories. Default: y.";
+    "multi-value" => multi_value: bool, "Accept several results. Default: y.";
+    "reference-types" => reference_types: bool, "Accept references as values. Default: y.";
+    "relaxed-simd" => relaxed_simd: bool, "Accept vector instructions that depend on the processor. Default: y.";
+    "relaxed-simd-deterministic" => relaxed_simd_deterministic: bool, "Give those the same results on every processor. Default: n.";
+    "simd" => simd: bool, "Accept vectors. Default: y.";
+    "tail-call" => tail_call: bool, "Accept tail calls. Default: y.";
+    "wide-arithmetic" => wide_arithmetic: bool, "Accept 128-bit arithmetic. Default: y.";
+}
+
+/// How much work is put into code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OptLevel {
+    /// As little as possible.
+    None,
+    /// For speed.
+    Speed,
+    /// For speed and small size.
+    SpeedAndSize,
+}
+
+impl Value for OptLevel {
+    const SHAPE: &'static str = "0|1|2|s";
+
+    fn read(text: Option<&str>) -> Result<Self, String> {
+        match text {
+            Some("0") => Ok(Self::None),
+            Some("1" | "2") => Ok(Self::Speed),
+            Some("s") => Ok(Self::SpeedAndSize),
+            _ => Err("`0`, `1`, `2` or `s`".to_string()),
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! `peregrine compile FILE -o IMAGE`: a module to an image.
+
+use super::failure::Outcome;
+use super::{progress, setup};
+use crate::args::CompileWords;
+use peregrine::{Context, Error};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// Compiles the module.
+///
+/// # Errors
+///
+/// If the module cannot be read or compiled, or the image cannot be written.
+pub(crate) fn execute(words: &CompileWords) -> Outcome {
+    let options = words.groups.read_or_exit();
+    let bytes = setup::module_bytes(&words.file)?;
+    let engine = setup::engine(&options)?;
+    let image = progress::precompile(&engine, &bytes).with_context(|| format!("cannot compile `{}`", words.file.display()))?;
+    let output = words.output.clone().unwrap_or_else(|| default_output(&words.file));
+    write_whole(&output, &image).with_context(|| format!("cannot write `{}`", output.display()))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn default_output(file: &Path) -> PathBuf {
+    match file.file_name() {
+        Some(name) if name != "-" => PathBuf::from(name).with_extension("pgn"),
+        _ => PathBuf::from("module.pgn"),
+    }
+}
+
+/// Writes beside the file and renames, so that a program that maps the old image keeps it, and a reader never sees half of one. What
+/// is no regular file (`/dev/null`, a pipe) is written as it is.
+fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    if fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
+        return Ok(fs::write(path, bytes)?);
+    }
+    let mut name = path.file_name().context("the path names no file")?.to_os_string();
+    name.push(format!(".{}.tmp", std::process::id()));
+    let beside = path.with_file_name(name);
+    let written = fs::write(&beside, bytes).and_then(|()| fs::rename(&beside, path));
+    if written.is_err() {
+        let _ = fs::remove_file(&beside);
+    }
+    Ok(written?)
+}

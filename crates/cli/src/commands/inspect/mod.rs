@@ -1,0 +1,66 @@
+//! `peregrine inspect FILE`: what is in a module or image, for people and for programs.
+//!
+//! A module is compiled first, so that the sizes of code can be shown. [`report`] gathers facts and prints them; [`code`] shows one
+//! function.
+
+mod code;
+mod report;
+
+use super::failure::Outcome;
+use super::progress;
+use super::setup::{self, Input};
+use crate::args::InspectWords;
+use peregrine::{Context, Result};
+use std::process::ExitCode;
+
+/// A file and what was made of it.
+struct Subject {
+    /// The name of the file.
+    name: String,
+    /// The module in binary; `None` if the file is an image.
+    wasm: Option<Vec<u8>>,
+    /// The image.
+    image: Vec<u8>,
+}
+
+/// Shows the file.
+///
+/// # Errors
+///
+/// If the file cannot be read or compiled, or has no such function.
+pub(crate) fn execute(words: &InspectWords) -> Outcome {
+    let options = words.groups.read_or_exit();
+    let subject = open(words, &options)?;
+    let text = match &words.function {
+        Some(function) => code::show(&subject, function, words.json)?,
+        None => {
+            let report = report::Report::gather(&subject)?;
+            if words.json { report.json() } else { report.text(words.all) }
+        }
+    };
+    print_all(&text)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn open(words: &InspectWords, options: &crate::args::Options) -> Result<Subject> {
+    let name = words.file.display().to_string();
+    let (wasm, image) = match Input::open(&words.file)? {
+        Input::Image(_) => (None, std::fs::read(&words.file).with_context(|| format!("cannot read `{name}`"))?),
+        Input::Module(bytes) => {
+            let binary = setup::to_binary(bytes, &words.file)?;
+            let engine = setup::engine(options)?;
+            let image = progress::precompile(&engine, &binary).with_context(|| format!("cannot load `{name}`"))?;
+            (Some(binary), image)
+        }
+    };
+    Ok(Subject { name, wasm, image })
+}
+
+/// Writes to standard output; a reader that has seen enough is no error.
+fn print_all(text: &str) -> Result<()> {
+    use std::io::Write;
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
+}

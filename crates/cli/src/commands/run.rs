@@ -1,0 +1,276 @@
+//! `peregrine run FILE ARGS...`: a program from its file to its exit code.
+
+use super::failure::Outcome;
+use super::setup::{self, Input};
+use super::{imports, invoke, progress};
+use crate::args::options::WasmOptions;
+use crate::args::{Options, RunWords};
+use peregrine::{Context, Engine, Error, Instance, Linker, Module, Result, Store, StoreLimits, StoreLimitsBuilder, Val};
+use peregrine_wasi::p1::{self, WasiP1Ctx};
+use peregrine_wasi::{DirPerms, FilePerms, WasiCtxBuilder};
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// The first descriptor that a service manager hands over.
+const FIRST_LISTEN_FD: i32 = 3;
+
+/// What belongs to one guest.
+struct Host {
+    wasi: Option<WasiP1Ctx>,
+    limits: StoreLimits,
+}
+
+/// Runs the program.
+///
+/// # Errors
+///
+/// A trap, or whatever prevents the program from running. An exit of the guest is the exit code.
+pub(crate) fn execute(words: RunWords) -> Outcome {
+    let options = words.groups.read_or_exit();
+    let (file, args) = split_words(&words)?;
+    let input = Input::open(Path::new(&file))?;
+    let engine = match &input {
+        Input::Image(_) => setup::engine(&options)?,
+        Input::Module(_) => setup::engine_with_cache(&options)?,
+    };
+    let module = load(&engine, input, &file)?;
+    let mut store = new_store(&engine, &words, &options, &file, &args)?;
+    let linker = new_linker(&engine, &mut store, &words, &options, &module)?;
+    start_timeout(&engine, &mut store, &options.wasm);
+    match run(&linker, &mut store, &module, &words, &args) {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(error) => match error.downcast_ref::<p1::I32Exit>() {
+            // The guest is over; what it held is the system's to take back.
+            Some(exit) => std::process::exit(exit.0),
+            None => Err(error.context(format!("`{file}` failed"))),
+        },
+    }
+}
+
+/// Whether WASI preview 1 has a function of this name.
+pub(super) fn is_wasi_function(name: &str) -> bool {
+    p1::table::FUNCTIONS.iter().any(|function| function.name == name)
+}
+
+fn split_words(words: &RunWords) -> Result<(String, Vec<String>)> {
+    let mut texts = words.words.iter().map(|word| {
+        word.to_str().map(str::to_string).ok_or_else(|| Error::msg(format!("the argument `{}` is not UTF-8", word.to_string_lossy())))
+    });
+    let file = texts.next().unwrap_or_else(|| Err(Error::msg("no file is given")))?;
+    Ok((file, texts.collect::<Result<_>>()?))
+}
+
+#[expect(unsafe_code, reason = "an image is a program, and the user names it to be run")]
+fn load(engine: &Engine, input: Input, name: &str) -> Result<Module> {
+    match input {
+        // SAFETY: 1. the user trusts the file as any program that is named on a command line. 2. Who rewrites a program while it runs, instead
+        // of replacing it as `compile` does, is the one who is harmed.
+        Input::Image(file) => unsafe { Module::deserialize_open_file(engine, file) },
+        Input::Module(bytes) => progress::compile(engine, &bytes),
+    }
+    .with_context(|| format!("cannot load `{name}`"))
+}
+
+fn new_store(engine: &Engine, words: &RunWords, options: &Options, file: &str, args: &[String]) -> Result<Store<Host>> {
+    let wasi = match options.wasi.cli {
+        Some(false) => None,
+        _ => Some(wasi_context(words, options, file, args)?),
+    };
+    let limits = limits(&options.wasm)?;
+    let mut store = Store::new(engine, Host { wasi, limits });
+    store.limiter(|host| &mut host.limits);
+    if let Some(fuel) = options.wasm.fuel {
+        store.set_fuel(fuel)?;
+    }
+    Ok(store)
+}
+
+fn limits(wasm: &WasmOptions) -> Result<StoreLimits> {
+    let count = |value: u64| usize::try_from(value).context("a limit is too large for this machine");
+    let mut limits = StoreLimitsBuilder::new();
+    if let Some(size) = wasm.max_memory_size {
+        limits = limits.memory_size(count(size.0)?);
+    }
+    if let Some(elements) = wasm.max_table_elements {
+        limits = limits.table_elements(count(elements)?);
+    }
+    if let Some(instances) = wasm.max_instances {
+        limits = limits.instances(count(instances)?);
+    }
+    if let Some(tables) = wasm.max_tables {
+        limits = limits.tables(count(tables)?);
+    }
+    if let Some(memories) = wasm.max_memories {
+        limits = limits.memories(count(memories)?);
+    }
+    if let Some(trap) = wasm.trap_on_grow_failure {
+        limits = limits.trap_on_grow_failure(trap);
+    }
+    Ok(limits.build())
+}
+
+fn wasi_context(words: &RunWords, options: &Options, file: &str, args: &[String]) -> Result<WasiP1Ctx> {
+    let mut wasi = WasiCtxBuilder::new();
+    wasi.inherit_stdio();
+    let own_name = Path::new(file).file_name().and_then(|name| name.to_str()).unwrap_or(file);
+    wasi.arg(words.argv0.as_deref().unwrap_or(own_name)).args(args);
+    if options.wasi.inherit_env == Some(true) {
+        wasi.inherit_env();
+    }
+    for env in &words.envs {
+        match (&env.value, std::env::var(&env.name)) {
+            (Some(value), _) => {
+                wasi.env(&env.name, value);
+            }
+            (None, Ok(value)) => {
+                wasi.env(&env.name, value);
+            }
+            (None, Err(_)) => return Err(Error::msg(format!("--env {}: there is no such variable to pass on", env.name))),
+        }
+    }
+    for dir in words.dirs.iter().chain(&words.read_only_dirs) {
+        let (dir_perms, file_perms) = match dir.read_only {
+            true => (DirPerms::READ, FilePerms::READ),
+            false => (DirPerms::all(), FilePerms::all()),
+        };
+        wasi.preopened_dir(&dir.host, &dir.guest, dir_perms, file_perms)?;
+    }
+    grant_sockets(&mut wasi, options)?;
+    if let Some(count) = options.wasi.max_open_files {
+        wasi.max_open_fds(u32::try_from(count).unwrap_or(u32::MAX));
+    }
+    Ok(wasi.build_p1())
+}
+
+fn grant_sockets(wasi: &mut WasiCtxBuilder, options: &Options) -> Result<()> {
+    if options.wasi.listenfd == Some(true) {
+        for listener in inherited_listeners()? {
+            wasi.preopened_socket(listener)?;
+        }
+    }
+    for address in options.wasi.tcplisten.iter().flat_map(|listeners| &listeners.0) {
+        let listener = TcpListener::bind(address).with_context(|| format!("cannot listen on {address}"))?;
+        wasi.preopened_socket(listener)?;
+    }
+    Ok(())
+}
+
+/// The sockets that a service manager hands over, by the protocol of `sd_listen_fds(3)`.
+fn inherited_listeners() -> Result<Vec<TcpListener>> {
+    let variable = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<i32>().ok());
+    let own = rustix::process::getpid();
+    let Some(count) = variable("LISTEN_FDS") else { return Ok(Vec::new()) };
+    if variable("LISTEN_PID").is_some_and(|pid| pid != own.as_raw_nonzero().get()) {
+        return Ok(Vec::new());
+    }
+    // A number is turned into a descriptor by way of our own process, which owns what it gives.
+    let process = rustix::process::pidfd_open(own, rustix::process::PidfdFlags::empty())?;
+    let listener = |fd: i32| {
+        let owned = rustix::process::pidfd_getfd(&process, fd, rustix::process::PidfdGetfdFlags::empty())
+            .with_context(|| format!("LISTEN_FDS names the descriptor {fd}, which cannot be taken over"))?;
+        Ok(TcpListener::from(owned))
+    };
+    (FIRST_LISTEN_FD..FIRST_LISTEN_FD.saturating_add(count.max(0))).map(listener).collect()
+}
+
+fn new_linker(engine: &Engine, store: &mut Store<Host>, words: &RunWords, options: &Options, module: &Module) -> Result<Linker<Host>> {
+    let mut linker = Linker::new(engine);
+    if store.data().wasi.is_some() {
+        p1::add_to_linker_sync(&mut linker, |host: &mut Host| host.wasi.as_mut().expect("the functions are added only with a context"))?;
+    }
+    for preload in &words.preloads {
+        let name = preload.file.display().to_string();
+        let input = Input::open(&preload.file)?;
+        let library = load(engine, input, &name)?;
+        define_unknown(&mut linker, store, options, &library)?;
+        if let Some(error) = imports::unknown(&linker, store, &library) {
+            return Err(error.context(format!("cannot preload `{name}`")));
+        }
+        linker.module(&mut *store, &preload.name, &library).with_context(|| format!("cannot preload `{name}`"))?;
+    }
+    define_unknown(&mut linker, store, options, module)?;
+    Ok(linker)
+}
+
+fn define_unknown(linker: &mut Linker<Host>, store: &mut Store<Host>, options: &Options, module: &Module) -> Result<()> {
+    if options.wasm.unknown_imports_default == Some(true) {
+        linker.define_unknown_imports_as_default_values(&mut *store, module)?;
+    }
+    if options.wasm.unknown_imports_trap == Some(true) {
+        linker.define_unknown_imports_as_traps(module)?;
+    }
+    Ok(())
+}
+
+/// Lets time run out: guests look at the engine's epoch, which ends after `-W timeout`.
+fn start_timeout(engine: &Engine, store: &mut Store<Host>, wasm: &WasmOptions) {
+    if !wasm.epoch_interruption.unwrap_or(wasm.timeout.is_some()) {
+        return;
+    }
+    store.set_epoch_deadline(1);
+    let Some(timeout) = wasm.timeout else { return };
+    let engine = engine.clone();
+    let spawned = std::thread::Builder::new().name("timeout".to_string()).spawn(move || {
+        std::thread::sleep(timeout.min(Duration::from_secs(u64::from(u32::MAX))));
+        engine.increment_epoch();
+    });
+    spawned.expect("a thread for the timeout");
+}
+
+fn run(linker: &Linker<Host>, store: &mut Store<Host>, module: &Module, words: &RunWords, args: &[String]) -> Result<()> {
+    let instance = match linker.instantiate(&mut *store, module) {
+        Ok(instance) => instance,
+        Err(error) => return Err(imports::unknown(linker, store, module).unwrap_or(error)),
+    };
+    match &words.invoke {
+        Some(name) => {
+            initialize(&instance, store)?;
+            call(&instance, store, module, name, args)
+        }
+        None => match instance.get_func(&mut *store, "_start") {
+            Some(start) => start.call(&mut *store, &[], &mut []),
+            None => {
+                initialize(&instance, store)?;
+                note_what_can_be_called(module);
+                Ok(())
+            }
+        },
+    }
+}
+
+/// Reactors are initialized before anything else of theirs is called.
+fn initialize(instance: &Instance, store: &mut Store<Host>) -> Result<()> {
+    match instance.get_func(&mut *store, "_initialize") {
+        Some(initialize) => initialize.call(&mut *store, &[], &mut []),
+        None => Ok(()),
+    }
+}
+
+fn call(instance: &Instance, store: &mut Store<Host>, module: &Module, name: &str, args: &[String]) -> Result<()> {
+    let Some(func) = instance.get_func(&mut *store, name) else {
+        let functions = exported_functions(module);
+        let help = if functions.is_empty() { "it exports none".to_string() } else { format!("it exports {}", functions.join(", ")) };
+        return Err(Error::msg(format!("the module exports no function `{name}`; {help}")));
+    };
+    let ty = func.ty(&*store);
+    let params = invoke::arguments(name, &ty, args)?;
+    let mut results = vec![Val::I32(0); ty.results().len()];
+    func.call(&mut *store, &params, &mut results)?;
+    print!("{}", invoke::lines(&results));
+    Ok(())
+}
+
+fn note_what_can_be_called(module: &Module) {
+    let functions = exported_functions(module);
+    if !functions.is_empty() {
+        eprintln!("note: the module has no `_start`; `--invoke` calls one of its functions: {}", functions.join(", "));
+    }
+}
+
+fn exported_functions(module: &Module) -> Vec<String> {
+    let function =
+        |export: peregrine::ExportType<'_>| export.ty().func().map(|ty| format!("`{}` {}", export.name(), invoke::signature(ty)));
+    module.exports().filter_map(function).take(20).collect()
+}

