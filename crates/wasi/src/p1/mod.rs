@@ -10,6 +10,7 @@ mod clock;
 mod environ;
 mod fd;
 mod fd_table;
+mod linker;
 mod memory;
 mod path;
 mod poll_oneoff;
@@ -19,6 +20,7 @@ mod sched_yield;
 mod sock;
 pub mod types;
 
+pub use linker::{I32Exit, add_to_linker_sync};
 pub use memory::GuestMemory;
 pub use types::Errno;
 
