@@ -394,6 +394,11 @@ impl Masm {
         }
     }
 
+    /// `xor byte [target], immediate`.
+    pub(crate) fn alu_imm_byte_xor(&mut self, target: Mem, immediate: u8) {
+        self.digit(false, 0x80, Alu::Xor as u8, target.into(), immediate.into(), 1);
+    }
+
     /// `op [target], source`.
     pub(crate) fn alu_store(&mut self, op: Alu, wide: Wide, target: Mem, source: Reg) {
         self.plain(wide, (op as u8) << 3 | 1, source, target);

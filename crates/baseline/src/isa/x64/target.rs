@@ -17,8 +17,6 @@ pub(crate) struct Features {
     pub fma: bool,
     /// A dot product of four bytes, likewise.
     pub dot_of_four: bool,
-    /// The same in its encoding for AVX-512.
-    pub dot_of_four_512: bool,
 }
 
 /// What code may rely on: exactly what the settings list.
@@ -38,15 +36,13 @@ pub(crate) fn features(settings: &Settings) -> Result<Features, CompileError> {
         return Err(CompileError::Unsupported { message });
     }
     let all = |names: [&str; 2]| names.into_iter().all(has);
-    let dot_of_four_256 = all(["has_avx", "has_avx_vnni"]);
     Ok(Features {
         popcnt: has("has_popcnt"),
         lzcnt: has("has_lzcnt"),
         bmi1: has("has_bmi1"),
         bmi2: has("has_bmi2"),
         fma: all(["has_avx", "has_fma"]),
-        dot_of_four: dot_of_four_256,
-        dot_of_four_512: !dot_of_four_256 && all(["has_avx512vl", "has_avx512vnni"]),
+        dot_of_four: all(["has_avx", "has_avx_vnni"]) || all(["has_avx512vl", "has_avx512vnni"]),
     })
 }
 
