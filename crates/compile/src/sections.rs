@@ -5,7 +5,7 @@ use crate::memory_image;
 use peregrine_artifact::image::{ImageMeta, ImageParts, write_image};
 use peregrine_artifact::settings::Settings;
 use peregrine_frontend::Translation;
-use peregrine_wasm::{EntityIndex, Index, Module};
+use peregrine_wasm::{DataSegment, EntityIndex, Index, Module};
 
 /// The image of a module with its linked code.
 pub(crate) fn image(translation: Translation<'_>, linked: &Linked, settings: &Settings) -> Vec<u8> {
@@ -53,19 +53,15 @@ pub(crate) fn image(translation: Translation<'_>, linked: &Linked, settings: &Se
     })
 }
 
-/// Gathers the bytes of data segments and points the segments at them. The first `mapped` ones are in memory images and become empty.
+/// Gathers the bytes of data segments and points the segments at them. The first `mapped` ones are in memory images and left out.
 fn data(module: &mut Module, wasm: &[u8], mapped: usize) -> Vec<u8> {
     let mut data = Vec::new();
-    for index in module.data.indices() {
-        let segment = &mut module.data[index];
-        if index.as_usize() < mapped {
-            (segment.start, segment.len_bytes) = (0, 0);
-            continue;
-        }
-        let bytes = &wasm[segment.start as usize..][..segment.len_bytes as usize];
-        segment.start = data.len() as u64;
-        data.extend_from_slice(bytes);
-    }
+    let mut place = |segment: &DataSegment| {
+        let start = data.len() as u64;
+        data.extend_from_slice(&wasm[segment.start as usize..][..segment.len_bytes as usize]);
+        DataSegment { start, ..segment.clone() }
+    };
+    module.data = module.data.values().skip(mapped).map(&mut place).collect();
     data
 }
 

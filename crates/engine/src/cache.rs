@@ -6,6 +6,7 @@
 //! this user could have written are mapped.
 
 use crate::error::{Context, Result};
+use crate::verified;
 use peregrine_artifact::image::FORMAT_VERSION;
 use peregrine_artifact::settings::Settings;
 use peregrine_sys::file::{Durability, PrivateDir, TEMPORARY_PREFIX, create_private_dir_all, write_atomically};
@@ -143,6 +144,16 @@ impl Cache {
         Ok(())
     }
 
+    /// Whether the image in `file` was found undamaged before and did not change since.
+    pub(crate) fn is_verified(&self, identity: &verified::Identity) -> bool {
+        verified::is_verified(&self.dir, identity)
+    }
+
+    /// Remembers that the image in the file is undamaged.
+    pub(crate) fn remember_verified(&self, identity: &verified::Identity) {
+        verified::remember(&self.dir, identity);
+    }
+
     /// Forgets the entry of `key`.
     pub(crate) fn remove(&self, key: &CacheKey) {
         let _ = self.dir.remove(&key.0);
@@ -171,7 +182,7 @@ impl Cache {
             let name = found.file_name();
             let text = name.to_string_lossy();
             let is_temporary = text.starts_with(TEMPORARY_PREFIX);
-            if !is_temporary && !text.ends_with(SUFFIX) {
+            if !is_temporary && !text.ends_with(SUFFIX) && !text.ends_with(verified::SUFFIX) {
                 continue;
             }
             // A file that another process has removed since is none.

@@ -37,6 +37,7 @@ mod table;
 mod typed;
 mod types;
 mod val;
+mod verified;
 #[allow(unsafe_code, reason = "the machine")]
 pub(crate) mod vm;
 

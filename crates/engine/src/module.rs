@@ -4,6 +4,7 @@ use crate::cache::CacheKey;
 use crate::engine::refuse_image;
 use crate::error::{Context, Error, Result, bail};
 use crate::gdb_elf;
+use crate::verified::Identity;
 use crate::vm::boundary::{self, map_image};
 use crate::vm::{LoadError, LoadedModule};
 use crate::{Engine, ExportType, ExternType, ImportType};
@@ -191,7 +192,13 @@ impl Module {
     }
 
     fn from_mapped(engine: &Engine, file: &File) -> Result<Self> {
-        let loaded = map_image(file, engine.shared()).map_err(load_error)?;
+        let cache = engine.config().cache.as_ref();
+        let identity = cache.and_then(|_| Identity::of(file));
+        let verified = cache.zip(identity).is_some_and(|(cache, identity)| cache.is_verified(&identity));
+        let loaded = map_image(file, engine.shared(), verified).map_err(load_error)?;
+        if let (Some(cache), Some(identity), false) = (cache, identity, verified) {
+            cache.remember_verified(&identity);
+        }
         if let Some(settings) = loaded.settings() {
             engine.check_image(settings)?;
         }

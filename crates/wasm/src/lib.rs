@@ -9,6 +9,7 @@ mod features;
 mod index;
 mod limits;
 mod module;
+mod packed;
 mod trap;
 mod types;
 

@@ -19,6 +19,7 @@ pub struct Module {
     /// Imports, in order.
     pub imports: Vec<Import>,
     /// Functions: the imported ones first.
+    #[serde(with = "crate::packed::functions")]
     pub functions: IndexVec<FuncIndex, FunctionDecl>,
     /// Tables: the imported ones first.
     pub tables: IndexVec<TableIndex, Table>,
@@ -131,7 +132,7 @@ pub enum ElementMode {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ElementItems {
     /// References to these functions.
-    Functions(Box<[FuncIndex]>),
+    Functions(#[serde(with = "crate::packed::elements")] Box<[FuncIndex]>),
     /// One expression for each element.
     Expressions(Box<[ConstExpr]>),
 }

@@ -26,7 +26,7 @@ pub struct ImageMeta {
     pub module: Module,
     /// Initial content of memories that can be mapped, in place of running their active segments.
     pub memory_images: Vec<MemoryImage>,
-    /// How many of the first data segments are contained in `memory_images` and need no copying. They count as dropped.
+    /// How many data segments before those in `module` are contained in `memory_images`. They need no copying and count as dropped.
     pub mapped_data_segments: u32,
     /// DWARF sections in [`Section::Debug`]: name, start, length in bytes.
     pub debug_sections: Vec<(Box<str>, u64, u64)>,

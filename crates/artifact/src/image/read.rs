@@ -4,7 +4,7 @@ use super::header::{FORMAT_VERSION, FunctionEntry, Header, MAGIC, PAGE_ALIGN_BYT
 use super::{ImageMeta, checksum};
 use crate::settings::Settings;
 use crate::tables;
-use peregrine_wasm::{DataMode, DefinedFuncIndex, FuncIndex, Index, Trap, TypeIndex};
+use peregrine_wasm::{DefinedFuncIndex, FuncIndex, Index, Trap, TypeIndex};
 use std::fmt;
 use std::ops::Range;
 use zerocopy::{FromBytes, IntoBytes};
@@ -82,12 +82,13 @@ impl ImageLayout {
         Ok(layout)
     }
 
-    /// Checks the header of `bytes` and the places of all sections, but not their content.
+    /// Checks the header of `bytes` and the places of all sections, but not their content: for content that was checked before and has not
+    /// changed since.
     ///
     /// # Errors
     ///
     /// Any [`ImageError`].
-    fn check_header(bytes: &[u8]) -> Result<Self, ImageError> {
+    pub fn check_header(bytes: &[u8]) -> Result<Self, ImageError> {
         if !Self::is_image(bytes) {
             return Err(ImageError::NotAnImage);
         }
@@ -182,10 +183,7 @@ impl ImageLayout {
             return Err(malformed("module"));
         }
         let within = |start: u64, len: u64, section| start.checked_add(len).is_some_and(|end| end <= self.range(section).len() as u64);
-        let data_fits = module.data.values().all(|segment| {
-            let mapped = matches!(segment.mode, DataMode::Active { .. }) && segment.len_bytes == 0;
-            mapped || within(segment.start, segment.len_bytes, Section::Data)
-        });
+        let data_fits = module.data.values().all(|segment| within(segment.start, segment.len_bytes, Section::Data));
         let images_fit = meta.memory_images.iter().all(|image| within(image.section_offset, image.len_bytes, Section::MemoryImage));
         let custom_fits = module.custom_sections.iter().all(|section| within(section.start, section.len_bytes, Section::Custom));
         let debug_fits = meta.debug_sections.iter().all(|(_, start, len)| within(*start, *len, Section::Debug));

@@ -10,7 +10,6 @@ use peregrine_wasi::p1::{self, WasiP1Ctx};
 use peregrine_wasi::{DirPerms, FilePerms, WasiCtxBuilder};
 use std::net::TcpListener;
 use std::path::Path;
-use std::process::ExitCode;
 use std::time::Duration;
 
 /// The first descriptor that a service manager hands over.
@@ -31,22 +30,25 @@ pub(crate) fn execute(words: RunWords) -> Outcome {
     let options = words.groups.read_or_exit();
     let (file, args) = split_words(&words)?;
     let input = Input::open(Path::new(&file))?;
-    let engine = match &input {
-        Input::Image(_) => setup::engine(&options)?,
-        Input::Module(_) => setup::engine_with_cache(&options)?,
-    };
+    // The cache also remembers which images are undamaged.
+    let engine = setup::engine_with_cache(&options)?;
     let module = load(&engine, input, &file)?;
     let mut store = new_store(&engine, &words, &options, &file, &args)?;
     let linker = new_linker(&engine, &mut store, &words, &options, &module)?;
     start_timeout(&engine, &mut store, &options.wasm);
-    match run(&linker, &mut store, &module, &words, &args) {
-        Ok(()) => Ok(ExitCode::SUCCESS),
+    let code = match run(&linker, &mut store, &module, &words, &args) {
+        Ok(()) => 0,
         Err(error) => match error.downcast_ref::<p1::I32Exit>() {
-            // The guest is over; what it held is the system's to take back.
-            Some(exit) => std::process::exit(exit.0),
-            None => Err(error.context(format!("`{file}` failed"))),
+            Some(exit) => exit.0,
+            None => return Err(error.context(format!("`{file}` failed"))),
         },
+    };
+    if options.profile.is_some() {
+        // Profilers are told the last when the engine goes.
+        drop((linker, store, module, engine));
     }
+    // What the guest held is the system's to take back, which is quicker than giving it back piece by piece.
+    std::process::exit(code)
 }
 
 /// Whether WASI preview 1 has a function of this name.
@@ -170,7 +172,9 @@ fn inherited_listeners() -> Result<Vec<TcpListener>> {
     let listener = |fd: i32| {
         let owned = rustix::process::pidfd_getfd(&process, fd, rustix::process::PidfdGetfdFlags::empty())
             .with_context(|| format!("LISTEN_FDS names the descriptor {fd}, which cannot be taken over"))?;
-        Ok(TcpListener::from(owned))
+        let listener = TcpListener::from(owned);
+        listener.local_addr().with_context(|| format!("LISTEN_FDS names the descriptor {fd}, which is no internet socket"))?;
+        Ok(listener)
     };
     (FIRST_LISTEN_FD..FIRST_LISTEN_FD.saturating_add(count.max(0))).map(listener).collect()
 }

@@ -333,10 +333,10 @@ impl FuncBits {
 }
 
 /// Maps an image. The file is replaced by renaming only: it is an entry of the cache, or the caller of an `unsafe` function of the API
-/// says so.
-pub(crate) fn map_image(file: &File, shared: &VmShared) -> Result<Arc<LoadedModule>, LoadError> {
+/// says so. If the content is known to be `verified`, only its header is checked.
+pub(crate) fn map_image(file: &File, shared: &VmShared, verified: bool) -> Result<Arc<LoadedModule>, LoadError> {
     // SAFETY: as described.
-    unsafe { LoadedModule::from_file(file, &shared.types) }
+    unsafe { LoadedModule::from_file(file, &shared.types, verified) }
 }
 
 /// Tells the unwinder of the process about code. `eh_frame` describes the text of a loaded module, which outlives the result.

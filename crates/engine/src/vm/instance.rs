@@ -210,19 +210,24 @@ impl VmInstance {
         self.module.escaping_function(position)
     }
 
+    /// The position of a data segment among those that are not mapped.
+    fn data_position(&self, index: DataIndex) -> Option<usize> {
+        index.as_usize().checked_sub(self.module.meta().mapped_data_segments as usize)
+    }
+
     /// The bytes of a data segment; none once it is dropped.
     pub(crate) fn data(&self, index: DataIndex) -> &[u8] {
-        if self.dropped_data[index.as_usize()] {
-            return &[];
-        }
-        let segment = &self.module.module().data[index];
+        let Some(position) = self.data_position(index).filter(|position| !self.dropped_data[*position]) else { return &[] };
+        let segment = &self.module.module().data[DataIndex::from_usize(position)];
         let data = self.module.section(peregrine_artifact::image::Section::Data);
         &data[segment.start as usize..(segment.start + segment.len_bytes) as usize]
     }
 
     /// Drops a data segment.
     pub(crate) fn drop_data(&mut self, index: DataIndex) {
-        self.dropped_data[index.as_usize()] = true;
+        if let Some(position) = self.data_position(index) {
+            self.dropped_data[position] = true;
+        }
     }
 
     /// Whether an element segment is dropped.

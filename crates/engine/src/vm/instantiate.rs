@@ -8,8 +8,8 @@ use super::store::{StoreHost, VmStore};
 use super::table::Table;
 use peregrine_artifact::vmctx::{VmFunctionImport, VmGlobal};
 use peregrine_wasm::{
-    ConstExpr, ConstOp, DefinedGlobalIndex, DefinedMemoryIndex, DefinedTableIndex, ElementIndex, ElementItems, ElementMode, EntityIndex,
-    FuncIndex, GlobalIndex, GlobalType, Index, MemoryIndex, MemoryType, Module, TableIndex, TableType, Trap,
+    ConstExpr, ConstOp, DataIndex, DefinedGlobalIndex, DefinedMemoryIndex, DefinedTableIndex, ElementIndex, ElementItems, ElementMode,
+    EntityIndex, FuncIndex, GlobalIndex, GlobalType, Index, MemoryIndex, MemoryType, Module, TableIndex, TableType, Trap,
 };
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -108,10 +108,6 @@ impl VmStore {
         self.push_instance(instance);
         self.initialize_globals(id);
         self.initialize_tables(id);
-        let instance = self.instance_mut(id);
-        for position in 0..module.meta().mapped_data_segments {
-            instance.drop_data(peregrine_wasm::DataIndex::from_u32(position));
-        }
         Ok(id)
     }
 
@@ -290,8 +286,9 @@ impl VmStore {
 
     fn run_data_segments(&mut self, id: InstanceId) -> Result<(), Trap> {
         let module = Arc::clone(self.instance(id).module());
-        let mapped = module.meta().mapped_data_segments as usize;
-        for (index, segment) in module.module().data.iter().skip(mapped) {
+        let mapped = module.meta().mapped_data_segments;
+        for (position, segment) in module.module().data.iter() {
+            let index = DataIndex::from_u32(mapped + position.as_u32());
             if let peregrine_wasm::DataMode::Active { memory, offset } = &segment.mode {
                 let target = self.evaluate(id, offset) as u64;
                 self.memory_init(id, *memory, index, target, 0, segment.len_bytes)?;
@@ -306,7 +303,7 @@ impl VmStore {
         &mut self,
         id: InstanceId,
         memory: MemoryIndex,
-        segment: peregrine_wasm::DataIndex,
+        segment: DataIndex,
         target: u64,
         source: u64,
         len: u64,

@@ -83,12 +83,12 @@ impl LoadedModule {
         Self::load(CodeMapping::from_bytes(bytes, slots_len_bytes)?, layout, types)
     }
 
-    /// Loads the image that `file` holds, by mapping it.
+    /// Loads the image that `file` holds, by mapping it. If its content is known to be `verified`, only the header is checked.
     ///
     /// # Safety
     ///
     /// 1. Nobody changes or shortens the file while it is mapped; it is replaced by renaming only.
-    pub(crate) unsafe fn from_file(file: &File, types: &TypeRegistry) -> Result<Arc<Self>, LoadError> {
+    pub(crate) unsafe fn from_file(file: &File, types: &TypeRegistry, verified: bool) -> Result<Arc<Self>, LoadError> {
         let len = usize::try_from(file.metadata()?.len()).map_err(|_| ImageError::NotAnImage)?;
         if len == 0 {
             return Err(ImageError::NotAnImage.into());
@@ -107,7 +107,7 @@ impl LoadedModule {
         };
         // SAFETY: the caller keeps the file as it is (1).
         let mapping = unsafe { CodeMapping::from_file(file, 0, len, slots_len_bytes)? };
-        let layout = ImageLayout::check(mapping.bytes())?;
+        let layout = if verified { ImageLayout::check_header(mapping.bytes())? } else { ImageLayout::check(mapping.bytes())? };
         Self::load(mapping, layout, types)
     }
 
