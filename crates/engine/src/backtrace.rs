@@ -186,7 +186,7 @@ impl fmt::Display for WasmBacktrace {
         self.resolve();
         let module_name = |frame: &FrameInfo| frame.module.name().unwrap_or("<unknown>").to_owned();
         for (position, frame) in self.frames.iter().enumerate() {
-            write!(f, "\n    {position}: ")?;
+            write!(f, "\n  {position:>3}: ")?;
             match frame.module_offset {
                 Some(offset) => write!(f, "{:>8}", format!("{offset:#x}"))?,
                 None => write!(f, "{:>8}", "?")?,

@@ -4,7 +4,7 @@ use crate::MemoryType;
 use crate::context::{AsContext, AsContextMut, StoreContext, StoreContextMut};
 use crate::error::{Context, Result, bail};
 use crate::store::{StoreId, StoreOpaque};
-use crate::vm::{InstanceId, boundary};
+use crate::vm::{InstanceId, Pending, boundary};
 use peregrine_wasm::DefinedMemoryIndex;
 use std::fmt;
 
@@ -53,7 +53,8 @@ impl Memory {
         }
         let store = store.as_context_mut().0;
         store.opaque.counts.add(0, 0, 1)?;
-        let owner = boundary::create(store, |vm| vm.new_host_memory(ty.ty))?;
+        let owner = boundary::create(store, |vm| vm.new_host_memory(ty.ty));
+        let owner = owner.map_err(|error| store.opaque.error_of(Pending::Error(error, Vec::new())))?;
         Ok(Self::from_id(&store.opaque, (owner, DefinedMemoryIndex::from_u32(0))))
     }
 

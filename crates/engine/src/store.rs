@@ -7,11 +7,13 @@ use crate::host_func::HostFunc;
 use crate::vm::boundary::{OwnedVm, StoreBox};
 use crate::vm::{FuncId, InstanceId, Pending, StoreHost};
 use crate::{Engine, Module, ResourceLimiter, Trap, Val, WasmBacktrace, limits};
+use std::any::Any;
 use std::collections::HashMap;
 use std::fmt;
 use std::num::NonZeroU64;
-use std::sync::Arc;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Instances and everything they use, with data `T` of the embedder.
 ///
@@ -300,8 +302,8 @@ impl StoreOpaque {
     pub(crate) fn error_of(&self, pending: Pending) -> Error {
         let (error, frames) = match pending {
             Pending::Trap(trap, frames) => (Error::from(trap), frames),
-            Pending::Error(error, frames) => (error, frames),
-            Pending::Panic(payload) => std::panic::resume_unwind(payload),
+            Pending::Error(error, frames) => (LimiterPanic::resume(error), frames),
+            Pending::Panic(payload) => resume_unwind(payload),
         };
         let wanted = self.engine.config().wasm_backtrace && !frames.is_empty() && error.downcast_ref::<WasmBacktrace>().is_none();
         if wanted { error.context(WasmBacktrace::new(&self.engine, frames)) } else { error }
@@ -316,17 +318,50 @@ impl Drop for StoreOpaque {
     }
 }
 
+/// A panic of a limiter on its way through the machine, whose frames cannot be unwound: an error until it is back at the caller.
+struct LimiterPanic(Mutex<Option<Box<dyn Any + Send>>>);
+
+impl LimiterPanic {
+    fn catch(ask: impl FnOnce() -> Result<bool>) -> Result<bool> {
+        let caught = catch_unwind(AssertUnwindSafe(ask));
+        caught.unwrap_or_else(|payload| Err(Error::new(Self(Mutex::new(Some(payload))))))
+    }
+
+    /// `error`, unless it is a panic, which goes on.
+    fn resume(error: Error) -> Error {
+        let caught = error.downcast_ref::<Self>();
+        match caught.and_then(|panic| panic.0.lock().unwrap_or_else(PoisonError::into_inner).take()) {
+            Some(payload) => resume_unwind(payload),
+            None => error,
+        }
+    }
+}
+
+impl fmt::Debug for LimiterPanic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl fmt::Display for LimiterPanic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a resource limiter panicked")
+    }
+}
+
+impl std::error::Error for LimiterPanic {}
+
 impl<T: 'static> StoreHost for StoreInner<T> {
     fn memory_growing(&mut self, current: usize, desired: usize, max: Option<usize>) -> Result<bool> {
         match &mut self.limiter {
-            Some(limiter) => limiter(&mut self.data).memory_growing(current, desired, max),
+            Some(limiter) => LimiterPanic::catch(|| limiter(&mut self.data).memory_growing(current, desired, max)),
             None => Ok(true),
         }
     }
 
     fn table_growing(&mut self, current: usize, desired: usize, max: Option<usize>) -> Result<bool> {
         match &mut self.limiter {
-            Some(limiter) => limiter(&mut self.data).table_growing(current, desired, max),
+            Some(limiter) => LimiterPanic::catch(|| limiter(&mut self.data).table_growing(current, desired, max)),
             None => Ok(true),
         }
     }

@@ -3,7 +3,7 @@
 use crate::context::{AsContext, AsContextMut};
 use crate::error::{Context, Result, bail};
 use crate::store::{StoreId, StoreInner, StoreOpaque};
-use crate::vm::{InstanceId, boundary};
+use crate::vm::{InstanceId, Pending, boundary};
 use crate::{Ref, TableType, Trap};
 use peregrine_wasm as wasm;
 use peregrine_wasm::DefinedTableIndex;
@@ -47,7 +47,8 @@ impl Table {
         }
         let element = init.to_raw(&store.opaque, ty.element, || "type mismatch: value does not match the table's elements".to_owned())?;
         store.opaque.counts.add(0, 1, 0)?;
-        let owner = boundary::create(store, |vm| vm.new_host_table(ty, element.get_u64()))?;
+        let owner = boundary::create(store, |vm| vm.new_host_table(ty, element.get_u64()));
+        let owner = owner.map_err(|error| store.opaque.error_of(Pending::Error(error, Vec::new())))?;
         Ok(Self::from_id(&store.opaque, (owner, DefinedTableIndex::from_u32(0))))
     }
 

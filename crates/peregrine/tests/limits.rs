@@ -128,3 +128,34 @@ fn stores_move_between_threads() -> Result<()> {
     }
     Ok(())
 }
+
+struct Panicking;
+
+impl ResourceLimiter for Panicking {
+    fn memory_growing(&mut self, current: usize, _desired: usize, _maximum: Option<usize>) -> Result<bool> {
+        if current > 0 { std::panic::panic_any("growing") } else { Ok(true) }
+    }
+
+    fn table_growing(&mut self, _current: usize, _desired: usize, _maximum: Option<usize>) -> Result<bool> {
+        std::panic::panic_any("table")
+    }
+}
+
+#[test]
+fn panics_of_limiters_go_on_in_the_caller() -> Result<()> {
+    let engine = Engine::default();
+    let mut store = Store::new(&engine, Panicking);
+    store.limiter(|limiter| limiter);
+    let module = Module::new(&engine, r#"(module (memory (export "m") 1) (func (export "run") (drop (memory.grow (i32.const 1)))))"#)?;
+    let instance = Instance::new(&mut store, &module, &[])?;
+    let run = instance.get_typed_func::<(), ()>(&mut store, "run")?;
+    let memory = instance.get_memory(&mut store, "m").unwrap();
+    let mut panics = |work: &mut dyn FnMut(&mut Store<Panicking>)| {
+        let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work(&mut store)));
+        *caught.unwrap_err().downcast_ref::<&str>().unwrap()
+    };
+    assert_eq!(panics(&mut |store| _ = run.call(store, ())), "growing");
+    assert_eq!(panics(&mut |store| _ = memory.grow(store, 1)), "growing");
+    assert_eq!(panics(&mut |store| _ = Table::new(store, TableType::new(RefType::FUNCREF, 1, None), Ref::Func(None))), "table");
+    Ok(())
+}
