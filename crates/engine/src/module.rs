@@ -20,6 +20,9 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
+/// Up to this many exports are compared one by one: faster than hashing.
+const FEW_EXPORTS: usize = 12;
+
 /// A compiled module. Cheap to clone, and shared between threads.
 ///
 /// ```
@@ -280,6 +283,9 @@ impl Module {
 
     pub(crate) fn export_entity(&self, name: &str) -> Option<EntityIndex> {
         let exports = &self.inner.loaded.module().exports;
+        if exports.len() <= FEW_EXPORTS {
+            return exports.iter().find(|export| &*export.name == name).map(|export| export.entity);
+        }
         let index = self.inner.exports.get_or_init(|| {
             let positions = exports.iter().enumerate();
             positions.map(|(position, export)| (export.name.clone(), position as u32)).collect()
