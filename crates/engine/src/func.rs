@@ -122,7 +122,8 @@ impl Func {
     /// If it, or a reference among the parameters, belongs to another store; or with the panic of a host function.
     pub fn call(&self, mut store: impl AsContextMut, params: &[Val], results: &mut [Val]) -> Result<()> {
         let store = store.as_context_mut().0;
-        let ty = self.ty_in(&store.opaque);
+        let type_id = self.type_id(&store.opaque);
+        let ty = store.opaque.func_type(type_id);
         check_counts(&ty, params.len(), results.len())?;
         let slots = params.len().max(results.len());
         let mut on_stack = [ValRaw::i32(0); STACK_VALUES];

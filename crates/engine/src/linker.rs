@@ -274,12 +274,14 @@ impl<T: 'static> Linker<T> {
     ///
     /// [`UnknownImportError`] for the first import that is not defined, or what is wrong with the type of a definition.
     pub fn instantiate_pre(&self, module: &Module) -> Result<InstancePre<T>> {
-        let resolve = |import: ImportType<'_>| {
-            let item = self.item(import.module(), import.name()).ok_or_else(|| UnknownImportError::new(&import))?;
-            matching::check(&import, &item.ty)?;
+        let resolve = |(position, import): (usize, &peregrine_wasm::Import)| {
+            let item = self.item(&import.module, &import.name);
+            let item = item.ok_or_else(|| UnknownImportError::new(&matching::import(module, position)))?;
+            matching::check_import(module, position, &item.ty)?;
             Ok(item.definition.clone())
         };
-        Ok(InstancePre::new(module, module.imports().map(resolve).collect::<Result<_>>()?))
+        let items = module.loaded().module().imports.iter().enumerate().map(resolve);
+        Ok(InstancePre::new(module, items.collect::<Result<_>>()?))
     }
 
     /// Resolves the imports of `module`, makes an instance and calls its start function.

@@ -6,7 +6,7 @@ use crate::extern_ref::HandleTable;
 use crate::host_func::HostFunc;
 use crate::vm::boundary::{OwnedVm, StoreBox};
 use crate::vm::{FuncId, InstanceId, Pending, StoreHost};
-use crate::{Engine, Module, ResourceLimiter, Trap, Val, WasmBacktrace, limits};
+use crate::{Engine, FuncType, Module, ResourceLimiter, Trap, Val, WasmBacktrace, limits};
 use std::any::Any;
 use std::collections::HashMap;
 use std::fmt;
@@ -61,6 +61,8 @@ pub struct StoreOpaque {
     pub(crate) counts: Counts,
     /// Fuel beyond what the machine's counter holds.
     fuel_reserve: u64,
+    /// Types of functions that were called dynamically, by identity.
+    func_types: Vec<Option<FuncType>>,
     /// Values of dynamic calls, kept for their allocation.
     pub(crate) scratch: Vec<Val>,
 }
@@ -111,6 +113,7 @@ impl<T: 'static> Store<T> {
                 memories: [0, limits::DEFAULT_MEMORY_LIMIT],
             },
             fuel_reserve: 0,
+            func_types: Vec::new(),
             scratch: Vec::new(),
         };
         let mut store = Self { inner: StoreBox::new(StoreInner { opaque, data, limiter: None }) };
@@ -255,6 +258,15 @@ impl StoreOpaque {
             self.modules.resize_with(position + 1, || None);
         }
         self.modules[position] = Some(module);
+    }
+
+    /// The function type with an identity of the engine.
+    pub(crate) fn func_type(&mut self, id: u32) -> FuncType {
+        let position = id as usize;
+        if self.func_types.len() <= position {
+            self.func_types.resize(position + 1, None);
+        }
+        self.func_types[position].get_or_insert_with(|| FuncType::from_id(id, self.engine.shared())).clone()
     }
 
     /// A host function that is shared between stores, as a function of this one.

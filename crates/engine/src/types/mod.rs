@@ -9,5 +9,5 @@ mod value;
 
 pub use externs::{ExportType, ExternType, GlobalType, ImportType, MemoryType, MemoryTypeBuilder, Mutability, TableType};
 pub use func::FuncType;
-pub use value::{HeapType, RefType, ValType};
 pub(crate) use value::canonical;
+pub use value::{HeapType, RefType, ValType};
