@@ -103,6 +103,9 @@ impl Builder {
     }
 }
 
+/// Stores what is on the operand stack, so that what made it is not dead code. The address comes first.
+const STORE: Instruction<'static> = Instruction::I32Store(MemArg { offset: 0, align: 2, target: MemArgTarget::Memory(0), ordering: None });
+
 /// One function of type `[] -> []`.
 fn single(locals: u32, body: &[Instruction<'_>]) -> Vec<u8> {
     let mut builder = Builder::new();
@@ -203,7 +206,7 @@ fn many_locals_many_functions() -> Vec<u8> {
     let mut builder = Builder::new();
     let ty = builder.ty(&[], &[]);
     for _ in 0..50_000 {
-        builder.function(ty, 50_000, &add_one(49_999));
+        builder.function(ty, 50_000, &[Instruction::I32Const(0), Instruction::LocalGet(49_999), STORE]);
     }
     builder.finish()
 }
@@ -247,12 +250,12 @@ fn branches_with_values() -> Vec<u8> {
 }
 
 fn deep_operand_stack() -> Vec<u8> {
-    let mut body = Vec::new();
+    let mut body = vec![Instruction::I32Const(0)];
     for _ in 0..300_000 {
         body.push(Instruction::LocalGet(0));
     }
     body.extend(vec![Instruction::I32Add; 299_999]);
-    body.push(Instruction::Drop);
+    body.push(STORE);
     single(1, &body)
 }
 
@@ -269,18 +272,19 @@ fn wide_calls() -> Vec<u8> {
 }
 
 fn straight_line() -> Vec<u8> {
-    let mut body = vec![Instruction::LocalGet(0)];
+    let mut body = vec![Instruction::I32Const(0), Instruction::LocalGet(0)];
     for local in 0..240_000 {
         body.extend([Instruction::LocalGet(local % 8), Instruction::I32Add]);
     }
-    body.push(Instruction::Drop);
+    body.push(STORE);
     single(8, &body)
 }
 
 fn vector_constants() -> Vec<u8> {
     let mut body = Vec::new();
-    for number in 0..50_000i128 {
-        body.extend([Instruction::V128Const(number << 64 | number), Instruction::Drop]);
+    for number in 0..45_000i128 {
+        body.extend([Instruction::I32Const(0), Instruction::V128Const(number << 64 | number)]);
+        body.push(Instruction::V128Store(MemArg { offset: 0, align: 0, target: MemArgTarget::Memory(0), ordering: None }));
     }
     single(0, &body)
 }
@@ -301,11 +305,11 @@ fn indirect_calls() -> Vec<u8> {
 }
 
 fn selects() -> Vec<u8> {
-    let mut body = vec![Instruction::LocalGet(0)];
+    let mut body = vec![Instruction::I32Const(0), Instruction::LocalGet(0)];
     for local in 0..180_000 {
         body.extend([Instruction::LocalGet(local % 4), Instruction::LocalGet(0), Instruction::Select]);
     }
-    body.push(Instruction::Drop);
+    body.push(STORE);
     single(4, &body)
 }
 

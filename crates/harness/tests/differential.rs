@@ -6,10 +6,10 @@ use peregrine_harness::modules::seed_bytes;
 use std::time::{Duration, Instant};
 
 /// Bytes of a seed: enough for a module of some functions.
-const SEED_LEN_BYTES: usize = 4096;
+const SEED_LEN_BYTES: usize = 12 << 10;
 /// What each configuration runs in any case, and what it stops at.
-const MIN_MODULES: u64 = 60;
-const TIME: Duration = Duration::from_secs(5);
+const MIN_MODULES: u64 = 200;
+const TIME: Duration = Duration::from_secs(4);
 
 fn run(name: &str, first_seed: u64, config: &mut Config) {
     let oracle = Oracle::new(config.wasm_wide_arithmetic(true)).expect("an engine");
@@ -45,6 +45,11 @@ fn checked_memories() {
 }
 
 #[test]
-fn fuel_and_epochs_off_the_path_of_results() {
+fn instrumented_code() {
+    run("instrumented", 4_000_000, Config::new().epoch_interruption(true).consume_fuel(true));
+}
+
+#[test]
+fn functions_that_are_not_inlined() {
     run("without inlining", 3_000_000, Config::new().compiler_inlining(false));
 }

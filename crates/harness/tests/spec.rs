@@ -62,6 +62,9 @@ impl Setup {
         if matches!(set, "wasm-v1" | "wasm-v2" | "memory64" | "multi-value" | "reference-types") {
             config.wasm_multi_memory(false);
         }
+        if matches!(set, "wasm-v1" | "wasm-v2" | "multi-value" | "reference-types") {
+            config.wasm_memory64(false);
+        }
         if matches!(set, "wasm-v1" | "multi-value") {
             config.wasm_reference_types(false);
         }

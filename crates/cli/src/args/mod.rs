@@ -9,7 +9,7 @@ pub(crate) mod options;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use grants::{DirGrant, EnvGrant, Preload};
-use group::{Group, GroupError};
+use group::GroupError;
 use options::{CodegenOptions, DebugOptions, OptimizeOptions, WasiOptions, WasmOptions};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -17,6 +17,7 @@ use std::path::PathBuf;
 /// A fast, safe WebAssembly runtime.
 #[derive(Parser)]
 #[command(name = "peregrine", version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true, max_term_width = 100)]
+#[command(override_usage = "peregrine [OPTIONS] FILE [ARGS]...\n       peregrine COMMAND ...")]
 pub(crate) struct CommandLine {
     #[command(subcommand)]
     command: Option<Command>,
@@ -28,6 +29,7 @@ pub(crate) struct CommandLine {
 #[derive(Subcommand)]
 pub(crate) enum Command {
     /// Run a module: what `peregrine FILE` does too.
+    #[command(override_usage = "peregrine run [OPTIONS] FILE [ARGS]...")]
     Run(RunWords),
     /// Compile a module to an image that `run` starts at once.
     Compile(CompileWords),
@@ -160,7 +162,7 @@ pub(crate) struct RunWords {
     #[arg(long)]
     pub(crate) allow_precompiled: bool,
     /// The module (.wasm, .wat or `-` for standard input) or image, and the guest's arguments.
-    #[arg(value_name = "FILE [ARGS]...", required = true, trailing_var_arg = true)]
+    #[arg(value_name = "FILE [ARGS]", required = true, trailing_var_arg = true)]
     pub(crate) words: Vec<OsString>,
 }
 
@@ -313,6 +315,7 @@ fn help_of_groups(words: &[OsString]) -> Option<CommandLine> {
 /// Tables of all groups, for tests and documentation.
 #[cfg(test)]
 fn tables() -> [&'static [group::Key]; 5] {
+    use group::Group;
     [CodegenOptions::KEYS, DebugOptions::KEYS, OptimizeOptions::KEYS, WasiOptions::KEYS, WasmOptions::KEYS]
 }
 

@@ -1,7 +1,9 @@
 //! What the flags give to a guest.
 
 use crate::peregrine::{guest, peregrine, run};
-use std::process::Command;
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
+use std::process::{Command, Stdio};
 
 /// The type of a directory and of a listening socket, as WASI numbers them.
 const DIRECTORY: i32 = 3;
@@ -51,11 +53,18 @@ fn listening_sockets_are_granted() {
 
 #[test]
 fn inherited_sockets_are_granted() {
-    // The shell puts what is no socket in the place: the flag must find out.
-    let script =
-        format!("LISTEN_FDS=1 exec {} run -S listenfd {} 3</dev/null", env!("CARGO_BIN_EXE_peregrine"), guest("filetype.wat").display());
-    let output = Command::new("sh").args(["-c", &script]).output().expect("a shell");
-    assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stderr));
+    // The shell puts its standard input in the place where a service manager puts sockets.
+    let inherit = |input: Stdio| {
+        let guest = guest("filetype.wat");
+        let script = format!("LISTEN_FDS=1 exec {} run -S listenfd {} 3<&0 </dev/null", env!("CARGO_BIN_EXE_peregrine"), guest.display());
+        let output = Command::new("sh").args(["-c", &script]).stdin(input).output().expect("a shell");
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a socket");
+    assert_eq!(inherit(OwnedFd::from(listener).into()), (Some(STREAM_SOCKET), String::new()));
+    let (code, text) = inherit(Stdio::null());
+    assert_eq!(code, Some(1));
+    assert!(text.contains("descriptor 3"), "{text}");
     run(&["-S", "listenfd"], "filetype.wat", &[]).finish().code(100 + BAD_DESCRIPTOR);
 }
 

@@ -15,6 +15,9 @@ mod values;
 use peregrine::{Engine, Store};
 use std::fmt;
 
+/// What is done to a store before a script runs in it.
+pub type PrepareStore<'a> = dyn Fn(&mut Store<()>) + Sync + 'a;
+
 /// How scripts are run.
 #[derive(Clone, Copy, Default)]
 pub struct WastOptions<'a> {
@@ -23,7 +26,7 @@ pub struct WastOptions<'a> {
     /// `spectest.print*` write to standard output; otherwise they are silent.
     pub print: bool,
     /// Called with the store of each script before anything runs in it: fuel, deadlines.
-    pub prepare_store: Option<&'a (dyn Fn(&mut Store<()>) + Sync)>,
+    pub prepare_store: Option<&'a PrepareStore<'a>>,
 }
 
 /// What became of one script.

@@ -17,8 +17,8 @@ const BYTES_PER_LINE: usize = 16;
 struct Piece {
     /// Offset in the binary, if it is known.
     wasm_offset: Option<u32>,
-    /// The WebAssembly instruction there, if the module is at hand.
-    wat: Option<String>,
+    /// The WebAssembly instruction there, if the module is at hand, after those before it that no code comes from.
+    wat: Vec<(u32, String)>,
     /// Offset in the text and disassembly, one each line.
     lines: Vec<(u32, String)>,
 }
@@ -58,14 +58,12 @@ pub(super) fn show(subject: &Subject, wanted: &str, as_json: bool) -> Result<Str
         let _ = writeln!(text, "note: only x86_64 code is decoded; these are its bytes");
     }
     for piece in &pieces {
-        match (piece.wasm_offset, &piece.wat) {
-            (Some(offset), Some(wat)) => {
-                let _ = writeln!(text, "\n{offset:#08x}  {wat}");
-            }
-            (Some(offset), None) => {
-                let _ = writeln!(text, "\n{offset:#08x}");
-            }
-            (None, _) => text.push('\n'),
+        text.push('\n');
+        for (offset, line) in &piece.wat {
+            let _ = writeln!(text, "{offset:#08x}  {line}");
+        }
+        if let (Some(offset), true) = (piece.wasm_offset, piece.wat.is_empty()) {
+            let _ = writeln!(text, "{offset:#08x}");
         }
         for (offset, line) in &piece.lines {
             let _ = writeln!(text, "    {offset:>8x}: {line}");
@@ -77,7 +75,8 @@ pub(super) fn show(subject: &Subject, wanted: &str, as_json: bool) -> Result<Str
 fn to_json(index: FuncIndex, name: &str, triple: &str, pieces: &[Piece]) -> String {
     let piece = |piece: &Piece| {
         let code = piece.lines.iter().map(|(offset, line)| json!({ "offset": offset, "text": line })).collect::<Vec<_>>();
-        json!({ "wasm_offset": piece.wasm_offset, "wat": piece.wat, "code": code })
+        let wat = piece.wat.iter().map(|(offset, line)| json!({ "offset": offset, "text": line })).collect::<Vec<_>>();
+        json!({ "wasm_offset": piece.wasm_offset, "wat": wat, "code": code })
     };
     let pieces = pieces.iter().map(piece).collect::<Vec<_>>();
     format!("{:#}\n", json!({ "index": index.as_u32(), "name": name, "target": triple, "pieces": pieces }))
@@ -106,23 +105,29 @@ fn find(layout: &ImageLayout, bytes: &[u8], module: &Module, wanted: &str) -> Re
 /// Instructions of the body at `body_start`, by their offset in the binary.
 fn wat_lines(wasm: &[u8], body_start: u32) -> Result<BTreeMap<u32, String>> {
     let body_end = body_end(wasm, body_start)?;
-    let mut config = wasmprinter::Config::new();
+    let config = wasmprinter::Config::new();
     let mut storage = String::new();
     let lines = config.offsets_and_lines(wasm, &mut storage)?;
     let inside = lines.filter_map(|(offset, line)| {
         let offset = u32::try_from(offset?).ok()?;
-        (body_start..body_end).contains(&offset).then(|| (offset, line.trim_end().to_string()))
+        // The printer closes the function where its `end` is.
+        let line = if offset + 1 == body_end { "end" } else { line.trim_end() };
+        (body_start..body_end).contains(&offset).then(|| (offset, line.to_string()))
     });
     let lines: Vec<(u32, String)> = inside.collect();
-    let indent = lines.iter().map(|(_, line)| line.len() - line.trim_start().len()).min().unwrap_or(0);
-    Ok(lines.into_iter().map(|(offset, line)| (offset, line.get(indent..).unwrap_or("").to_string())).collect())
+    let indent =
+        lines.iter().filter(|(offset, _)| offset + 1 != body_end).map(|(_, line)| line.len() - line.trim_start().len()).min().unwrap_or(0);
+    Ok(lines
+        .into_iter()
+        .map(|(offset, line)| (offset, line.get(indent..).filter(|_| offset + 1 != body_end).unwrap_or(&line).to_string()))
+        .collect())
 }
 
 fn body_end(wasm: &[u8], body_start: u32) -> Result<u32> {
     for payload in wasmparser::Parser::new(0).parse_all(wasm) {
         if let wasmparser::Payload::CodeSectionEntry(body) = payload? {
             let range = body.range();
-            if range.start as u64 == u64::from(body_start) {
+            if range.start == u64::from(body_start) {
                 return Ok(range.end as u32);
             }
         }
@@ -141,18 +146,26 @@ fn pieces(layout: &ImageLayout, bytes: &[u8], entry: &FunctionEntry, triple: &st
     let addresses: Vec<(u32, u32)> = tables::addresses::entries(stream).collect();
 
     let mut pieces: Vec<Piece> = Vec::new();
+    let mut shown = entry.body_start.get();
     for (offset, line) in disassemble(code, start, triple) {
         let after = addresses.partition_point(|entry| entry.0 <= offset - start);
         let wasm_offset = after.checked_sub(1).map(|at| entry.body_start.get().wrapping_add(addresses[at].1));
         match pieces.last_mut() {
             Some(piece) if piece.wasm_offset == wasm_offset => piece.lines.push((offset, line)),
             _ => {
-                let wat = wasm_offset.and_then(|offset| wat.get(&offset).cloned());
+                let wat = wasm_offset.map_or(Vec::new(), |offset| lines_up_to(wat, &mut shown, offset));
                 pieces.push(Piece { wasm_offset, wat, lines: vec![(offset, line)] });
             }
         }
     }
     Ok(pieces)
+}
+
+/// The instructions from `shown`, which moves on, up to `offset`; or the one at `offset` again if code goes back to it.
+fn lines_up_to(wat: &BTreeMap<u32, String>, shown: &mut u32, offset: u32) -> Vec<(u32, String)> {
+    let first = (*shown).min(offset);
+    *shown = (*shown).max(offset.saturating_add(1));
+    wat.range(first..=offset).map(|(offset, line)| (*offset, line.clone())).collect()
 }
 
 fn decodes(triple: &str) -> bool {

@@ -203,8 +203,7 @@ fn module_sections(wasm: &[u8]) -> Result<Vec<SectionRow>> {
             wasmparser::Payload::CustomSection(section) => format!("custom `{}`", section.name()),
             _ => section_name(id).to_string(),
         };
-        let (start, end) = (range.start as u64, range.end as u64);
-        rows.push(SectionRow { name, start, len_bytes: end - start });
+        rows.push(SectionRow { name, start: range.start, len_bytes: range.end - range.start });
     }
     Ok(rows)
 }
