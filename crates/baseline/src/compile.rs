@@ -1,5 +1,6 @@
 //! Compiling one function: its state, the walk over its operators, and what is put at its end.
 
+use crate::body::{Body, VectorReader};
 use crate::control::Frame;
 use crate::frame::MAX_FRAME_BYTES;
 use crate::isa::machine::moves::Condition;
@@ -14,8 +15,7 @@ use peregrine_artifact::func::CompiledFunc;
 use peregrine_artifact::settings::Settings;
 use peregrine_artifact::vmctx::VmLayout;
 use peregrine_compile::tier::{FunctionCompiler, ModuleEnv};
-use peregrine_wasm::{DefinedFuncIndex, Module, Trap, TypeIndex};
-use wasmparser::Operator;
+use peregrine_wasm::{DefinedFuncIndex, Module, Trap, TypeIndex, ValType};
 
 /// What is put at the end of a function, because it is rarely executed.
 #[derive(Clone, Copy, Debug)]
@@ -38,10 +38,13 @@ pub(crate) struct Compiler<'m> {
     pub module: &'m Module,
     pub layout: &'m VmLayout,
     pub settings: &'m Settings,
+    /// Whether a function type or global has vectors.
+    pub module_has_vectors: bool,
     /// What the processor has.
     pub features: Features,
     pub masm: Masm,
     pub scan: Scan,
+    pub vector_reader: VectorReader,
     pub regs: Registers,
     pub stack: Vec<Operand>,
     /// All operands below this depth are constants or in their homes.
@@ -97,7 +100,12 @@ impl<'m> Compiler<'m> {
     ///
     /// [`CompileError::Unsupported`] if there is no code for the target.
     pub(crate) fn new(env: &'m ModuleEnv<'m>) -> Result<Self, CompileError> {
+        let module = &env.translation.module;
+        let mut types = module.types.values().flat_map(|ty| ty.params.iter().chain(&ty.results));
+        let module_has_vectors =
+            types.any(|ty| *ty == ValType::V128) || module.globals.values().any(|global| global.ty.content == ValType::V128);
         Ok(Self {
+            module_has_vectors,
             env,
             module: &env.translation.module,
             layout: &env.layout,
@@ -105,6 +113,7 @@ impl<'m> Compiler<'m> {
             features: target::features(env.settings)?,
             masm: Masm::default(),
             scan: Scan::default(),
+            vector_reader: VectorReader::default(),
             regs: Registers::new(RegSet::EMPTY),
             stack: Vec::new(),
             flushed: 0,
@@ -167,41 +176,27 @@ impl<'m> Compiler<'m> {
         let start = translation.bodies[index].start;
         let end = translation.bodies[index].end;
         self.declare_locals(&body).map_err(malformed)?;
-        let mut operators = body.get_operators_reader().map_err(malformed)?;
+        let operators = body.get_operators_reader().map_err(malformed)?;
         let first = usize::try_from(operators.original_position()).unwrap_or(end);
         self.scan.run(&translation.wasm[first..end], self.locals.len());
-        let ty = &self.module.types[self.ty];
-        let has_vectors = self.scan.vectors
-            || self.locals.iter().any(|local| local.ty == Ty::V128)
-            || ty.results.contains(&peregrine_wasm::ValType::V128)
-            || self.module.globals.values().any(|global| global.ty.content == peregrine_wasm::ValType::V128);
+        let has_vectors = self.module_has_vectors || self.scan.vectors || self.locals.iter().any(|local| local.ty == Ty::V128);
         self.home_log2 = if has_vectors { 4 } else { 3 };
         self.plan_registers();
 
         self.masm.address_here(0);
         self.prologue();
         self.enter_function();
-        let (mut op, mut position) = operators.read_with_offset().map_err(malformed)?;
-        loop {
-            self.offset = (position as usize - start) as u32;
-            let next = if operators.eof() { None } else { Some(operators.read_with_offset().map_err(malformed)?) };
+        let mut body = Body::new(&translation.wasm[first..end]);
+        while !body.is_at_end() {
+            self.offset = (first - start + body.position()) as u32;
+            let opcode = body.byte();
             if self.reachable {
-                self.hint = match &next {
-                    Some((Operator::LocalSet { local_index } | Operator::LocalTee { local_index }, _)) => {
-                        self.locals[*local_index as usize].pin.map(|reg| (reg, *local_index))
-                    }
-                    _ => None,
-                };
-                self.visit(&op);
+                self.visit(opcode, &mut body);
             } else {
-                self.visit_unreachable(&op);
+                self.visit_unreachable(opcode, &mut body);
             }
-            if let Some(message) = self.unsupported.take() {
-                return Err(CompileError::Unsupported { message });
-            }
-            match next {
-                Some(next) => (op, position) = next,
-                None => break,
+            if self.unsupported.is_some() {
+                return Err(CompileError::Unsupported { message: self.unsupported.take().unwrap_or_default() });
             }
         }
         self.finish()

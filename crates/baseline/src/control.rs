@@ -1,10 +1,11 @@
 //! Structured control: blocks, loops, branches, `select` and the ends of functions.
 
+use crate::body::{BlockType, Body, BrTable};
 use crate::compile::Compiler;
+use crate::isa::machine::moves::Condition;
 use crate::masm::Label;
-use crate::values::{Ty, parsed_type};
-use peregrine_wasm::{Trap, TypeIndex};
-use wasmparser::{BlockType, BrTable};
+use crate::values::Ty;
+use peregrine_wasm::Trap;
 
 /// What a frame of the control stack is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,14 +40,14 @@ pub(crate) struct Frame {
 impl Compiler<'_> {
     fn param_count(&self, ty: BlockType) -> usize {
         match ty {
-            BlockType::FuncType(index) => self.module.types[TypeIndex::from_u32(index)].params.len(),
+            BlockType::Func(index) => self.module.types[index].params.len(),
             _ => 0,
         }
     }
 
     fn param_type(&self, ty: BlockType, position: usize) -> Ty {
         match ty {
-            BlockType::FuncType(index) => self.module.types[TypeIndex::from_u32(index)].params[position].into(),
+            BlockType::Func(index) => self.module.types[index].params[position].into(),
             _ => unreachable!("only function types have parameters"),
         }
     }
@@ -54,15 +55,15 @@ impl Compiler<'_> {
     fn result_count(&self, ty: BlockType) -> usize {
         match ty {
             BlockType::Empty => 0,
-            BlockType::Type(_) => 1,
-            BlockType::FuncType(index) => self.module.types[TypeIndex::from_u32(index)].results.len(),
+            BlockType::Result(_) => 1,
+            BlockType::Func(index) => self.module.types[index].results.len(),
         }
     }
 
     fn result_type(&self, ty: BlockType, position: usize) -> Ty {
         match ty {
-            BlockType::Type(ty) => parsed_type(ty),
-            BlockType::FuncType(index) => self.module.types[TypeIndex::from_u32(index)].results[position].into(),
+            BlockType::Result(ty) => ty,
+            BlockType::Func(index) => self.module.types[index].results[position].into(),
             BlockType::Empty => unreachable!("there are no results"),
         }
     }
@@ -75,7 +76,7 @@ impl Compiler<'_> {
     /// Begins the body.
     pub(crate) fn enter_function(&mut self) {
         self.joined();
-        self.push_frame(FrameKind::Function, BlockType::FuncType(self.ty.as_u32()), 0);
+        self.push_frame(FrameKind::Function, BlockType::Func(self.ty), 0);
         if self.settings.interrupt && self.scan.calls_functions {
             self.check_interrupt();
         }
@@ -293,6 +294,37 @@ impl Compiler<'_> {
     /// `br_if`.
     pub(crate) fn br_if(&mut self, depth: u32) {
         let condition = self.pop_condition();
+        self.branch_if(condition, depth);
+    }
+
+    /// `br_on_null`.
+    pub(crate) fn br_on_null(&mut self, depth: u32) {
+        let (ty, value) = (self.top_type(), self.pop());
+        let mut reg = self.to_temporary(ty, value);
+        if reg == Self::join_register(ty) {
+            // The branch may need that one.
+            let other = self.alloc(false);
+            self.move_reg(ty, other, reg);
+            self.regs.release(reg);
+            reg = other;
+        }
+        let (null, _) = self.test_reference(ty, reg);
+        self.branch_if(null, depth);
+        self.push_reg(ty, reg);
+    }
+
+    /// `br_on_non_null`.
+    pub(crate) fn br_on_non_null(&mut self, depth: u32) {
+        let (ty, value) = (self.top_type(), self.pop());
+        let reg = self.to_temporary(ty, value);
+        let (_, other) = self.test_reference(ty, reg);
+        self.push_reg(ty, reg);
+        self.branch_if(other, depth);
+        self.discard();
+    }
+
+    /// Branches to a label if a condition holds.
+    fn branch_if(&mut self, condition: Condition, depth: u32) {
         self.meter_flush_before_branch();
         let frame = self.frame_at(depth);
         let arity = self.arity(frame);
@@ -328,9 +360,9 @@ impl Compiler<'_> {
         let index = self.pop();
         self.meter_flush();
         self.settle();
-        let default = self.frame_at(table.default());
+        let default = self.frame_at(table.default);
         let arity = self.arity(default);
-        let depths = || table.targets().map(|depth| depth.unwrap_or(table.default()));
+        let depths = || table.targets();
         let in_register = |frame| self.carries_register(frame, arity);
         let direct = arity == 0 || in_register(default) && depths().all(|depth| in_register(self.frame_at(depth)));
         if direct {
@@ -359,8 +391,8 @@ impl Compiler<'_> {
     fn br_table_by_edges(&mut self, index: crate::registers::Reg, table: &BrTable<'_>, arity: usize) {
         let number = self.masm.position();
         let mut order = Vec::new();
-        let mut labels = Vec::with_capacity(table.len() as usize);
-        for depth in table.targets().map(|depth| depth.unwrap_or(table.default())).chain(std::iter::once(table.default())) {
+        let mut labels = Vec::new();
+        for depth in table.targets().chain(std::iter::once(table.default)) {
             let frame = self.frame_at(depth);
             if self.control[frame].edge.0 != number {
                 self.control[frame].edge = (number, self.masm.label());
@@ -405,15 +437,17 @@ impl Compiler<'_> {
         }
     }
 
-    /// Goes over an operator in unreachable code.
-    pub(crate) fn visit_unreachable(&mut self, op: &wasmparser::Operator<'_>) {
-        use wasmparser::Operator as Op;
-        match op {
-            Op::Block { .. } | Op::Loop { .. } | Op::If { .. } => self.skipped_blocks += 1,
-            Op::Else if self.skipped_blocks == 0 => self.begin_else(),
-            Op::End if self.skipped_blocks == 0 => self.end(),
-            Op::End => self.skipped_blocks -= 1,
+    /// Goes over an operator in unreachable code, whose opcode has been read.
+    pub(crate) fn visit_unreachable(&mut self, opcode: u8, body: &mut Body<'_>) {
+        match opcode {
+            0x02..=0x04 => self.skipped_blocks += 1,
+            0x05 if self.skipped_blocks == 0 => return self.begin_else(),
+            0x0b if self.skipped_blocks == 0 => return self.end(),
+            0x0b => self.skipped_blocks -= 1,
             _ => {}
+        }
+        if !body.skip_immediates(opcode) {
+            self.refuse(format!("an instruction that begins with {opcode:#x}, at offset {:#x} of a body", self.offset));
         }
     }
 }

@@ -12,6 +12,7 @@
 //! The driver sees [`Baseline`] only, as a [`peregrine_compile::tier::Tier`].
 #![forbid(unsafe_code)]
 
+mod body;
 mod calls;
 mod compile;
 mod control;

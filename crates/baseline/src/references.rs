@@ -2,7 +2,7 @@
 
 use crate::compile::Compiler;
 use crate::isa::machine::assembler::Cc;
-use crate::values::{Ty, Value, parsed_heap_type};
+use crate::values::{Ty, Value};
 use peregrine_artifact::builtins::Builtin;
 use peregrine_artifact::vmctx::VmFunctionImport;
 use peregrine_wasm::{FuncIndex, Trap};
@@ -10,8 +10,8 @@ use std::mem::offset_of;
 
 impl Compiler<'_> {
     /// `ref.null`.
-    pub(crate) fn ref_null(&mut self, ty: wasmparser::HeapType) {
-        self.push_const(parsed_heap_type(ty), 0);
+    pub(crate) fn ref_null(&mut self, ty: Ty) {
+        self.push_const(ty, 0);
     }
 
     /// `ref.is_null`.

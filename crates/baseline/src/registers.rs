@@ -73,11 +73,6 @@ impl RegSet {
         Self(self.0 & !other.0)
     }
 
-    /// Whether no register is in it.
-    pub(crate) const fn is_empty(self) -> bool {
-        self.0 == 0
-    }
-
     /// The register with the lowest number.
     pub(crate) const fn first(self) -> Option<Reg> {
         if self.0 == 0 { None } else { Some(Reg(self.0.trailing_zeros() as u8)) }

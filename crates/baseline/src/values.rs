@@ -9,6 +9,7 @@ use crate::isa::machine::moves::Condition;
 use crate::isa::machine::registers::{INTEGER, PREFERRED, VECTOR};
 use crate::registers::{NO_OWNER, Reg};
 use peregrine_wasm::ValType;
+use wasmparser::AbstractHeapType;
 
 /// The machine's view of a type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,18 +64,12 @@ pub(crate) fn parsed_type(ty: wasmparser::ValType) -> Ty {
         wasmparser::ValType::F32 => Ty::F32,
         wasmparser::ValType::F64 => Ty::F64,
         wasmparser::ValType::V128 => Ty::V128,
-        wasmparser::ValType::Ref(ty) => parsed_heap_type(ty.heap_type()),
-    }
-}
-
-/// The machine type of references to a heap type as bodies write it.
-pub(crate) fn parsed_heap_type(ty: wasmparser::HeapType) -> Ty {
-    use wasmparser::AbstractHeapType::{Func, NoFunc};
-    match ty {
-        wasmparser::HeapType::Abstract { ty: Func | NoFunc, .. } | wasmparser::HeapType::Concrete(_) | wasmparser::HeapType::Exact(_) => {
-            Ty::I64
-        }
-        wasmparser::HeapType::Abstract { .. } => Ty::I32,
+        wasmparser::ValType::Ref(ty) => match ty.heap_type() {
+            wasmparser::HeapType::Abstract { ty: AbstractHeapType::Func | AbstractHeapType::NoFunc, .. }
+            | wasmparser::HeapType::Concrete(_)
+            | wasmparser::HeapType::Exact(_) => Ty::I64,
+            wasmparser::HeapType::Abstract { .. } => Ty::I32,
+        },
     }
 }
 

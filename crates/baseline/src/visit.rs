@@ -1,248 +1,349 @@
-//! The walk over the operators: one match that sends each to its family.
+//! The walk over the operators: one match on opcodes that sends each to its family. Core specification, section 5.4.
 
+use crate::body::Body;
 use crate::compile::Compiler;
 use crate::isa::machine::assembler::{Alu, Cc, Shift};
 use crate::isa::machine::float::FloatCompare;
 use crate::isa::machine::memory::Load;
 use crate::values::Ty::{F32, F64, I32, I64};
-use wasmparser::Operator;
 
 impl Compiler<'_> {
-    /// Translates an operator in reachable code.
-    pub(crate) fn visit(&mut self, op: &Operator<'_>) {
-        use Operator as Op;
-        if self.flags_pending && !matches!(op, Op::BrIf { .. } | Op::If { .. } | Op::Select | Op::TypedSelect { .. } | Op::I32Eqz) {
+    /// If the operator at this place writes a local with a register, the one before may do it.
+    #[inline]
+    fn look_ahead(&mut self, body: &Body<'_>) {
+        self.hint = None;
+        if matches!(body.peek(), 0x21 | 0x22) {
+            let mut ahead = body.clone();
+            ahead.byte();
+            let index = ahead.u32();
+            self.hint = self.locals[index as usize].pin.map(|reg| (reg, index));
+        }
+    }
+
+    /// Translates an operator in reachable code, whose opcode has been read.
+    pub(crate) fn visit(&mut self, opcode: u8, body: &mut Body<'_>) {
+        // Branches, `select` and `i32.eqz` take a comparison from the flags.
+        if self.flags_pending && !matches!(opcode, 0x04 | 0x0d | 0x1b | 0x1c | 0x45) {
             self.settle_flags();
         }
-        self.meter(op);
-        match op {
-            Op::LocalGet { local_index } => self.local_get(*local_index),
-            Op::LocalSet { local_index } => self.local_set(*local_index, false),
-            Op::LocalTee { local_index } => self.local_set(*local_index, true),
-            Op::I32Const { value } => self.push_const(I32, u64::from(*value as u32)),
-            Op::I64Const { value } => self.push_const(I64, *value as u64),
-            Op::F32Const { value } => self.push_const(F32, value.bits().into()),
-            Op::F64Const { value } => self.push_const(F64, value.bits()),
-
-            // Control.
-            Op::Nop => {}
-            Op::Unreachable => self.unreachable(),
-            Op::Block { blockty } => self.block(*blockty),
-            Op::Loop { blockty } => self.begin_loop(*blockty),
-            Op::If { blockty } => self.begin_if(*blockty),
-            Op::Else => self.begin_else(),
-            Op::End => self.end(),
-            Op::Br { relative_depth } => self.br(*relative_depth),
-            Op::BrIf { relative_depth } => self.br_if(*relative_depth),
-            Op::BrTable { targets } => self.br_table(targets),
-            Op::Return => self.br_to_end(),
-            Op::Drop => self.discard(),
-            Op::Select | Op::TypedSelect { .. } => self.select(),
-
-            // Calls.
-            Op::Call { function_index } => self.call(*function_index, false),
-            Op::ReturnCall { function_index } => self.call(*function_index, true),
-            Op::CallIndirect { type_index, table_index } => self.call_indirect(*type_index, *table_index, false),
-            Op::ReturnCallIndirect { type_index, table_index } => self.call_indirect(*type_index, *table_index, true),
-            Op::CallRef { type_index } => self.call_ref(*type_index, false),
-            Op::ReturnCallRef { type_index } => self.call_ref(*type_index, true),
-
-            // Globals, references, tables, bulk memory.
-            Op::GlobalGet { global_index } => self.global_get(*global_index),
-            Op::GlobalSet { global_index } => self.global_set(*global_index),
-            Op::RefNull { hty } => self.ref_null(*hty),
-            Op::RefIsNull => self.ref_is_null(),
-            Op::RefFunc { function_index } => self.ref_func(*function_index),
-            Op::RefAsNonNull => self.ref_as_non_null(),
-            Op::TableGet { table } => self.table_get(*table),
-            Op::TableSet { table } => self.table_set(*table),
-            Op::TableSize { table } => self.table_size(*table),
-            Op::TableGrow { table } => self.table_grow(*table),
-            Op::TableFill { table } => self.table_fill(*table),
-            Op::TableCopy { dst_table, src_table } => self.table_copy(*dst_table, *src_table),
-            Op::TableInit { elem_index, table } => self.table_init(*table, *elem_index),
-            Op::ElemDrop { elem_index } => self.element_drop(*elem_index),
-            Op::MemorySize { mem } => self.memory_size(*mem),
-            Op::MemoryGrow { mem } => self.memory_grow(*mem),
-            Op::MemoryCopy { dst_mem, src_mem } => self.memory_copy(*dst_mem, *src_mem),
-            Op::MemoryFill { mem } => self.memory_fill(*mem),
-            Op::MemoryInit { data_index, mem } => self.memory_init(*mem, *data_index),
-            Op::DataDrop { data_index } => self.data_drop(*data_index),
-
-            // Memory.
-            Op::I32Load { memarg } => self.load(I32, Load::Whole, memarg),
-            Op::I64Load { memarg } => self.load(I64, Load::Whole, memarg),
-            Op::F32Load { memarg } => self.load(F32, Load::Whole, memarg),
-            Op::F64Load { memarg } => self.load(F64, Load::Whole, memarg),
-            Op::I32Load8S { memarg } => self.load(I32, Load::S8, memarg),
-            Op::I32Load8U { memarg } => self.load(I32, Load::U8, memarg),
-            Op::I32Load16S { memarg } => self.load(I32, Load::S16, memarg),
-            Op::I32Load16U { memarg } => self.load(I32, Load::U16, memarg),
-            Op::I64Load8S { memarg } => self.load(I64, Load::S8, memarg),
-            Op::I64Load8U { memarg } => self.load(I64, Load::U8, memarg),
-            Op::I64Load16S { memarg } => self.load(I64, Load::S16, memarg),
-            Op::I64Load16U { memarg } => self.load(I64, Load::U16, memarg),
-            Op::I64Load32S { memarg } => self.load(I64, Load::S32, memarg),
-            Op::I64Load32U { memarg } => self.load(I64, Load::U32, memarg),
-            Op::I32Store { memarg } => self.store(I32, 4, memarg),
-            Op::I64Store { memarg } => self.store(I64, 8, memarg),
-            Op::F32Store { memarg } => self.store(F32, 4, memarg),
-            Op::F64Store { memarg } => self.store(F64, 8, memarg),
-            Op::I32Store8 { memarg } => self.store(I32, 1, memarg),
-            Op::I32Store16 { memarg } => self.store(I32, 2, memarg),
-            Op::I64Store8 { memarg } => self.store(I64, 1, memarg),
-            Op::I64Store16 { memarg } => self.store(I64, 2, memarg),
-            Op::I64Store32 { memarg } => self.store(I64, 4, memarg),
-
-            // Integers.
-            Op::I32Eqz => self.equal_to_zero(I32),
-            Op::I32Eq => self.compare(I32, Cc::E),
-            Op::I32Ne => self.compare(I32, Cc::Ne),
-            Op::I32LtS => self.compare(I32, Cc::L),
-            Op::I32LtU => self.compare(I32, Cc::B),
-            Op::I32GtS => self.compare(I32, Cc::G),
-            Op::I32GtU => self.compare(I32, Cc::A),
-            Op::I32LeS => self.compare(I32, Cc::Le),
-            Op::I32LeU => self.compare(I32, Cc::Be),
-            Op::I32GeS => self.compare(I32, Cc::Ge),
-            Op::I32GeU => self.compare(I32, Cc::Ae),
-            Op::I64Eqz => self.equal_to_zero(I64),
-            Op::I64Eq => self.compare(I64, Cc::E),
-            Op::I64Ne => self.compare(I64, Cc::Ne),
-            Op::I64LtS => self.compare(I64, Cc::L),
-            Op::I64LtU => self.compare(I64, Cc::B),
-            Op::I64GtS => self.compare(I64, Cc::G),
-            Op::I64GtU => self.compare(I64, Cc::A),
-            Op::I64LeS => self.compare(I64, Cc::Le),
-            Op::I64LeU => self.compare(I64, Cc::Be),
-            Op::I64GeS => self.compare(I64, Cc::Ge),
-            Op::I64GeU => self.compare(I64, Cc::Ae),
-            Op::I32Add => self.integer(Alu::Add, I32),
-            Op::I32Sub => self.integer(Alu::Sub, I32),
-            Op::I32And => self.integer(Alu::And, I32),
-            Op::I32Or => self.integer(Alu::Or, I32),
-            Op::I32Xor => self.integer(Alu::Xor, I32),
-            Op::I64Add => self.integer(Alu::Add, I64),
-            Op::I64Sub => self.integer(Alu::Sub, I64),
-            Op::I64And => self.integer(Alu::And, I64),
-            Op::I64Or => self.integer(Alu::Or, I64),
-            Op::I64Xor => self.integer(Alu::Xor, I64),
-            Op::I32Mul => self.multiply(I32),
-            Op::I64Mul => self.multiply(I64),
-            Op::I32Shl => self.shift(Shift::Shl, I32),
-            Op::I32ShrS => self.shift(Shift::Sar, I32),
-            Op::I32ShrU => self.shift(Shift::Shr, I32),
-            Op::I32Rotl => self.shift(Shift::Rol, I32),
-            Op::I32Rotr => self.shift(Shift::Ror, I32),
-            Op::I64Shl => self.shift(Shift::Shl, I64),
-            Op::I64ShrS => self.shift(Shift::Sar, I64),
-            Op::I64ShrU => self.shift(Shift::Shr, I64),
-            Op::I64Rotl => self.shift(Shift::Rol, I64),
-            Op::I64Rotr => self.shift(Shift::Ror, I64),
-            Op::I32DivS => self.divide(I32, true, false),
-            Op::I32DivU => self.divide(I32, false, false),
-            Op::I32RemS => self.divide(I32, true, true),
-            Op::I32RemU => self.divide(I32, false, true),
-            Op::I64DivS => self.divide(I64, true, false),
-            Op::I64DivU => self.divide(I64, false, false),
-            Op::I64RemS => self.divide(I64, true, true),
-            Op::I64RemU => self.divide(I64, false, true),
-            Op::I32Clz => self.count_leading_zeros(I32),
-            Op::I32Ctz => self.count_trailing_zeros(I32),
-            Op::I32Popcnt => self.count_ones(I32),
-            Op::I64Clz => self.count_leading_zeros(I64),
-            Op::I64Ctz => self.count_trailing_zeros(I64),
-            Op::I64Popcnt => self.count_ones(I64),
-            Op::I32Extend8S => self.sign_extend(I32, 8),
-            Op::I32Extend16S => self.sign_extend(I32, 16),
-            Op::I64Extend8S => self.sign_extend(I64, 8),
-            Op::I64Extend16S => self.sign_extend(I64, 16),
-            Op::I64Extend32S | Op::I64ExtendI32S => self.sign_extend(I64, 32),
-            Op::I64ExtendI32U => self.zero_extend(),
-            Op::I32WrapI64 => self.wrap(),
-            Op::I64Add128 => self.wide_arithmetic(Alu::Add, Alu::Adc),
-            Op::I64Sub128 => self.wide_arithmetic(Alu::Sub, Alu::Sbb),
-            Op::I64MulWideS => self.multiply_wide(true),
-            Op::I64MulWideU => self.multiply_wide(false),
-
-            // Floats.
-            Op::F32Eq => self.float_compare(F32, FloatCompare::Equal),
-            Op::F32Ne => self.float_compare(F32, FloatCompare::NotEqual),
-            Op::F32Lt => self.float_compare(F32, FloatCompare::Less),
-            Op::F32Gt => self.float_compare(F32, FloatCompare::Greater),
-            Op::F32Le => self.float_compare(F32, FloatCompare::LessOrEqual),
-            Op::F32Ge => self.float_compare(F32, FloatCompare::GreaterOrEqual),
-            Op::F64Eq => self.float_compare(F64, FloatCompare::Equal),
-            Op::F64Ne => self.float_compare(F64, FloatCompare::NotEqual),
-            Op::F64Lt => self.float_compare(F64, FloatCompare::Less),
-            Op::F64Gt => self.float_compare(F64, FloatCompare::Greater),
-            Op::F64Le => self.float_compare(F64, FloatCompare::LessOrEqual),
-            Op::F64Ge => self.float_compare(F64, FloatCompare::GreaterOrEqual),
-            Op::F32Add => self.float(F32, 0x58),
-            Op::F32Sub => self.float(F32, 0x5c),
-            Op::F32Mul => self.float(F32, 0x59),
-            Op::F32Div => self.float(F32, 0x5e),
-            Op::F64Add => self.float(F64, 0x58),
-            Op::F64Sub => self.float(F64, 0x5c),
-            Op::F64Mul => self.float(F64, 0x59),
-            Op::F64Div => self.float(F64, 0x5e),
-            Op::F32Min => self.float_min_max(F32, false),
-            Op::F32Max => self.float_min_max(F32, true),
-            Op::F64Min => self.float_min_max(F64, false),
-            Op::F64Max => self.float_min_max(F64, true),
-            Op::F32Copysign => self.float_copysign(F32),
-            Op::F64Copysign => self.float_copysign(F64),
-            Op::F32Abs => self.float_abs(F32),
-            Op::F64Abs => self.float_abs(F64),
-            Op::F32Neg => self.float_neg(F32),
-            Op::F64Neg => self.float_neg(F64),
-            Op::F32Sqrt => self.float_sqrt(F32),
-            Op::F64Sqrt => self.float_sqrt(F64),
-            Op::F32Nearest => self.float_round(F32, 0),
-            Op::F32Floor => self.float_round(F32, 1),
-            Op::F32Ceil => self.float_round(F32, 2),
-            Op::F32Trunc => self.float_round(F32, 3),
-            Op::F64Nearest => self.float_round(F64, 0),
-            Op::F64Floor => self.float_round(F64, 1),
-            Op::F64Ceil => self.float_round(F64, 2),
-            Op::F64Trunc => self.float_round(F64, 3),
-
-            // Conversions.
-            Op::I32TruncF32S => self.convert_to_integer(F32, I32, true),
-            Op::I32TruncF32U => self.convert_to_integer(F32, I32, false),
-            Op::I32TruncF64S => self.convert_to_integer(F64, I32, true),
-            Op::I32TruncF64U => self.convert_to_integer(F64, I32, false),
-            Op::I64TruncF32S => self.convert_to_integer(F32, I64, true),
-            Op::I64TruncF32U => self.convert_to_integer(F32, I64, false),
-            Op::I64TruncF64S => self.convert_to_integer(F64, I64, true),
-            Op::I64TruncF64U => self.convert_to_integer(F64, I64, false),
-            Op::I32TruncSatF32S => self.convert_to_integer_saturating(F32, I32, true),
-            Op::I32TruncSatF32U => self.convert_to_integer_saturating(F32, I32, false),
-            Op::I32TruncSatF64S => self.convert_to_integer_saturating(F64, I32, true),
-            Op::I32TruncSatF64U => self.convert_to_integer_saturating(F64, I32, false),
-            Op::I64TruncSatF32S => self.convert_to_integer_saturating(F32, I64, true),
-            Op::I64TruncSatF32U => self.convert_to_integer_saturating(F32, I64, false),
-            Op::I64TruncSatF64S => self.convert_to_integer_saturating(F64, I64, true),
-            Op::I64TruncSatF64U => self.convert_to_integer_saturating(F64, I64, false),
-            Op::F32ConvertI32S => self.convert_from_integer(I32, F32, true),
-            Op::F32ConvertI32U => self.convert_from_integer(I32, F32, false),
-            Op::F32ConvertI64S => self.convert_from_integer(I64, F32, true),
-            Op::F32ConvertI64U => self.convert_from_integer(I64, F32, false),
-            Op::F64ConvertI32S => self.convert_from_integer(I32, F64, true),
-            Op::F64ConvertI32U => self.convert_from_integer(I32, F64, false),
-            Op::F64ConvertI64S => self.convert_from_integer(I64, F64, true),
-            Op::F64ConvertI64U => self.convert_from_integer(I64, F64, false),
-            Op::F32DemoteF64 => self.convert_float(F64, F32),
-            Op::F64PromoteF32 => self.convert_float(F32, F64),
-            Op::I32ReinterpretF32 => self.reinterpret(F32, I32),
-            Op::I64ReinterpretF64 => self.reinterpret(F64, I64),
-            Op::F32ReinterpretI32 => self.reinterpret(I32, F32),
-            Op::F64ReinterpretI64 => self.reinterpret(I64, F64),
-            _ => {
-                if !self.simd(op) {
-                    self.refuse(format!("the instruction {op:?}, at offset {:#x} of a body", self.offset));
-                }
+        self.meter(opcode);
+        match opcode {
+            0x20 => self.local_get(body.u32()),
+            0x21 => self.local_set(body.u32(), false),
+            0x22 => self.local_set(body.u32(), true),
+            0x41 => self.push_const(I32, u64::from(body.i64() as u32)),
+            0x42 => self.push_const(I64, body.i64() as u64),
+            0x43 => self.push_const(F32, body.bits32().into()),
+            0x44 => self.push_const(F64, body.bits64()),
+            0x28..=0x3e => self.visit_memory(opcode, body),
+            0x45..=0xc4 => {
+                self.look_ahead(body);
+                self.visit_numeric(opcode);
             }
+            0x00..=0x1f => self.visit_control(opcode, body),
+            0xfc => self.visit_bulk(body),
+            0xfd => self.visit_vector(body),
+            _ => self.visit_other(opcode, body),
+        }
+    }
+
+    fn visit_control(&mut self, opcode: u8, body: &mut Body<'_>) {
+        match opcode {
+            0x00 => self.unreachable(),
+            0x01 => {}
+            0x02 => self.block(body.block_type()),
+            0x03 => self.begin_loop(body.block_type()),
+            0x04 => self.begin_if(body.block_type()),
+            0x05 => self.begin_else(),
+            0x0b => self.end(),
+            0x0c => self.br(body.u32()),
+            0x0d => self.br_if(body.u32()),
+            0x0e => self.br_table(&body.br_table()),
+            0x0f => self.br_to_end(),
+            0x10 => self.call(body.u32(), false),
+            0x11 => {
+                let ty = body.u32();
+                self.call_indirect(ty, body.u32(), false);
+            }
+            0x12 => self.call(body.u32(), true),
+            0x13 => {
+                let ty = body.u32();
+                self.call_indirect(ty, body.u32(), true);
+            }
+            0x14 => self.call_ref(body.u32(), false),
+            0x15 => self.call_ref(body.u32(), true),
+            0x1a => self.discard(),
+            0x1b | 0x1c => {
+                if opcode == 0x1c {
+                    body.skip_immediates(opcode);
+                }
+                self.look_ahead(body);
+                self.select();
+            }
+            _ => self.unknown(opcode),
+        }
+    }
+
+    fn visit_other(&mut self, opcode: u8, body: &mut Body<'_>) {
+        match opcode {
+            0x23 => {
+                let index = body.u32();
+                self.look_ahead(body);
+                self.global_get(index);
+            }
+            0x24 => self.global_set(body.u32()),
+            0x25 => self.table_get(body.u32()),
+            0x26 => self.table_set(body.u32()),
+            0x3f => {
+                let memory = body.u32();
+                self.look_ahead(body);
+                self.memory_size(memory);
+            }
+            0x40 => self.memory_grow(body.u32()),
+            0xd0 => {
+                let ty = body.heap_type();
+                self.ref_null(ty);
+            }
+            0xd1 => self.ref_is_null(),
+            0xd2 => {
+                self.hint = None;
+                self.ref_func(body.u32());
+            }
+            0xd4 => self.ref_as_non_null(),
+            0xd5 => self.br_on_null(body.u32()),
+            0xd6 => self.br_on_non_null(body.u32()),
+            _ => self.unknown(opcode),
+        }
+    }
+
+    fn unknown(&mut self, opcode: u8) {
+        self.refuse(format!("an instruction that begins with {opcode:#x}, at offset {:#x} of a body", self.offset));
+    }
+
+    fn visit_memory(&mut self, opcode: u8, body: &mut Body<'_>) {
+        let memarg = &body.memarg();
+        self.look_ahead(body);
+        match opcode {
+            0x28 => self.load(I32, Load::Whole, memarg),
+            0x29 => self.load(I64, Load::Whole, memarg),
+            0x2a => self.load(F32, Load::Whole, memarg),
+            0x2b => self.load(F64, Load::Whole, memarg),
+            0x2c => self.load(I32, Load::S8, memarg),
+            0x2d => self.load(I32, Load::U8, memarg),
+            0x2e => self.load(I32, Load::S16, memarg),
+            0x2f => self.load(I32, Load::U16, memarg),
+            0x30 => self.load(I64, Load::S8, memarg),
+            0x31 => self.load(I64, Load::U8, memarg),
+            0x32 => self.load(I64, Load::S16, memarg),
+            0x33 => self.load(I64, Load::U16, memarg),
+            0x34 => self.load(I64, Load::S32, memarg),
+            0x35 => self.load(I64, Load::U32, memarg),
+            0x36 => self.store(I32, 4, memarg),
+            0x37 => self.store(I64, 8, memarg),
+            0x38 => self.store(F32, 4, memarg),
+            0x39 => self.store(F64, 8, memarg),
+            0x3a => self.store(I32, 1, memarg),
+            0x3b => self.store(I32, 2, memarg),
+            0x3c => self.store(I64, 1, memarg),
+            0x3d => self.store(I64, 2, memarg),
+            0x3e => self.store(I64, 4, memarg),
+            _ => self.unknown(opcode),
+        }
+    }
+
+    fn visit_numeric(&mut self, opcode: u8) {
+        match opcode {
+            0x45 => self.equal_to_zero(I32),
+            0x46 => self.compare(I32, Cc::E),
+            0x47 => self.compare(I32, Cc::Ne),
+            0x48 => self.compare(I32, Cc::L),
+            0x49 => self.compare(I32, Cc::B),
+            0x4a => self.compare(I32, Cc::G),
+            0x4b => self.compare(I32, Cc::A),
+            0x4c => self.compare(I32, Cc::Le),
+            0x4d => self.compare(I32, Cc::Be),
+            0x4e => self.compare(I32, Cc::Ge),
+            0x4f => self.compare(I32, Cc::Ae),
+            0x50 => self.equal_to_zero(I64),
+            0x51 => self.compare(I64, Cc::E),
+            0x52 => self.compare(I64, Cc::Ne),
+            0x53 => self.compare(I64, Cc::L),
+            0x54 => self.compare(I64, Cc::B),
+            0x55 => self.compare(I64, Cc::G),
+            0x56 => self.compare(I64, Cc::A),
+            0x57 => self.compare(I64, Cc::Le),
+            0x58 => self.compare(I64, Cc::Be),
+            0x59 => self.compare(I64, Cc::Ge),
+            0x5a => self.compare(I64, Cc::Ae),
+            0x5b => self.float_compare(F32, FloatCompare::Equal),
+            0x5c => self.float_compare(F32, FloatCompare::NotEqual),
+            0x5d => self.float_compare(F32, FloatCompare::Less),
+            0x5e => self.float_compare(F32, FloatCompare::Greater),
+            0x5f => self.float_compare(F32, FloatCompare::LessOrEqual),
+            0x60 => self.float_compare(F32, FloatCompare::GreaterOrEqual),
+            0x61 => self.float_compare(F64, FloatCompare::Equal),
+            0x62 => self.float_compare(F64, FloatCompare::NotEqual),
+            0x63 => self.float_compare(F64, FloatCompare::Less),
+            0x64 => self.float_compare(F64, FloatCompare::Greater),
+            0x65 => self.float_compare(F64, FloatCompare::LessOrEqual),
+            0x66 => self.float_compare(F64, FloatCompare::GreaterOrEqual),
+            0x67 => self.count_leading_zeros(I32),
+            0x68 => self.count_trailing_zeros(I32),
+            0x69 => self.count_ones(I32),
+            0x6a => self.integer(Alu::Add, I32),
+            0x6b => self.integer(Alu::Sub, I32),
+            0x6c => self.multiply(I32),
+            0x6d => self.divide(I32, true, false),
+            0x6e => self.divide(I32, false, false),
+            0x6f => self.divide(I32, true, true),
+            0x70 => self.divide(I32, false, true),
+            0x71 => self.integer(Alu::And, I32),
+            0x72 => self.integer(Alu::Or, I32),
+            0x73 => self.integer(Alu::Xor, I32),
+            0x74 => self.shift(Shift::Shl, I32),
+            0x75 => self.shift(Shift::Sar, I32),
+            0x76 => self.shift(Shift::Shr, I32),
+            0x77 => self.shift(Shift::Rol, I32),
+            0x78 => self.shift(Shift::Ror, I32),
+            0x79 => self.count_leading_zeros(I64),
+            0x7a => self.count_trailing_zeros(I64),
+            0x7b => self.count_ones(I64),
+            0x7c => self.integer(Alu::Add, I64),
+            0x7d => self.integer(Alu::Sub, I64),
+            0x7e => self.multiply(I64),
+            0x7f => self.divide(I64, true, false),
+            0x80 => self.divide(I64, false, false),
+            0x81 => self.divide(I64, true, true),
+            0x82 => self.divide(I64, false, true),
+            0x83 => self.integer(Alu::And, I64),
+            0x84 => self.integer(Alu::Or, I64),
+            0x85 => self.integer(Alu::Xor, I64),
+            0x86 => self.shift(Shift::Shl, I64),
+            0x87 => self.shift(Shift::Sar, I64),
+            0x88 => self.shift(Shift::Shr, I64),
+            0x89 => self.shift(Shift::Rol, I64),
+            0x8a => self.shift(Shift::Ror, I64),
+            0x8b => self.float_abs(F32),
+            0x8c => self.float_neg(F32),
+            0x8d => self.float_round(F32, 2),
+            0x8e => self.float_round(F32, 1),
+            0x8f => self.float_round(F32, 3),
+            0x90 => self.float_round(F32, 0),
+            0x91 => self.float_sqrt(F32),
+            0x92 => self.float(F32, 0x58),
+            0x93 => self.float(F32, 0x5c),
+            0x94 => self.float(F32, 0x59),
+            0x95 => self.float(F32, 0x5e),
+            0x96 => self.float_min_max(F32, false),
+            0x97 => self.float_min_max(F32, true),
+            0x98 => self.float_copysign(F32),
+            0x99 => self.float_abs(F64),
+            0x9a => self.float_neg(F64),
+            0x9b => self.float_round(F64, 2),
+            0x9c => self.float_round(F64, 1),
+            0x9d => self.float_round(F64, 3),
+            0x9e => self.float_round(F64, 0),
+            0x9f => self.float_sqrt(F64),
+            0xa0 => self.float(F64, 0x58),
+            0xa1 => self.float(F64, 0x5c),
+            0xa2 => self.float(F64, 0x59),
+            0xa3 => self.float(F64, 0x5e),
+            0xa4 => self.float_min_max(F64, false),
+            0xa5 => self.float_min_max(F64, true),
+            0xa6 => self.float_copysign(F64),
+            0xa7 => self.wrap(),
+            0xa8 => self.convert_to_integer(F32, I32, true),
+            0xa9 => self.convert_to_integer(F32, I32, false),
+            0xaa => self.convert_to_integer(F64, I32, true),
+            0xab => self.convert_to_integer(F64, I32, false),
+            0xad => self.zero_extend(),
+            0xae => self.convert_to_integer(F32, I64, true),
+            0xaf => self.convert_to_integer(F32, I64, false),
+            0xb0 => self.convert_to_integer(F64, I64, true),
+            0xb1 => self.convert_to_integer(F64, I64, false),
+            0xb2 => self.convert_from_integer(I32, F32, true),
+            0xb3 => self.convert_from_integer(I32, F32, false),
+            0xb4 => self.convert_from_integer(I64, F32, true),
+            0xb5 => self.convert_from_integer(I64, F32, false),
+            0xb6 => self.convert_float(F64, F32),
+            0xb7 => self.convert_from_integer(I32, F64, true),
+            0xb8 => self.convert_from_integer(I32, F64, false),
+            0xb9 => self.convert_from_integer(I64, F64, true),
+            0xba => self.convert_from_integer(I64, F64, false),
+            0xbb => self.convert_float(F32, F64),
+            0xbc => self.reinterpret(F32, I32),
+            0xbd => self.reinterpret(F64, I64),
+            0xbe => self.reinterpret(I32, F32),
+            0xbf => self.reinterpret(I64, F64),
+            0xc0 => self.sign_extend(I32, 8),
+            0xc1 => self.sign_extend(I32, 16),
+            0xc2 => self.sign_extend(I64, 8),
+            0xc3 => self.sign_extend(I64, 16),
+            0xc4 | 0xac => self.sign_extend(I64, 32),
+            _ => self.unknown(opcode),
+        }
+    }
+
+    fn visit_bulk(&mut self, body: &mut Body<'_>) {
+        let opcode = body.u32();
+        match opcode {
+            0..=7 => {
+                self.look_ahead(body);
+                let (from, to, signed) = [
+                    (F32, I32, true),
+                    (F32, I32, false),
+                    (F64, I32, true),
+                    (F64, I32, false),
+                    (F32, I64, true),
+                    (F32, I64, false),
+                    (F64, I64, true),
+                    (F64, I64, false),
+                ][opcode as usize];
+                self.convert_to_integer_saturating(from, to, signed);
+            }
+            8 => {
+                let data = body.u32();
+                self.memory_init(body.u32(), data);
+            }
+            9 => self.data_drop(body.u32()),
+            10 => {
+                let target = body.u32();
+                self.memory_copy(target, body.u32());
+            }
+            11 => self.memory_fill(body.u32()),
+            12 => {
+                let element = body.u32();
+                self.table_init(body.u32(), element);
+            }
+            13 => self.element_drop(body.u32()),
+            14 => {
+                let target = body.u32();
+                self.table_copy(target, body.u32());
+            }
+            15 => self.table_grow(body.u32()),
+            16 => self.table_size_hinted(body),
+            17 => self.table_fill(body.u32()),
+            19 => self.wide_arithmetic(Alu::Add, Alu::Adc),
+            20 => self.wide_arithmetic(Alu::Sub, Alu::Sbb),
+            21 => self.multiply_wide(true),
+            22 => self.multiply_wide(false),
+            _ => self.unknown(0xfc),
+        }
+    }
+
+    fn table_size_hinted(&mut self, body: &mut Body<'_>) {
+        let table = body.u32();
+        self.look_ahead(body);
+        self.table_size(table);
+    }
+
+    fn visit_vector(&mut self, body: &mut Body<'_>) {
+        let mut reader = std::mem::take(&mut self.vector_reader);
+        let operator = body.vector(&mut reader);
+        self.vector_reader = reader;
+        self.look_ahead(body);
+        if !operator.is_some_and(|operator| self.simd(&operator)) {
+            self.unknown(0xfd);
         }
     }
 }

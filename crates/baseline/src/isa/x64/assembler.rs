@@ -409,11 +409,6 @@ impl Masm {
         self.plain(wide, 0x85, right, left);
     }
 
-    /// `test left, immediate`, which is sign-extended.
-    pub(crate) fn test_imm(&mut self, wide: Wide, left: Reg, immediate: i32) {
-        self.digit(wide, 0xf7, 0, left.into(), immediate as u32, 4);
-    }
-
     /// `imul target, source`.
     pub(crate) fn imul(&mut self, wide: Wide, target: Reg, source: impl Into<Rm>) {
         self.extended(0, wide, 0xaf, target, source);

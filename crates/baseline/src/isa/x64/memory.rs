@@ -2,6 +2,7 @@
 
 use super::assembler::{Alu, Cc, Mem, Shift};
 use super::registers::SCRATCH;
+use crate::body::MemArg;
 use crate::compile::{Cold, Compiler};
 use crate::registers::Reg;
 use crate::values::{Ty, Value};
@@ -9,7 +10,6 @@ use peregrine_artifact::settings::MemoryStyle;
 use peregrine_artifact::vmctx::{FUNC_ELEMENT_INITIALIZED, FUNC_ELEMENT_SIZE_BYTES, HANDLE_ELEMENT_SIZE_BYTES, VmMemory, VmTable};
 use peregrine_wasm::{MemoryIndex, MemoryType, TableIndex, Trap};
 use std::mem::offset_of;
-use wasmparser::{MemArg, MemArgTarget};
 
 /// Where an access goes. It is in bounds, or it faults.
 #[derive(Clone, Copy, Debug)]
@@ -72,8 +72,7 @@ impl Compiler<'_> {
 
     /// Pops the address of an access of `size_bytes` and checks its bounds.
     pub(crate) fn address(&mut self, memarg: &MemArg, size_bytes: u32) -> Address {
-        let (MemArgTarget::Memory(memory) | MemArgTarget::Array(memory)) = memarg.target;
-        let memory = MemoryIndex::from_u32(memory);
+        let memory = MemoryIndex::from_u32(memarg.memory);
         let ty = &self.module.memories[memory];
         let index_ty = if ty.memory64 { Ty::I64 } else { Ty::I32 };
         let index = self.pop();

@@ -197,14 +197,6 @@ impl Compiler<'_> {
         }
     }
 
-    /// Writes the context to a register.
-    pub(crate) fn load_context(&mut self, target: Reg) {
-        match self.context_pin {
-            Some(reg) if !self.volatile.has(reg) || self.valid.has(reg) => self.move_reg(Ty::I64, target, reg),
-            _ => self.load_slot(Ty::I64, target, crate::frame::CONTEXT),
-        }
-    }
-
     /// A field of the context. May use the scratch register, until the field is used.
     pub(crate) fn context_field(&mut self, offset: u32) -> Mem {
         Mem::new(self.context(), offset as i32)
@@ -302,6 +294,12 @@ impl Compiler<'_> {
             }
         }
         Condition::Cc(Cc::Ne)
+    }
+
+    /// Tests a reference: the conditions that it is null, and that it is not.
+    pub(crate) fn test_reference(&mut self, ty: Ty, reference: Reg) -> (Condition, Condition) {
+        self.masm.test(ty.is_wide(), reference, reference);
+        (Condition::Cc(Cc::E), Condition::Cc(Cc::Ne))
     }
 
     // Traps.

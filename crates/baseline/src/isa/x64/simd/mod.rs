@@ -123,12 +123,6 @@ impl Compiler<'_> {
         self.masm.sse(PXOR, target, target);
     }
 
-    /// Inverts all bits.
-    pub(super) fn invert_vector(&mut self, target: Reg) {
-        let ones = self.vector_constant(u128::MAX);
-        self.masm.sse(PXOR, target, ones);
-    }
-
     /// The scratch register with a popped vector.
     pub(super) fn to_vector_scratch(&mut self, value: Value) -> Reg {
         self.load_value(V128, VECTOR_SCRATCH, value);
