@@ -106,11 +106,12 @@ impl Builder {
 /// Stores what is on the operand stack, so that what made it is not dead code. The address comes first.
 const STORE: Instruction<'static> = Instruction::I32Store(MemArg { offset: 0, align: 2, target: MemArgTarget::Memory(0), ordering: None });
 
-/// One function of type `[] -> []`.
+/// One function with so many `i32` locals. The first hundred are parameters, so that compilers cannot know that they are zero.
 fn single(locals: u32, body: &[Instruction<'_>]) -> Vec<u8> {
     let mut builder = Builder::new();
-    let ty = builder.ty(&[], &[]);
-    builder.function(ty, locals, body);
+    let params = locals.min(100);
+    let ty = builder.ty(&vec![ValType::I32; params as usize], &[]);
+    builder.function(ty, locals - params, body);
     builder.finish()
 }
 
@@ -297,11 +298,15 @@ fn dependent_loads() -> Vec<u8> {
 }
 
 fn indirect_calls() -> Vec<u8> {
+    let mut builder = Builder::new();
+    let ty = builder.ty(&[ValType::I32], &[]);
+    let called = builder.ty(&[], &[]);
     let mut body = Vec::new();
     for _ in 0..180_000 {
-        body.extend([Instruction::LocalGet(0), Instruction::CallIndirect { type_index: 0, table_index: 0 }]);
+        body.extend([Instruction::LocalGet(0), Instruction::CallIndirect { type_index: called, table_index: 0 }]);
     }
-    single(1, &body)
+    builder.function(ty, 0, &body);
+    builder.finish()
 }
 
 fn selects() -> Vec<u8> {

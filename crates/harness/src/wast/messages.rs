@@ -30,7 +30,9 @@ pub(super) fn matches(expected: &str, found: &str) -> bool {
     if found.contains(expected) {
         return true;
     }
-    SAME_MEANING.iter().any(|(words, said)| expected.starts_with(words) && said.iter().any(|text| found.contains(text)))
+    // The first row counts: the more particular ones come before the general.
+    let row = SAME_MEANING.iter().find(|(words, _)| expected.starts_with(words));
+    row.is_some_and(|(_, said)| said.iter().any(|text| found.contains(text)))
 }
 
 #[cfg(test)]
