@@ -24,19 +24,13 @@
 mod platform;
 
 #[cfg(target_os = "macos")]
-compile_error!(
-    "peregrine-sys has no macos/ folder yet: it needs the file list of linux/ with the same public names"
-);
+compile_error!("peregrine-sys has no macos/ folder yet: it needs the file list of linux/ with the same public names");
 
 #[cfg(windows)]
-compile_error!(
-    "peregrine-sys has no windows/ folder yet: it needs the file list of linux/ with the same public names"
-);
+compile_error!("peregrine-sys has no windows/ folder yet: it needs the file list of linux/ with the same public names");
 
 #[cfg(not(any(target_os = "linux", target_os = "macos", windows)))]
-compile_error!(
-    "peregrine-sys does not support this operating system: it needs a folder with the file list of linux/"
-);
+compile_error!("peregrine-sys does not support this operating system: it needs a folder with the file list of linux/");
 
 #[cfg(not(target_pointer_width = "64"))]
 compile_error!("peregrine-sys supports 64-bit hosts only");

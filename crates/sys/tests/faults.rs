@@ -91,16 +91,10 @@ fn on_fault(fault: &mut FaultContext<'_>) -> Outcome {
         FaultSignal::Fpe => 4,
         FaultSignal::Trap => 5,
     };
-    let is_overflow = (probe_overflow as *const () as usize
-        ..probe_overflow_landing as *const () as usize)
-        .contains(&pc);
+    let is_overflow = (probe_overflow as *const () as usize..probe_overflow_landing as *const () as usize).contains(&pc);
     STACK_BASE.store(fault.sp(), Ordering::SeqCst);
     fault.set_arg(0, value);
-    fault.set_pc(if is_overflow {
-        probe_overflow_landing as *const () as usize
-    } else {
-        probe_landing as *const () as usize
-    });
+    fault.set_pc(if is_overflow { probe_overflow_landing as *const () as usize } else { probe_landing as *const () as usize });
     Outcome::Resume
 }
 
@@ -113,13 +107,8 @@ fn signal_mask() -> Vec<bool> {
     let mut set = std::mem::MaybeUninit::<libc::sigset_t>::zeroed();
     // SAFETY: a query of the mask into a valid set, which is then read.
     unsafe {
-        assert_eq!(
-            libc::pthread_sigmask(libc::SIG_BLOCK, std::ptr::null(), set.as_mut_ptr()),
-            0
-        );
-        (1..32)
-            .map(|number| libc::sigismember(set.as_ptr(), number) == 1)
-            .collect()
+        assert_eq!(libc::pthread_sigmask(libc::SIG_BLOCK, std::ptr::null(), set.as_mut_ptr()), 0);
+        (1..32).map(|number| libc::sigismember(set.as_ptr(), number) == 1).collect()
     }
 }
 
@@ -143,10 +132,7 @@ fn every_fault_has_its_name() {
     // SAFETY: the callback takes each fault and returns to here.
     unsafe {
         assert_eq!(probe_undefined(), 3);
-        assert_eq!(
-            probe_divide(),
-            if cfg!(target_arch = "x86_64") { 4 } else { 3 }
-        );
+        assert_eq!(probe_divide(), if cfg!(target_arch = "x86_64") { 4 } else { 3 });
         assert_eq!(probe_break(), 5);
     }
 }
@@ -157,14 +143,7 @@ fn an_access_past_the_end_of_a_file_is_a_bus_fault() {
     let path = std::env::temp_dir().join(format!("peregrine-sys-empty-{}", std::process::id()));
     std::fs::write(&path, b"").unwrap();
     let reservation = peregrine_sys::pages::Reservation::new(4096).unwrap();
-    reservation
-        .map_file_private(
-            0,
-            std::fs::File::open(&path).unwrap(),
-            0,
-            reservation.len_bytes(),
-        )
-        .unwrap();
+    reservation.map_file_private(0, std::fs::File::open(&path).unwrap(), 0, reservation.len_bytes()).unwrap();
     std::fs::remove_file(path).unwrap();
     // SAFETY: the callback takes the fault and returns to here.
     assert_eq!(unsafe { probe_load(reservation.ptr() as usize) }, 2);
@@ -205,19 +184,14 @@ fn another_handler_is_refused() {
     }
     ready();
     ready();
-    assert_eq!(
-        faults::install(other).unwrap_err().kind(),
-        std::io::ErrorKind::AlreadyExists
-    );
+    assert_eq!(faults::install(other).unwrap_err().kind(), std::io::ErrorKind::AlreadyExists);
 }
 
 /// Runs a case of `child` in a process of its own.
 fn run(case: &str) -> Output {
     let exe = std::env::current_exe().unwrap();
     let mut command = Command::new(exe);
-    command
-        .args(["--exact", "child", "--nocapture", "--test-threads=1"])
-        .env("PEREGRINE_SYS_CASE", case);
+    command.args(["--exact", "child", "--nocapture", "--test-threads=1"]).env("PEREGRINE_SYS_CASE", case);
     command.output().unwrap()
 }
 
@@ -267,10 +241,7 @@ fn an_ignored_signal_is_ignored_only_when_sent() {
 fn the_overflow_of_a_native_stack_is_still_reported() {
     let output = run("native-overflow");
     assert_eq!(output.status.signal(), Some(libc::SIGABRT), "{output:?}");
-    assert!(
-        String::from_utf8_lossy(&output.stderr).contains("overflowed its stack"),
-        "{output:?}"
-    );
+    assert!(String::from_utf8_lossy(&output.stderr).contains("overflowed its stack"), "{output:?}");
 }
 
 static CALLS: AtomicUsize = AtomicUsize::new(0);
@@ -280,16 +251,10 @@ fn is_blocked(number: c_int) -> bool {
 }
 
 /// An earlier handler that ends the process with the code the tests expect.
-unsafe extern "C" fn earlier_exits(
-    number: c_int,
-    info: *mut libc::siginfo_t,
-    context: *mut c_void,
-) {
+unsafe extern "C" fn earlier_exits(number: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
     // SAFETY: the arguments are the kernel's; exiting is allowed here.
     unsafe {
-        let is_right = number == libc::SIGSEGV
-            && (*info).si_addr() as usize == BAD_ADDRESS
-            && !context.is_null();
+        let is_right = number == libc::SIGSEGV && (*info).si_addr() as usize == BAD_ADDRESS && !context.is_null();
         libc::_exit(if is_right { 33 } else { 1 });
     }
 }
@@ -300,8 +265,7 @@ unsafe extern "C" fn earlier_plain(number: c_int) {
 }
 
 unsafe extern "C" fn earlier_checks_mask(_number: c_int) {
-    let is_right =
-        is_blocked(libc::SIGSEGV) && is_blocked(libc::SIGUSR1) && !is_blocked(libc::SIGUSR2);
+    let is_right = is_blocked(libc::SIGSEGV) && is_blocked(libc::SIGUSR1) && !is_blocked(libc::SIGUSR2);
     // SAFETY: exiting is allowed here.
     unsafe { libc::_exit(if is_right { 33 } else { 1 }) };
 }
@@ -320,9 +284,7 @@ fn set_action(number: c_int, handler: usize, flags: c_int, blocked: &[c_int]) {
         let mut action: libc::sigaction = std::mem::zeroed();
         action.sa_sigaction = handler;
         action.sa_flags = flags;
-        blocked
-            .iter()
-            .for_each(|number| assert_eq!(libc::sigaddset(&mut action.sa_mask, *number), 0));
+        blocked.iter().for_each(|number| assert_eq!(libc::sigaddset(&mut action.sa_mask, *number), 0));
         assert_eq!(libc::sigaction(number, &action, std::ptr::null_mut()), 0);
     }
 }
@@ -355,38 +317,15 @@ fn child() {
     let Ok(case) = std::env::var("PEREGRINE_SYS_CASE") else {
         return;
     };
-    let no_core = libc::rlimit {
-        rlim_cur: 0,
-        rlim_max: 0,
-    };
+    let no_core = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: a limit of this process.
     unsafe { libc::setrlimit(libc::RLIMIT_CORE, &no_core) };
     let segv = libc::SIGSEGV;
     match case.as_str() {
-        "chained" => set_action(
-            segv,
-            earlier_exits as *const () as usize,
-            libc::SA_SIGINFO | libc::SA_ONSTACK,
-            &[],
-        ),
-        "chained-plain" | "chained-sent" => set_action(
-            segv,
-            earlier_plain as *const () as usize,
-            libc::SA_ONSTACK,
-            &[],
-        ),
-        "chained-mask" => set_action(
-            segv,
-            earlier_checks_mask as *const () as usize,
-            0,
-            &[libc::SIGUSR1],
-        ),
-        "chained-once" => set_action(
-            segv,
-            earlier_returns as *const () as usize,
-            libc::SA_RESETHAND,
-            &[],
-        ),
+        "chained" => set_action(segv, earlier_exits as *const () as usize, libc::SA_SIGINFO | libc::SA_ONSTACK, &[]),
+        "chained-plain" | "chained-sent" => set_action(segv, earlier_plain as *const () as usize, libc::SA_ONSTACK, &[]),
+        "chained-mask" => set_action(segv, earlier_checks_mask as *const () as usize, 0, &[libc::SIGUSR1]),
+        "chained-once" => set_action(segv, earlier_returns as *const () as usize, libc::SA_RESETHAND, &[]),
         "ignored" | "ignored-sent" => set_action(segv, libc::SIG_IGN, 0, &[]),
         "default" | "default-sent" => set_action(segv, libc::SIG_DFL, 0, &[]),
         "default-illegal" => set_action(libc::SIGILL, libc::SIG_DFL, 0, &[]),

@@ -31,9 +31,10 @@ macro_rules! traps {
             }
         }
 
-        impl fmt::Display for Trap {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(match self { $(Self::$name => $text,)* })
+        impl Trap {
+            /// The reason in words.
+            pub const fn reason(self) -> &'static str {
+                match self { $(Self::$name => $text,)* }
             }
         }
     };
@@ -72,6 +73,12 @@ traps! {
     AllocationTooLarge = 15, "allocation size too large";
     /// A function import that the embedder chose to leave undefined was called.
     UnknownImportCalled = 16, "unknown import called";
+}
+
+impl fmt::Display for Trap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "wasm trap: {}", self.reason())
+    }
 }
 
 impl std::error::Error for Trap {}

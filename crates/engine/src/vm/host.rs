@@ -49,11 +49,6 @@ impl HostFunc {
         BoundHostFunc { header, func_ref: VmFuncRef { code: exit as u64, ..self.func_ref } }
     }
 
-    /// The context without a caller.
-    pub(crate) fn context(&mut self) -> *mut VmContextHeader {
-        &raw mut self.header
-    }
-
     /// The code.
     pub(crate) fn code(&self) -> HostCode {
         // SAFETY: `new` stored a `HostCode` there, and nothing changes it.

@@ -121,11 +121,6 @@ impl VmInstance {
         &mut self.memories[index]
     }
 
-    /// All defined memories.
-    pub(crate) fn memories(&self) -> impl Iterator<Item = &Memory> {
-        self.memories.values()
-    }
-
     /// A defined table.
     pub(crate) fn table(&self, index: DefinedTableIndex) -> &Table {
         &self.tables[index]

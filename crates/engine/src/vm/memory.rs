@@ -85,11 +85,6 @@ impl Memory {
         unsafe { (*self.cell.as_ptr()).len_bytes as usize }
     }
 
-    /// Whether a fault at `address` is one of this memory's guards.
-    pub(crate) fn contains(&self, address: usize) -> bool {
-        self.reservation.contains(address)
-    }
-
     /// Makes the memory `delta_pages` larger. Returns the old size in pages, or `None` if the type's maximum, the address space or the host
     /// does not allow it.
     fn grow(&mut self, delta_pages: u64) -> Option<u64> {

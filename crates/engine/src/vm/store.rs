@@ -118,11 +118,6 @@ impl VmStore {
         self.instances[id.as_u32() as usize].as_deref_mut().expect("handles to dropped instances are refused before")
     }
 
-    /// All instances.
-    pub(crate) fn instances(&self) -> impl Iterator<Item = &VmInstance> {
-        self.instances.iter().filter_map(|instance| instance.as_deref())
-    }
-
     /// The number of the next instance.
     pub(super) fn next_instance(&self) -> InstanceId {
         InstanceId::from_u32(u32::try_from(self.instances.len()).expect("memory ends before the numbers do"))
@@ -204,14 +199,6 @@ impl VmStore {
         let id = InstanceId::from_u32(header.instance);
         let index = self.instance(id).func_of_ref(func_ref).expect("a reference of an instance is in its context");
         FuncId::Wasm(id, index)
-    }
-
-    /// The engine-wide identity of a function's type.
-    pub(crate) fn func_type_id(&self, function: FuncId) -> u32 {
-        match function {
-            FuncId::Wasm(instance, index) => self.instance(instance).module().func_type_id(index),
-            FuncId::Host(number) => self.host_func(number).func_type_id(),
-        }
     }
 
     /// Records why the guest shall not go on. The veneer that the host was called by unwinds when it returns. The first reason stays.

@@ -10,7 +10,7 @@ static FEATURES: LazyLock<Vec<&'static str>> = LazyLock::new(detect);
 /// The features of this processor that the system lets programs use, each once, in a fixed order.
 ///
 /// On x86_64 from: `sse3 ssse3 sse41 sse42 popcnt cmpxchg16b lzcnt bmi1 bmi2 fma f16c avx avx2 avx512f avx512dq avx512bw avx512vl
-/// avx512cd avx512bitalg avx512vbmi avx512vnni avx512vpopcntdq adx aes pclmulqdq sha movbe`.
+/// avx512cd avx512bitalg avx512vbmi avx512vnni avx_vnni avx512vpopcntdq adx aes pclmulqdq sha movbe`.
 /// On aarch64 from: `lse lse2 paca pacg fp16 dotprod crc bti rcpc sve aes sha2 i8mm`.
 pub fn features() -> &'static [&'static str] {
     &FEATURES
@@ -47,6 +47,7 @@ fn detect() -> Vec<&'static str> {
         ("avx512bitalg", has!("avx512bitalg")),
         ("avx512vbmi", has!("avx512vbmi")),
         ("avx512vnni", has!("avx512vnni")),
+        ("avx_vnni", has!("avxvnni")),
         ("avx512vpopcntdq", has!("avx512vpopcntdq")),
         ("adx", has!("adx")),
         ("aes", has!("aes")),
@@ -54,9 +55,7 @@ fn detect() -> Vec<&'static str> {
         ("sha", has!("sha")),
         ("movbe", has!("movbe")),
     ];
-    all.into_iter()
-        .filter_map(|(name, is_there)| is_there.then_some(name))
-        .collect()
+    all.into_iter().filter_map(|(name, is_there)| is_there.then_some(name)).collect()
 }
 
 #[cfg(target_arch = "aarch64")]
@@ -78,9 +77,7 @@ fn detect() -> Vec<&'static str> {
         ("sha2", has!("sha2")),
         ("i8mm", has!("i8mm")),
     ];
-    all.into_iter()
-        .filter_map(|(name, is_there)| is_there.then_some(name))
-        .collect()
+    all.into_iter().filter_map(|(name, is_there)| is_there.then_some(name)).collect()
 }
 
 #[cfg(test)]
@@ -96,10 +93,7 @@ mod tests {
             .and_then(|line| line.split_once(':'))
             .map(|(_, flags)| flags.split_whitespace().collect())
             .unwrap_or_default();
-        let same_name = [
-            "ssse3", "popcnt", "bmi1", "bmi2", "fma", "avx", "avx2", "avx512f", "avx512vl", "sha2",
-            "i8mm",
-        ];
+        let same_name = ["ssse3", "popcnt", "bmi1", "bmi2", "fma", "avx", "avx2", "avx512f", "avx512vl", "sha2", "i8mm"];
         for name in same_name.iter().filter(|name| features().contains(name)) {
             assert!(flags.contains(name), "{name} is not in {flags:?}");
         }

@@ -82,11 +82,7 @@ unsafe impl Sync for Earlier {}
 impl Earlier {
     const fn new() -> Self {
         let action = UnsafeCell::new(MaybeUninit::uninit());
-        Self {
-            action,
-            is_known: AtomicBool::new(false),
-            is_spent: AtomicBool::new(false),
-        }
+        Self { action, is_known: AtomicBool::new(false), is_spent: AtomicBool::new(false) }
     }
 }
 
@@ -102,10 +98,7 @@ pub fn install(handler: FaultHandler) -> io::Result<()> {
     let handler = handler as *mut ();
     let current = HANDLER.load(Ordering::Acquire);
     if !current.is_null() && !std::ptr::eq(current, handler) {
-        return Err(io::Error::new(
-            io::ErrorKind::AlreadyExists,
-            "another fault handler is installed",
-        ));
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "another fault handler is installed"));
     }
     // The callback first: a signal entry that runs at once must find it.
     HANDLER.store(handler, Ordering::Release);
@@ -165,44 +158,21 @@ unsafe fn dispatch(number: c_int, info: *mut libc::siginfo_t, context: *mut c_vo
         // SAFETY: only `install` stores here, and only values of this function type.
         let handler: FaultHandler = unsafe { std::mem::transmute(handler) };
         // SAFETY: the kernel's context is valid, and ours to change, while the handler runs (1).
-        let (info, registers) = unsafe {
-            (
-                &*info,
-                &mut (*context.cast::<libc::ucontext_t>()).uc_mcontext,
-            )
-        };
-        let mut fault = FaultContext {
-            signal: SIGNALS[index].1,
-            info,
-            registers,
-        };
+        let (info, registers) = unsafe { (&*info, &mut (*context.cast::<libc::ucontext_t>()).uc_mcontext) };
+        let mut fault = FaultContext { signal: SIGNALS[index].1, info, registers };
         if handler(&mut fault) == Outcome::Resume {
             return;
         }
     }
     // SAFETY: the arguments are those of the kernel (1).
-    unsafe {
-        chain(
-            &EARLIER[index],
-            number,
-            info,
-            context,
-            is_caused_by_instruction,
-        )
-    };
+    unsafe { chain(&EARLIER[index], number, info, context, is_caused_by_instruction) };
 }
 
 /// Does what would have happened without this module.
 ///
 /// # Safety
 /// 1. The arguments are those that the kernel gave to a signal handler which is still running.
-unsafe fn chain(
-    earlier: &Earlier,
-    number: c_int,
-    info: *mut libc::siginfo_t,
-    context: *mut c_void,
-    is_caused_by_instruction: bool,
-) {
+unsafe fn chain(earlier: &Earlier, number: c_int, info: *mut libc::siginfo_t, context: *mut c_void, is_caused_by_instruction: bool) {
     if !earlier.is_known.load(Ordering::Acquire) {
         return die(number, is_caused_by_instruction);
     }
@@ -232,8 +202,7 @@ unsafe fn chain(
         unsafe { handler(number, info, context) };
     } else {
         // SAFETY: whoever installed the action without the flag gave a function of this type.
-        let handler: unsafe extern "C" fn(c_int) =
-            unsafe { std::mem::transmute(action.sa_sigaction) };
+        let handler: unsafe extern "C" fn(c_int) = unsafe { std::mem::transmute(action.sa_sigaction) };
         // SAFETY: it gets exactly what the kernel would have given it (1).
         unsafe { handler(number) };
     }
@@ -257,10 +226,7 @@ impl fmt::Debug for FaultContext<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("FaultContext")
             .field("signal", &self.signal)
-            .field(
-                "fault_address",
-                &format_args!("{:#x}", self.fault_address()),
-            )
+            .field("fault_address", &format_args!("{:#x}", self.fault_address()))
             .field("pc", &format_args!("{:#x}", self.pc()))
             .field("sp", &format_args!("{:#x}", self.sp()))
             .field("fp", &format_args!("{:#x}", self.fp()))
@@ -292,14 +258,7 @@ impl FaultContext<'_> {
     /// How many arguments of the native C convention are in registers.
     pub const ARG_COUNT: usize = 6;
 
-    const ARGS: [c_int; 6] = [
-        libc::REG_RDI,
-        libc::REG_RSI,
-        libc::REG_RDX,
-        libc::REG_RCX,
-        libc::REG_R8,
-        libc::REG_R9,
-    ];
+    const ARGS: [c_int; 6] = [libc::REG_RDI, libc::REG_RSI, libc::REG_RDX, libc::REG_RCX, libc::REG_R8, libc::REG_R9];
 
     fn get(&self, register: c_int) -> u64 {
         self.registers.gregs[register as usize] as u64
@@ -436,12 +395,7 @@ pub fn ensure_thread_ready() -> io::Result<()> {
         }
         Ok(())
     });
-    ready.unwrap_or_else(|_| {
-        Err(io::Error::new(
-            io::ErrorKind::Unsupported,
-            "the thread is ending",
-        ))
-    })
+    ready.unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::Unsupported, "the thread is ending")))
 }
 
 impl AlternateStack {
@@ -450,27 +404,19 @@ impl AlternateStack {
         // SAFETY: a query without pointers.
         let frame_bytes = unsafe { libc::getauxval(libc::AT_MINSIGSTKSZ) } as usize;
         let current = current_alternate_stack()?;
-        if current.ss_flags & libc::SS_DISABLE == 0
-            && current.ss_size >= ENOUGH_LEN_BYTES + frame_bytes
-        {
+        if current.ss_flags & libc::SS_DISABLE == 0 && current.ss_size >= ENOUGH_LEN_BYTES + frame_bytes {
             return Ok(Self { own: None });
         }
         let page_size = page_size();
         let len_bytes = (ALTERNATE_LEN_BYTES + frame_bytes).next_multiple_of(page_size);
         let reservation = Reservation::new(page_size + len_bytes)?;
         reservation.commit(page_size..page_size + len_bytes)?;
-        let stack = libc::stack_t {
-            ss_sp: reservation.ptr().wrapping_add(page_size).cast(),
-            ss_flags: 0,
-            ss_size: len_bytes,
-        };
+        let stack = libc::stack_t { ss_sp: reservation.ptr().wrapping_add(page_size).cast(), ss_flags: 0, ss_size: len_bytes };
         // SAFETY: the stack is mapped and stays so until `drop`, which takes it out of use first.
         if unsafe { libc::sigaltstack(&stack, std::ptr::null_mut()) } != 0 {
             return Err(io::Error::last_os_error());
         }
-        Ok(Self {
-            own: Some(reservation),
-        })
+        Ok(Self { own: Some(reservation) })
     }
 }
 
@@ -480,18 +426,11 @@ impl Drop for AlternateStack {
             return;
         };
         let is_in_use = match current_alternate_stack() {
-            Ok(current) => {
-                current.ss_flags & libc::SS_DISABLE == 0
-                    && reservation.contains(current.ss_sp.addr())
-            }
+            Ok(current) => current.ss_flags & libc::SS_DISABLE == 0 && reservation.contains(current.ss_sp.addr()),
             Err(_) => true,
         };
         if is_in_use {
-            let disabled = libc::stack_t {
-                ss_sp: std::ptr::null_mut(),
-                ss_flags: libc::SS_DISABLE,
-                ss_size: 0,
-            };
+            let disabled = libc::stack_t { ss_sp: std::ptr::null_mut(), ss_flags: libc::SS_DISABLE, ss_size: 0 };
             // SAFETY: it takes this thread's alternate stack out of use.
             if unsafe { libc::sigaltstack(&disabled, std::ptr::null_mut()) } != 0 {
                 // Still in use, so it must stay mapped.
@@ -502,11 +441,7 @@ impl Drop for AlternateStack {
 }
 
 fn current_alternate_stack() -> io::Result<libc::stack_t> {
-    let mut current = libc::stack_t {
-        ss_sp: std::ptr::null_mut(),
-        ss_flags: 0,
-        ss_size: 0,
-    };
+    let mut current = libc::stack_t { ss_sp: std::ptr::null_mut(), ss_flags: 0, ss_size: 0 };
     // SAFETY: a query; it fills in the description.
     if unsafe { libc::sigaltstack(std::ptr::null(), &mut current) } != 0 {
         return Err(io::Error::last_os_error());
@@ -534,10 +469,7 @@ mod tests {
         .unwrap();
         let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
         let bounds = format!("{start:08x}-{:08x} ", start + len_bytes);
-        assert!(
-            !maps.lines().any(|line| line.starts_with(&bounds)),
-            "{bounds} is still mapped:\n{maps}"
-        );
+        assert!(!maps.lines().any(|line| line.starts_with(&bounds)), "{bounds} is still mapped:\n{maps}");
     }
 
     #[test]
@@ -545,11 +477,7 @@ mod tests {
         std::thread::spawn(|| {
             let mut memory = vec![0u8; 256 << 10];
             let previous = current_alternate_stack().unwrap();
-            let stack = libc::stack_t {
-                ss_sp: memory.as_mut_ptr().cast(),
-                ss_flags: 0,
-                ss_size: memory.len(),
-            };
+            let stack = libc::stack_t { ss_sp: memory.as_mut_ptr().cast(), ss_flags: 0, ss_size: memory.len() };
             // SAFETY: the memory outlives its use, which ends below.
             let set = unsafe { libc::sigaltstack(&stack, std::ptr::null_mut()) };
             assert_eq!(set, 0);

@@ -41,10 +41,7 @@ pub enum Durability {
 pub fn create_private_dir_all(path: &Path) -> io::Result<PrivateDir> {
     use std::os::unix::fs::DirBuilderExt;
 
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)?;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
     PrivateDir::open(path)
 }
 
@@ -62,12 +59,7 @@ pub fn open_owned(path: &Path) -> io::Result<File> {
 ///
 /// # Errors
 /// `InvalidInput` where `name` is not a plain file name, otherwise what the system said; the temporary file is gone then.
-pub fn write_atomically(
-    dir: &PrivateDir,
-    name: &OsStr,
-    bytes: &[u8],
-    durability: Durability,
-) -> io::Result<()> {
+pub fn write_atomically(dir: &PrivateDir, name: &OsStr, bytes: &[u8], durability: Durability) -> io::Result<()> {
     check_name(name)?;
     let (temporary, fd) = create_temporary(dir)?;
     let mut file = File::from(fd);
@@ -75,8 +67,7 @@ pub fn write_atomically(
         Durability::Checked => Ok(()),
         Durability::Synced => file.sync_data(),
     });
-    let renamed =
-        written.and_then(|()| Ok(rustix::fs::renameat(&dir.fd, &temporary, &dir.fd, name)?));
+    let renamed = written.and_then(|()| Ok(rustix::fs::renameat(&dir.fd, &temporary, &dir.fd, name)?));
     if let Err(error) = renamed {
         let _ = rustix::fs::unlinkat(&dir.fd, &temporary, AtFlags::empty());
         return Err(error);
@@ -136,15 +127,11 @@ impl AsFd for PrivateDir {
 
 fn open_owned_at(dir: BorrowedFd<'_>, name: &OsStr, shown: &Path) -> io::Result<File> {
     // NONBLOCK: opening a pipe would wait for its writer; on regular files it has no effect.
-    let flags =
-        OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
     let fd = rustix::fs::openat(dir, name, flags, Mode::empty())?;
     let stat = rustix::fs::fstat(&fd)?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            format!("{} is not a regular file", shown.display()),
-        ));
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{} is not a regular file", shown.display())));
     }
     check_owner(&stat, shown)?;
     Ok(File::from(fd))
@@ -156,14 +143,8 @@ fn create_temporary(dir: &PrivateDir) -> io::Result<(String, OwnedFd)> {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         // The time tells apart processes of one number, in other namespaces or left over from earlier.
         let time = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
-        let name = format!(
-            "{TEMPORARY_PREFIX}{}-{:x}{:08x}-{number}",
-            std::process::id(),
-            time.tv_sec,
-            time.tv_nsec
-        );
-        let flags =
-            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let name = format!("{TEMPORARY_PREFIX}{}-{:x}{:08x}-{number}", std::process::id(), time.tv_sec, time.tv_nsec);
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         match rustix::fs::openat(&dir.fd, &name, flags, Mode::RUSR | Mode::WUSR) {
             Ok(fd) => return Ok((name, fd)),
             Err(Errno::EXIST) => {}
@@ -174,21 +155,13 @@ fn create_temporary(dir: &PrivateDir) -> io::Result<(String, OwnedFd)> {
 
 /// Refuses what somebody else owns or may write to.
 pub(crate) fn check_owner(stat: &Stat, shown: &Path) -> io::Result<()> {
-    let denied = |why: String| {
-        Err(io::Error::new(
-            io::ErrorKind::PermissionDenied,
-            format!("{} {why}", shown.display()),
-        ))
-    };
+    let denied = |why: String| Err(io::Error::new(io::ErrorKind::PermissionDenied, format!("{} {why}", shown.display())));
     let user = rustix::process::geteuid().as_raw();
     if stat.st_uid != user {
         return denied(format!("is owned by user {}, expected {user}", stat.st_uid));
     }
     if stat.st_mode & 0o022 != 0 {
-        return denied(format!(
-            "may be written by others (mode {:04o}), expected none",
-            stat.st_mode & 0o7777
-        ));
+        return denied(format!("may be written by others (mode {:04o}), expected none", stat.st_mode & 0o7777));
     }
     Ok(())
 }
@@ -197,10 +170,7 @@ fn check_name(name: &OsStr) -> io::Result<()> {
     let mut components = Path::new(name).components();
     match (components.next(), components.next()) {
         (Some(Component::Normal(only)), None) if only == name => Ok(()),
-        _ => Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            format!("{name:?} is not a plain file name"),
-        )),
+        _ => Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{name:?} is not a plain file name"))),
     }
 }
 
@@ -215,8 +185,7 @@ mod tests {
 
     impl Scratch {
         fn new(name: &str) -> Self {
-            let path = std::env::temp_dir()
-                .join(format!("peregrine-sys-file-{name}-{}", std::process::id()));
+            let path = std::env::temp_dir().join(format!("peregrine-sys-file-{name}-{}", std::process::id()));
             std::fs::create_dir_all(&path).unwrap();
             Self(path)
         }
@@ -255,19 +224,13 @@ mod tests {
             std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
             let error = create_private_dir_all(&path).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::PermissionDenied, "{mode:o}");
-            assert!(
-                error.to_string().contains(&format!("mode 0{mode:o}")),
-                "{error}"
-            );
+            assert!(error.to_string().contains(&format!("mode 0{mode:o}")), "{error}");
         }
         std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
         create_private_dir_all(&path).unwrap();
         for name in ["link", "link/", "link/."] {
             let _ = symlink(&path, scratch.0.join("link"));
-            assert!(
-                create_private_dir_all(&scratch.0.join(name)).is_err(),
-                "{name}"
-            );
+            assert!(create_private_dir_all(&scratch.0.join(name)).is_err(), "{name}");
         }
         std::fs::write(scratch.0.join("plain"), b"").unwrap();
         assert!(create_private_dir_all(&scratch.0.join("plain")).is_err());
@@ -288,17 +251,10 @@ mod tests {
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
         std::fs::create_dir(dir.path().join("taken")).unwrap();
         assert!(write_atomically(&dir, OsStr::new("taken"), b"x", Durability::Checked).is_err());
-        assert_eq!(
-            std::fs::read_dir(dir.path()).unwrap().count(),
-            2,
-            "no temporary file is left"
-        );
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2, "no temporary file is left");
         dir.remove(name).unwrap();
         dir.remove(name).unwrap();
-        assert_eq!(
-            dir.open_owned(name).unwrap_err().kind(),
-            io::ErrorKind::NotFound
-        );
+        assert_eq!(dir.open_owned(name).unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 
     #[test]
@@ -308,13 +264,7 @@ mod tests {
         for name in ["", ".", "..", "a/b", "/a", "../a", "a/", "./a"] {
             let name = OsStr::new(name);
             let kind = io::ErrorKind::InvalidInput;
-            assert_eq!(
-                write_atomically(&dir, name, b"", Durability::Checked)
-                    .unwrap_err()
-                    .kind(),
-                kind,
-                "{name:?}"
-            );
+            assert_eq!(write_atomically(&dir, name, b"", Durability::Checked).unwrap_err().kind(), kind, "{name:?}");
             assert_eq!(dir.open_owned(name).unwrap_err().kind(), kind, "{name:?}");
             assert_eq!(dir.remove(name).unwrap_err().kind(), kind, "{name:?}");
         }
@@ -328,27 +278,16 @@ mod tests {
         std::fs::set_permissions(&path, PermissionsExt::from_mode(0o644)).unwrap();
         assert_eq!(content(open_owned(&path).unwrap()), b"content");
         std::fs::set_permissions(&path, PermissionsExt::from_mode(0o664)).unwrap();
-        assert_eq!(
-            open_owned(&path).unwrap_err().kind(),
-            io::ErrorKind::PermissionDenied
-        );
+        assert_eq!(open_owned(&path).unwrap_err().kind(), io::ErrorKind::PermissionDenied);
         std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
         symlink(&path, scratch.0.join("link")).unwrap();
         assert!(open_owned(&scratch.0.join("link")).is_err());
-        assert_eq!(
-            open_owned(&scratch.0).unwrap_err().kind(),
-            io::ErrorKind::InvalidInput
-        );
+        assert_eq!(open_owned(&scratch.0).unwrap_err().kind(), io::ErrorKind::InvalidInput);
         let stat = rustix::fs::stat(&path).unwrap();
         assert!(check_owner(&stat, &path).is_ok());
         let mut foreign = stat;
         foreign.st_uid += 1;
-        assert!(
-            check_owner(&foreign, &path)
-                .unwrap_err()
-                .to_string()
-                .contains("is owned by user")
-        );
+        assert!(check_owner(&foreign, &path).unwrap_err().to_string().contains("is owned by user"));
     }
 
     #[test]
@@ -360,13 +299,7 @@ mod tests {
                 let dir = &dir;
                 scope.spawn(move || {
                     for _ in 0..20 {
-                        write_atomically(
-                            dir,
-                            OsStr::new("entry"),
-                            &[id; 9000],
-                            Durability::Checked,
-                        )
-                        .unwrap();
+                        write_atomically(dir, OsStr::new("entry"), &[id; 9000], Durability::Checked).unwrap();
                         let bytes = content(dir.open_owned(OsStr::new("entry")).unwrap());
                         assert!(bytes.len() == 9000 && bytes.iter().all(|byte| *byte == bytes[0]));
                     }

@@ -96,10 +96,7 @@ pub fn register(object: Vec<u8>) -> Registration {
         (*descriptor).first = entry;
         tell(entry, REGISTER);
     }
-    Registration {
-        entry,
-        _object: object,
-    }
+    Registration { entry, _object: object }
 }
 
 impl Drop for Registration {
@@ -155,10 +152,7 @@ mod tests {
             let mut previous = std::ptr::null_mut();
             while !entry.is_null() {
                 assert_eq!((*entry).previous, previous);
-                objects.push(
-                    std::slice::from_raw_parts((*entry).object, (*entry).object_len_bytes as usize)
-                        .to_vec(),
-                );
+                objects.push(std::slice::from_raw_parts((*entry).object, (*entry).object_len_bytes as usize).to_vec());
                 (previous, entry) = (entry, (*entry).next);
             }
         }
@@ -167,17 +161,13 @@ mod tests {
 
     #[test]
     fn the_list_follows_the_registrations() {
-        let mut registrations: Vec<_> = (1..=3u8)
-            .map(|id| register(vec![id; id as usize]))
-            .collect();
+        let mut registrations: Vec<_> = (1..=3u8).map(|id| register(vec![id; id as usize])).collect();
         assert_eq!(listed(), [vec![3; 3], vec![2; 2], vec![1; 1]]);
         drop(registrations.remove(1));
         assert_eq!(listed(), [vec![3; 3], vec![1; 1]]);
         drop(registrations.remove(1));
         assert_eq!(listed(), [vec![1; 1]]);
-        std::thread::spawn(move || drop(registrations))
-            .join()
-            .unwrap();
+        std::thread::spawn(move || drop(registrations)).join().unwrap();
         assert!(listed().is_empty());
     }
 }

@@ -24,9 +24,7 @@ pub unsafe fn publish(code: *const u8, len_bytes: usize) {
 
     let cache_type: u64;
     // SAFETY: Linux lets user code read the cache type register; nothing else is touched.
-    unsafe {
-        asm!("mrs {}, ctr_el0", out(reg) cache_type, options(nomem, nostack, preserves_flags))
-    };
+    unsafe { asm!("mrs {}, ctr_el0", out(reg) cache_type, options(nomem, nostack, preserves_flags)) };
     let data_line_bytes = 4usize << ((cache_type >> 16) & 0xf);
     let code_line_bytes = 4usize << (cache_type & 0xf);
     let data_is_coherent = cache_type & (1 << 28) != 0;

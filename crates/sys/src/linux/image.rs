@@ -46,20 +46,10 @@ impl CodeMapping {
     ///
     /// # Safety
     /// 1. While the mapping lives, nobody changes or shortens the file: writers replace it by renaming another one over it.
-    pub unsafe fn from_file(
-        file: &File,
-        file_offset: u64,
-        len_bytes: usize,
-        slots_len_bytes: usize,
-    ) -> io::Result<Self> {
+    pub unsafe fn from_file(file: &File, file_offset: u64, len_bytes: usize, slots_len_bytes: usize) -> io::Result<Self> {
         let file_len_bytes = file.metadata()?.len();
-        if file_offset
-            .checked_add(len_bytes as u64)
-            .is_none_or(|end| end > file_len_bytes)
-        {
-            let message = format!(
-                "image of {len_bytes} bytes at {file_offset} does not fit in a file of {file_len_bytes} bytes"
-            );
+        if file_offset.checked_add(len_bytes as u64).is_none_or(|end| end > file_len_bytes) {
+            let message = format!("image of {len_bytes} bytes at {file_offset} does not fit in a file of {file_len_bytes} bytes");
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, message));
         }
         let fd = Arc::new(file.as_fd().try_clone_to_owned()?);
@@ -80,51 +70,27 @@ impl CodeMapping {
 
     fn from_bytes_anonymous(image: &[u8], slots_len_bytes: usize) -> io::Result<Self> {
         let mapping = Self::reserve(image.len(), slots_len_bytes)?;
-        mapping
-            .reservation
-            .map_anonymous_over(0..mapping.slots_offset)?;
+        mapping.reservation.map_anonymous_over(0..mapping.slots_offset)?;
         // SAFETY: the range was just mapped writable, is at least as long as the image, and nobody else knows it.
-        unsafe {
-            std::ptr::copy_nonoverlapping(image.as_ptr(), mapping.reservation.ptr(), image.len())
-        };
+        unsafe { std::ptr::copy_nonoverlapping(image.as_ptr(), mapping.reservation.ptr(), image.len()) };
         mapping.reservation.protect_read(0..mapping.slots_offset)?;
         Ok(mapping)
     }
 
-    fn map(
-        fd: Arc<OwnedFd>,
-        file_offset: u64,
-        len_bytes: usize,
-        slots_len_bytes: usize,
-    ) -> io::Result<Self> {
+    fn map(fd: Arc<OwnedFd>, file_offset: u64, len_bytes: usize, slots_len_bytes: usize) -> io::Result<Self> {
         let mut mapping = Self::reserve(len_bytes, slots_len_bytes)?;
-        mapping
-            .reservation
-            .map_file_read_only(0, &fd, file_offset, mapping.slots_offset)?;
+        mapping.reservation.map_file_read_only(0, &fd, file_offset, mapping.slots_offset)?;
         mapping.file = Some((fd, file_offset));
         Ok(mapping)
     }
 
     fn reserve(image_len_bytes: usize, slots_len_bytes: usize) -> io::Result<Self> {
-        let too_long = || {
-            io::Error::new(
-                io::ErrorKind::InvalidInput,
-                format!("image of {image_len_bytes} bytes is too long"),
-            )
-        };
+        let too_long = || io::Error::new(io::ErrorKind::InvalidInput, format!("image of {image_len_bytes} bytes is too long"));
         let slots_offset = round_up_to_pages(image_len_bytes).ok_or_else(too_long)?;
-        let slots_end = slots_offset
-            .checked_add(slots_len_bytes)
-            .ok_or_else(too_long)?;
+        let slots_end = slots_offset.checked_add(slots_len_bytes).ok_or_else(too_long)?;
         let reservation = Reservation::new(slots_end)?;
         reservation.commit(slots_offset..reservation.len_bytes())?;
-        Ok(Self {
-            reservation,
-            image_len_bytes,
-            slots_offset,
-            slots_len_bytes,
-            file: None,
-        })
+        Ok(Self { reservation, image_len_bytes, slots_offset, slots_len_bytes, file: None })
     }
 
     /// Makes a page-aligned byte range of the image executable and visible to instruction fetch. It was never writable at
@@ -134,10 +100,7 @@ impl CodeMapping {
     /// `InvalidInput` where the range is not page-aligned or not inside the padded image, otherwise what the system said.
     pub fn map_executable(&self, text: Range<usize>) -> io::Result<()> {
         if text.end > self.slots_offset {
-            let message = format!(
-                "text {:#x}..{:#x} is not inside an image of {:#x} bytes",
-                text.start, text.end, self.slots_offset
-            );
+            let message = format!("text {:#x}..{:#x} is not inside an image of {:#x} bytes", text.start, text.end, self.slots_offset);
             return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
         }
         if self.file.is_none() {
@@ -149,9 +112,7 @@ impl CodeMapping {
                 Ok(())
             }
             // The file lies where nothing may be executed (a `noexec` mount, a policy): run a copy.
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                self.map_executable_copy(text)
-            }
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => self.map_executable_copy(text),
             Err(error) => Err(error),
         }
     }
@@ -166,13 +127,7 @@ impl CodeMapping {
         let copy = Reservation::new(text.len())?;
         copy.commit(0..text.len())?;
         // SAFETY: the source is a readable range of this reservation, checked above; the copy is fresh, writable, as long.
-        unsafe {
-            std::ptr::copy_nonoverlapping(
-                self.reservation.ptr().add(text.start),
-                copy.ptr(),
-                text.len(),
-            )
-        };
+        unsafe { std::ptr::copy_nonoverlapping(self.reservation.ptr().add(text.start), copy.ptr(), text.len()) };
         copy.protect_read_execute(0..text.len())?;
         self.reservation.adopt(text.clone(), copy)?;
         // SAFETY: the range is inside the reservation and readable.
@@ -216,14 +171,11 @@ impl CodeMapping {
     /// plain memory or the range is not page-aligned or not inside the padded image.
     pub fn memory_image(&self, range: Range<usize>) -> Option<MemoryImage> {
         let (fd, file_offset) = self.file.as_ref()?;
-        let aligned =
-            range.start.is_multiple_of(page_size()) && range.end.is_multiple_of(page_size());
-        (aligned && range.start <= range.end && range.end <= self.slots_offset).then(|| {
-            MemoryImage {
-                fd: Arc::clone(fd),
-                file_offset: file_offset + range.start as u64,
-                len_bytes: range.len(),
-            }
+        let aligned = range.start.is_multiple_of(page_size()) && range.end.is_multiple_of(page_size());
+        (aligned && range.start <= range.end && range.end <= self.slots_offset).then(|| MemoryImage {
+            fd: Arc::clone(fd),
+            file_offset: file_offset + range.start as u64,
+            len_bytes: range.len(),
         })
     }
 }
@@ -243,19 +195,10 @@ impl MemoryImage {
     /// # Errors
     /// What the system said.
     pub fn from_bytes(content: &[u8]) -> io::Result<Self> {
-        let len_bytes = round_up_to_pages(content.len()).ok_or_else(|| {
-            io::Error::new(
-                io::ErrorKind::InvalidInput,
-                format!("content of {} bytes is too long", content.len()),
-            )
-        })?;
-        let fd = memory_file(c"peregrine-memory", content, len_bytes as u64)
-            .or_else(|_| unnamed_file(content, len_bytes as u64))?;
-        Ok(Self {
-            fd: Arc::new(fd),
-            file_offset: 0,
-            len_bytes,
-        })
+        let len_bytes = round_up_to_pages(content.len())
+            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, format!("content of {} bytes is too long", content.len())))?;
+        let fd = memory_file(c"peregrine-memory", content, len_bytes as u64).or_else(|_| unnamed_file(content, len_bytes as u64))?;
+        Ok(Self { fd: Arc::new(fd), file_offset: 0, len_bytes })
     }
 
     /// Takes `len_bytes` of a file at `file_offset`, both multiples of the page size. Maps read what the file holds then.
@@ -264,32 +207,16 @@ impl MemoryImage {
     /// `InvalidInput` where either is not page-aligned, `UnexpectedEof` where the file ends more than a page's padding earlier,
     /// otherwise what the system said.
     pub fn from_file(file: &File, file_offset: u64, len_bytes: usize) -> io::Result<Self> {
-        if !file_offset.is_multiple_of(page_size() as u64) || !len_bytes.is_multiple_of(page_size())
-        {
-            let message = format!(
-                "memory image at {file_offset:#x} of {len_bytes:#x} bytes is not page-aligned"
-            );
+        if !file_offset.is_multiple_of(page_size() as u64) || !len_bytes.is_multiple_of(page_size()) {
+            let message = format!("memory image at {file_offset:#x} of {len_bytes:#x} bytes is not page-aligned");
             return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
         }
-        let padded_len_bytes = file
-            .metadata()?
-            .len()
-            .checked_next_multiple_of(page_size() as u64)
-            .unwrap_or(u64::MAX);
-        if file_offset
-            .checked_add(len_bytes as u64)
-            .is_none_or(|end| end > padded_len_bytes)
-        {
-            let message = format!(
-                "memory image at {file_offset:#x} of {len_bytes:#x} bytes lies past the end of its file"
-            );
+        let padded_len_bytes = file.metadata()?.len().checked_next_multiple_of(page_size() as u64).unwrap_or(u64::MAX);
+        if file_offset.checked_add(len_bytes as u64).is_none_or(|end| end > padded_len_bytes) {
+            let message = format!("memory image at {file_offset:#x} of {len_bytes:#x} bytes lies past the end of its file");
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, message));
         }
-        Ok(Self {
-            fd: Arc::new(file.as_fd().try_clone_to_owned()?),
-            file_offset,
-            len_bytes,
-        })
+        Ok(Self { fd: Arc::new(file.as_fd().try_clone_to_owned()?), file_offset, len_bytes })
     }
 
     /// The length in bytes, a multiple of the page size.
@@ -318,10 +245,7 @@ fn memory_file(name: &std::ffi::CStr, content: &[u8], len_bytes: u64) -> io::Res
     }?;
     let fd = fill(fd, content, len_bytes)?;
     // A kernel without a seal still has a file that nobody else holds.
-    let _ = rustix::fs::fcntl_add_seals(
-        &fd,
-        SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE | SealFlags::SEAL,
-    );
+    let _ = rustix::fs::fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE | SealFlags::SEAL);
     Ok(fd)
 }
 
@@ -363,19 +287,14 @@ mod tests {
         let parse = |line: &str| {
             let (range, rest) = line.split_once(' ')?;
             let (start, end) = range.split_once('-')?;
-            let range =
-                usize::from_str_radix(start, 16).ok()?..usize::from_str_radix(end, 16).ok()?;
+            let range = usize::from_str_radix(start, 16).ok()?..usize::from_str_radix(end, 16).ok()?;
             Some((range, rest.get(..4)?.to_string()))
         };
         text.lines().map(|line| parse(line).unwrap()).collect()
     }
 
     fn protection_at(addr: usize) -> String {
-        maps()
-            .into_iter()
-            .find(|(range, _)| range.contains(&addr))
-            .unwrap()
-            .1
+        maps().into_iter().find(|(range, _)| range.contains(&addr)).unwrap().1
     }
 
     fn check(mapping: &CodeMapping) {
@@ -390,14 +309,9 @@ mod tests {
         assert_eq!(protection_at(base + page), "r-xp");
         assert_eq!(protection_at(base + 2 * page), "r--p");
         assert_eq!(protection_at(mapping.slots_ptr().addr()), "rw-p");
-        assert!(
-            maps()
-                .iter()
-                .all(|(_, protection)| !(protection.contains('w') && protection.contains('x')))
-        );
+        assert!(maps().iter().all(|(_, protection)| !(protection.contains('w') && protection.contains('x'))));
         // SAFETY: the page holds a function of this type, made executable above.
-        let function: extern "C" fn() -> u32 =
-            unsafe { std::mem::transmute(mapping.ptr().add(page)) };
+        let function: extern "C" fn() -> u32 = unsafe { std::mem::transmute(mapping.ptr().add(page)) };
         assert_eq!(function(), 42);
         let slots = mapping.slots_ptr();
         // SAFETY: the slots are mapped and this test alone uses them.
@@ -406,10 +320,7 @@ mod tests {
             slots.write(5);
             assert_eq!(slots.read(), 5);
         }
-        assert!(
-            mapping.map_executable(3 * page..4 * page).is_err(),
-            "slots must never be executable"
-        );
+        assert!(mapping.map_executable(3 * page..4 * page).is_err(), "slots must never be executable");
         assert!(mapping.map_executable(1..page).is_err());
         mapping.map_executable(page..page).unwrap();
     }
@@ -446,8 +357,7 @@ mod tests {
         unsafe {
             check(&CodeMapping::from_file(&file, page as u64, sample_image().len(), 100).unwrap());
             assert!(CodeMapping::from_file(&file, 1, 10, 0).is_err());
-            let error = CodeMapping::from_file(&file, page as u64, sample_image().len() + 1, 0)
-                .unwrap_err();
+            let error = CodeMapping::from_file(&file, page as u64, sample_image().len() + 1, 0).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
             assert!(CodeMapping::from_file(&file, u64::MAX - 4095, page, 0).is_err());
         }
@@ -468,65 +378,35 @@ mod tests {
         let page = page_size();
         let image = MemoryImage::from_bytes(&[3u8; 5000]).unwrap();
         assert_eq!(image.len_bytes(), 5000usize.next_multiple_of(page));
-        let (first, second) = (
-            Reservation::new(4 * page).unwrap(),
-            Reservation::new(4 * page).unwrap(),
-        );
+        let (first, second) = (Reservation::new(4 * page).unwrap(), Reservation::new(4 * page).unwrap());
         image.map_into(&first, 0).unwrap();
         image.map_into(&second, page).unwrap();
         let (first_ptr, second_ptr) = (first.ptr(), second.ptr().wrapping_add(page));
         // SAFETY: both ranges are mapped readable and writable, and this test alone uses them.
         unsafe {
             first_ptr.write_volatile(9);
-            assert_eq!(
-                (first_ptr.read_volatile(), second_ptr.read_volatile()),
-                (9, 3)
-            );
+            assert_eq!((first_ptr.read_volatile(), second_ptr.read_volatile()), (9, 3));
             second_ptr.write_volatile(8);
-            assert_eq!(
-                (first_ptr.read_volatile(), second_ptr.read_volatile()),
-                (9, 8)
-            );
+            assert_eq!((first_ptr.read_volatile(), second_ptr.read_volatile()), (9, 8));
             first.decommit(0..page).unwrap();
-            assert_eq!(
-                (first_ptr.read_volatile(), second_ptr.read_volatile()),
-                (3, 8)
-            );
-            assert_eq!(
-                (
-                    first_ptr.add(4999).read_volatile(),
-                    first_ptr.add(5000).read_volatile()
-                ),
-                (3, 0)
-            );
+            assert_eq!((first_ptr.read_volatile(), second_ptr.read_volatile()), (3, 8));
+            assert_eq!((first_ptr.add(4999).read_volatile(), first_ptr.add(5000).read_volatile()), (3, 0));
         }
-        assert!(
-            image.map_into(&first, 3 * page).is_err(),
-            "two pages do not fit in one"
-        );
+        assert!(image.map_into(&first, 3 * page).is_err(), "two pages do not fit in one");
     }
 
     #[test]
     fn content_may_come_from_an_unnamed_file_or_from_an_image() {
         let page = page_size();
         let fd = Arc::new(unnamed_file(b"abc", page as u64).unwrap());
-        let from_file = MemoryImage {
-            fd,
-            file_offset: 0,
-            len_bytes: page,
-        };
+        let from_file = MemoryImage { fd, file_offset: 0, len_bytes: page };
         let mapping = CodeMapping::from_bytes(&sample_image(), 0).unwrap();
         let from_image = mapping.memory_image(2 * page..3 * page).unwrap();
         let reservation = Reservation::new(2 * page).unwrap();
         from_file.map_into(&reservation, 0).unwrap();
         from_image.map_into(&reservation, page).unwrap();
         // SAFETY: both pages are mapped readable.
-        let (first, second) = unsafe {
-            (
-                reservation.ptr().read(),
-                reservation.ptr().add(page).cast::<[u8; 5]>().read(),
-            )
-        };
+        let (first, second) = unsafe { (reservation.ptr().read(), reservation.ptr().add(page).cast::<[u8; 5]>().read()) };
         assert_eq!((first, &second), (b'a', b"tail\0"));
         assert!(mapping.memory_image(2 * page..4 * page).is_none());
         assert!(mapping.memory_image(1..page).is_none());

@@ -55,33 +55,19 @@ impl Reservation {
     /// `InvalidInput` where `align_bytes` is not a power of two or a size overflows, otherwise what `mmap` said.
     pub fn with_alignment(len_bytes: usize, align_bytes: usize) -> io::Result<Self> {
         if !align_bytes.is_power_of_two() {
-            return Err(invalid(format!(
-                "alignment {align_bytes} is not a power of two"
-            )));
+            return Err(invalid(format!("alignment {align_bytes} is not a power of two")));
         }
         let align_bytes = align_bytes.max(page_size());
-        let len_bytes = round_up_to_pages(len_bytes)
-            .ok_or_else(|| invalid(format!("{len_bytes} bytes cannot be reserved")))?;
+        let len_bytes = round_up_to_pages(len_bytes).ok_or_else(|| invalid(format!("{len_bytes} bytes cannot be reserved")))?;
         if len_bytes == 0 {
-            let base = NonNull::without_provenance(
-                align_bytes
-                    .try_into()
-                    .map_err(|_| invalid("alignment is zero".into()))?,
-            );
+            let base = NonNull::without_provenance(align_bytes.try_into().map_err(|_| invalid("alignment is zero".into()))?);
             return Ok(Self { base, len_bytes: 0 });
         }
         let slack_bytes = align_bytes - page_size();
-        let total_bytes = len_bytes
-            .checked_add(slack_bytes)
-            .ok_or_else(|| invalid(format!("{len_bytes} bytes cannot be reserved")))?;
+        let total_bytes = len_bytes.checked_add(slack_bytes).ok_or_else(|| invalid(format!("{len_bytes} bytes cannot be reserved")))?;
         // SAFETY: no address is asked for, so the kernel picks address space that nobody uses.
         let raw = unsafe {
-            rustix::mm::mmap_anonymous(
-                std::ptr::null_mut(),
-                total_bytes,
-                ProtFlags::empty(),
-                MapFlags::PRIVATE | MapFlags::NORESERVE,
-            )
+            rustix::mm::mmap_anonymous(std::ptr::null_mut(), total_bytes, ProtFlags::empty(), MapFlags::PRIVATE | MapFlags::NORESERVE)
         }?;
         let raw = raw.cast::<u8>();
         let head_bytes = raw.addr().next_multiple_of(align_bytes) - raw.addr();
@@ -95,8 +81,7 @@ impl Reservation {
             // SAFETY: the tail was mapped above, is ours alone and lies outside what is kept.
             unsafe { rustix::mm::munmap(base.wrapping_add(len_bytes).cast(), tail_bytes) }?;
         }
-        let base =
-            NonNull::new(base).ok_or_else(|| invalid("the kernel mapped address zero".into()))?;
+        let base = NonNull::new(base).ok_or_else(|| invalid("the kernel mapped address zero".into()))?;
         Ok(Self { base, len_bytes })
     }
 
@@ -176,51 +161,21 @@ impl Reservation {
     ///
     /// # Errors
     /// `InvalidInput` for a bad range or offset, otherwise what `mmap` said.
-    pub fn map_file_private(
-        &self,
-        offset: usize,
-        file: impl AsFd,
-        file_offset: u64,
-        len_bytes: usize,
-    ) -> io::Result<()> {
-        self.map_file(
-            offset,
-            file,
-            file_offset,
-            len_bytes,
-            ProtFlags::READ | ProtFlags::WRITE,
-        )
+    pub fn map_file_private(&self, offset: usize, file: impl AsFd, file_offset: u64, len_bytes: usize) -> io::Result<()> {
+        self.map_file(offset, file, file_offset, len_bytes, ProtFlags::READ | ProtFlags::WRITE)
     }
 
     /// As [`map_file_private`](Reservation::map_file_private), readable only.
     ///
     /// # Errors
     /// `InvalidInput` for a bad range or offset, otherwise what `mmap` said.
-    pub fn map_file_read_only(
-        &self,
-        offset: usize,
-        file: impl AsFd,
-        file_offset: u64,
-        len_bytes: usize,
-    ) -> io::Result<()> {
+    pub fn map_file_read_only(&self, offset: usize, file: impl AsFd, file_offset: u64, len_bytes: usize) -> io::Result<()> {
         self.map_file(offset, file, file_offset, len_bytes, ProtFlags::READ)
     }
 
     /// As [`map_file_private`](Reservation::map_file_private), readable and executable from the first moment.
-    pub(crate) fn map_file_read_execute(
-        &self,
-        offset: usize,
-        file: impl AsFd,
-        file_offset: u64,
-        len_bytes: usize,
-    ) -> io::Result<()> {
-        self.map_file(
-            offset,
-            file,
-            file_offset,
-            len_bytes,
-            ProtFlags::READ | ProtFlags::EXEC,
-        )
+    pub(crate) fn map_file_read_execute(&self, offset: usize, file: impl AsFd, file_offset: u64, len_bytes: usize) -> io::Result<()> {
+        self.map_file(offset, file, file_offset, len_bytes, ProtFlags::READ | ProtFlags::EXEC)
     }
 
     /// Replaces a range by fresh zero pages, readable and writable.
@@ -257,12 +212,7 @@ impl Reservation {
         while left_bytes > 0 {
             let chunk = &mut buffer[..left_bytes.min(32 * 1024)];
             page_map.read_exact_at(chunk, file_offset)?;
-            present_pages += chunk
-                .as_chunks::<ENTRY_BYTES>()
-                .0
-                .iter()
-                .filter(|entry| u64::from_ne_bytes(**entry) & PRESENT != 0)
-                .count();
+            present_pages += chunk.as_chunks::<ENTRY_BYTES>().0.iter().filter(|entry| u64::from_ne_bytes(**entry) & PRESENT != 0).count();
             file_offset += chunk.len() as u64;
             left_bytes -= chunk.len();
         }
@@ -272,11 +222,7 @@ impl Reservation {
     /// Moves freshly written pages of `source` over a range, so that content can be replaced without a writable moment here.
     pub(crate) fn adopt(&self, range: Range<usize>, source: Reservation) -> io::Result<()> {
         if source.len_bytes != range.len() {
-            return Err(invalid(format!(
-                "{} bytes cannot replace {}",
-                source.len_bytes,
-                range.len()
-            )));
+            return Err(invalid(format!("{} bytes cannot replace {}", source.len_bytes, range.len())));
         }
         let Some(target) = self.check(&range)? else {
             return Ok(());
@@ -295,37 +241,19 @@ impl Reservation {
         Ok(())
     }
 
-    fn map_file(
-        &self,
-        offset: usize,
-        file: impl AsFd,
-        file_offset: u64,
-        len_bytes: usize,
-        prot: ProtFlags,
-    ) -> io::Result<()> {
-        let end = offset
-            .checked_add(len_bytes)
-            .ok_or_else(|| invalid(format!("range at {offset} of {len_bytes} bytes overflows")))?;
+    fn map_file(&self, offset: usize, file: impl AsFd, file_offset: u64, len_bytes: usize, prot: ProtFlags) -> io::Result<()> {
+        let end = offset.checked_add(len_bytes).ok_or_else(|| invalid(format!("range at {offset} of {len_bytes} bytes overflows")))?;
         let Some(start) = self.check(&(offset..end))? else {
             return Ok(());
         };
         if !file_offset.is_multiple_of(page_size() as u64) {
-            return Err(invalid(format!(
-                "file offset {file_offset:#x} is not page-aligned"
-            )));
+            return Err(invalid(format!("file offset {file_offset:#x} is not page-aligned")));
         }
         let fd = file.as_fd();
         debug_assert!(fd.as_raw_fd() >= 0);
         // SAFETY: the fixed range was checked to lie in this reservation, which nobody else owns.
         let mapped = unsafe {
-            rustix::mm::mmap(
-                start.cast(),
-                len_bytes,
-                prot,
-                MapFlags::PRIVATE | MapFlags::FIXED | MapFlags::NORESERVE,
-                fd,
-                file_offset,
-            )
+            rustix::mm::mmap(start.cast(), len_bytes, prot, MapFlags::PRIVATE | MapFlags::FIXED | MapFlags::NORESERVE, fd, file_offset)
         }?;
         debug_assert_eq!(mapped.cast::<u8>(), start);
         Ok(())
@@ -336,14 +264,7 @@ impl Reservation {
             return Ok(());
         };
         // SAFETY: the fixed range was checked to lie in this reservation, which nobody else owns.
-        unsafe {
-            rustix::mm::mmap_anonymous(
-                start.cast(),
-                range.len(),
-                prot,
-                MapFlags::PRIVATE | MapFlags::FIXED | MapFlags::NORESERVE,
-            )
-        }?;
+        unsafe { rustix::mm::mmap_anonymous(start.cast(), range.len(), prot, MapFlags::PRIVATE | MapFlags::FIXED | MapFlags::NORESERVE) }?;
         Ok(())
     }
 
@@ -369,16 +290,10 @@ impl Reservation {
     fn check(&self, range: &Range<usize>) -> io::Result<Option<*mut u8>> {
         let page_size = page_size();
         if range.start > range.end || range.end > self.len_bytes {
-            return Err(invalid(format!(
-                "range {:#x}..{:#x} is not inside {:#x} reserved bytes",
-                range.start, range.end, self.len_bytes
-            )));
+            return Err(invalid(format!("range {:#x}..{:#x} is not inside {:#x} reserved bytes", range.start, range.end, self.len_bytes)));
         }
         if !range.start.is_multiple_of(page_size) || !range.end.is_multiple_of(page_size) {
-            return Err(invalid(format!(
-                "range {:#x}..{:#x} is not aligned to pages of {page_size:#x}",
-                range.start, range.end
-            )));
+            return Err(invalid(format!("range {:#x}..{:#x} is not aligned to pages of {page_size:#x}", range.start, range.end)));
         }
         Ok((range.start < range.end).then(|| self.base.as_ptr().wrapping_add(range.start)))
     }
@@ -424,10 +339,7 @@ mod tests {
         assert_eq!(reservation.resident_bytes(0..16 * page).unwrap(), 0);
         write(&reservation, page, 7);
         assert_eq!(reservation.resident_bytes(0..16 * page).unwrap(), page);
-        assert_eq!(
-            (read(&reservation, page), read(&reservation, 3 * page - 1)),
-            (7, 0)
-        );
+        assert_eq!((read(&reservation, page), read(&reservation, 3 * page - 1)), (7, 0));
         reservation.decommit(page..3 * page).unwrap();
         assert_eq!(reservation.resident_bytes(0..16 * page).unwrap(), 0);
         assert_eq!(read(&reservation, page), 0);
@@ -442,28 +354,15 @@ mod tests {
             reservation.commit(0..3 * page_size()).unwrap();
             write(&reservation, 3 * page_size() - 1, 1);
         }
-        assert_eq!(
-            Reservation::with_alignment(1, 3).unwrap_err().kind(),
-            io::ErrorKind::InvalidInput
-        );
+        assert_eq!(Reservation::with_alignment(1, 3).unwrap_err().kind(), io::ErrorKind::InvalidInput);
     }
 
     #[test]
     fn bad_ranges_are_refused() {
         let page = page_size();
         let reservation = Reservation::new(4 * page).unwrap();
-        let reversed = Range {
-            start: 2 * page,
-            end: page,
-        };
-        for range in [
-            0..5 * page,
-            1..page,
-            0..page + 1,
-            reversed,
-            5 * page..5 * page,
-            usize::MAX - page + 1..usize::MAX,
-        ] {
+        let reversed = Range { start: 2 * page, end: page };
+        for range in [0..5 * page, 1..page, 0..page + 1, reversed, 5 * page..5 * page, usize::MAX - page + 1..usize::MAX] {
             for operation in [
                 Reservation::commit,
                 Reservation::protect_none,
@@ -472,25 +371,13 @@ mod tests {
                 Reservation::map_anonymous_over,
                 Reservation::reserve_over,
             ] {
-                assert_eq!(
-                    operation(&reservation, range.clone()).unwrap_err().kind(),
-                    io::ErrorKind::InvalidInput,
-                    "{range:?}"
-                );
+                assert_eq!(operation(&reservation, range.clone()).unwrap_err().kind(), io::ErrorKind::InvalidInput, "{range:?}");
             }
         }
         let file = File::open("/proc/self/exe").unwrap();
         assert!(reservation.map_file_private(0, &file, 1, page).is_err());
-        assert!(
-            reservation
-                .map_file_private(4 * page, &file, 0, page)
-                .is_err()
-        );
-        assert!(
-            reservation
-                .map_file_private(page, &file, 0, usize::MAX)
-                .is_err()
-        );
+        assert!(reservation.map_file_private(4 * page, &file, 0, page).is_err());
+        assert!(reservation.map_file_private(page, &file, 0, usize::MAX).is_err());
         assert!(Reservation::new(usize::MAX).is_err());
     }
 

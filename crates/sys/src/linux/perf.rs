@@ -65,15 +65,10 @@ impl PerfMap {
         let flags = OFlags::WRONLY | OFlags::APPEND;
         let file = match create_new(&path, flags) {
             // Another part of the process may write to it too.
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                open_existing(&path, flags)
-            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => open_existing(&path, flags),
             result => result,
         }?;
-        Ok(Self {
-            file: Mutex::new(file.into()),
-            path,
-        })
+        Ok(Self { file: Mutex::new(file.into()), path })
     }
 
     /// Where it is.
@@ -89,11 +84,7 @@ impl PerfMap {
         let mut lines = String::new();
         for symbol in symbols {
             let name = shown_name(symbol.name);
-            lines.push_str(&format!(
-                "{:x} {:x} {name}\n",
-                symbol.address,
-                symbol.code.len()
-            ));
+            lines.push_str(&format!("{:x} {:x} {name}\n", symbol.address, symbol.code.len()));
         }
         // One write, so that the lines of other writers do not get in between.
         lock(&self.file).write_all(lines.as_bytes())
@@ -110,11 +101,7 @@ const JIT_CODE_DEBUG_INFO: u32 = 2;
 const JIT_CODE_CLOSE: u32 = 3;
 
 /// The ELF machine of this process.
-const ELF_MACHINE: u32 = if cfg!(target_arch = "x86_64") {
-    62
-} else {
-    183
-};
+const ELF_MACHINE: u32 = if cfg!(target_arch = "x86_64") { 62 } else { 183 };
 
 /// The jitdump of this process, closed when dropped.
 #[derive(Debug)]
@@ -152,10 +139,7 @@ impl JitDump {
         let path = dir.join(format!("jit-{}.dump", std::process::id()));
         let mut open_dumps = lock(&OPEN_DUMPS);
         if open_dumps.contains(&path) {
-            return Err(io::Error::new(
-                io::ErrorKind::AlreadyExists,
-                format!("{} is in use by this process", path.display()),
-            ));
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, format!("{} is in use by this process", path.display())));
         }
         let fd = match create_new(&path, OFlags::RDWR) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
@@ -167,14 +151,7 @@ impl JitDump {
         }?;
         let mut file = File::from(fd);
         let mut header = Vec::with_capacity(HEADER_LEN_BYTES as usize);
-        for word in [
-            MAGIC,
-            VERSION,
-            HEADER_LEN_BYTES,
-            ELF_MACHINE,
-            0,
-            std::process::id(),
-        ] {
+        for word in [MAGIC, VERSION, HEADER_LEN_BYTES, ELF_MACHINE, 0, std::process::id()] {
             header.extend_from_slice(&word.to_ne_bytes());
         }
         let flags = 0u64;
@@ -186,14 +163,7 @@ impl JitDump {
         marker.map_file_read_execute(0, &file, 0, page_size())?;
         open_dumps.push(path.clone());
         drop(open_dumps);
-        Ok(Self {
-            state: Mutex::new(JitDumpState {
-                file,
-                next_index: 0,
-            }),
-            path,
-            _marker: marker,
-        })
+        Ok(Self { state: Mutex::new(JitDumpState { file, next_index: 0 }), path, _marker: marker })
     }
 
     /// Where it is.
@@ -252,9 +222,7 @@ impl Drop for JitDump {
 
 fn push_record(records: &mut Vec<u8>, id: u32, time_ns: u64, parts: &[&[u8]]) -> io::Result<()> {
     let body_len_bytes: usize = parts.iter().map(|part| part.len()).sum();
-    let total_len_bytes = u32::try_from(body_len_bytes)
-        .ok()
-        .and_then(|len_bytes| len_bytes.checked_add(RECORD_HEADER_LEN_BYTES));
+    let total_len_bytes = u32::try_from(body_len_bytes).ok().and_then(|len_bytes| len_bytes.checked_add(RECORD_HEADER_LEN_BYTES));
     let Some(total_len_bytes) = total_len_bytes else {
         let message = format!("{body_len_bytes} bytes do not fit in a jitdump record");
         return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
@@ -262,9 +230,7 @@ fn push_record(records: &mut Vec<u8>, id: u32, time_ns: u64, parts: &[&[u8]]) ->
     records.extend_from_slice(&id.to_ne_bytes());
     records.extend_from_slice(&total_len_bytes.to_ne_bytes());
     records.extend_from_slice(&time_ns.to_ne_bytes());
-    parts
-        .iter()
-        .for_each(|part| records.extend_from_slice(part));
+    parts.iter().for_each(|part| records.extend_from_slice(part));
     Ok(())
 }
 
@@ -311,8 +277,7 @@ mod tests {
 
     impl Scratch {
         fn new(name: &str) -> Self {
-            let path = std::env::temp_dir()
-                .join(format!("peregrine-sys-perf-{name}-{}", std::process::id()));
+            let path = std::env::temp_dir().join(format!("peregrine-sys-perf-{name}-{}", std::process::id()));
             std::fs::create_dir_all(&path).unwrap();
             Self(path)
         }
@@ -324,37 +289,17 @@ mod tests {
         }
     }
 
-    const SYMBOL: Symbol<'_> = Symbol {
-        name: "wasm\nfunction",
-        address: 0xabc0,
-        code: &[0x90, 0x90, 0xc3],
-    };
+    const SYMBOL: Symbol<'_> = Symbol { name: "wasm\nfunction", address: 0xabc0, code: &[0x90, 0x90, 0xc3] };
 
     #[test]
     fn the_map_has_a_line_for_each_symbol() {
         let scratch = Scratch::new("map");
         let map = PerfMap::open_in(&scratch.0).unwrap();
-        map.append([
-            SYMBOL,
-            Symbol {
-                name: "two\0hidden",
-                ..SYMBOL
-            },
-        ])
-        .unwrap();
-        PerfMap::open_in(&scratch.0)
-            .unwrap()
-            .append([Symbol {
-                name: "three",
-                ..SYMBOL
-            }])
-            .unwrap();
+        map.append([SYMBOL, Symbol { name: "two\0hidden", ..SYMBOL }]).unwrap();
+        PerfMap::open_in(&scratch.0).unwrap().append([Symbol { name: "three", ..SYMBOL }]).unwrap();
         let text = std::fs::read_to_string(map.path()).unwrap();
         assert_eq!(text, "abc0 3 wasm function\nabc0 3 two\nabc0 3 three\n");
-        assert_eq!(
-            map.path(),
-            scratch.0.join(format!("perf-{}.map", std::process::id()))
-        );
+        assert_eq!(map.path(), scratch.0.join(format!("perf-{}.map", std::process::id())));
     }
 
     #[test]
@@ -363,14 +308,10 @@ mod tests {
         let victim = scratch.0.join("victim");
         std::fs::write(&victim, b"precious").unwrap();
         type Opens = fn(&Path) -> bool;
-        let opens: [(&str, Opens); 2] = [
-            ("perf-PID.map", |dir| PerfMap::open_in(dir).is_ok()),
-            ("jit-PID.dump", |dir| JitDump::create_in(dir).is_ok()),
-        ];
+        let opens: [(&str, Opens); 2] =
+            [("perf-PID.map", |dir| PerfMap::open_in(dir).is_ok()), ("jit-PID.dump", |dir| JitDump::create_in(dir).is_ok())];
         for (name, opens) in opens {
-            let path = scratch
-                .0
-                .join(name.replace("PID", &std::process::id().to_string()));
+            let path = scratch.0.join(name.replace("PID", &std::process::id().to_string()));
             std::os::unix::fs::symlink(&victim, &path).unwrap();
             assert!(!opens(&scratch.0), "{name} through a symbolic link");
             std::fs::remove_file(&path).unwrap();
@@ -393,75 +334,32 @@ mod tests {
     #[test]
     fn the_dump_has_its_records_and_is_mapped() {
         let scratch = Scratch::new("dump");
-        std::fs::write(
-            scratch.0.join(format!("jit-{}.dump", std::process::id())),
-            b"left over",
-        )
-        .unwrap();
+        std::fs::write(scratch.0.join(format!("jit-{}.dump", std::process::id())), b"left over").unwrap();
         let dump = JitDump::create_in(&scratch.0).unwrap();
-        assert_eq!(
-            JitDump::create_in(&scratch.0).unwrap_err().kind(),
-            io::ErrorKind::AlreadyExists
-        );
+        assert_eq!(JitDump::create_in(&scratch.0).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
         let path = dump.path().to_path_buf();
         let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
-        let mapped = maps
-            .lines()
-            .find(|line| line.ends_with(path.to_str().unwrap()))
-            .unwrap();
+        let mapped = maps.lines().find(|line| line.ends_with(path.to_str().unwrap())).unwrap();
         assert!(mapped.contains(" r-xp "), "{mapped}");
-        dump.append(
-            &SYMBOL,
-            &[SourceLine {
-                address: 0xabc1,
-                file: "a.c",
-                line: 12,
-            }],
-        )
-        .unwrap();
+        dump.append(&SYMBOL, &[SourceLine { address: 0xabc1, file: "a.c", line: 12 }]).unwrap();
         dump.append(&SYMBOL, &[]).unwrap();
         drop(dump);
         let bytes = std::fs::read(&path).unwrap();
-        assert_eq!(
-            (word(&bytes, 0), word(&bytes, 4), word(&bytes, 8)),
-            (MAGIC, 1, 40)
-        );
+        assert_eq!((word(&bytes, 0), word(&bytes, 4), word(&bytes, 8)), (MAGIC, 1, 40));
         assert_eq!(word(&bytes, 20), std::process::id());
         let mut records = Vec::new();
         let mut offset = 40;
         while offset < bytes.len() {
             let len_bytes = word(&bytes, offset + 4) as usize;
-            records.push((
-                word(&bytes, offset),
-                &bytes[offset + 16..offset + len_bytes],
-            ));
+            records.push((word(&bytes, offset), &bytes[offset + 16..offset + len_bytes]));
             offset += len_bytes;
         }
-        assert_eq!(
-            records.iter().map(|(id, _)| *id).collect::<Vec<_>>(),
-            [2, 0, 0, 3]
-        );
+        assert_eq!(records.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [2, 0, 0, 3]);
         let (debug, load) = (records[0].1, records[2].1);
-        assert_eq!(
-            (
-                long(debug, 0),
-                long(debug, 8),
-                long(debug, 16),
-                word(debug, 24)
-            ),
-            (0xabc0, 1, 0xabc1, 12)
-        );
+        assert_eq!((long(debug, 0), long(debug, 8), long(debug, 16), word(debug, 24)), (0xabc0, 1, 0xabc1, 12));
         assert_eq!(&debug[32..], b"a.c\0");
         assert_eq!(word(load, 0), std::process::id());
-        assert_eq!(
-            (
-                long(load, 8),
-                long(load, 16),
-                long(load, 24),
-                long(load, 32)
-            ),
-            (0xabc0, 0xabc0, 3, 1)
-        );
+        assert_eq!((long(load, 8), long(load, 16), long(load, 24), long(load, 32)), (0xabc0, 0xabc0, 3, 1));
         assert_eq!(&load[40..], b"wasm function\0\x90\x90\xc3");
         assert!(records[3].1.is_empty());
         JitDump::create_in(&scratch.0).unwrap();

@@ -31,32 +31,21 @@ impl GuestStack {
     /// # Errors
     /// `InvalidInput` where the sizes overflow, otherwise what the system said.
     pub fn new(usable_len_bytes: usize, guard_len_bytes: usize) -> io::Result<Self> {
-        let sizes =
-            round_up_to_pages(usable_len_bytes.max(1)).zip(round_up_to_pages(guard_len_bytes));
+        let sizes = round_up_to_pages(usable_len_bytes.max(1)).zip(round_up_to_pages(guard_len_bytes));
         let (total_len_bytes, guard_len_bytes) = sizes
             .and_then(|(usable, guard)| Some((usable.checked_add(guard)?, guard)))
-            .ok_or_else(|| {
-                io::Error::new(
-                    io::ErrorKind::InvalidInput,
-                    format!("stack of {usable_len_bytes} bytes is too large"),
-                )
-            })?;
+            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, format!("stack of {usable_len_bytes} bytes is too large")))?;
         let reservation = Reservation::new(total_len_bytes)?;
         reservation.commit(guard_len_bytes..total_len_bytes)?;
         // A stack is touched at its top and little further: a huge page would only be zeroed in vain. Kernels without
         // huge pages refuse the hint.
         let _ = reservation.advise_small_pages(guard_len_bytes..total_len_bytes);
-        Ok(Self {
-            reservation,
-            guard_len_bytes,
-        })
+        Ok(Self { reservation, guard_len_bytes })
     }
 
     /// The end of the stack, page-aligned: the first value of the stack pointer. Writes start right below it.
     pub fn top(&self) -> *mut u8 {
-        self.reservation
-            .ptr()
-            .wrapping_add(self.reservation.len_bytes())
+        self.reservation.ptr().wrapping_add(self.reservation.len_bytes())
     }
 
     /// The lowest usable byte, right above the guard.
@@ -89,8 +78,7 @@ impl GuestStack {
     /// # Errors
     /// What the system said.
     pub fn resident_bytes(&self) -> io::Result<usize> {
-        self.reservation
-            .resident_bytes(self.guard_len_bytes..self.reservation.len_bytes())
+        self.reservation.resident_bytes(self.guard_len_bytes..self.reservation.len_bytes())
     }
 
     /// Gives memory back, except for the `keep_resident_bytes` (rounded up to pages) below the top, whose content stays.
@@ -98,11 +86,8 @@ impl GuestStack {
     /// # Errors
     /// What the system said.
     pub fn shrink_resident(&self, keep_resident_bytes: usize) -> io::Result<()> {
-        let kept_bytes = keep_resident_bytes
-            .min(self.usable_len_bytes())
-            .next_multiple_of(page_size());
-        self.reservation
-            .decommit(self.guard_len_bytes..self.reservation.len_bytes() - kept_bytes)
+        let kept_bytes = keep_resident_bytes.min(self.usable_len_bytes()).next_multiple_of(page_size());
+        self.reservation.decommit(self.guard_len_bytes..self.reservation.len_bytes() - kept_bytes)
     }
 }
 
@@ -121,12 +106,7 @@ pub struct StackPoolConfig {
 
 impl Default for StackPoolConfig {
     fn default() -> Self {
-        Self {
-            usable_len_bytes: 1 << 20,
-            guard_len_bytes: DEFAULT_GUARD_LEN_BYTES,
-            max_warm: 64,
-            keep_resident_bytes: 64 << 10,
-        }
+        Self { usable_len_bytes: 1 << 20, guard_len_bytes: DEFAULT_GUARD_LEN_BYTES, max_warm: 64, keep_resident_bytes: 64 << 10 }
     }
 }
 
@@ -140,10 +120,7 @@ pub struct StackPool {
 impl StackPool {
     /// An empty pool.
     pub fn new(config: StackPoolConfig) -> Self {
-        Self {
-            config,
-            warm: Mutex::new(Vec::new()),
-        }
+        Self { config, warm: Mutex::new(Vec::new()) }
     }
 
     /// What the stacks look like.
@@ -169,10 +146,7 @@ impl StackPool {
             return;
         }
         // Outside the lock: the system call may take a while.
-        if stack
-            .shrink_resident(self.config.keep_resident_bytes)
-            .is_err()
-        {
+        if stack.shrink_resident(self.config.keep_resident_bytes).is_err() {
             return;
         }
         let mut warm = self.warm();
@@ -221,10 +195,7 @@ mod tests {
         assert_eq!(stack.top().addr() - stack.limit().addr(), 1 << 20);
         assert!(!stack.contains(stack.top().addr()) && stack.contains(stack.top().addr() - 1));
         assert!(stack.contains(stack.limit().addr()) && !stack.contains(stack.limit().addr() - 1));
-        assert!(
-            stack.contains_guard(stack.limit().addr() - 1)
-                && !stack.contains_guard(stack.limit().addr())
-        );
+        assert!(stack.contains_guard(stack.limit().addr() - 1) && !stack.contains_guard(stack.limit().addr()));
         let base = stack.limit().addr() - DEFAULT_GUARD_LEN_BYTES;
         assert!(stack.contains_guard(base) && !stack.contains_guard(base - 1));
         assert_eq!(stack.resident_bytes().unwrap(), 0);
@@ -235,10 +206,7 @@ mod tests {
     #[test]
     fn sizes_are_rounded_and_checked() {
         let stack = GuestStack::new(1, 0).unwrap();
-        assert_eq!(
-            (stack.usable_len_bytes(), stack.guard_len_bytes()),
-            (page_size(), 0)
-        );
+        assert_eq!((stack.usable_len_bytes(), stack.guard_len_bytes()), (page_size(), 0));
         assert!(!stack.contains_guard(stack.limit().addr()));
         assert!(GuestStack::new(usize::MAX, 0).is_err());
         assert!(GuestStack::new(usize::MAX / 2, usize::MAX / 2 + 2).is_err());
@@ -246,12 +214,7 @@ mod tests {
 
     #[test]
     fn the_pool_keeps_what_it_was_told_and_no_more() {
-        let config = StackPoolConfig {
-            usable_len_bytes: 256 << 10,
-            max_warm: 2,
-            keep_resident_bytes: 16 << 10,
-            ..Default::default()
-        };
+        let config = StackPoolConfig { usable_len_bytes: 256 << 10, max_warm: 2, keep_resident_bytes: 16 << 10, ..Default::default() };
         let pool = StackPool::new(config);
         let stacks: Vec<_> = (0..3).map(|_| pool.take().unwrap()).collect();
         stacks.iter().for_each(|stack| touch(stack, 128 << 10));
@@ -269,11 +232,7 @@ mod tests {
 
     #[test]
     fn threads_share_the_pool() {
-        let pool = StackPool::new(StackPoolConfig {
-            usable_len_bytes: 64 << 10,
-            max_warm: 3,
-            ..Default::default()
-        });
+        let pool = StackPool::new(StackPoolConfig { usable_len_bytes: 64 << 10, max_warm: 3, ..Default::default() });
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {

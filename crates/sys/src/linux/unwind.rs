@@ -33,28 +33,18 @@ impl UnwindRegistration {
     pub unsafe fn new(eh_frame: &[u8]) -> io::Result<Self> {
         let entries = entries(eh_frame)?;
         let end = entries.last().map_or(0, |entry| entry.end);
-        let mut section =
-            vec![0u64; (end + size_of::<u32>()).div_ceil(size_of::<u64>())].into_boxed_slice();
+        let mut section = vec![0u64; (end + size_of::<u32>()).div_ceil(size_of::<u64>())].into_boxed_slice();
         // SAFETY: the words are at least `end` bytes long and fresh; bytes have no alignment.
-        unsafe {
-            std::ptr::copy_nonoverlapping(eh_frame.as_ptr(), section.as_mut_ptr().cast::<u8>(), end)
-        };
+        unsafe { std::ptr::copy_nonoverlapping(eh_frame.as_ptr(), section.as_mut_ptr().cast::<u8>(), end) };
         // The unwinder of GCC takes the section at once; the one of LLVM, which musl targets link, takes each FDE.
         let registered: Vec<usize> = if cfg!(target_env = "musl") {
-            entries
-                .iter()
-                .filter(|entry| entry.is_fde)
-                .map(|entry| entry.start)
-                .collect()
+            entries.iter().filter(|entry| entry.is_fde).map(|entry| entry.start).collect()
         } else if entries.iter().any(|entry| entry.is_fde) {
             vec![0]
         } else {
             Vec::new()
         };
-        let registration = Self {
-            registered,
-            section,
-        };
+        let registration = Self { registered, section };
         for offset in &registration.registered {
             // SAFETY: the section is terminated, well-formed (1), and lives until it was deregistered.
             unsafe { __register_frame(registration.at(*offset)) };
@@ -63,11 +53,7 @@ impl UnwindRegistration {
     }
 
     fn at(&self, offset: usize) -> *const c_void {
-        self.section
-            .as_ptr()
-            .cast::<u8>()
-            .wrapping_add(offset)
-            .cast()
+        self.section.as_ptr().cast::<u8>().wrapping_add(offset).cast()
     }
 }
 
@@ -91,19 +77,12 @@ struct Entry {
 fn entries(eh_frame: &[u8]) -> io::Result<Vec<Entry>> {
     let word = |offset: usize| {
         let bytes = eh_frame.get(offset..offset.checked_add(4)?)?;
-        bytes
-            .as_array::<4>()
-            .map(|bytes| u32::from_ne_bytes(*bytes))
+        bytes.as_array::<4>().map(|bytes| u32::from_ne_bytes(*bytes))
     };
     let mut entries = Vec::new();
     let mut start = 0;
     while start < eh_frame.len() {
-        let bad = |what: &str| {
-            io::Error::new(
-                io::ErrorKind::InvalidInput,
-                format!(".eh_frame entry at {start:#x}: {what}"),
-            )
-        };
+        let bad = |what: &str| io::Error::new(io::ErrorKind::InvalidInput, format!(".eh_frame entry at {start:#x}: {what}"));
         let len_bytes = word(start).ok_or_else(|| bad("truncated length"))?;
         match len_bytes {
             0 => break,
@@ -115,11 +94,7 @@ fn entries(eh_frame: &[u8]) -> io::Result<Vec<Entry>> {
             return Err(bad("length does not fit"));
         }
         let id = word(start + 4).ok_or_else(|| bad("truncated identifier"))?;
-        entries.push(Entry {
-            start,
-            end,
-            is_fde: id != 0,
-        });
+        entries.push(Entry { start, end, is_fde: id != 0 });
         start = end;
     }
     Ok(entries)
@@ -155,10 +130,7 @@ mod tests {
         let range = code.as_ptr().addr()..code.as_ptr().addr() + 64;
         let find = || {
             // SAFETY: a look-up by address; nothing is run or read there.
-            unsafe {
-                _Unwind_FindEnclosingFunction(std::ptr::without_provenance_mut(range.start + 9))
-            }
-            .addr()
+            unsafe { _Unwind_FindEnclosingFunction(std::ptr::without_provenance_mut(range.start + 9)) }.addr()
         };
         assert_ne!(find(), range.start);
         // SAFETY: the section is well-formed, its code is this test's own and is never run.
@@ -173,11 +145,7 @@ mod tests {
         let whole = eh_frame(&(0x1000..0x2000));
         for len_bytes in 1..whole.len() {
             let is_entry_boundary = len_bytes == 24;
-            assert_eq!(
-                entries(&whole[..len_bytes]).is_ok(),
-                is_entry_boundary,
-                "{len_bytes}"
-            );
+            assert_eq!(entries(&whole[..len_bytes]).is_ok(), is_entry_boundary, "{len_bytes}");
         }
         assert!(entries(&[0xff; 12]).is_err());
         // SAFETY: an empty section describes nothing.

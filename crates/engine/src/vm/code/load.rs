@@ -233,11 +233,6 @@ impl LoadedModule {
         self.code.as_ref().map(|code| &code.settings)
     }
 
-    /// Identity of those settings.
-    pub(crate) fn settings_hash(&self) -> Option<&[u8; 32]> {
-        self.code.as_ref().map(|code| code.layout.settings_hash())
-    }
-
     /// The bytes of the image; none for what the host made.
     pub(crate) fn image_bytes(&self) -> &[u8] {
         self.code.as_ref().map_or(&[], |code| code.mapping.bytes())

@@ -36,6 +36,8 @@ pub(in crate::vm) unsafe extern "C" fn enter(
 ) -> u64 {
     naked_asm!(
         ".cfi_startproc",
+        // The caller's frame may be on the other stack: debuggers must not take that for the end.
+        ".cfi_signal_frame",
         "push rbp",
         ".cfi_def_cfa_offset 16",
         ".cfi_offset rbp, -16",
@@ -125,6 +127,8 @@ unsafe extern "C" fn unwind() {
 pub(in crate::vm) unsafe extern "C" fn leave() {
     naked_asm!(
         ".cfi_startproc",
+        // The caller's frame may be on the other stack: debuggers must not take that for the end.
+        ".cfi_signal_frame",
         "push rbp",
         ".cfi_def_cfa_offset 16",
         ".cfi_offset rbp, -16",

@@ -18,8 +18,6 @@ pub(crate) struct RawFrame {
     pub(crate) function: FuncIndex,
     /// Where in the binary, if it is known.
     pub(crate) wasm_offset: Option<u32>,
-    /// The program counter: of the fault, or behind the call.
-    pub(crate) pc: usize,
 }
 
 /// The frames of the guest while the host runs, newest first, over all activations of the store.
@@ -32,7 +30,7 @@ pub(super) fn backtrace_from(store: &VmStore, fault: Option<(usize, usize)>) -> 
     let mut frames = Vec::new();
     let mut fp = store.context.exit_fp as usize;
     if let Some((pc, fault_fp)) = fault {
-        push_frame(&mut frames, pc, pc);
+        push_frame(&mut frames, pc);
         fp = fault_fp;
     }
     while fp != 0 && frames.len() < MAX_FRAMES {
@@ -40,7 +38,7 @@ pub(super) fn backtrace_from(store: &VmStore, fault: Option<(usize, usize)>) -> 
         // the return address above it. The guest is stopped, so its frames are intact.
         let (caller_fp, return_address) = unsafe { ((fp as *const usize).read(), (fp as *const usize).add(1).read()) };
         if registry::lookup(return_address).is_some() {
-            push_frame(&mut frames, return_address - 1, return_address);
+            push_frame(&mut frames, return_address - 1);
             fp = caller_fp;
         } else {
             // The Enter stub returns to `enter`: `caller_fp` is the frame pointer of `enter`, on the host's stack, which remembers where
@@ -52,12 +50,12 @@ pub(super) fn backtrace_from(store: &VmStore, fault: Option<(usize, usize)>) -> 
     frames
 }
 
-/// Adds the frame of the function that contains `lookup_pc`. Stubs are not functions and are passed over.
-fn push_frame(frames: &mut Vec<RawFrame>, lookup_pc: usize, pc: usize) {
-    let Some(module) = registry::lookup(lookup_pc) else { return };
+/// Adds the frame of the function that contains `pc`. Stubs are not functions and are passed over.
+fn push_frame(frames: &mut Vec<RawFrame>, pc: usize) {
+    let Some(module) = registry::lookup(pc) else { return };
     // SAFETY: code on the stack of a store belongs to a module that the store keeps.
     let Some(module) = unsafe { &*module }.to_arc() else { return };
-    if let Some((function, wasm_offset)) = module.function_at(lookup_pc) {
-        frames.push(RawFrame { module, function, wasm_offset, pc });
+    if let Some((function, wasm_offset)) = module.function_at(pc) {
+        frames.push(RawFrame { module, function, wasm_offset });
     }
 }
