@@ -19,7 +19,7 @@ enum Candidate {
 /// The best few, by falling weight.
 #[derive(Debug)]
 struct Best {
-    candidates: SmallVec<[(u32, Candidate); 9]>,
+    candidates: SmallVec<[(u32, Candidate); 11]>,
     max: usize,
 }
 

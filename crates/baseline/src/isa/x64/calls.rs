@@ -2,7 +2,7 @@
 
 use super::abi::{C_ARGUMENTS, Location, Locations};
 use super::assembler::{Alu, Cc, Mem, Sse};
-use super::registers::{DESTROYED_FOR_LOCALS, PRESERVED_FOR_LOCALS, R10, RAX, RBP, RBX, RDI, RSI, RSP, SCRATCH, VECTOR_SCRATCH, xmm};
+use super::registers::{PRESERVED_FOR_LOCALS, R10, RAX, RBP, RBX, RDI, RSI, RSP, SCRATCH, VECTOR_SCRATCH, xmm};
 use crate::calls::Callee;
 use crate::compile::{Cold, Compiler};
 use crate::frame::{CONTEXT, RESULT_AREA, saved_register};
@@ -417,7 +417,7 @@ impl Compiler<'_> {
                     self.push_reg(ty, reg);
                 }
                 Location::Reg(reg) => {
-                    debug_assert!(DESTROYED_FOR_LOCALS.contains(&reg));
+                    debug_assert!(self.volatile.has(reg), "results are in registers that calls destroy");
                     self.store_slot(ty, home, reg);
                     self.push_home(ty);
                 }

@@ -6,8 +6,8 @@
 //! | `rbx r12 r13 r14 r15` | locals that live through calls, the context, the base of memory 0 |
 //! | `r8 r9 r10` | locals, or temporary values where there are few of those |
 //! | `r11` | scratch: never holds anything from one instruction of the body to the next |
-//! | `xmm0` to `xmm7` | temporary values |
-//! | `xmm8` to `xmm13` | locals, or temporary values |
+//! | `xmm0` to `xmm3` | temporary values |
+//! | `xmm4` to `xmm13` | locals, or temporary values |
 //! | `xmm14 xmm15` | scratch |
 
 use crate::registers::{Reg, RegSet};
@@ -47,17 +47,17 @@ pub(crate) const INTEGER: RegSet = RegSet(0xffff);
 pub(crate) const VECTOR: RegSet = RegSet(0xffff_0000);
 
 /// Registers that only ever hold temporary values.
-pub(crate) const ALWAYS_TEMPORARY: RegSet = RegSet(0x00ff_0000).with(RAX).with(RCX).with(RDX).with(RSI).with(RDI);
+pub(crate) const ALWAYS_TEMPORARY: RegSet = RegSet(0x000f_0000).with(RAX).with(RCX).with(RDX).with(RSI).with(RDI);
 /// Registers that a callee preserves, which locals may have. Saved in the frame in this order.
 pub(crate) const PRESERVED_FOR_LOCALS: [Reg; 5] = [RBX, R12, R13, R14, R15];
 /// Registers for integers that a call destroys, which locals may have.
 pub(crate) const DESTROYED_FOR_LOCALS: [Reg; 3] = [R8, R9, R10];
 /// Registers for floats, which locals may have. Calls destroy all of them.
-pub(crate) const VECTORS_FOR_LOCALS: [Reg; 6] = [xmm(8), xmm(9), xmm(10), xmm(11), xmm(12), xmm(13)];
+pub(crate) const VECTORS_FOR_LOCALS: [Reg; 10] = [xmm(8), xmm(9), xmm(10), xmm(11), xmm(12), xmm(13), xmm(7), xmm(6), xmm(5), xmm(4)];
 /// Registers that keep their values when a function is called.
 pub(crate) const PRESERVED: RegSet = RegSet::of(&PRESERVED_FOR_LOCALS);
 /// Taken first for temporary values: those that no instruction insists on.
-pub(crate) const PREFERRED: RegSet = RegSet(0x00fc_0000).with(RSI).with(RDI);
+pub(crate) const PREFERRED: RegSet = RegSet(0x00fe_0000).with(RSI).with(RDI);
 
 /// Where the one result of a block is at its end.
 pub(crate) const JOIN: Reg = RAX;

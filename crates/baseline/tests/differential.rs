@@ -1,0 +1,59 @@
+//! Random modules do the same on code of this tier and in wasmi, in each configuration that changes code.
+//!
+//! As in `spec.rs`, this program's own compiler comes before that of the facade.
+
+use peregrine::{COMPILERS, Config};
+use peregrine_artifact::compiler::Compiler;
+use peregrine_baseline::Baseline;
+use peregrine_compile::ImageCompiler;
+use peregrine_harness::differential::{Oracle, Stats};
+use peregrine_harness::modules::seed_bytes;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+#[linkme::distributed_slice(COMPILERS)]
+static BASELINE: fn() -> Arc<dyn Compiler> = || Arc::new(ImageCompiler::new(Arc::new(Baseline::new())));
+
+/// Bytes of a seed: enough for a module of some functions.
+const SEED_LEN_BYTES: usize = 4096;
+/// What each configuration runs in any case, and how long it goes on; `PEREGRINE_FUZZ_SECONDS` says otherwise.
+const MIN_MODULES: u64 = 100;
+const SECONDS: u64 = 3;
+
+fn run(name: &str, first_seed: u64, config: &mut Config) {
+    let seconds = std::env::var("PEREGRINE_FUZZ_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(SECONDS);
+    let first_seed = std::env::var("PEREGRINE_FUZZ_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(first_seed);
+    let oracle = Oracle::new(config.wasm_wide_arithmetic(true)).expect("an engine");
+    let mut stats = Stats::default();
+    let mut seed = first_seed;
+    let start = Instant::now();
+    while stats.modules < MIN_MODULES || start.elapsed() < Duration::from_secs(seconds) {
+        match oracle.check(&seed_bytes(seed, SEED_LEN_BYTES)) {
+            Ok(more) => stats += more,
+            Err(difference) => panic!("{name}, seed {seed}: {difference}"),
+        }
+        seed += 1;
+    }
+    println!("{name}: seeds {first_seed}..{seed}: {stats:?}");
+    assert!(stats.returned > 0 && stats.trapped > 0, "{name}: {stats:?}");
+}
+
+#[test]
+fn guarded_memories() {
+    run("guarded", 10_000_000, &mut Config::new());
+}
+
+#[test]
+fn checked_memories() {
+    run("checked", 20_000_000, Config::new().memory_reservation(0).memory_guard_size(0));
+}
+
+#[test]
+fn interruptible_code() {
+    run("interruptible", 30_000_000, Config::new().epoch_interruption(true));
+}
+
+#[test]
+fn old_processors() {
+    run("old processors", 40_000_000, Config::new().target("x86_64-unknown-linux-gnu").expect("a target with code"));
+}
