@@ -4,6 +4,7 @@ use crate::context::{AsContext, AsContextMut};
 use crate::error::{Context, Result, bail};
 use crate::host_func::{HostFunc, IntoFunc};
 use crate::instance::Definition;
+use crate::store::StoreOpaque;
 use crate::{
     Caller, Engine, Extern, ExternType, Func, FuncType, Global, ImportType, Instance, InstancePre, Memory, Module, Ref, Table, Trap,
     UnknownImportError, Val, matching,
@@ -39,7 +40,7 @@ pub struct Linker<T: 'static> {
     stores_of: PhantomData<fn() -> T>,
 }
 
-/// A definition with its type when it was defined. Sizes only grow, so that the type stays good for checks.
+/// A definition with its type when it was defined. Memories and tables may have grown since.
 #[derive(Clone)]
 struct Item {
     definition: Definition,
@@ -274,10 +275,20 @@ impl<T: 'static> Linker<T> {
     ///
     /// [`UnknownImportError`] for the first import that is not defined, or what is wrong with the type of a definition.
     pub fn instantiate_pre(&self, module: &Module) -> Result<InstancePre<T>> {
+        self.resolve(module, None)
+    }
+
+    /// Resolves the imports of `module`. With a store, memories and tables are taken as large as they are now.
+    fn resolve(&self, module: &Module, store: Option<&StoreOpaque>) -> Result<InstancePre<T>> {
         let resolve = |(position, import): (usize, &peregrine_wasm::Import)| {
             let item = self.item(&import.module, &import.name);
             let item = item.ok_or_else(|| UnknownImportError::new(&matching::import(module, position)))?;
-            matching::check_import(module, position, &item.ty)?;
+            match (&item.definition, store) {
+                (Definition::Extern(definition @ (Extern::Memory(_) | Extern::Table(_))), Some(store)) => {
+                    matching::check_import(module, position, &definition.ty_in(store))?;
+                }
+                _ => matching::check_import(module, position, &item.ty)?,
+            }
             Ok(item.definition.clone())
         };
         let items = module.loaded().module().imports.iter().enumerate().map(resolve);
@@ -293,8 +304,9 @@ impl<T: 'static> Linker<T> {
     /// # Panics
     ///
     /// If something that was defined here belongs to another store.
-    pub fn instantiate(&self, store: impl AsContextMut<Data = T>, module: &Module) -> Result<Instance> {
-        self.instantiate_pre(module)?.instantiate(store)
+    pub fn instantiate(&self, mut store: impl AsContextMut<Data = T>, module: &Module) -> Result<Instance> {
+        let pre = self.resolve(module, Some(&store.as_context_mut().0.opaque))?;
+        pre.instantiate(store)
     }
 
     /// What is defined by a pair of names.

@@ -41,7 +41,7 @@ fn calls(rounds: u32) -> Result<()> {
     let nop = instance.get_typed_func::<(), ()>(&mut store, "nop")?;
     report("host_to_guest_nop", rounds, || nop.call(&mut store, ()))?;
     let add = instance.get_typed_func::<(i32, i32), i32>(&mut store, "add")?;
-    report("host_to_guest_add", rounds, || add.call(&mut store, black_box((1, 2))).map(|sum| drop(black_box(sum))))?;
+    report("host_to_guest_add", rounds, || add.call(&mut store, black_box((1, 2))).map(discard))?;
     let dynamic: Func = *add.func();
     let mut results = [Val::I32(0)];
     report("host_to_guest_add_dynamic", rounds, || dynamic.call(&mut store, &[Val::I32(1), Val::I32(2)], &mut results))?;
@@ -49,7 +49,7 @@ fn calls(rounds: u32) -> Result<()> {
     let call_nop = instance.get_typed_func::<i32, ()>(&mut store, "call_nop")?;
     report_inside("guest_to_host_nop", rounds, || call_nop.call(&mut store, rounds as i32))?;
     let call_add = instance.get_typed_func::<i32, i32>(&mut store, "call_add")?;
-    report_inside("guest_to_host_add", rounds, || call_add.call(&mut store, rounds as i32).map(|sum| drop(black_box(sum))))
+    report_inside("guest_to_host_add", rounds, || call_add.call(&mut store, rounds as i32).map(discard))
 }
 
 /// Making and dropping a store with one instance of the module `text`.
@@ -59,8 +59,13 @@ fn instances(name: &str, text: &str, rounds: u32) -> Result<()> {
     let pre = Linker::<()>::new(&engine).instantiate_pre(&module)?;
     report(name, rounds, || {
         let mut store = Store::new(&engine, ());
-        pre.instantiate(&mut store).map(|instance| drop(black_box(instance)))
+        pre.instantiate(&mut store).map(discard)
     })
+}
+
+/// Keeps the compiler from leaving out what nobody looks at.
+fn discard<V>(value: V) {
+    black_box(value);
 }
 
 /// Prints the best of five measurements of `work`, called `rounds` times in each.

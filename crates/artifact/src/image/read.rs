@@ -230,7 +230,9 @@ impl ImageLayout {
         let (_, function) = self.function_at(bytes, text_offset)?;
         let start = function.tables_start.get() as usize + function.traps_len.get() as usize;
         let stream = self.section(bytes, Section::Tables).get(start..)?.get(..function.addresses_len.get() as usize)?;
-        let offset = tables::addresses::lookup(stream, text_offset - function.code_start.get())?;
+        let offset = tables::addresses::lookup(stream, text_offset - function.code_start.get());
+        // A fault before the first entry is in the function's own entry: the stack is exhausted, for example.
+        let offset = offset.or_else(|| Some(tables::addresses::entries(stream).next()?.1))?;
         function.body_start.get().checked_add(offset)
     }
 

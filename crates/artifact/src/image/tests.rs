@@ -1,3 +1,5 @@
+//! Images come back as they were written, and damaged ones are refused.
+
 use super::*;
 use crate::settings::{Settings, Target};
 use peregrine_wasm::{FuncIndex, FuncType, FunctionDecl, Trap, TypeIndex};

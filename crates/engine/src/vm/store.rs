@@ -42,6 +42,8 @@ pub(crate) struct VmStore {
     shared: Arc<VmShared>,
     stack: Option<GuestStack>,
     instances: Vec<Option<Box<VmInstance>>>,
+    /// Boxed, because contexts and references point to them.
+    #[expect(clippy::vec_box, reason = "host functions must not move")]
     host_funcs: Vec<Box<HostFunc>>,
     /// Code of Exit stubs by type.
     exits: HashMap<u32, *const u8>,

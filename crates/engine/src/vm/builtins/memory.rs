@@ -109,7 +109,7 @@ pub(super) unsafe extern "C" fn data_drop(caller: Caller, data: u32) {
 unsafe fn atomic_place(caller: Caller, memory: u32, address: u64, size: u64) -> Result<NonNull<u8>, Trap> {
     // SAFETY: no reference into the store is held.
     let (base, len) = unsafe { span(caller, memory) };
-    if address % size != 0 {
+    if !address.is_multiple_of(size) {
         return Err(Trap::HeapMisaligned);
     }
     let range = check_range(address, size, len)?;

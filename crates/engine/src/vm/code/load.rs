@@ -130,7 +130,11 @@ impl LoadedModule {
             let range = start..start + image.len_bytes as usize;
             let page = peregrine_sys::pages::page_size();
             let known_memory = (image.memory.as_usize()) < meta.module.memories.len() - meta.module.imported_memories as usize;
-            if !known_memory || range.end > bytes.len() || range.len() % page != 0 || image.memory_offset as usize % page != 0 {
+            if !known_memory
+                || range.end > bytes.len()
+                || !range.len().is_multiple_of(page)
+                || !image.memory_offset.is_multiple_of(page as u64)
+            {
                 return Err(malformed());
             }
             let content = match mapping.memory_image(range.clone()) {
