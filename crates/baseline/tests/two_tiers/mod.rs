@@ -1,4 +1,5 @@
 //! One engine that runs code of both tiers: modules are compiled to images by the one or the other and loaded.
+#![allow(dead_code, reason = "each program that has this module uses a part of it")]
 
 use peregrine::{Caller, Engine, Error, Extern, Linker, Module, Result, Store};
 use peregrine_artifact::compiler::Compiler;
@@ -19,13 +20,19 @@ pub enum Which {
 
 /// Loads the binary or text `wasm` as code of a tier.
 pub fn load(engine: &Engine, which: Which, wasm: &[u8]) -> Result<Module> {
+    load_with(engine, which, wasm, |_| ())
+}
+
+/// The same with other settings.
+pub fn load_with(engine: &Engine, which: Which, wasm: &[u8], change: impl FnOnce(&mut Settings)) -> Result<Module> {
     let tier: Arc<dyn Tier> = match which {
         Which::Baseline => Arc::new(Baseline::new()),
         Which::Optimizing => Arc::new(Optimizing),
     };
     let compiler = ImageCompiler::new(tier);
     let wasm = compiler.to_binary(wasm)?;
-    let settings = Settings::new(compiler.target(None)?);
+    let mut settings = Settings::new(compiler.target(None)?);
+    change(&mut settings);
     let image = compiler.compile(&wasm, &settings, &())?;
     // SAFETY: the image was just made by a compiler of this program.
     unsafe { Module::deserialize(engine, image) }
