@@ -38,6 +38,7 @@ usage: cargo xtask TASK [OPTIONS]
       --only SECTION   compile, start, steady, calls, files, memory or growth; may be repeated
       --runs N         runs of each measurement
       --fetch          fetch the large modules too (SQLite, esbuild, clang)
+      --embedding-peer  build the wasmtime crate too, to compare embedding (takes many minutes the first time)
       --peregrine PATH --wasmtime PATH --node PATH
       --json PATH      also write the figures
       --svg PATH       also draw them

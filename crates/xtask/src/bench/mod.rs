@@ -6,6 +6,7 @@
 
 mod calls;
 mod compile;
+mod embedding;
 mod files;
 pub mod growth;
 mod measure;
@@ -30,6 +31,8 @@ pub struct Bench {
     modules: Vec<Measured>,
     quick: bool,
     runs: Option<u32>,
+    /// Whether to build the comparison for embedders, which takes long.
+    embedding_peer: bool,
 }
 
 /// A module to measure with, as large programs are.
@@ -54,12 +57,13 @@ impl Bench {
 
 type Run = fn(&Bench) -> Result<Vec<Section>>;
 
-const SECTIONS: [(&str, Run); 7] = [
+const SECTIONS: [(&str, Run); 8] = [
     ("compile", compile::run),
     ("start", start::run),
     ("steady", steady::run),
     ("calls", calls::run),
     ("files", files::run),
+    ("embedding", embedding::run),
     ("memory", memory::run),
     ("growth", growth::run),
 ];
@@ -72,6 +76,7 @@ pub fn run(mut arguments: Arguments) -> Result<ExitCode> {
     let command = std::env::args().skip(1).collect::<Vec<_>>().join(" ");
     let quick = arguments.flag("--quick");
     let fetch = arguments.flag("--fetch");
+    let embedding_peer = arguments.flag("--embedding-peer");
     let runs = arguments.number("--runs")?;
     let only = arguments.values("--only")?;
     let json = arguments.path("--json")?;
@@ -82,7 +87,7 @@ pub fn run(mut arguments: Arguments) -> Result<ExitCode> {
         let names: Vec<&str> = SECTIONS.iter().map(|(name, _)| *name).collect();
         return Err(Failure::new(format!("no section `{unknown}`; there are {}", names.join(", "))));
     }
-    let bench = Bench { modules: modules(fetch)?, engines, quick, runs };
+    let bench = Bench { modules: modules(fetch)?, engines, quick, runs, embedding_peer };
     let mut report = Report::new(&bench.engines, format!("cargo xtask {command}"));
     print!("{}", report.heading());
     let mut failures = Vec::new();
