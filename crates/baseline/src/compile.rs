@@ -17,6 +17,9 @@ use peregrine_artifact::vmctx::VmLayout;
 use peregrine_compile::tier::{FunctionCompiler, ModuleEnv};
 use peregrine_wasm::{DefinedFuncIndex, Module, Trap, TypeIndex, ValType};
 
+/// The most bytes of code of a function: there are bodies whose every branch moves a thousand values.
+pub(crate) const MAX_CODE_BYTES: u32 = 128 << 20;
+
 /// What is put at the end of a function, because it is rarely executed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Cold {
@@ -53,7 +56,11 @@ pub(crate) struct Compiler<'m> {
     pub max_depth: usize,
     /// The outcome of a comparison is on top of the stack.
     pub flags_pending: bool,
+    /// The locals, up to `local_count`; only parameters and those that are used are those of this function.
     pub locals: Vec<Local>,
+    pub local_count: usize,
+    /// Types of locals: each holds up to the local of this number, from where the one before ends.
+    pub local_types: Vec<(u32, Ty)>,
     /// The local that has a register.
     pub local_of: [u32; 32],
     /// Homes have `1 << home_log2` bytes.
@@ -120,6 +127,8 @@ impl<'m> Compiler<'m> {
             max_depth: 0,
             flags_pending: false,
             locals: Vec::new(),
+            local_count: 0,
+            local_types: Vec::new(),
             local_of: [u32::MAX; 32],
             home_log2: 3,
             context_pin: None,
@@ -147,7 +156,7 @@ impl<'m> Compiler<'m> {
     fn clear(&mut self) {
         self.masm.clear();
         self.stack.clear();
-        self.locals.clear();
+        self.local_types.clear();
         self.control.clear();
         self.cold.clear();
         (self.flushed, self.max_depth, self.flags_pending, self.home_log2) = (0, 0, false, 3);
@@ -156,16 +165,37 @@ impl<'m> Compiler<'m> {
         (self.max_outgoing_bytes, self.unsupported) = (0, None);
     }
 
+    /// Reads how many locals there are of which types. What follows is only done for those that are used.
     fn declare_locals(&mut self, body: &wasmparser::FunctionBody<'_>) -> wasmparser::Result<()> {
-        let add = |ty| Local { ty, pin: None, operands: NO_OWNER };
         let params = &self.module.types[self.ty].params;
-        self.locals.extend(params.iter().map(|&ty| add(Ty::from(ty))));
+        let mut count = 0;
+        for &ty in params {
+            count += 1;
+            self.local_types.push((count, Ty::from(ty)));
+        }
         let mut reader = body.get_locals_reader()?;
         for _ in 0..reader.get_count() {
-            let (count, ty) = reader.read()?;
-            self.locals.extend(std::iter::repeat_n(add(parsed_type(ty)), count as usize));
+            let (more, ty) = reader.read()?;
+            count += more;
+            self.local_types.push((count, parsed_type(ty)));
         }
+        self.local_count = count as usize;
         Ok(())
+    }
+
+    /// Forgets what the last function knew of the locals that this one uses, and of parameters.
+    fn begin_locals(&mut self) {
+        if self.locals.len() < self.local_count {
+            self.locals.resize(self.local_count, Local { ty: Ty::I32, pin: None, operands: NO_OWNER });
+        }
+        let params = self.module.types[self.ty].params.len();
+        for (index, &(_, ty)) in self.local_types[..params].iter().enumerate() {
+            self.locals[index] = Local { ty, pin: None, operands: NO_OWNER };
+        }
+        for &index in &self.scan.touched {
+            let run = self.local_types.partition_point(|run| run.0 <= index);
+            self.locals[index as usize] = Local { ty: self.local_types[run].1, pin: None, operands: NO_OWNER };
+        }
     }
 
     fn compile(&mut self, index: DefinedFuncIndex) -> Result<CompiledFunc, CompileError> {
@@ -178,8 +208,9 @@ impl<'m> Compiler<'m> {
         self.declare_locals(&body).map_err(malformed)?;
         let operators = body.get_operators_reader().map_err(malformed)?;
         let first = usize::try_from(operators.original_position()).unwrap_or(end);
-        self.scan.run(&translation.wasm[first..end], self.locals.len());
-        let has_vectors = self.module_has_vectors || self.scan.vectors || self.locals.iter().any(|local| local.ty == Ty::V128);
+        self.scan.run(&translation.wasm[first..end], self.local_count);
+        self.begin_locals();
+        let has_vectors = self.module_has_vectors || self.scan.vectors || self.local_types.iter().any(|run| run.1 == Ty::V128);
         self.home_log2 = if has_vectors { 4 } else { 3 };
         self.plan_registers();
 
@@ -194,6 +225,9 @@ impl<'m> Compiler<'m> {
                 self.visit(opcode, &mut body);
             } else {
                 self.visit_unreachable(opcode, &mut body);
+            }
+            if self.masm.position() > MAX_CODE_BYTES {
+                return Err(CompileError::Limit { message: format!("a function of more than {MAX_CODE_BYTES} bytes of code") });
             }
             if self.unsupported.is_some() {
                 return Err(CompileError::Unsupported { message: self.unsupported.take().unwrap_or_default() });

@@ -1,7 +1,7 @@
 //! Structured control: blocks, loops, branches, `select` and the ends of functions.
 
 use crate::body::{BlockType, Body, BrTable};
-use crate::compile::Compiler;
+use crate::compile::{Compiler, MAX_CODE_BYTES};
 use crate::isa::machine::moves::Condition;
 use crate::masm::Label;
 use crate::values::Ty;
@@ -403,6 +403,10 @@ impl Compiler<'_> {
         let default = labels.pop().expect("the default is always there");
         self.jump_by_table(index, &labels, default);
         for frame in order {
+            if self.masm.position() > MAX_CODE_BYTES {
+                // The function is refused for this when the operator is done.
+                return;
+            }
             let Frame { kind, edge, height, .. } = self.control[frame];
             self.masm.bind(edge.1);
             if kind == FrameKind::Function {

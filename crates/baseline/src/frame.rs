@@ -37,12 +37,12 @@ impl Compiler<'_> {
     /// The home of the operand at a depth.
     #[inline]
     pub(crate) fn operand_home(&self, depth: usize) -> i32 {
-        self.home(self.locals.len() + depth)
+        self.home(self.local_count + depth)
     }
 
     /// Bytes of the frame below the frame pointer, once all is known.
     pub(crate) fn frame_bytes(&self) -> u64 {
-        let homes = (self.locals.len() as u64 + self.max_depth as u64) << self.home_log2;
+        let homes = (self.local_count as u64 + self.max_depth as u64) << self.home_log2;
         (u64::from(FIXED_BYTES) + homes).next_multiple_of(16)
     }
 }

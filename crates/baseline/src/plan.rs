@@ -51,12 +51,13 @@ impl Compiler<'_> {
         let mut integers = Best::new(PRESERVED_FOR_LOCALS.len() + DESTROYED_FOR_LOCALS.len());
         let mut vectors = Best::new(VECTORS_FOR_LOCALS.len());
         let calls = self.scan.calls;
-        for (index, &weight) in self.scan.locals.iter().enumerate() {
+        for &index in &self.scan.touched {
+            let weight = self.scan.locals[index as usize];
             if weight < MIN_DESTROYED {
                 continue;
             }
-            let list = if self.locals[index].ty.is_vector_class() { &mut vectors } else { &mut integers };
-            list.add(weight, Candidate::Local(index as u32));
+            let list = if self.locals[index as usize].ty.is_vector_class() { &mut vectors } else { &mut integers };
+            list.add(weight, Candidate::Local(index));
         }
         let memory = self.scan.memory;
         let has_memory = !self.module.memories.is_empty();
@@ -112,9 +113,9 @@ impl Compiler<'_> {
         self.saved = pinned.and(PRESERVED);
         self.volatile = pinned.minus(PRESERVED);
         self.local_of = [u32::MAX; 32];
-        for (index, local) in self.locals.iter().enumerate() {
-            if let Some(Reg(number)) = local.pin {
-                self.local_of[number as usize] = index as u32;
+        for &index in &self.scan.touched {
+            if let Some(Reg(number)) = self.locals[index as usize].pin {
+                self.local_of[number as usize] = index;
             }
         }
     }

@@ -13,8 +13,10 @@ const MAX_LOOPS: u32 = 6;
 /// What a body does how often.
 #[derive(Debug, Default)]
 pub(crate) struct Scan {
-    /// Uses of each local.
+    /// Uses of each local. Longer than there are locals, if an earlier function had more.
     pub locals: Vec<u32>,
+    /// The locals that are used, in the order of their first uses. Only these cost anything: a function may declare many more.
+    pub touched: Vec<u32>,
     /// Locals beyond the parameters that are written before anything can read them, as bits.
     written_first: Vec<u64>,
     seen: Vec<u64>,
@@ -40,11 +42,14 @@ impl Scan {
 
     /// Looks at `operators`, the body of a function with so many locals, after their declarations.
     pub(crate) fn run(&mut self, operators: &[u8], locals: usize) {
-        self.locals.clear();
-        self.locals.resize(locals, 0);
-        for bits in [&mut self.written_first, &mut self.seen] {
-            bits.clear();
-            bits.resize(locals.div_ceil(64), 0);
+        for index in self.touched.drain(..) {
+            let word = index as usize / 64;
+            (self.locals[index as usize], self.written_first[word], self.seen[word]) = (0, 0, 0);
+        }
+        if self.locals.len() < locals {
+            self.locals.resize(locals, 0);
+            self.written_first.resize(locals.div_ceil(64), 0);
+            self.seen.resize(locals.div_ceil(64), 0);
         }
         (self.context, self.memory, self.calls, self.calls_functions, self.vectors) = (0, 0, 0, false, false);
         self.blocks.clear();
@@ -65,6 +70,7 @@ impl Scan {
                 let (word, bit) = (index / 64, 1 << (index % 64));
                 if self.seen[word] & bit == 0 {
                     self.seen[word] |= bit;
+                    self.touched.push(index as u32);
                     if opcode != 0x20 && self.blocks.is_empty() {
                         self.written_first[word] |= bit;
                     }

@@ -192,7 +192,7 @@ impl Compiler<'_> {
                 self.locals[index as usize].operands = below;
                 self.local_value(index)
             }
-            Place::Home => Value::Slot(self.home(self.locals.len() + position)),
+            Place::Home => Value::Slot(self.operand_home(position)),
             Place::Flags(_) => unreachable!("the outcome of a comparison is settled before it is popped"),
         }
     }
@@ -277,7 +277,7 @@ impl Compiler<'_> {
     fn spill(&mut self, reg: Reg) {
         let position = self.regs.owner(reg) as usize;
         let ty = self.stack[position].ty;
-        let home = self.home(self.locals.len() + position);
+        let home = self.operand_home(position);
         self.store_slot(ty, home, reg);
         self.stack[position].place = Place::Home;
         self.regs.release(reg);
@@ -393,7 +393,7 @@ impl Compiler<'_> {
         match place {
             Place::Const(_) | Place::Home => {}
             Place::Reg(_) | Place::Local { .. } => {
-                let home = self.home(self.locals.len() + position);
+                let home = self.operand_home(position);
                 match place {
                     Place::Reg(reg) => {
                         self.store_slot(ty, home, reg);
@@ -418,7 +418,7 @@ impl Compiler<'_> {
         self.flush();
         for position in self.stack.len() - count..self.stack.len() {
             if let Operand { ty, place: Place::Const(bits) } = self.stack[position] {
-                let home = self.home(self.locals.len() + position);
+                let home = self.operand_home(position);
                 self.store_value(ty, home, Value::Const(bits));
                 self.stack[position].place = Place::Home;
             }

@@ -169,7 +169,9 @@ impl Compiler<'_> {
     /// Makes zero of the locals that need it.
     fn zero_locals(&mut self, first: usize) {
         let mut homes: usize = 0;
-        for index in first..self.locals.len() {
+        let touched = std::mem::take(&mut self.scan.touched);
+        let needing = || touched.iter().map(|index| *index as usize).filter(|index| *index >= first);
+        for index in needing() {
             if !self.scan.needs_zero(index) {
                 continue;
             }
@@ -180,10 +182,18 @@ impl Compiler<'_> {
             }
         }
         if homes > MAX_UNROLLED_ZEROS {
-            return self.zero_homes(first);
+            let lowest = needing().min().unwrap_or(first);
+            let highest = needing().max().unwrap_or(first);
+            self.zero_homes(lowest, highest);
+        } else {
+            self.zero_homes_one_by_one(needing());
         }
+        self.scan.touched = touched;
+    }
+
+    fn zero_homes_one_by_one(&mut self, locals: impl Iterator<Item = usize>) {
         let mut zero = false;
-        for index in first..self.locals.len() {
+        for index in locals {
             if self.locals[index].pin.is_some() || !self.scan.needs_zero(index) {
                 continue;
             }
@@ -201,10 +211,10 @@ impl Compiler<'_> {
         }
     }
 
-    /// Makes zero of all homes of locals from `first` on.
-    fn zero_homes(&mut self, first: usize) {
-        let lowest = self.home(self.locals.len() - 1);
-        let words = ((self.locals.len() - first) << self.home_log2) / 8;
+    /// Makes zero of all homes of locals from `first` up to `last`.
+    fn zero_homes(&mut self, first: usize, last: usize) {
+        let lowest = self.home(last);
+        let words = ((last + 1 - first) << self.home_log2) / 8;
         self.masm.lea(true, SCRATCH, Self::slot(lowest));
         self.masm.mov_imm(RAX, words as u64);
         let again = self.masm.label();
