@@ -226,6 +226,11 @@ impl VmStore {
         Ok(())
     }
 
+    /// Whether `address` is in the usable part of the guest stack.
+    pub(super) fn is_on_stack(&self, address: usize) -> bool {
+        self.stack.as_ref().is_some_and(|stack| stack.contains(address))
+    }
+
     /// Whether `address` is in the guard of the guest stack. Signal-safe.
     pub(super) fn is_stack_guard(&self, address: usize) -> bool {
         self.stack.as_ref().is_some_and(|stack| stack.contains_guard(address))

@@ -1,9 +1,13 @@
-//! How many threads are worth starting, and threads that stay out of the way.
+//! How many threads are worth starting, threads that stay out of the way, and the stack that a thread has left.
 //!
-//! Called by whoever starts workers: the compile driver's owner and the tier policy of the engine.
+//! Called by whoever starts workers: the compile driver's owner and the tier policy of the engine; and by the machine before the
+//! host goes deeper on behalf of a guest.
 
+use std::cell::Cell;
 use std::io;
+use std::mem::MaybeUninit;
 use std::num::NonZeroUsize;
+use std::ops::Range;
 
 /// How many threads can run at once here: processors, less what affinity masks and control groups take away; one where the system
 /// does not tell.
@@ -27,9 +31,63 @@ pub fn set_low_priority() -> io::Result<()> {
     Ok(())
 }
 
+/// How many bytes the calling thread's own stack has left, and how many it has in all. `None` where the system does not tell, and on
+/// a stack that is not the one the thread was started with.
+pub fn stack_left() -> Option<(usize, usize)> {
+    thread_local! {
+        /// The stack; not asked for yet, or unknown.
+        static STACK: Cell<Option<Option<(usize, usize)>>> = const { Cell::new(None) };
+    }
+    let bounds = STACK.get().unwrap_or_else(|| {
+        let bounds = thread_stack().map(|stack| (stack.start, stack.end));
+        STACK.set(Some(bounds));
+        bounds
+    });
+    let (start, end) = bounds?;
+    let here = std::ptr::from_ref(&bounds).addr();
+    (start..end).contains(&here).then(|| (here - start, end - start))
+}
+
+/// The usable addresses of the calling thread's stack.
+fn thread_stack() -> Option<Range<usize>> {
+    let mut attributes = MaybeUninit::<libc::pthread_attr_t>::uninit();
+    // SAFETY: the thread is this one; the call fills in the attributes.
+    if unsafe { libc::pthread_getattr_np(libc::pthread_self(), attributes.as_mut_ptr()) } != 0 {
+        return None;
+    }
+    let (mut start, mut len_bytes, mut guard_len_bytes) = (std::ptr::null_mut(), 0, 0);
+    // SAFETY: the attributes were filled in, are read, and are destroyed once.
+    let failed = unsafe {
+        let failed = libc::pthread_attr_getstack(attributes.as_ptr(), &mut start, &mut len_bytes)
+            | libc::pthread_attr_getguardsize(attributes.as_ptr(), &mut guard_len_bytes);
+        libc::pthread_attr_destroy(attributes.as_mut_ptr());
+        failed
+    };
+    // Older C libraries count the guard as part of the stack.
+    let start = start.addr();
+    (failed == 0).then(|| start.saturating_add(guard_len_bytes)..start.saturating_add(len_bytes))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_stack_shrinks_as_calls_go_deeper() {
+        #[inline(never)]
+        fn deeper() -> usize {
+            let frame = std::hint::black_box([0u8; 100_000]);
+            let (left, _) = stack_left().unwrap();
+            left + usize::from(frame[left % frame.len()])
+        }
+        let check = || {
+            let (left, all) = stack_left().unwrap();
+            assert!((400_000..=600_000).contains(&all) && left < all, "{left} of {all}");
+            let below = deeper();
+            assert!((100_000..110_000).contains(&(left - below)), "{left} {below}");
+        };
+        std::thread::Builder::new().stack_size(512 << 10).spawn(check).unwrap().join().unwrap();
+    }
 
     #[test]
     fn one_thread_becomes_quiet_and_the_others_do_not() {

@@ -23,6 +23,8 @@ use super::pending::Pending;
 use super::store::VmStore;
 use super::value::ValRaw;
 use peregrine_artifact::vmctx::VmFuncRef;
+use peregrine_sys::threads;
+use peregrine_wasm::Trap;
 use std::cell::Cell;
 use std::ptr::{self, NonNull};
 
@@ -30,6 +32,9 @@ thread_local! {
     /// The store whose guest runs on this thread, for the fault handler.
     static CURRENT: Cell<*mut VmStore> = const { Cell::new(ptr::null_mut()) };
 }
+
+/// What the host's stack must have left when a host function calls a guest, for the next host function, a backtrace and a panic.
+const HOST_RESERVE_BYTES: usize = 256 << 10;
 
 /// The store whose guest, or a host function called by it, runs on this thread. Null if none does. Signal-safe.
 pub(super) fn current_store() -> *mut VmStore {
@@ -55,6 +60,10 @@ pub(crate) unsafe fn call(store: NonNull<VmStore>, func_ref: NonNull<VmFuncRef>,
             prepare(store).map_err(|error| Pending::Error(error, Vec::new()))?;
         }
     }
+    if !CURRENT.get().is_null() && !host_can_go_deeper() {
+        // SAFETY: as above.
+        return Err(Pending::Trap(Trap::StackOverflow, unsafe { fault::walk::backtrace(&*pointer) }));
+    }
     let outer = CURRENT.replace(pointer);
     if outer.is_null()
         && let Err(error) = fault::prepare_thread()
@@ -73,6 +82,12 @@ pub(crate) unsafe fn call(store: NonNull<VmStore>, func_ref: NonNull<VmFuncRef>,
     // SAFETY: the store is ours again (1).
     let pending = unsafe { (*pointer).take_pending() };
     Err(pending.unwrap_or_else(|| Pending::Error(anyhow::anyhow!("a call ended without saying why"), Vec::new())))
+}
+
+/// Whether the host's stack has room for what a nested call may do. The guest's stack does not bound recursion that goes through the
+/// host, as the host needs more per turn than the guest.
+fn host_can_go_deeper() -> bool {
+    threads::stack_left().is_none_or(|(left_bytes, all_bytes)| left_bytes >= HOST_RESERVE_BYTES.min(all_bytes / 4))
 }
 
 #[cold]

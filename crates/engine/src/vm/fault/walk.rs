@@ -34,18 +34,18 @@ pub(super) fn backtrace_from(store: &VmStore, fault: Option<(usize, usize)>) -> 
         fp = fault_fp;
     }
     while fp != 0 && frames.len() < MAX_FRAMES {
-        // SAFETY: `fp` is the frame pointer of a veneer, of compiled code, or of `enter`: each keeps the caller's frame pointer there and
-        // the return address above it. The guest is stopped, so its frames are intact.
-        let (caller_fp, return_address) = unsafe { ((fp as *const usize).read(), (fp as *const usize).add(1).read()) };
-        if registry::lookup(return_address).is_some() {
-            push_frame(&mut frames, return_address - 1);
-            fp = caller_fp;
-        } else {
-            // The Enter stub returns to `enter`: `caller_fp` is the frame pointer of `enter`, on the host's stack, which remembers where
-            // the activation below left the guest.
-            // SAFETY: as above; the offset is part of that frame.
-            fp = unsafe { (caller_fp as *const u8).offset(OUTER_EXIT_FP_OFFSET).cast::<usize>().read() };
+        if !store.is_on_stack(fp) {
+            // The frame of `enter`, on the host's stack, which remembers where the activation below left the guest. The walk may begin with it: an
+            // Enter stub that runs off the stack at once has no frame of its own.
+            // SAFETY: while the guest runs, frame pointers outside of its stack are those of `enter` alone; the offset is part of that frame.
+            fp = unsafe { (fp as *const u8).offset(OUTER_EXIT_FP_OFFSET).cast::<usize>().read() };
+            continue;
         }
+        // SAFETY: `fp` is the frame pointer of a veneer, of an Enter stub or of compiled code: each keeps the caller's frame pointer there
+        // and the return address above it. The guest is stopped, so its frames are intact.
+        let (caller_fp, return_address) = unsafe { ((fp as *const usize).read(), (fp as *const usize).add(1).read()) };
+        push_frame(&mut frames, return_address.wrapping_sub(1));
+        fp = caller_fp;
     }
     frames
 }
