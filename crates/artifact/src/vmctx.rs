@@ -178,6 +178,21 @@ impl VmLayout {
         }
     }
 
+    /// Whether a context for `module` is small enough for 31-bit offsets, which compiled code uses. What the frontend accepts is.
+    pub fn fits(module: &Module) -> bool {
+        let arrays = [
+            (module.functions.len(), size_of::<VmFunctionImport>()),
+            (module.tables.len(), size_of::<VmTable>()),
+            (module.memories.len(), size_of::<VmMemory>()),
+            (module.globals.len(), size_of::<VmGlobal>()),
+            (module.tags.len(), size_of::<Pointer>()),
+            (module.escaping_functions as usize, size_of::<VmFuncRef>()),
+        ];
+        // Items of either kind are counted as the larger one, and gaps for alignment as a page.
+        let bytes = arrays.iter().try_fold(4096usize, |sum, (count, item)| sum.checked_add(count.checked_mul(*item)?));
+        bytes.is_some_and(|bytes| bytes <= i32::MAX as usize)
+    }
+
     /// Bytes of the whole context.
     pub fn size_bytes(&self) -> usize {
         self.size_bytes as usize

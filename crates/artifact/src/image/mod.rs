@@ -8,6 +8,7 @@
 //! are mapped, not read. After the mapped text, in memory only, follow the module's entry slots: one code pointer per function.
 //! Everything is little-endian.
 
+mod check;
 mod header;
 mod read;
 mod write;

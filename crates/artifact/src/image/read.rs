@@ -179,7 +179,7 @@ impl ImageLayout {
             && (module.imported_functions as usize) <= module.functions.len()
             && self.functions(bytes).len() == module.defined_functions()
             && self.stubs(bytes).len() == module.types.len();
-        if !counts_match {
+        if !counts_match || !super::check::is_whole(&meta) {
             return Err(malformed("module"));
         }
         let within = |start: u64, len: u64, section| start.checked_add(len).is_some_and(|end| end <= self.range(section).len() as u64);
