@@ -42,6 +42,9 @@ pub struct Config {
     backtrace_details: WasmBacktraceDetails,
 }
 
+/// Address space that one memory may take: a part of what processors have, so that sums of sizes do not overflow.
+const MAX_RESERVED_BYTES: u64 = 1 << 45;
+
 /// Which compiler makes the code.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -264,8 +267,7 @@ impl Config {
     }
 
     /// Address space behind each linear memory with 32-bit addresses, in bytes, without the guard. From 4 GiB on, which is the default,
-    /// accesses
-    /// need no bounds checks.
+    /// accesses need no bounds checks. Together with the guard at most 32 TiB.
     pub fn memory_reservation(&mut self, bytes: u64) -> &mut Self {
         self.memory_reservation_bytes = bytes;
         self
@@ -347,6 +349,11 @@ impl Config {
         }
         if self.max_wasm_stack_bytes < 16 << 10 {
             bail!("max_wasm_stack is {} bytes; at least 16384 are needed", self.max_wasm_stack_bytes);
+        }
+        let reserved = self.memory_reservation_bytes.checked_add(self.memory_guard_bytes);
+        if reserved.is_none_or(|bytes| bytes > MAX_RESERVED_BYTES) {
+            let (reservation, guard) = (self.memory_reservation_bytes, self.memory_guard_bytes);
+            bail!("memory_reservation is {reservation} bytes and memory_guard_size {guard}; together they may be {MAX_RESERVED_BYTES}");
         }
         let mut settings = Settings::new(target);
         settings.features = self.features;

@@ -159,3 +159,53 @@ fn panics_of_limiters_go_on_in_the_caller() -> Result<()> {
     assert_eq!(panics(&mut |store| _ = Table::new(store, TableType::new(RefType::FUNCREF, 1, None), Ref::Func(None))), "table");
     Ok(())
 }
+
+#[test]
+fn growth_that_fails_is_told_to_the_limiter() -> Result<()> {
+    let engine = Engine::default();
+    let module = Module::new(
+        &engine,
+        r#"(module (memory 1) (table 1 funcref)
+            (func (export "memory") (drop (memory.grow (i32.const 65536))))
+            (func (export "table") (drop (table.grow (ref.null func) (i32.const -1)))))"#,
+    )?;
+    for (trap, name) in [(true, "memory"), (true, "table"), (false, "memory"), (false, "table")] {
+        let mut store = Store::new(&engine, StoreLimitsBuilder::new().trap_on_grow_failure(trap).build());
+        store.limiter(|limits| limits);
+        let run = Instance::new(&mut store, &module, &[])?.get_typed_func::<(), ()>(&mut store, name)?;
+        let outcome = run.call(&mut store, ()).map_err(|error| format!("{error:#}"));
+        match outcome {
+            Ok(()) => assert!(!trap, "{name}"),
+            Err(error) => assert!(trap && error.contains(&format!("forcing a {name} growth failure to be a trap")), "{error}"),
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn reservations_are_as_configured_or_refused() -> Result<()> {
+    const GIB: u64 = 1 << 30;
+    for (reservation, guard) in [(u64::MAX, 2 * GIB), (4 * GIB, u64::MAX), (u64::MAX - GIB, 2 * GIB), (1 << 45, 1)] {
+        let error = Engine::new(Config::new().memory_reservation(reservation).memory_guard_size(guard)).unwrap_err().to_string();
+        assert!(error.contains("memory_guard_size"), "{error}");
+    }
+    for (reservation, guard) in [(0, 0), (1, 1), (4 * GIB, 0), (4 * GIB, 1), (4 * GIB + 1, 4), (4 * GIB - 1, 2 * GIB), (9 * GIB, 5000)] {
+        let engine = Engine::new(Config::new().memory_reservation(reservation).memory_guard_size(guard))?;
+        let module = Module::new(
+            &engine,
+            r#"(module (memory (export "memory") 65536)
+                (func (export "load") (param i32) (result i64) (i64.load (local.get 0)))
+                (func (export "far") (param i32) (result i64) (i64.load offset=5000 (local.get 0))))"#,
+        )?;
+        let mut store = Store::new(&engine, ());
+        let instance = Instance::new(&mut store, &module, &[])?;
+        let load = instance.get_typed_func::<u32, u64>(&mut store, "load")?;
+        let far = instance.get_typed_func::<u32, u64>(&mut store, "far")?;
+        assert_eq!(load.call(&mut store, u32::MAX - 7)?, 0, "{reservation} {guard}");
+        for address in [u32::MAX - 6, u32::MAX] {
+            assert_eq!(load.call(&mut store, address).unwrap_err().downcast_ref(), Some(&Trap::MemoryOutOfBounds), "{reservation} {guard}");
+            assert_eq!(far.call(&mut store, address).unwrap_err().downcast_ref(), Some(&Trap::MemoryOutOfBounds), "{reservation} {guard}");
+        }
+    }
+    Ok(())
+}
