@@ -3,6 +3,33 @@
 use crate::settings::{Settings, Target};
 use std::borrow::Cow;
 use std::fmt;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+/// A compiler that is linked into a program: what the engine chooses from.
+#[derive(Clone, Copy, Debug)]
+pub struct CompilerEntry {
+    /// Which compiler it is.
+    pub kind: CompilerKind,
+    /// Makes it.
+    pub make: fn(&CompilerOptions) -> Arc<dyn Compiler>,
+}
+
+/// Which compiler makes code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum CompilerKind {
+    /// The one that makes fast code.
+    Optimizing,
+    /// The one that makes code fast.
+    Baseline,
+}
+
+/// How a compiler works, without effect on what it makes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CompilerOptions {
+    /// How many threads it uses; `None` means as many as the machine has.
+    pub threads: Option<NonZeroUsize>,
+}
 
 /// From WebAssembly to images. Implemented above the engine; the engine holds it as a trait object and works without one too (images only).
 pub trait Compiler: Send + Sync + 'static {

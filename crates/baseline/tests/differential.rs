@@ -1,18 +1,9 @@
 //! Random modules do the same on code of this tier and in wasmi, in each configuration that changes code.
-//!
-//! As in `spec.rs`, this program's own compiler comes before that of the facade.
 
-use peregrine::{COMPILERS, Config};
-use peregrine_artifact::compiler::Compiler;
-use peregrine_baseline::Baseline;
-use peregrine_compile::ImageCompiler;
+use peregrine::{Config, Strategy};
 use peregrine_harness::differential::{Oracle, Stats};
 use peregrine_harness::modules::seed_bytes;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-#[linkme::distributed_slice(COMPILERS)]
-static BASELINE: fn() -> Arc<dyn Compiler> = || Arc::new(ImageCompiler::new(Arc::new(Baseline::new())));
 
 /// Bytes of a seed: enough for a module of some functions.
 const SEED_LEN_BYTES: usize = 4096;
@@ -23,7 +14,7 @@ const SECONDS: u64 = 3;
 fn run(name: &str, first_seed: u64, config: &mut Config) {
     let seconds = std::env::var("PEREGRINE_FUZZ_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(SECONDS);
     let first_seed = std::env::var("PEREGRINE_FUZZ_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(first_seed);
-    let oracle = Oracle::new(config.wasm_wide_arithmetic(true)).expect("an engine");
+    let oracle = Oracle::new(config.wasm_wide_arithmetic(true).strategy(Strategy::Winch)).expect("an engine");
     let mut stats = Stats::default();
     let mut seed = first_seed;
     let start = Instant::now();

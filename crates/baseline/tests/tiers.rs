@@ -125,7 +125,7 @@ fn tiers_and_host_pass_values_to_each_other() {
         let order = sources.clone();
         inner.push(Func::new(&mut store, ty, move |_, arguments, results| {
             for (result, source) in results.iter_mut().zip(&order) {
-                *result = arguments[*source].clone();
+                *result = arguments[*source];
             }
             Ok(())
         }));

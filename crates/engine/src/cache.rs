@@ -7,6 +7,7 @@
 
 use crate::error::{Context, Result};
 use crate::verified;
+use peregrine_artifact::compiler::CompilerKind;
 use peregrine_artifact::image::FORMAT_VERSION;
 use peregrine_artifact::settings::Settings;
 use peregrine_sys::file::{Durability, PrivateDir, TEMPORARY_PREFIX, create_private_dir_all, write_atomically};
@@ -202,11 +203,12 @@ struct Entry {
 }
 
 impl CacheKey {
-    /// The key of the image that this program makes of `wasm` with `settings`.
-    pub(crate) fn new(wasm: &[u8], settings: &Settings) -> Self {
+    /// The key of the image that a compiler of this program makes of `wasm` with `settings`.
+    pub(crate) fn new(wasm: &[u8], settings: &Settings, compiler: CompilerKind) -> Self {
         let mut hasher = blake3::Hasher::new();
         hasher.update(&FORMAT_VERSION.to_le_bytes());
         hasher.update(program_identity());
+        hasher.update(&[compiler as u8]);
         hasher.update(&settings.hash());
         hasher.update(wasm);
         Self(format!("{}{SUFFIX}", hasher.finalize().to_hex()).into())
@@ -256,7 +258,7 @@ mod tests {
     }
 
     fn key(number: u8) -> CacheKey {
-        CacheKey::new(&[number], &Settings::new(crate::compat::host_target()))
+        CacheKey::new(&[number], &Settings::new(crate::compat::host_target()), CompilerKind::Optimizing)
     }
 
     fn read(cache: &Cache, key: &CacheKey) -> Option<Vec<u8>> {
@@ -285,8 +287,11 @@ mod tests {
         let settings = Settings::new(crate::compat::host_target());
         let mut other = settings.clone();
         other.fuel = true;
-        assert_ne!(CacheKey::new(b"a", &settings).0, CacheKey::new(b"b", &settings).0);
-        assert_ne!(CacheKey::new(b"a", &settings).0, CacheKey::new(b"a", &other).0);
+        let name = |wasm: &[u8], settings, compiler| CacheKey::new(wasm, settings, compiler).0;
+        let usual = name(b"a", &settings, CompilerKind::Optimizing);
+        assert_ne!(usual, name(b"b", &settings, CompilerKind::Optimizing));
+        assert_ne!(usual, name(b"a", &other, CompilerKind::Optimizing));
+        assert_ne!(usual, name(b"a", &settings, CompilerKind::Baseline));
     }
 
     #[test]

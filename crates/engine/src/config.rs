@@ -2,8 +2,10 @@
 
 use crate::Cache;
 use crate::error::{Result, bail};
+use peregrine_artifact::compiler::{CompilerKind, CompilerOptions};
 use peregrine_artifact::settings::{self, Settings, Target};
 use peregrine_wasm::Features;
+use std::num::NonZeroUsize;
 
 /// The configuration of an [`Engine`](crate::Engine).
 ///
@@ -39,6 +41,7 @@ pub struct Config {
     pub(crate) native_unwind_info: bool,
     pub(crate) profiler: ProfilingStrategy,
     pub(crate) wasm_backtrace: bool,
+    parallel_compilation: bool,
     backtrace_details: WasmBacktraceDetails,
 }
 
@@ -54,6 +57,8 @@ pub enum Strategy {
     Auto,
     /// The optimizing compiler, for everything, before the first call.
     Cranelift,
+    /// The baseline compiler, for everything, before the first call: compiles many times faster, and the code is slower. x86-64 only.
+    Winch,
 }
 
 /// How much work the compiler does.
@@ -116,6 +121,7 @@ impl Default for Config {
             debug_info: false,
             native_unwind_info: true,
             profiler: ProfilingStrategy::None,
+            parallel_compilation: true,
             wasm_backtrace: true,
             backtrace_details: WasmBacktraceDetails::Enable,
         }
@@ -214,7 +220,7 @@ impl Config {
         Ok(self)
     }
 
-    /// Which compiler makes the code. There is one so far, so that every choice means it.
+    /// Which compiler makes the code. [`Strategy::Auto`] by default.
     pub fn strategy(&mut self, strategy: Strategy) -> &mut Self {
         self.strategy = strategy;
         self
@@ -329,11 +335,22 @@ impl Config {
         self
     }
 
-    /// Accepted for compatibility and without meaning: the number of threads never changes what is compiled, and is that of the process's
-    /// pool of worker threads.
+    /// Whether a module is compiled on all processors. On by default. It changes no byte of what is made.
     pub fn parallel_compilation(&mut self, parallel: bool) -> &mut Self {
-        let _ = parallel;
+        self.parallel_compilation = parallel;
         self
+    }
+
+    /// The compiler that the strategy asks for.
+    pub(crate) fn compiler_kind(&self) -> CompilerKind {
+        match self.strategy {
+            Strategy::Auto | Strategy::Cranelift => CompilerKind::Optimizing,
+            Strategy::Winch => CompilerKind::Baseline,
+        }
+    }
+
+    pub(crate) fn compiler_options(&self) -> CompilerOptions {
+        CompilerOptions { threads: if self.parallel_compilation { None } else { Some(NonZeroUsize::MIN) } }
     }
 
     /// Accepted for compatibility and without meaning: address maps are always there.

@@ -68,7 +68,12 @@ impl Engine {
     ///
     /// If the configuration asks for what there is not, or contradicts itself.
     pub fn new(config: &Config) -> Result<Self> {
-        let compiler = COMPILERS.first().map(|compiler| compiler());
+        let kind = config.compiler_kind();
+        let entry = COMPILERS.iter().find(|entry| entry.kind == kind);
+        if entry.is_none() && !COMPILERS.is_empty() {
+            bail!("the {kind:?} compiler is not linked in");
+        }
+        let compiler = entry.map(|entry| (entry.make)(&config.compiler_options()));
         let target = match (&compiler, &config.target) {
             (Some(compiler), target) => compiler.target(target.as_deref())?,
             (None, None) => compat::host_target(),

@@ -71,9 +71,9 @@ pub use types::{
 pub use val::{Ref, V128, Val};
 pub use vm::ValRaw;
 
-use peregrine_artifact::compiler::Compiler;
-use std::sync::Arc;
+use peregrine_artifact::compiler::CompilerEntry;
 
-/// Compilers that are linked into the program. Crates above the engine add to it; an engine uses the first.
+/// Compilers that are linked into the program. Crates above the engine add to it; an engine uses what its
+/// [`strategy`](Config::strategy) says.
 #[linkme::distributed_slice]
-pub static COMPILERS: [fn() -> Arc<dyn Compiler>];
+pub static COMPILERS: [CompilerEntry];

@@ -119,7 +119,7 @@ impl Module {
             let image = compiler.compile(wasm, engine.settings(), progress)?;
             return Self::from_image(engine, &image);
         };
-        let key = CacheKey::new(wasm, engine.settings());
+        let key = CacheKey::new(wasm, engine.settings(), engine.config().compiler_kind());
         if let Some(file) = cache.open(&key) {
             match Self::from_mapped(engine, &file) {
                 Ok(module) => return Ok(module),

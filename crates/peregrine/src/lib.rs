@@ -34,10 +34,24 @@
 
 pub use peregrine_engine::*;
 
-use peregrine_artifact::compiler::Compiler;
+use peregrine_artifact::compiler::{Compiler, CompilerEntry, CompilerKind, CompilerOptions};
+use peregrine_baseline::Baseline;
 use peregrine_compile::ImageCompiler;
-use peregrine_optimizing::Optimizing;
+use peregrine_compile::tier::Tier;
+use peregrine_optimizing::OptimizingOr;
 use std::sync::Arc;
 
 #[linkme::distributed_slice(COMPILERS)]
-static OPTIMIZING: fn() -> Arc<dyn Compiler> = || Arc::new(ImageCompiler::new(Arc::new(Optimizing)));
+static OPTIMIZING: CompilerEntry =
+    CompilerEntry { kind: CompilerKind::Optimizing, make: |options| compiler(Arc::new(OptimizingOr::new(Arc::new(Baseline))), options) };
+
+#[linkme::distributed_slice(COMPILERS)]
+static BASELINE: CompilerEntry = CompilerEntry { kind: CompilerKind::Baseline, make: |options| compiler(Arc::new(Baseline), options) };
+
+fn compiler(tier: Arc<dyn Tier>, options: &CompilerOptions) -> Arc<dyn Compiler> {
+    let compiler = ImageCompiler::new(tier);
+    Arc::new(match options.threads {
+        Some(threads) => compiler.with_threads(threads),
+        None => compiler,
+    })
+}

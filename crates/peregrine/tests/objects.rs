@@ -242,3 +242,17 @@ fn unknown_imports() -> Result<()> {
     assert_eq!(run.call(&mut store, ())?, 0);
     Ok(())
 }
+
+#[test]
+#[should_panic(expected = "another engine")]
+fn host_functions_of_a_linker_stay_in_its_engine() {
+    let (engine, other) = (Engine::default(), Engine::default());
+    // Types of the other engine have other identities.
+    FuncType::new(&other, [ValType::I64, ValType::I64], []);
+    let mut linker: Linker<()> = Linker::new(&engine);
+    linker.func_wrap("host", "f", || {}).unwrap();
+    let pre = linker.instantiate_pre(&Module::new(&engine, r#"(module (import "host" "f" (func)))"#).unwrap()).unwrap();
+    let mut store = Store::new(&other, ());
+    assert!(pre.instantiate(&mut store).unwrap_err().to_string().contains("different engines"));
+    linker.get(&mut store, "host", "f");
+}

@@ -7,6 +7,7 @@ use std::time::Duration;
 group! {
     /// `-C`: how code is made and where it is kept.
     CodegenOptions, 'C', "Code generation";
+    "compiler" => compiler: Compiler, "Which compiler makes code: one whose code is fast, or one that is fast. Default: optimizing.";
     "cache" => cache: bool, "Keep compiled modules on disk and use them again. Default: y.";
     "cache-dir" => cache_dir: PathBuf, "Where compiled modules are kept.";
     "parallel-compilation" => parallel_compilation: bool, "Compile on all processors. The code is the same with n. Default: y.";
@@ -80,6 +81,28 @@ pub(crate) enum OptLevel {
     Speed,
     /// For speed and small size.
     SpeedAndSize,
+}
+
+/// Which compiler makes code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Compiler {
+    /// Makes fast code.
+    Optimizing,
+    /// Makes code fast.
+    Baseline,
+}
+
+impl Value for Compiler {
+    const SHAPE: &'static str = "optimizing|baseline";
+
+    fn read(text: Option<&str>) -> Result<Self, String> {
+        match text {
+            // The second name is what users of other commands know the nearest thing by.
+            Some("optimizing" | "cranelift" | "auto") => Ok(Self::Optimizing),
+            Some("baseline" | "winch") => Ok(Self::Baseline),
+            _ => Err("`optimizing` or `baseline`".to_string()),
+        }
+    }
 }
 
 impl Value for OptLevel {

@@ -1,9 +1,9 @@
 //! From options to an engine, and from a file to bytes.
 
 use super::log;
-use crate::args::options::{OptLevel, WasmOptions};
+use crate::args::options::{Compiler, OptLevel, WasmOptions};
 use crate::args::{Options, Profile};
-use peregrine::{Cache, Config, Context, Engine, Error, ProfilingStrategy, Result};
+use peregrine::{Cache, Config, Context, Engine, Error, ProfilingStrategy, Result, Strategy};
 use peregrine_artifact::image::ImageLayout;
 use std::fs::File;
 use std::io::Read;
@@ -68,8 +68,14 @@ pub(super) fn config(options: &Options) -> Result<Config> {
     if let Some(on) = options.codegen.nan_canonicalization {
         config.cranelift_nan_canonicalization(on);
     }
-    if options.codegen.parallel_compilation == Some(false) {
-        rayon::ThreadPoolBuilder::new().num_threads(1).build_global().context("cannot limit the threads of compilation")?;
+    if let Some(on) = options.codegen.parallel_compilation {
+        config.parallel_compilation(on);
+    }
+    if let Some(compiler) = options.codegen.compiler {
+        config.strategy(match compiler {
+            Compiler::Optimizing => Strategy::Cranelift,
+            Compiler::Baseline => Strategy::Winch,
+        });
     }
     if let Some(level) = options.optimize.opt_level {
         config.cranelift_opt_level(match level {
