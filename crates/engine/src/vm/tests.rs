@@ -188,3 +188,23 @@ fn interruption_and_fuel_stop_loops() {
     assert_eq!(ok(machine.call(instance, "one", &[])).get_i32(), 1);
     assert!(machine.store.context.fuel_consumed > -100);
 }
+
+#[test]
+fn what_is_prepared_of_tables_does_not_grow_with_their_size() {
+    let mut machine = Machine::new();
+    let instance = ok(machine.instantiate(
+        r#"(module (table 10000000 funcref) (table 10000000 funcref)
+            (func $f (result i32) i32.const 7) (type $t (func (result i32)))
+            (elem (i32.const 5) $f) (elem (i32.const 9999999) $f) (elem (table 1) (i32.const 9999998) func $f)
+            (func (export "low") (result i32) (call_indirect 0 (type $t) (i32.const 5)))
+            (func (export "high") (result i32) (call_indirect 0 (type $t) (i32.const 9999999)))
+            (func (export "other") (result i32) (call_indirect 1 (type $t) (i32.const 9999998))))"#,
+        &[],
+    ));
+    let module = Arc::clone(machine.store.instance(instance).module());
+    let prepared = [0, 1].map(|table| module.lazy_table(peregrine_wasm::TableIndex::from_u32(table)).len());
+    assert_eq!((prepared, module.lazy_segments()), ([6, 0], 1));
+    for name in ["low", "high", "other"] {
+        assert_eq!(ok(machine.call(instance, name, &[])).get_i32(), 7, "{name}");
+    }
+}

@@ -55,8 +55,11 @@ pub(crate) struct LoadedModule {
 /// An element of [`LoadedModule::lazy_table`] that is null.
 pub(crate) const NO_FUNCTION: u32 = u32::MAX;
 
-/// Elements that are worth preparing per table; more are initialized one by one.
-const MAX_LAZY_ELEMENTS: u64 = 1 << 24;
+/// Elements of all tables that are prepared in any case.
+const LAZY_ELEMENTS: usize = 1 << 12;
+/// Elements that are prepared for each one that a segment gives: what loading costs stays in proportion to the module, however large
+/// and empty its tables are.
+const LAZY_ELEMENTS_PER_ITEM: usize = 8;
 
 struct Code {
     mapping: CodeMapping,
@@ -330,6 +333,7 @@ fn check_code_offsets(layout: &ImageLayout, bytes: &[u8]) -> Result<(), ImageErr
 fn lazy_tables(module: &Module) -> (Box<[Box<[u32]>]>, usize) {
     let mut tables: Vec<Vec<u32>> = vec![Vec::new(); module.tables.len()];
     let mut covered = 0;
+    let (mut prepared, mut prepared_most) = (0, LAZY_ELEMENTS);
     for segment in module.elements.values() {
         let ElementMode::Active { table, offset } = &segment.mode else {
             covered += 1;
@@ -337,13 +341,17 @@ fn lazy_tables(module: &Module) -> (Box<[Box<[u32]>]>, usize) {
         };
         let (Some(start), ElementItems::Functions(functions)) = (offset.as_offset(), &segment.items) else { break };
         let table_ty = &module.tables[*table];
-        let end = start.checked_add(functions.len() as u64).filter(|end| *end <= table_ty.ty.min && *end <= MAX_LAZY_ELEMENTS);
+        let end = start.checked_add(functions.len() as u64).filter(|end| *end <= table_ty.ty.min);
         let own = module.defined_table_index(*table).is_some() && table_ty.init.is_none();
         let Some(end) = end.filter(|_| own) else { break };
         let elements = &mut tables[table.as_usize()];
-        if elements.len() < end as usize {
-            elements.resize(end as usize, NO_FUNCTION);
+        let grown = (end as usize).saturating_sub(elements.len());
+        prepared_most += functions.len().saturating_mul(LAZY_ELEMENTS_PER_ITEM);
+        if grown > prepared_most - prepared {
+            break;
         }
+        prepared += grown;
+        elements.resize(elements.len() + grown, NO_FUNCTION);
         for (element, function) in elements[start as usize..].iter_mut().zip(functions) {
             *element = function.as_u32();
         }
