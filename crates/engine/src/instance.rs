@@ -73,13 +73,14 @@ impl Instance {
     /// If an import belongs to another store.
     pub fn new(mut store: impl AsContextMut, module: &Module, imports: &[Extern]) -> Result<Self> {
         let store = store.as_context_mut().0;
+        check_engine(module, &store.opaque)?;
         let expected = module.imports().len();
         if imports.len() != expected {
             bail!("expected {expected} imports, found {}", imports.len());
         }
         for (position, item) in imports.iter().enumerate() {
             let same_func = matches!(item, Extern::Func(func) if matching::is_func(module, position, func.type_id(&store.opaque)));
-            if !(same_func && Engine::same(module.engine(), store.opaque.engine())) {
+            if !same_func {
                 matching::check_import(module, position, &item.ty_in(&store.opaque))?;
             }
         }
@@ -87,11 +88,8 @@ impl Instance {
         Self::instantiate(store, module, &imports)
     }
 
-    /// `imports` are checked.
+    /// `imports` are checked, and so is the engine.
     fn instantiate<T: 'static>(store: &mut StoreInner<T>, module: &Module, imports: &[VmImport]) -> Result<Self> {
-        if !Engine::same(module.engine(), store.opaque.engine()) {
-            bail!("cross-`Engine` instantiation is not possible: the module and the store belong to different engines");
-        }
         let loaded = module.loaded();
         let description = loaded.module();
         let tables = description.tables.len() - description.imported_tables as usize;
@@ -199,6 +197,13 @@ impl Instance {
     }
 }
 
+fn check_engine(module: &Module, store: &StoreOpaque) -> Result<()> {
+    if !Engine::same(module.engine(), store.engine()) {
+        bail!("cross-`Engine` instantiation is not possible: the module and the store belong to different engines");
+    }
+    Ok(())
+}
+
 impl<T: 'static> InstancePre<T> {
     pub(crate) fn new(module: &Module, items: Vec<Definition>) -> Self {
         Self { module: module.clone(), items: items.into(), stores_of: PhantomData }
@@ -220,6 +225,7 @@ impl<T: 'static> InstancePre<T> {
     /// If something that was defined in the linker belongs to another store.
     pub fn instantiate(&self, mut store: impl AsContextMut<Data = T>) -> Result<Instance> {
         let store = store.as_context_mut().0;
+        check_engine(&self.module, &store.opaque)?;
         let mut imports = Vec::with_capacity(self.items.len());
         for item in &*self.items {
             imports.push(match item {

@@ -310,6 +310,10 @@ impl<T: 'static> Linker<T> {
     }
 
     /// What is defined by a pair of names.
+    ///
+    /// # Panics
+    ///
+    /// If it is a host function and the store belongs to another engine than the linker.
     pub fn get(&self, mut store: impl AsContextMut<Data = T>, module: &str, name: &str) -> Option<Extern> {
         let item = self.item(module, name)?;
         Some(item.definition.to_extern(&mut store.as_context_mut().0.opaque))

@@ -281,7 +281,12 @@ impl StoreOpaque {
     }
 
     /// Makes a host function part of this store.
+    ///
+    /// # Panics
+    ///
+    /// If its type belongs to another engine, whose identities mean other types here.
     pub(crate) fn add_host_func(&mut self, function: &HostFunc) -> u32 {
+        assert!(function.ty().comes_from(&self.engine), "function used with a store of another engine");
         self.vm.new_host_func(function.ty().id(), function.code(), function.data())
     }
 
@@ -334,7 +339,7 @@ impl Drop for StoreOpaque {
 struct LimiterPanic(Mutex<Option<Box<dyn Any + Send>>>);
 
 impl LimiterPanic {
-    fn catch(ask: impl FnOnce() -> Result<bool>) -> Result<bool> {
+    fn catch<R>(ask: impl FnOnce() -> Result<R>) -> Result<R> {
         let caught = catch_unwind(AssertUnwindSafe(ask));
         caught.unwrap_or_else(|payload| Err(Error::new(Self(Mutex::new(Some(payload))))))
     }
@@ -375,6 +380,20 @@ impl<T: 'static> StoreHost for StoreInner<T> {
         match &mut self.limiter {
             Some(limiter) => LimiterPanic::catch(|| limiter(&mut self.data).table_growing(current, desired, max)),
             None => Ok(true),
+        }
+    }
+
+    fn memory_grow_failed(&mut self, error: Error) -> Result<()> {
+        match &mut self.limiter {
+            Some(limiter) => LimiterPanic::catch(|| limiter(&mut self.data).memory_grow_failed(error)),
+            None => Ok(()),
+        }
+    }
+
+    fn table_grow_failed(&mut self, error: Error) -> Result<()> {
+        match &mut self.limiter {
+            Some(limiter) => LimiterPanic::catch(|| limiter(&mut self.data).table_grow_failed(error)),
+            None => Ok(()),
         }
     }
 

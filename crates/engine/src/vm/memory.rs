@@ -144,7 +144,16 @@ pub(crate) unsafe fn grow(
         }
     }
     // SAFETY: as above.
-    Ok(unsafe { (*store.as_ptr()).instance_mut(owner).memory_mut(index).grow(delta_pages) })
+    let grown = unsafe { (*store.as_ptr()).instance_mut(owner).memory_mut(index).grow(delta_pages) };
+    if grown.is_none()
+        // SAFETY: as above.
+        && let Some(mut host) = unsafe { (*store.as_ptr()).host() }
+    {
+        let error = anyhow::anyhow!("failed to grow memory by {delta_pages} pages");
+        // SAFETY: as above.
+        unsafe { host.as_mut() }.memory_grow_failed(error).map_err(|error| Pending::Error(error, Vec::new()))?;
+    }
+    Ok(grown)
 }
 
 fn reserve_checked(min_bytes: usize, max_bytes: u64) -> std::io::Result<Reservation> {

@@ -30,6 +30,10 @@ pub(crate) trait StoreHost {
     fn memory_growing(&mut self, current: usize, desired: usize, max: Option<usize>) -> anyhow::Result<bool>;
     /// Whether a table may grow from `current` to `desired` elements; its type allows `max`.
     fn table_growing(&mut self, current: usize, desired: usize, max: Option<usize>) -> anyhow::Result<bool>;
+    /// Told that a memory did not grow although it was allowed to. An error ends the guest's call.
+    fn memory_grow_failed(&mut self, error: anyhow::Error) -> anyhow::Result<()>;
+    /// Told that a table did not grow although it was allowed to. An error ends the guest's call.
+    fn table_grow_failed(&mut self, error: anyhow::Error) -> anyhow::Result<()>;
     /// The fuel is used up: refill it, or refuse with an error.
     fn out_of_fuel(&mut self) -> anyhow::Result<()>;
 }

@@ -222,5 +222,14 @@ pub(crate) unsafe fn grow(
         }
     }
     // SAFETY: as above.
-    Ok(unsafe { (*store.as_ptr()).instance_mut(owner).table_mut(index).grow(delta, element) })
+    let grown = unsafe { (*store.as_ptr()).instance_mut(owner).table_mut(index).grow(delta, element) };
+    if grown.is_none()
+        // SAFETY: as above.
+        && let Some(mut host) = unsafe { (*store.as_ptr()).host() }
+    {
+        let error = anyhow::anyhow!("failed to grow table by {delta} elements");
+        // SAFETY: as above.
+        unsafe { host.as_mut() }.table_grow_failed(error).map_err(|error| Pending::Error(error, Vec::new()))?;
+    }
+    Ok(grown)
 }
