@@ -47,7 +47,7 @@ impl Compiler<'_> {
     /// `call_ref` and `return_call_ref`.
     pub(crate) fn call_ref(&mut self, ty: u32, is_return: bool) {
         let value = self.pop();
-        self.to_fixed(Ty::I64, JOIN, value);
+        self.in_fixed(Ty::I64, JOIN, value);
         self.call_or_return(Callee::Reference(Some(Trap::NullReference)), TypeIndex::from_u32(ty), is_return);
     }
 

@@ -300,7 +300,7 @@ impl Compiler<'_> {
     /// `br_on_null`.
     pub(crate) fn br_on_null(&mut self, depth: u32) {
         let (ty, value) = (self.top_type(), self.pop());
-        let mut reg = self.to_temporary(ty, value);
+        let mut reg = self.in_temporary(ty, value);
         if reg == Self::join_register(ty) {
             // The branch may need that one.
             let other = self.alloc(false);
@@ -316,7 +316,7 @@ impl Compiler<'_> {
     /// `br_on_non_null`.
     pub(crate) fn br_on_non_null(&mut self, depth: u32) {
         let (ty, value) = (self.top_type(), self.pop());
-        let reg = self.to_temporary(ty, value);
+        let reg = self.in_temporary(ty, value);
         let (_, other) = self.test_reference(ty, reg);
         self.push_reg(ty, reg);
         self.branch_if(other, depth);

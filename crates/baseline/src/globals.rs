@@ -42,7 +42,7 @@ impl Compiler<'_> {
             // Copies and wide constants would need the scratch register.
             value @ Value::Reg(_) => value,
             Value::Const(bits) if i32::try_from(bits as i64).is_ok() || matches!(ty, Ty::I32 | Ty::F32) => Value::Const(bits),
-            value => Value::Reg(self.to_reg(ty, value)),
+            value => Value::Reg(self.in_reg(ty, value)),
         };
         let place = self.global_place(index);
         self.store_value_mem(ty, place, value);

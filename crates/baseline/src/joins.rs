@@ -72,7 +72,7 @@ impl Compiler<'_> {
     pub(crate) fn carry_one(&mut self, ty: Ty) {
         let value = self.pop();
         let reg = Self::join_register(ty);
-        self.to_fixed(ty, reg, value);
+        self.in_fixed(ty, reg, value);
         self.push_reg(ty, reg);
     }
 

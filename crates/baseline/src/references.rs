@@ -41,7 +41,7 @@ impl Compiler<'_> {
         if self.regs.is_temporary(reg) {
             return self.push_reg(ty, reg);
         }
-        let copy = self.to_temporary(ty, Value::Reg(reg));
+        let copy = self.in_temporary(ty, Value::Reg(reg));
         self.push_reg(ty, copy);
     }
 }

@@ -87,11 +87,7 @@ impl Scan {
                 self.blocks.push(opcode == 0x03);
                 *loops += u32::from(opcode == 0x03);
             }
-            0x0b => {
-                if self.blocks.pop().unwrap_or(false) {
-                    *loops -= 1;
-                }
-            }
+            0x0b => *loops -= u32::from(self.blocks.pop().unwrap_or(false)),
             0x10 | 0x12 | 0x14 | 0x15 => {
                 self.call(weight);
                 self.calls_functions = true;

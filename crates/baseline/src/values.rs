@@ -305,7 +305,7 @@ impl Compiler<'_> {
 
     /// A register with the value, not to be written.
     #[inline]
-    pub(crate) fn to_reg(&mut self, ty: Ty, value: Value) -> Reg {
+    pub(crate) fn in_reg(&mut self, ty: Ty, value: Value) -> Reg {
         match value {
             Value::Reg(reg) => reg,
             _ => {
@@ -336,7 +336,7 @@ impl Compiler<'_> {
 
     /// A register with the value, which may be written, and is not `other`.
     #[inline]
-    pub(crate) fn to_result(&mut self, ty: Ty, value: Value, other: Value) -> Reg {
+    pub(crate) fn in_result(&mut self, ty: Ty, value: Value, other: Value) -> Reg {
         if let Value::Reg(reg) = value
             && (self.regs.is_temporary(reg) || self.hinted(ty.is_vector_class()) == Some(reg))
             && other != value
@@ -353,7 +353,7 @@ impl Compiler<'_> {
     }
 
     /// A temporary register with the value, which may be written.
-    pub(crate) fn to_temporary(&mut self, ty: Ty, value: Value) -> Reg {
+    pub(crate) fn in_temporary(&mut self, ty: Ty, value: Value) -> Reg {
         if let Value::Reg(reg) = value
             && self.regs.is_temporary(reg)
         {
@@ -365,7 +365,7 @@ impl Compiler<'_> {
     }
 
     /// The register `reg` with the value, which is released.
-    pub(crate) fn to_fixed(&mut self, ty: Ty, reg: Reg, value: Value) {
+    pub(crate) fn in_fixed(&mut self, ty: Ty, reg: Reg, value: Value) {
         if value == Value::Reg(reg) {
             return;
         }
@@ -377,7 +377,7 @@ impl Compiler<'_> {
     /// Pops an operand to a register, which is not to be written.
     pub(crate) fn pop_reg(&mut self, ty: Ty) -> Reg {
         let value = self.pop();
-        self.to_reg(ty, value)
+        self.in_reg(ty, value)
     }
 
     /// Moves all operands but constants to their homes: control may join here. Changes no flags.

@@ -641,3 +641,142 @@ impl Masm {
         self.put(&bytes, len + 2);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::registers::{R8, R12, R13, R15, RAX, RBP, RBX, RCX, RDI, RDX, RSI, RSP, xmm};
+    use super::*;
+    use iced_x86::{Decoder, DecoderOptions, Formatter, IntelFormatter};
+
+    /// What a disassembler says of the code that `emit` makes.
+    fn disassembled(emit: impl FnOnce(&mut Masm)) -> String {
+        let mut masm = Masm::default();
+        emit(&mut masm);
+        let code = masm.finish(0xcc).code;
+        let mut formatter = IntelFormatter::new();
+        let mut lines = Vec::new();
+        for instruction in &mut Decoder::new(64, &code, DecoderOptions::NONE) {
+            let mut line = String::new();
+            formatter.format(&instruction, &mut line);
+            lines.push(line);
+        }
+        lines.join("; ")
+    }
+
+    #[track_caller]
+    fn check(emit: impl FnOnce(&mut Masm), expect: &str) {
+        assert_eq!(disassembled(emit), expect);
+    }
+
+    #[test]
+    fn addresses() {
+        check(|m| m.mov(true, RAX, Mem::new(RBP, 0)), "mov rax,[rbp]");
+        check(|m| m.mov(true, RAX, Mem::new(R13, 0)), "mov rax,[r13]");
+        check(|m| m.mov(true, RAX, Mem::new(RSP, 8)), "mov rax,[rsp+8]");
+        check(|m| m.mov(true, R8, Mem::new(R12, -129)), "mov r8,[r12-81h]");
+        check(|m| m.mov(false, RCX, Mem::indexed(RBP, R12, 0, 0)), "mov ecx,[rbp+r12]");
+        check(|m| m.mov(false, RCX, Mem::indexed(R13, RSI, 3, 127)), "mov ecx,[r13+rsi*8+7Fh]");
+        check(|m| m.lea(true, R15, Mem::indexed(R15, R15, 2, 0x1234_5678)), "lea r15,[r15+r15*4+12345678h]");
+    }
+
+    #[test]
+    fn bytes_of_registers() {
+        check(|m| m.mov_store8(Mem::new(RAX, 0), RSI), "mov [rax],sil");
+        check(|m| m.mov_store8(Mem::new(RAX, 0), RBX), "mov [rax],bl");
+        check(|m| m.setcc(Cc::Be, RDI), "setbe dil");
+        check(|m| m.movzx8(RAX, RDI), "movzx eax,dil");
+        check(|m| m.movsx8(true, R8, RSI), "movsx r8,sil");
+        check(|m| m.movsx8(false, R8, Mem::new(RSI, 1)), "movsx r8d,byte ptr [rsi+1]");
+        check(|m| m.movzx16(RAX, R8), "movzx eax,r8w");
+        check(|m| m.mov_store16(Mem::new(R8, 0), R15), "mov [r8],r15w");
+        check(|m| m.mov_store16_imm(Mem::new(R8, 0), 0x1234), "mov word ptr [r8],1234h");
+        check(|m| m.mov_store8_imm(Mem::new(RBP, 0), 7), "mov byte ptr [rbp],7");
+    }
+
+    #[test]
+    fn constants() {
+        check(|m| m.mov_imm(R8, 1), "mov r8d,1");
+        check(|m| m.mov_imm(RAX, 0xffff_ffff), "mov eax,0FFFFFFFFh");
+        check(|m| m.mov_imm(RAX, u64::MAX), "mov rax,0FFFFFFFFFFFFFFFFh");
+        check(|m| m.mov_imm(R15, 0x1122_3344_5566_7788), "mov r15,1122334455667788h");
+        check(|m| m.alu_imm(Alu::Sub, true, RSP, i32::MAX), "sub rsp,7FFFFFFFh");
+        check(|m| m.alu_imm(Alu::Cmp, false, Mem::new(RBP, -72), -1), "cmp dword ptr [rbp-48h],0FFFFFFFFh");
+        check(|m| m.imul_imm(true, RAX, R8, 1000), "imul rax,r8,3E8h");
+        check(|m| m.imul_imm(false, R8, Mem::new(RAX, 4), -3), "imul r8d,[rax+4],0FFFFFFFDh");
+    }
+
+    #[test]
+    fn arithmetic() {
+        check(|m| m.alu(Alu::Sbb, true, R8, RAX), "sbb r8,rax");
+        check(|m| m.alu_store(Alu::Cmp, false, Mem::new(RBP, -8), R12), "cmp [rbp-8],r12d");
+        check(|m| m.unary(7, true, R8), "idiv r8");
+        check(|m| m.shift_imm(Shift::Sar, true, R12, 63), "sar r12,3Fh");
+        check(|m| m.shift_cl(Shift::Rol, false, RDX), "rol edx,cl");
+        check(|m| m.shift_bmi2(Shift::Shr, true, RAX, R8, R12), "shrx rax,r8,r12");
+        check(|m| m.shift_bmi2(Shift::Shl, false, R15, Mem::new(RBP, -72), RCX), "shlx r15d,[rbp-48h],ecx");
+        check(|m| m.shift_bmi2(Shift::Sar, false, RDX, Mem::new(R12, 0), R8), "sarx edx,[r12],r8d");
+        check(|m| m.count_bits(0xf3, true, 0xb8, R8, RAX), "popcnt r8,rax");
+        check(|m| m.btc(R8, 63), "btc r8,3Fh");
+        check(|m| m.cmov(Cc::Np, true, RAX, R8), "cmovnp rax,r8");
+    }
+
+    #[test]
+    fn vectors() {
+        check(|m| m.sse(Sse::new(0xf2, 0x58), xmm(9), xmm(3)), "addsd xmm9,xmm3");
+        check(|m| m.sse(Sse::map38(0x00), xmm(1), xmm(15)), "pshufb xmm1,xmm15");
+        check(|m| m.sse_imm(Sse::map3a(0x0a), xmm(8), Mem::new(RBP, -80), 9), "roundss xmm8,[rbp-50h],9");
+        check(|m| m.sse_wide(Sse::new(0x66, 0x6e), true, xmm(15), R8), "movq xmm15,r8");
+        check(|m| m.sse_wide(Sse::new(0x66, 0x7e), false, xmm(2), RSI), "movd esi,xmm2");
+        check(|m| m.sse_wide_imm(Sse::map3a(0x16), true, xmm(9), R12, 1), "pextrq r12,xmm9,1");
+        check(|m| m.sse_shift_imm(0x73, 2, xmm(14), 32), "psrlq xmm14,20h");
+        check(|m| m.sse_wide(Sse::new(0xf3, 0x2c), true, RAX, xmm(12)), "cvttss2si rax,xmm12");
+        check(|m| m.vex(1, 2, true, 0xa8, 9, 10, Rm::Reg(xmm(11))), "vfmadd213pd xmm9,xmm10,xmm11");
+        check(|m| m.vex(1, 2, false, 0xac, 1, 2, Rm::Reg(xmm(3))), "vfnmadd213ps xmm1,xmm2,xmm3");
+    }
+
+    #[test]
+    fn jumps_reach_their_labels() {
+        let forward_and_back = |m: &mut Masm| {
+            let (top, out) = (m.label(), m.label());
+            m.bind(top);
+            m.jcc(Cc::E, out);
+            m.jcc(Cc::A, out);
+            m.jmp(top);
+            m.bind(out);
+            m.ret(16);
+        };
+        check(forward_and_back, "je 000000000000000Eh; ja 000000000000000Eh; jmp short 0; ret 10h");
+    }
+
+    #[test]
+    fn constants_are_found_from_the_end_of_the_instruction() {
+        let mut masm = Masm::default();
+        let number = masm.constant(0x1111);
+        masm.sse(Sse::new(0, 0x54), xmm(9), Mem::constant(number));
+        masm.sse_imm(Sse::new(0x66, 0x70), xmm(1), Mem::constant(number), 0x44);
+        let code = masm.finish(0xcc).code;
+        let mut decoder = Decoder::new(64, &code, DecoderOptions::NONE);
+        for _ in 0..2 {
+            assert_eq!(decoder.decode().ip_rel_memory_address(), 32);
+        }
+        assert_eq!(code[32..48], 0x1111u128.to_le_bytes());
+    }
+
+    #[test]
+    fn tables_hold_distances_from_their_start() {
+        let mut masm = Masm::default();
+        let (first, second) = (masm.label(), masm.label());
+        masm.lea_table(RAX, [first, second, first].into_iter());
+        masm.bind(first);
+        masm.ret(0);
+        masm.bind(second);
+        masm.ret(0);
+        let code = masm.finish(0xcc).code;
+        let base = Decoder::new(64, &code, DecoderOptions::NONE).decode().ip_rel_memory_address() as usize;
+        let entry = |position: usize| {
+            let start = base + position * 4;
+            base as i64 + i64::from(i32::from_le_bytes([code[start], code[start + 1], code[start + 2], code[start + 3]]))
+        };
+        assert_eq!([entry(0), entry(1), entry(2)], [7, 8, 7]);
+    }
+}

@@ -33,7 +33,7 @@ const BELOW_LEAST_I32: u64 = 0xc1e0_0000_0020_0000;
 impl Compiler<'_> {
     fn convert_source(&mut self, from: Ty) -> Reg {
         let value = self.pop();
-        self.to_reg(from, value)
+        self.in_reg(from, value)
     }
 
     /// `cvttss2si` or `cvttsd2si`.
@@ -195,7 +195,7 @@ impl Compiler<'_> {
         }
         // An unsigned number of 32 bits is a signed one of 64, for it is zero-extended in a register.
         let wide = from == Ty::I64 || !signed;
-        let source = self.to_reg(from, value);
+        let source = self.in_reg(from, value);
         let target = self.result(true);
         // So that the instruction does not wait for what was in the register.
         self.masm.sse(Sse::new(0, 0x57), target, target);
@@ -205,7 +205,7 @@ impl Compiler<'_> {
     }
 
     fn convert_from_u64(&mut self, value: Value, to: Ty) {
-        let source = self.to_reg(Ty::I64, value);
+        let source = self.in_reg(Ty::I64, value);
         let half = self.alloc(false);
         let target = self.result(true);
         self.masm.sse(Sse::new(0, 0x57), target, target);
@@ -240,11 +240,11 @@ impl Compiler<'_> {
     pub(crate) fn reinterpret(&mut self, from: Ty, to: Ty) {
         let value = self.pop();
         match value {
-            Value::Const(bits) => return self.push_const(to, bits),
+            Value::Const(bits) => self.push_const(to, bits),
             Value::Slot(offset) => {
                 let target = self.result(to.is_vector_class());
                 self.load_slot(to, target, offset);
-                return self.push_reg(to, target);
+                self.push_reg(to, target);
             }
             Value::Reg(source) => {
                 let target = self.result(to.is_vector_class());

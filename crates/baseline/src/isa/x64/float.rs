@@ -57,7 +57,7 @@ impl Compiler<'_> {
         if commutes && matches!((left, right), (Value::Slot(_) | Value::Const(_), Value::Reg(_))) {
             std::mem::swap(&mut left, &mut right);
         }
-        let target = self.to_result(ty, left, right);
+        let target = self.in_result(ty, left, right);
         let operand = self.vector_operand(ty, right);
         self.masm.sse(scalar(ty, opcode), target, operand);
         self.release(right);
@@ -80,8 +80,8 @@ impl Compiler<'_> {
     pub(crate) fn float_min_max(&mut self, ty: Ty, is_max: bool) {
         let right = self.pop();
         let left = self.pop();
-        let right = self.to_reg(ty, right);
-        let target = self.to_result(ty, left, Value::Reg(right));
+        let right = self.in_reg(ty, right);
+        let target = self.in_result(ty, left, Value::Reg(right));
         self.masm.sse(ucomis(ty), target, right);
         let different = self.masm.jcc_short(Cc::Ne);
         let unordered = self.masm.jcc_short(Cc::P);
@@ -108,7 +108,7 @@ impl Compiler<'_> {
         self.load_value(ty, VECTOR_SCRATCH, right);
         self.release(right);
         self.masm.sse(ANDPS, VECTOR_SCRATCH, sign);
-        let value = self.to_reg(ty, left);
+        let value = self.in_reg(ty, left);
         let target = if self.regs.is_temporary(value) { value } else { self.result(true) };
         // All bits of the value but the sign, over the mask.
         self.masm.sse(Sse::new(0, 0x28), VECTOR_SCRATCH_2, sign);
@@ -121,7 +121,7 @@ impl Compiler<'_> {
     /// `abs`.
     pub(crate) fn float_abs(&mut self, ty: Ty) {
         let value = self.pop();
-        let target = self.to_result(ty, value, Value::Const(0));
+        let target = self.in_result(ty, value, Value::Const(0));
         let mask = match ty {
             Ty::F32 => u64::from(!(sign_bit(ty) as u32)),
             _ => !sign_bit(ty),
@@ -134,7 +134,7 @@ impl Compiler<'_> {
     /// `neg`.
     pub(crate) fn float_neg(&mut self, ty: Ty) {
         let value = self.pop();
-        let target = self.to_result(ty, value, Value::Const(0));
+        let target = self.in_result(ty, value, Value::Const(0));
         let sign = self.float_constant(ty, sign_bit(ty));
         self.masm.sse(XORPS, target, sign);
         self.push_reg(ty, target);
@@ -170,7 +170,7 @@ impl Compiler<'_> {
         let left = self.pop();
         let swapped = matches!(compare, FloatCompare::Less | FloatCompare::LessOrEqual);
         let (first, second) = if swapped { (right, left) } else { (left, right) };
-        let first = self.to_reg(ty, first);
+        let first = self.in_reg(ty, first);
         let operand = self.vector_operand(ty, second);
         self.masm.sse(ucomis(ty), first, operand);
         self.regs.release(first);
@@ -185,7 +185,7 @@ impl Compiler<'_> {
 
     /// `select` of floats and vectors: a jump over a move.
     pub(crate) fn select_vector(&mut self, ty: Ty, condition: Condition, then: Value, otherwise: Value) {
-        let target = self.to_result(ty, then, otherwise);
+        let target = self.in_result(ty, then, otherwise);
         let over = self.masm.label();
         self.jump_if(condition, over);
         self.load_value(ty, target, otherwise);

@@ -96,7 +96,7 @@ impl Compiler<'_> {
             let base = self.memory_base(memory);
             return Address { mem: Mem::new(base, offset), held: Value::Const(0) };
         }
-        let index = self.to_reg(index_ty, index);
+        let index = self.in_reg(index_ty, index);
         match i32::try_from(memarg.offset) {
             Ok(offset) => {
                 let base = self.memory_base(memory);
@@ -116,7 +116,7 @@ impl Compiler<'_> {
     /// Compares `index + end` with the size.
     fn checked_address(&mut self, memory: MemoryIndex, index_ty: Ty, index: Value, offset: u64, end: u128) -> Address {
         let ty = &self.module.memories[memory];
-        let index = self.to_reg(index_ty, index);
+        let index = self.in_reg(index_ty, index);
         let Ok(end) = u64::try_from(end) else {
             // Out of bounds whatever the index is.
             self.trap(Trap::MemoryOutOfBounds);
@@ -219,7 +219,7 @@ impl Compiler<'_> {
         {
             return;
         }
-        let value = self.to_reg(ty, value);
+        let value = self.in_reg(ty, value);
         let address = self.address(memarg, size_bytes);
         self.memory_may_trap();
         match size_bytes {
@@ -314,10 +314,10 @@ impl Compiler<'_> {
             }
             Some(wanted) => {
                 self.take(wanted);
-                (self.to_reg(ty, index), wanted)
+                (self.in_reg(ty, index), wanted)
             }
             None => {
-                let index = self.to_reg(ty, index);
+                let index = self.in_reg(ty, index);
                 (index, self.alloc(false))
             }
         }
@@ -351,7 +351,7 @@ impl Compiler<'_> {
     /// Writes an element of a table.
     pub(crate) fn set_element(&mut self, table: TableIndex, index: Value, value: Value) {
         let is_func = self.module.tables[table].ty.element.heap.is_func();
-        let value = self.to_reg(if is_func { Ty::I64 } else { Ty::I32 }, value);
+        let value = self.in_reg(if is_func { Ty::I64 } else { Ty::I32 }, value);
         let (index, target) = self.element_registers(table, index, None);
         self.element_address(table, index, target);
         if is_func {

@@ -43,7 +43,7 @@ impl Compiler<'_> {
         {
             return;
         }
-        let target = self.to_result(ty, left, right);
+        let target = self.in_result(ty, left, right);
         match immediate {
             Some(immediate) => self.masm.alu_imm(op, wide, target, immediate),
             None => {
@@ -97,7 +97,7 @@ impl Compiler<'_> {
             }
             return self.push_reg(ty, target);
         }
-        let target = self.to_result(ty, left, right);
+        let target = self.in_result(ty, left, right);
         let right_operand = self.integer_operand(wide, right);
         self.masm.imul(wide, target, right_operand);
         self.release(right);
@@ -110,7 +110,7 @@ impl Compiler<'_> {
         let count = self.pop();
         let mut left = self.pop();
         if let Value::Const(bits) = count {
-            let target = self.to_result(ty, left, count);
+            let target = self.in_result(ty, left, count);
             let count = bits as u8 & if wide { 63 } else { 31 };
             if count > 0 {
                 self.masm.shift_imm(op, wide, target, count);
@@ -118,7 +118,7 @@ impl Compiler<'_> {
             return self.push_reg(ty, target);
         }
         if self.features.bmi2 && matches!(op, Shift::Shl | Shift::Shr | Shift::Sar) {
-            let count = self.to_reg(Ty::I32, count);
+            let count = self.in_reg(Ty::I32, count);
             let source = self.integer_operand(wide, left);
             self.regs.release(count);
             self.release(left);
@@ -132,8 +132,8 @@ impl Compiler<'_> {
             self.regs.release(RCX);
             left = Value::Reg(other);
         }
-        self.to_fixed(Ty::I32, RCX, count);
-        let target = self.to_result(ty, left, Value::Reg(RCX));
+        self.in_fixed(Ty::I32, RCX, count);
+        let target = self.in_result(ty, left, Value::Reg(RCX));
         self.masm.shift_cl(op, wide, target);
         self.regs.release(RCX);
         self.push_reg(ty, target);
@@ -158,7 +158,7 @@ impl Compiler<'_> {
                 SCRATCH
             }
         };
-        self.to_fixed(ty, RAX, dividend);
+        self.in_fixed(ty, RAX, dividend);
         self.take(RDX);
         if signed {
             self.divide_signed(wide, remainder, divisor_reg);
@@ -201,11 +201,11 @@ impl Compiler<'_> {
         let power = divisor.trailing_zeros() as u8;
         if remainder {
             let Ok(mask) = i32::try_from(divisor - 1) else { return false };
-            let target = self.to_result(ty, dividend, Value::Const(0));
+            let target = self.in_result(ty, dividend, Value::Const(0));
             self.masm.alu_imm(Alu::And, ty.is_wide(), target, mask);
             self.push_reg(ty, target);
         } else {
-            let target = self.to_result(ty, dividend, Value::Const(0));
+            let target = self.in_result(ty, dividend, Value::Const(0));
             if power > 0 {
                 self.masm.shift_imm(Shift::Shr, ty.is_wide(), target, power);
             }
@@ -220,8 +220,8 @@ impl Compiler<'_> {
         let right = self.pop();
         let left = self.pop();
         let left_operand = match left {
-            Value::Const(_) => Rm::Reg(self.to_reg(ty, left)),
-            Value::Slot(_) if matches!(right, Value::Slot(_)) => Rm::Reg(self.to_reg(ty, left)),
+            Value::Const(_) => Rm::Reg(self.in_reg(ty, left)),
+            Value::Slot(_) if matches!(right, Value::Slot(_)) => Rm::Reg(self.in_reg(ty, left)),
             _ => self.integer_operand(wide, left),
         };
         match (immediate(wide, right), left_operand) {
@@ -276,7 +276,7 @@ impl Compiler<'_> {
             Condition::FloatEqual => (then, otherwise, [Some(Cc::P), Some(Cc::Ne)]),
             Condition::FloatNotEqual => (otherwise, then, [Some(Cc::P), Some(Cc::Ne)]),
         };
-        let target = self.to_result(ty, stays, moved);
+        let target = self.in_result(ty, stays, moved);
         let operand = self.integer_operand(wide, moved);
         for cc in conditions.into_iter().flatten() {
             self.masm.cmov(cc, wide, target, operand);
@@ -326,7 +326,7 @@ impl Compiler<'_> {
         }
         // Sums of neighbours of 1, 2 and 4 bits, then of bytes by a multiplication.
         let value = self.pop();
-        let sum = self.to_temporary(ty, value);
+        let sum = self.in_temporary(ty, value);
         let part = self.alloc(false);
         let mask = |bits: u64| if wide { bits } else { bits & 0xffff_ffff };
         for (shift, bits) in [(1, 0x5555_5555_5555_5555), (2, 0x3333_3333_3333_3333)] {
@@ -407,8 +407,8 @@ impl Compiler<'_> {
         let right_low = self.pop();
         let left_high = self.pop();
         let left_low = self.pop();
-        let low = self.to_temporary(Ty::I64, left_low);
-        let high = self.to_temporary(Ty::I64, left_high);
+        let low = self.in_temporary(Ty::I64, left_low);
+        let high = self.in_temporary(Ty::I64, left_high);
         for (op, target, right) in [(low_op, low, right_low), (high_op, high, right_high)] {
             let operand = self.integer_operand(true, right);
             self.masm.alu(op, true, target, operand);
@@ -432,7 +432,7 @@ impl Compiler<'_> {
             }
             _ => self.integer_operand(true, right),
         };
-        self.to_fixed(Ty::I64, RAX, left);
+        self.in_fixed(Ty::I64, RAX, left);
         self.take(RDX);
         self.masm.unary(if signed { 5 } else { 4 }, true, operand);
         if let Rm::Reg(reg) = operand {

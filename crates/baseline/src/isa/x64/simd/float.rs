@@ -141,7 +141,7 @@ impl Compiler<'_> {
         let right = self.pop();
         let left = self.pop();
         let (first, second) = if swapped { (right, left) } else { (left, right) };
-        let target = self.to_result(V128, first, second);
+        let target = self.in_result(V128, first, second);
         let operand = self.vector_operand(V128, second);
         self.masm.sse_imm(lane.packed(0xc2), target, operand, predicate);
         self.release(second);

@@ -263,8 +263,8 @@ impl Compiler<'_> {
         let right = self.pop();
         let left = self.pop();
         let (first, second) = if swapped { (right, left) } else { (left, right) };
-        let first = self.to_reg(V128, first);
-        let second = self.to_reg(V128, second);
+        let first = self.in_reg(V128, first);
+        let second = self.in_reg(V128, second);
         // Where the high halves are equal the sign of the difference decides, else they do.
         self.masm.movaps(VECTOR_SCRATCH, first);
         self.masm.sse(Lane::I32.equal(), VECTOR_SCRATCH, second);

@@ -70,9 +70,9 @@ impl Compiler<'_> {
         let (uses_left, uses_right) = (lanes.iter().any(|lane| *lane < 16), lanes.iter().any(|lane| *lane >= 16));
         if uses_left && uses_right {
             let right_mask = self.vector_constant(mask(16));
-            self.to_vector_scratch(right);
+            self.in_vector_scratch(right);
             self.masm.sse(PSHUFB, VECTOR_SCRATCH, right_mask);
-            let target = self.to_result(V128, left, Value::Const(0));
+            let target = self.in_result(V128, left, Value::Const(0));
             let left_mask = self.vector_constant(mask(0));
             self.masm.sse(PSHUFB, target, left_mask);
             self.masm.sse(POR, target, VECTOR_SCRATCH);
@@ -80,7 +80,7 @@ impl Compiler<'_> {
         }
         let (used, unused, mask) = if uses_left { (left, right, mask(0)) } else { (right, left, mask(16)) };
         self.release(unused);
-        let target = self.to_result(V128, used, Value::Const(0));
+        let target = self.in_result(V128, used, Value::Const(0));
         let mask = self.vector_constant(mask);
         self.masm.sse(PSHUFB, target, mask);
         self.push_reg(V128, target);
@@ -89,7 +89,7 @@ impl Compiler<'_> {
     /// `i8x16.swizzle`: indices of 16 and more get their top bit set, which gives 0.
     pub(super) fn swizzle(&mut self) {
         let indices = self.pop();
-        self.to_vector_scratch(indices);
+        self.in_vector_scratch(indices);
         let limit = self.vector_constant(bytes(0x70));
         self.masm.sse(p66(0xdc), VECTOR_SCRATCH, limit);
         let target = self.pop_vector_result(Value::Const(0));
@@ -215,7 +215,7 @@ impl Compiler<'_> {
 
     fn bitmask_i16x8(&mut self) {
         let source = self.pop();
-        self.to_vector_scratch(source);
+        self.in_vector_scratch(source);
         self.masm.sse(p66(0x63), VECTOR_SCRATCH, VECTOR_SCRATCH);
         let target = self.result(false);
         self.masm.sse(p66(0xd7), target, VECTOR_SCRATCH);

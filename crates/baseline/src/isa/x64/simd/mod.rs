@@ -69,7 +69,7 @@ impl Compiler<'_> {
     /// Pops a vector to a register that may be written, if it is not `other`.
     pub(super) fn pop_vector_result(&mut self, other: Value) -> Reg {
         let value = self.pop();
-        self.to_result(V128, value, other)
+        self.in_result(V128, value, other)
     }
 
     /// An instruction that has its first operand for its target.
@@ -86,7 +86,7 @@ impl Compiler<'_> {
     pub(super) fn vector_binary_swapped(&mut self, op: Sse) {
         let right = self.pop();
         let left = self.pop();
-        let target = self.to_result(V128, right, left);
+        let target = self.in_result(V128, right, left);
         let operand = self.vector_operand(V128, left);
         self.masm.sse(op, target, operand);
         self.release(left);
@@ -124,7 +124,7 @@ impl Compiler<'_> {
     }
 
     /// The scratch register with a popped vector.
-    pub(super) fn to_vector_scratch(&mut self, value: Value) -> Reg {
+    pub(super) fn in_vector_scratch(&mut self, value: Value) -> Reg {
         self.load_value(V128, VECTOR_SCRATCH, value);
         self.release(value);
         VECTOR_SCRATCH

@@ -57,7 +57,7 @@ impl Compiler<'_> {
             let z = self.pop_vector();
             let y = self.pop_vector();
             let value = self.pop();
-            let x = self.to_temporary(V128, value);
+            let x = self.in_temporary(V128, value);
             // `vfmadd213`, `vfnmadd213`: x = x * y + z.
             let opcode = if negate { 0xac } else { 0xa8 };
             self.masm.vex(1, 2, lane == FloatLane::F64, opcode, x.number(), y.number(), Rm::Reg(z));
@@ -72,7 +72,7 @@ impl Compiler<'_> {
         let z = self.pop_vector();
         let y = self.pop();
         let value = self.pop();
-        let product = self.to_temporary(V128, value);
+        let product = self.in_temporary(V128, value);
         let operand = self.vector_operand(V128, y);
         self.masm.sse(lane.packed(0x59), product, operand);
         self.canonicalize_lanes(lane, product);
@@ -121,8 +121,8 @@ impl Compiler<'_> {
         // Neither may be in the way of the mask.
         let then = self.out_of_the_way(then);
         let otherwise = self.out_of_the_way(otherwise);
-        self.to_fixed(V128, xmm(0), mask);
-        let target = self.to_result(V128, otherwise, then);
+        self.in_fixed(V128, xmm(0), mask);
+        let target = self.in_result(V128, otherwise, then);
         let operand = self.vector_operand(V128, then);
         self.masm.sse(Sse::map38(opcode), target, operand);
         self.release(then);
