@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 pub mod driver;
+pub mod memory_gate;
 pub mod tier;
 
 mod budget;

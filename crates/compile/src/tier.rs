@@ -2,6 +2,7 @@
 //!
 //! The driver makes one [`Tier`] for a process, one [`FunctionCompiler`] for each thread and module, and links what they give.
 
+use crate::memory_gate::MemoryGate;
 use peregrine_artifact::abi::StubKind;
 use peregrine_artifact::compiler::CompileError;
 use peregrine_artifact::func::CompiledFunc;
@@ -18,12 +19,15 @@ pub struct ModuleEnv<'a> {
     pub settings: &'a Settings,
     /// Where things are in an instance's context.
     pub layout: VmLayout,
+    /// How much memory compiling it may take.
+    pub memory: MemoryGate,
 }
 
 impl<'a> ModuleEnv<'a> {
     /// The environment of the functions of `translation`.
     pub fn new(translation: &'a Translation<'a>, settings: &'a Settings) -> Self {
-        Self { translation, settings, layout: VmLayout::new(&translation.module) }
+        let memory = MemoryGate::new(translation.wasm.len());
+        Self { translation, settings, layout: VmLayout::new(&translation.module), memory }
     }
 }
 

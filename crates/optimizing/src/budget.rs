@@ -2,7 +2,8 @@
 //!
 //! What the passes and the register allocator do grows with the number of values that are alive at once times the number of blocks
 //! in which they are. A function that is worth it is far from the limits here; beyond them it is translated in [`Mode::Plain`],
-//! where no value but the context outlives a block.
+//! where no value but the context outlives a block. What would take more memory than the module may take ends the same way; and if there is
+//! a tier whose costs are linear, all such functions are left to it instead.
 
 use cranelift_codegen::dominator_tree::DominatorTree;
 use cranelift_codegen::ir::{Block, Function};
@@ -33,6 +34,12 @@ const MAX_DOMINATOR_DEPTHS: u64 = 100_000_000;
 const MAX_BLOCK_PARAMETERS: u64 = 36_000;
 /// The most pairs of parameters of one block, summed over the blocks of an optimized function.
 const MAX_PARAMETER_PAIRS: u64 = 20_000_000;
+/// Bytes that the compiler takes for each instruction of CLIF, from translation to code.
+const INSTRUCTION_BYTES: u64 = 650;
+/// Bytes that it takes for each argument of a block or function.
+const ARGUMENT_BYTES: u64 = 48;
+/// Bytes that it takes for each target of a branch table: an edge that has a block of its own.
+const TABLE_TARGET_BYTES: u64 = 650;
 /// The most operations that even a plain translation may make. The allocator's numbers end at 2^21 values.
 const MAX_PLAIN_OPERATIONS: u64 = 40_000_000;
 
@@ -44,12 +51,14 @@ pub(crate) struct Budget {
     arguments: u64,
     operations: u64,
     loop_depths: u64,
+    table_targets: u64,
+    max_bytes: u64,
 }
 
 impl Budget {
-    /// Nothing has been spent.
-    pub(crate) fn new(mode: Mode) -> Self {
-        Self { mode, live_in_blocks: 0, arguments: 0, operations: 0, loop_depths: 0 }
+    /// Nothing has been spent. Compiling may take `max_bytes` of memory.
+    pub(crate) fn new(mode: Mode, max_bytes: u64) -> Self {
+        Self { mode, live_in_blocks: 0, arguments: 0, operations: 0, loop_depths: 0, table_targets: 0, max_bytes }
     }
 
     /// The mode that a body of this many bytes begins with.
@@ -77,8 +86,22 @@ impl Budget {
         self.operations += count as u64;
     }
 
-    /// Whether translation should stop: in plain mode the function is too large for this tier, otherwise it should be plain.
-    pub(crate) fn is_spent(&self) -> bool {
+    /// A branch table has so many targets.
+    pub(crate) fn table_targets(&mut self, count: usize) {
+        self.table_targets += count as u64;
+    }
+
+    /// Bytes of memory that compiling a function of so many instructions takes, roughly.
+    pub(crate) fn memory_bytes(&self, instructions: usize) -> u64 {
+        instructions as u64 * INSTRUCTION_BYTES + self.arguments * ARGUMENT_BYTES + self.table_targets * TABLE_TARGET_BYTES
+    }
+
+    /// Whether translation should stop after so many instructions: in plain mode the function is too large for this tier, otherwise it
+    /// should be plain.
+    pub(crate) fn is_spent(&self, instructions: usize) -> bool {
+        if self.memory_bytes(instructions) > self.max_bytes {
+            return true;
+        }
         match self.mode {
             Mode::Optimized => {
                 self.live_in_blocks > MAX_LIVE_IN_BLOCKS || self.arguments > MAX_BLOCK_ARGUMENTS || self.loop_depths > MAX_LOOP_DEPTHS
@@ -91,6 +114,11 @@ impl Budget {
     pub(crate) fn is_too_large(values: usize, blocks: usize) -> bool {
         values as u64 > MAX_VALUES || blocks as u64 > MAX_VALUES / 4
     }
+}
+
+/// The message for a function that not even a plain translation can make.
+pub(crate) fn too_many_operations() -> String {
+    format!("operations of one function: max_plain_operations allows {MAX_PLAIN_OPERATIONS}, found more")
 }
 
 /// Whether the allocator would take too long for the parameters of the blocks of `func`.

@@ -17,9 +17,10 @@ use peregrine_artifact::compiler::CompileError;
 use peregrine_artifact::func::CompiledFunc;
 use peregrine_artifact::settings::OptLevel;
 use peregrine_artifact::vmctx::VmContextHeader;
-use peregrine_compile::tier::{FunctionCompiler, ModuleEnv};
+use peregrine_compile::tier::{FunctionCompiler, ModuleEnv, Tier};
 use peregrine_wasm::{DefinedFuncIndex, Trap, TypeIndex};
 use std::mem::offset_of;
+use std::sync::Arc;
 
 /// Compiles the functions of one module on one thread.
 pub(crate) struct Compiler<'m> {
@@ -29,17 +30,52 @@ pub(crate) struct Compiler<'m> {
     builder: FunctionBuilderContext,
     allocator: regalloc2::Ctx,
     candidates: Candidates,
+    /// Who compiles what is too costly here, once that was needed.
+    linear: Linear<'m>,
     /// How every body is translated, instead of as its budget says.
     forced_mode: Option<Mode>,
 }
 
+/// A tier whose time and memory are linear in the body.
+struct Linear<'m> {
+    /// `None` if there is none for this target.
+    tier: Option<Arc<dyn Tier>>,
+    /// Its compiler, once something was too costly.
+    compiler: Option<Box<dyn FunctionCompiler + 'm>>,
+}
+
+impl<'m> Linear<'m> {
+    /// The compiler, if there is one for the target.
+    fn compiler(&mut self, env: &'m ModuleEnv<'m>) -> Result<Option<&mut (dyn FunctionCompiler + 'm)>, CompileError> {
+        if let (None, Some(tier)) = (&self.compiler, &self.tier) {
+            match tier.function_compiler(env) {
+                Ok(compiler) => self.compiler = Some(compiler),
+                Err(CompileError::Unsupported { .. }) => self.tier = None,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(self.compiler.as_deref_mut())
+    }
+
+    /// Compiles a function. The compiler does not outlive it: what is left to it is large, and so is what it keeps.
+    fn function(&mut self, env: &'m ModuleEnv<'m>, index: DefinedFuncIndex) -> Result<CompiledFunc, CompileError> {
+        let missing = || CompileError::Internal { message: String::from("the linear tier has no compiler") };
+        let compiled = self.compiler(env)?.ok_or_else(missing)?.function(index);
+        self.compiler = None;
+        compiled
+    }
+}
+
+/// After a function that took more than this, the memory of the compiler is given back.
+const MAX_KEPT_BYTES: u64 = 8 << 20;
+
 impl<'m> Compiler<'m> {
-    /// A compiler for the module of `env`.
+    /// A compiler for the module of `env`, which leaves to `linear` what is too costly.
     ///
     /// # Errors
     ///
     /// [`CompileError::Unsupported`] if its settings ask for what there is not.
-    pub(crate) fn new(env: &'m ModuleEnv<'m>) -> Result<Self, CompileError> {
+    pub(crate) fn new(env: &'m ModuleEnv<'m>, linear: Option<Arc<dyn Tier>>) -> Result<Self, CompileError> {
         Ok(Self {
             env,
             isas: isa::isas(env.settings)?,
@@ -47,6 +83,7 @@ impl<'m> Compiler<'m> {
             builder: FunctionBuilderContext::new(),
             allocator: regalloc2::Ctx::default(),
             candidates: Candidates::default(),
+            linear: Linear { tier: linear, compiler: None },
             forced_mode: None,
         })
     }
@@ -63,25 +100,37 @@ impl<'m> Compiler<'m> {
         Self { isas: isa::unverified(self.env.settings).expect("the settings were fine"), ..self }
     }
 
-    /// Translates a body, optimized if its budget allows it, and says how.
-    fn translate(&mut self, index: DefinedFuncIndex) -> Result<(Translated, Mode), CompileError> {
+    /// Translates a body, optimized if its budget allows it, and says how. `None` if it is left to the linear tier.
+    fn translate(&mut self, index: DefinedFuncIndex) -> Result<Option<(Translated, Mode)>, CompileError> {
         let body_bytes = self.env.translation.bodies[index].len() as u64;
         let first = match (self.forced_mode, self.env.settings.opt_level) {
             (Some(mode), _) => mode,
             (None, OptLevel::None) => Mode::Plain,
-            (None, _) => Budget::first_mode(body_bytes),
+            (None, _) => match Budget::first_mode(body_bytes) {
+                Mode::Plain if self.linear.compiler(self.env)?.is_some() => return Ok(None),
+                mode => mode,
+            },
         };
-        match self.translate_in(index, first) {
-            Ok(translated) if first == Mode::Plain || self.is_worth_optimizing()? => return Ok((translated, first)),
-            Ok(_) => {}
+        match self.translate_in(index, first, self.env.memory.max_bytes()) {
+            Ok(translated) if first == Mode::Plain || self.is_worth_optimizing()? => return Ok(Some((translated, first))),
+            Ok(_) | Err(Stopped::Budget) => {}
             Err(Stopped::Error(error)) => return Err(error),
-            Err(Stopped::Budget) => {}
         }
-        match self.translate_in(index, Mode::Plain) {
-            Ok(translated) => Ok((translated, Mode::Plain)),
+        if self.linear.compiler(self.env)?.is_some() {
+            self.give_back_memory();
+            return Ok(None);
+        }
+        match self.translate_in(index, Mode::Plain, u64::MAX) {
+            Ok(translated) => Ok(Some((translated, Mode::Plain))),
             Err(Stopped::Error(error)) => Err(error),
-            Err(Stopped::Budget) => Err(CompileError::Internal { message: String::from("a plain translation asked for a plainer one") }),
+            Err(Stopped::Budget) => Err(CompileError::Limit { message: budget::too_many_operations() }),
         }
+    }
+
+    fn give_back_memory(&mut self) {
+        self.context = Context::new();
+        self.builder = FunctionBuilderContext::new();
+        self.allocator = regalloc2::Ctx::default();
     }
 
     /// Whether the passes and the allocator can take the function in the context in reasonable time.
@@ -100,9 +149,9 @@ impl<'m> Compiler<'m> {
         Ok(!budget::has_too_many_parameters(&self.context.func))
     }
 
-    fn translate_in(&mut self, index: DefinedFuncIndex, mode: Mode) -> Result<Translated, Stopped> {
+    fn translate_in(&mut self, index: DefinedFuncIndex, mode: Mode, max_bytes: u64) -> Result<Translated, Stopped> {
         self.context.clear();
-        let input = FunctionInput { env: self.env, isa: &*self.isas.optimized, index, mode };
+        let input = FunctionInput { env: self.env, isa: &*self.isas.optimized, index, mode, max_bytes };
         let translated = translate(&input, &mut self.context.func, &mut self.builder);
         if translated.is_err() {
             // What an unfinished translation leaves behind cannot be reused.
@@ -153,8 +202,16 @@ impl<'m> Compiler<'m> {
 
 impl FunctionCompiler for Compiler<'_> {
     fn function(&mut self, index: DefinedFuncIndex) -> Result<CompiledFunc, CompileError> {
-        let (translated, mode) = self.translate(index)?;
-        self.finish(index, &translated, mode)
+        let Some((translated, mode)) = self.translate(index)? else {
+            return self.linear.function(self.env, index);
+        };
+        let taken = self.env.memory.take(translated.memory_bytes);
+        let compiled = self.finish(index, &translated, mode);
+        if translated.memory_bytes > MAX_KEPT_BYTES {
+            self.give_back_memory();
+        }
+        drop(taken);
+        compiled
     }
 
     fn stub(&mut self, kind: StubKind, ty: TypeIndex) -> Result<CompiledFunc, CompileError> {

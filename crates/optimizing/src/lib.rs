@@ -20,4 +20,4 @@ mod translate;
 #[cfg(test)]
 mod tests;
 
-pub use tier::Optimizing;
+pub use tier::{Optimizing, OptimizingOr};

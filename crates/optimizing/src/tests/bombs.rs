@@ -24,7 +24,7 @@ fn check(name: &str, text: &str) -> Result<CompiledFunc, CompileError> {
     let settings = settings(None);
     with_module(&wasm, &settings, |translation| {
         let env = ModuleEnv::new(translation, &settings);
-        let mut compiler = Compiler::new(&env)?.unverified();
+        let mut compiler = Compiler::new(&env, None)?.unverified();
         let start = cpu_time();
         let compiled = compiler.function(DefinedFuncIndex::from_u32(0));
         let took = cpu_time() - start;

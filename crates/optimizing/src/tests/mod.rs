@@ -44,7 +44,7 @@ fn with_module<R>(wasm: &[u8], settings: &Settings, run: impl FnOnce(&Translatio
 fn compile(wasm: &[u8], settings: &Settings, mode: Option<Mode>) -> Result<Vec<CompiledFunc>, CompileError> {
     with_module(wasm, settings, |translation| {
         let env = ModuleEnv::new(translation, settings);
-        let mut compiler = Compiler::new(&env)?;
+        let mut compiler = Compiler::new(&env, None)?;
         if let Some(mode) = mode {
             compiler = compiler.in_mode(mode);
         }

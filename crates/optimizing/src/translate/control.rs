@@ -372,6 +372,7 @@ impl Translator<'_, '_> {
             calls.push(BlockCall::new(edge, std::iter::empty(), &mut self.builder.func.dfg.value_lists));
         }
         self.budget.operations(calls.len());
+        self.budget.table_targets(calls.len());
         let default = calls.pop().expect("the default is always there");
         if calls.is_empty() {
             let edge = edges[&table.default()];

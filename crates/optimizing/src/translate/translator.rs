@@ -34,6 +34,8 @@ pub(crate) struct FunctionInput<'a> {
     pub index: DefinedFuncIndex,
     /// How.
     pub mode: Mode,
+    /// How much memory compiling it may take.
+    pub max_bytes: u64,
 }
 
 /// What is known of a finished translation beside its CLIF.
@@ -43,6 +45,8 @@ pub(crate) struct Translated {
     pub loop_headers: Vec<cranelift_codegen::ir::Block>,
     /// Whether the function calls wasm functions.
     pub calls: bool,
+    /// Bytes of memory that compiling it takes, roughly.
+    pub memory_bytes: u64,
 }
 
 /// Why there is no translation.
@@ -130,7 +134,7 @@ pub(crate) fn translate(
         reachable: true,
         skipped_blocks: 0,
         locals: Locals::default(),
-        budget: Budget::new(input.mode),
+        budget: Budget::new(input.mode, input.max_bytes),
         metering: Metering::new(input.env.settings.fuel),
         translated: Translated::default(),
         ty,
@@ -167,8 +171,8 @@ impl<'a> Translator<'a, '_> {
             } else {
                 self.unreachable_operator(&op);
             }
-            if self.budget.is_spent() {
-                return Err(self.out_of_budget());
+            if self.budget.is_spent(self.builder.func.dfg.num_insts()) {
+                return Err(Stopped::Budget);
             }
             if let Some(message) = self.unsupported.take() {
                 return Err(Stopped::Error(CompileError::Unsupported { message }));
@@ -177,7 +181,7 @@ impl<'a> Translator<'a, '_> {
         self.finish()
     }
 
-    fn finish(self) -> Result<Translated, Stopped> {
+    fn finish(mut self) -> Result<Translated, Stopped> {
         for (slot, bytes) in [self.stack.frame(), self.locals.frame()].into_iter().flatten() {
             if bytes > i32::MAX as u64 / 2 {
                 return Err(Stopped::Error(CompileError::Limit { message: format!("a frame of {bytes} bytes") }));
@@ -188,16 +192,10 @@ impl<'a> Translator<'a, '_> {
         if self.mode == Mode::Optimized && Budget::is_too_large(dfg.num_values(), dfg.num_blocks()) {
             return Err(Stopped::Budget);
         }
+        self.translated.memory_bytes = self.budget.memory_bytes(dfg.num_insts());
         let config = self.isa.frontend_config();
         self.builder.finalize(config);
         Ok(self.translated)
-    }
-
-    fn out_of_budget(&self) -> Stopped {
-        match self.mode {
-            Mode::Optimized => Stopped::Budget,
-            Mode::Plain => Stopped::Error(CompileError::Limit { message: String::from("a function of too many operations") }),
-        }
     }
 
     /// Translates one operator in reachable code.
