@@ -3,7 +3,7 @@
 use crate::backtrace::FrameSymbol;
 use crate::vm::LoadedModule;
 use peregrine_artifact::image::Section;
-use std::borrow::Cow;
+use std::fmt;
 
 type Bytes<'a> = gimli::EndianSlice<'a, gimli::LittleEndian>;
 
@@ -53,7 +53,28 @@ pub(crate) fn demangle(name: &str) -> String {
     if let Ok(rust) = rustc_demangle::try_demangle(name) {
         return format!("{rust:#}");
     }
-    addr2line::demangle_auto(Cow::Borrowed(name), None).into_owned()
+    let mut demangled = Bounded { text: String::new() };
+    let written =
+        cpp_demangle::Symbol::new(name).is_ok_and(|symbol| symbol.structured_demangle(&mut demangled, &Default::default()).is_ok());
+    if written { demangled.text } else { name.to_owned() }
+}
+
+/// Text that ends with an error when it becomes too long: names are the guest's, and each letter can double what they stand for.
+struct Bounded {
+    text: String,
+}
+
+/// Longer names are shown as they are.
+const MAX_DEMANGLED_BYTES: usize = 64 << 10;
+
+impl cpp_demangle::DemangleWrite for Bounded {
+    fn write_string(&mut self, part: &str) -> fmt::Result {
+        if self.text.len() + part.len() > MAX_DEMANGLED_BYTES {
+            return Err(fmt::Error);
+        }
+        self.text.push_str(part);
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -66,5 +87,14 @@ mod tests {
         assert_eq!(demangle("_ZN3foo3barEi"), "foo::bar(int)");
         assert_eq!(demangle("plain"), "plain");
         assert_eq!(demangle("_ZN"), "_ZN");
+    }
+
+    #[test]
+    fn names_that_would_grow_without_end_are_left() {
+        // `pair<pair<pair<..>, pair<..>>, ..>`: each parameter's type is twice as long as the one before.
+        let digits = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ".as_bytes();
+        let twice = |digit: &u8| format!("S_IS{0}_S{0}_E", *digit as char);
+        let name = format!("_Z1f4pairIiiE{}", digits.iter().map(twice).collect::<String>());
+        assert_eq!(demangle(&name), name);
     }
 }
