@@ -53,6 +53,10 @@ pub(crate) fn demangle(name: &str) -> String {
     if let Ok(rust) = rustc_demangle::try_demangle(name) {
         return format!("{rust:#}");
     }
+    // The demangler takes short plain names for types: `l` for `long`.
+    if !["_Z", "__Z", "_GLOBAL_"].iter().any(|prefix| name.starts_with(prefix)) {
+        return name.to_owned();
+    }
     let mut demangled = Bounded { text: String::new() };
     let written =
         cpp_demangle::Symbol::new(name).is_ok_and(|symbol| symbol.structured_demangle(&mut demangled, &Default::default()).is_ok());
@@ -86,6 +90,7 @@ mod tests {
         assert_eq!(demangle("_ZN4core3fmt5write17h0123456789abcdefE"), "core::fmt::write");
         assert_eq!(demangle("_ZN3foo3barEi"), "foo::bar(int)");
         assert_eq!(demangle("plain"), "plain");
+        assert_eq!(demangle("l"), "l");
         assert_eq!(demangle("_ZN"), "_ZN");
     }
 
