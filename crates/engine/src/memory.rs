@@ -1,10 +1,10 @@
 //! Linear memories.
 
-use crate::MemoryType;
 use crate::context::{AsContext, AsContextMut, StoreContext, StoreContextMut};
 use crate::error::{Context, Result, bail};
 use crate::store::{StoreId, StoreOpaque};
 use crate::vm::{InstanceId, Pending, boundary};
+use crate::{MemoryType, MemoryTypeBuilder};
 use peregrine_wasm::DefinedMemoryIndex;
 use std::fmt;
 
@@ -46,11 +46,13 @@ impl Memory {
     ///
     /// # Errors
     ///
-    /// If the limits of the store or the system refuse it, or if it would be shared between threads, which is not implemented.
+    /// If the type is not a valid one, the limits of the store or the system refuse it, or it would be shared between threads, which is not
+    /// implemented.
     pub fn new(mut store: impl AsContextMut, ty: MemoryType) -> Result<Self> {
         if ty.is_shared() {
             bail!("shared memories are not implemented");
         }
+        MemoryTypeBuilder { ty: ty.ty }.build()?;
         let store = store.as_context_mut().0;
         store.opaque.counts.add(0, 0, 1)?;
         let owner = boundary::create(store, |vm| vm.new_host_memory(ty.ty));

@@ -36,6 +36,14 @@ fn memories_are_shared_with_guests() -> Result<()> {
 }
 
 #[test]
+fn memories_of_impossible_types_are_refused() {
+    let mut store = Store::new(&Engine::default(), ());
+    for ty in [MemoryType::new(65537, None), MemoryType::new(2, Some(1)), MemoryType::new64(u64::MAX, None)] {
+        assert!(Memory::new(&mut store, ty).is_err());
+    }
+}
+
+#[test]
 fn memories_of_other_kinds() -> Result<()> {
     let engine = Engine::default();
     let mut store = Store::new(&engine, ());

@@ -87,7 +87,7 @@ pub struct MemoryType {
 /// ```
 #[derive(Clone, Debug)]
 pub struct MemoryTypeBuilder {
-    ty: wasm::MemoryType,
+    pub(crate) ty: wasm::MemoryType,
 }
 
 /// One import of a module: two names and a type.
