@@ -276,3 +276,78 @@ impl<'a> Body<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Instructions with immediates of every kind.
+    const EVERY_KIND: &str = r#"(module
+        (type $t (func (param i32 i64) (result i64 i32)))
+        (memory 1) (memory $other i64 1) (table $funcs 300 funcref) (table $externs 2 externref) (global $g (mut i64) (i64.const 0))
+        (func $f (type $t) i64.const 1 i32.const 2) (elem declare func $f) (elem $passive func $f) (data $bytes "abc")
+        (func (param i32) (result i32) (local externref v128 (ref null $t))
+            (block (br_if 0 (i32.const -2147483648)) (br_table 0 0 0 (local.get 0)))
+            (loop (result i32) i32.const 300) drop
+            (block (type $t) (param i32 i64) (result i64 i32) unreachable)
+            (block (result externref) ref.null extern) drop (block (result (ref null $t)) ref.null $t) drop (block (result funcref) ref.null func) drop
+            (if (result f64) (i32.const 1) (then (f64.const 1.5)) (else (f64.const nan))) drop
+            f32.const 2.5 drop i64.const -9223372036854775808 drop i64.const 9223372036854775807 drop
+            (i32.load offset=4000000000 (i32.const 0)) drop (i64.load8_u $other offset=0xffffffffff (i64.const 7)) drop
+            (i32.store16 $other align=1 (i64.const 0) (i32.const 5))
+            (v128.load8_lane $other offset=300 3 (i64.const 0) (v128.const i64x2 1 2)) drop
+            (i8x16.shuffle 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 31 (local.get 2) (local.get 2)) drop
+            (i8x16.extract_lane_s 15 (local.get 2)) drop (f32x4.relaxed_madd (local.get 2) (local.get 2) (local.get 2)) drop
+            (select (result externref) (local.get 1) (local.get 1) (i32.const 0)) drop
+            (call $f (i32.const 0) (i64.const 0)) drop drop
+            (call_indirect $funcs (type $t) (i32.const 0) (i64.const 0) (i32.const 299)) drop drop
+            (global.set $g (global.get $g)) (table.set $externs (i32.const 0) (table.get $externs (i32.const 1)))
+            (ref.is_null (ref.func $f)) drop memory.size memory.size $other drop drop (memory.grow $other (i64.const 0)) drop
+            (memory.init $bytes (i32.const 0) (i32.const 0) (i32.const 0)) data.drop $bytes (memory.fill $other (i64.const 0) (i32.const 0) (i64.const 0))
+            (memory.copy 0 1 (i32.const 0) (i64.const 0) (i32.const 0)) (table.init $funcs $passive (i32.const 0) (i32.const 0) (i32.const 0))
+            elem.drop $passive (table.copy $funcs $funcs (i32.const 0) (i32.const 0) (i32.const 0)) table.size $funcs drop
+            (i64.trunc_sat_f64_u (f64.const 0)) drop (i64.mul_wide_u (i64.const 1) (i64.const 2)) drop drop
+            (return_call_indirect $funcs (param i32) (result i32) (i32.const 0) (i32.const 1)))
+        (func (param (ref null $t)) (block (br_on_null 0 (local.get 0)) drop) (call_ref $t (i32.const 0) (i64.const 0) (local.get 0)) drop drop))"#;
+
+    /// Compares where each operator of a module's bodies begins with what wasmparser says; how many there are.
+    fn check(wasm: &[u8]) -> usize {
+        let mut count = 0;
+        for payload in wasmparser::Parser::new(0).parse_all(wasm) {
+            let wasmparser::Payload::CodeSectionEntry(body) = payload.expect("the module is well-formed") else { continue };
+            let mut operators = body.get_operators_reader().expect("locals");
+            let start = operators.original_position() as usize;
+            let mut found = Body::new(&wasm[start..body.range().end as usize]);
+            while !operators.eof() {
+                let (operator, position) = operators.read_with_offset().expect("an operator");
+                assert_eq!(start + found.position(), position as usize, "before {operator:?}");
+                let opcode = found.byte();
+                assert!(found.skip_immediates(opcode), "{operator:?}");
+                count += 1;
+            }
+            assert!(found.is_at_end());
+        }
+        count
+    }
+
+    #[test]
+    fn operators_begin_where_wasmparser_says() {
+        assert!(check(&wat::parse_str(EVERY_KIND).expect("the text is right")) > 100);
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../benches/kernels");
+        let kernels = std::fs::read_dir(folder).expect("the kernels are there").filter_map(|entry| Some(entry.ok()?.path()));
+        let wasm = kernels.filter(|path| path.extension().is_some_and(|extension| extension == "wasm"));
+        let count: usize = wasm.map(|path| check(&std::fs::read(path).expect("a file"))).sum();
+        assert!(count > 1000, "{count}");
+    }
+
+    #[test]
+    fn numbers() {
+        let read = |bytes: &'static [u8]| Body::new(bytes);
+        assert_eq!(read(&[0xe5, 0x8e, 0x26]).u32(), 624_485);
+        assert_eq!(read(&[0xff, 0xff, 0xff, 0xff, 0x0f]).u32(), u32::MAX);
+        assert_eq!(read(&[0x7f]).i64(), -1);
+        assert_eq!(read(&[0xc0, 0xbb, 0x78]).i64(), -123_456);
+        assert_eq!(read(&[0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x7f]).i64(), i64::MIN);
+        assert_eq!(read(&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01]).u64(), u64::MAX);
+    }
+}
