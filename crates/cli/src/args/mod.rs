@@ -7,6 +7,7 @@ pub(crate) mod grants;
 pub(crate) mod group;
 pub(crate) mod options;
 
+use crate::commands::output;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use grants::{DirGrant, EnvGrant, Preload};
 use group::GroupError;
@@ -117,8 +118,7 @@ impl GroupWords {
         match self.read() {
             Ok(options) => options,
             Err(GroupError::Help(text)) => {
-                print!("{text}");
-                std::process::exit(0);
+                std::process::exit(i32::from(output::print(text).is_err()));
             }
             Err(GroupError::Wrong(text)) => usage_error(&text),
         }

@@ -1,7 +1,7 @@
 //! `peregrine cache {path,size,clear}`.
 
 use super::failure::Outcome;
-use super::setup;
+use super::{output, setup};
 use crate::args::{CacheAction, CacheWords};
 use std::process::ExitCode;
 
@@ -9,12 +9,12 @@ use std::process::ExitCode;
 ///
 /// # Errors
 ///
-/// If there is no cache directory, or it cannot be read or emptied.
+/// If there is no cache directory, or it cannot be read or emptied, or the answer cannot be written.
 pub(crate) fn execute(words: &CacheWords) -> Outcome {
     let cache = setup::cache(&words.groups.read_or_exit())?;
     match words.action {
-        CacheAction::Path => println!("{}", cache.path().display()),
-        CacheAction::Size => println!("{}", cache.size_bytes()?),
+        CacheAction::Path => output::print(format!("{}\n", cache.path().display()))?,
+        CacheAction::Size => output::print(format!("{}\n", cache.size_bytes()?))?,
         CacheAction::Clear => cache.clear()?,
     }
     Ok(ExitCode::SUCCESS)

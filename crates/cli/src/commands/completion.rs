@@ -1,6 +1,7 @@
 //! `peregrine completion SHELL`.
 
 use super::failure::Outcome;
+use super::output;
 use crate::args::{CommandLine, CompletionWords};
 use clap::CommandFactory;
 use std::process::ExitCode;
@@ -9,8 +10,11 @@ use std::process::ExitCode;
 ///
 /// # Errors
 ///
-/// Never.
+/// If it cannot be written.
 pub(crate) fn execute(words: &CompletionWords) -> Outcome {
-    clap_complete::generate(words.shell, &mut CommandLine::command(), "peregrine", &mut std::io::stdout());
+    // The generator panics where it cannot write, so it writes to memory.
+    let mut script = Vec::new();
+    clap_complete::generate(words.shell, &mut CommandLine::command(), "peregrine", &mut script);
+    output::print(script)?;
     Ok(ExitCode::SUCCESS)
 }

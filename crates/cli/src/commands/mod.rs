@@ -10,6 +10,9 @@ pub(crate) mod validate;
 pub(crate) mod wast;
 
 pub(crate) mod failure;
+pub(crate) mod output;
+
+mod deadline;
 mod imports;
 mod invoke;
 mod log;

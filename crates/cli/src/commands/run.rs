@@ -1,8 +1,9 @@
 //! `peregrine run FILE ARGS...`: a program from its file to its exit code.
 
+use super::deadline::Deadline;
 use super::failure::Outcome;
 use super::setup::{self, Input};
-use super::{imports, invoke, progress};
+use super::{imports, invoke, output, progress};
 use crate::args::options::WasmOptions;
 use crate::args::{Options, RunWords};
 use peregrine::{Context, Engine, Error, Instance, Linker, Module, Result, Store, StoreLimits, StoreLimitsBuilder, Val};
@@ -10,7 +11,6 @@ use peregrine_wasi::p1::{self, WasiP1Ctx};
 use peregrine_wasi::{DirPerms, FilePerms, WasiCtxBuilder};
 use std::net::TcpListener;
 use std::path::Path;
-use std::time::Duration;
 
 /// The first descriptor that a service manager hands over.
 const FIRST_LISTEN_FD: i32 = 3;
@@ -34,9 +34,12 @@ pub(crate) fn execute(words: RunWords) -> Outcome {
     let engine = setup::engine_with_cache(&options)?;
     let module = load(&engine, input, &file)?;
     let mut store = new_store(&engine, &words, &options, &file, &args)?;
+    // Before anything runs: what is preloaded has start functions too.
+    let deadline = Deadline::start(&engine, &mut store, &options.wasm, &file);
     let linker = new_linker(&engine, &mut store, &words, &options, &module)?;
-    start_timeout(&engine, &mut store, &options.wasm);
-    let code = match run(&linker, &mut store, &module, &words, &args) {
+    let outcome = run(&linker, &mut store, &module, &words, &args);
+    deadline.guest_ended();
+    let code = match outcome {
         Ok(()) => 0,
         Err(error) => match error.downcast_ref::<p1::I32Exit>() {
             Some(exit) => exit.0,
@@ -208,21 +211,6 @@ fn define_unknown(linker: &mut Linker<Host>, store: &mut Store<Host>, options: &
     Ok(())
 }
 
-/// Lets time run out: guests look at the engine's epoch, which ends after `-W timeout`.
-fn start_timeout(engine: &Engine, store: &mut Store<Host>, wasm: &WasmOptions) {
-    if !wasm.epoch_interruption.unwrap_or(wasm.timeout.is_some()) {
-        return;
-    }
-    store.set_epoch_deadline(1);
-    let Some(timeout) = wasm.timeout else { return };
-    let engine = engine.clone();
-    let spawned = std::thread::Builder::new().name("timeout".to_string()).spawn(move || {
-        std::thread::sleep(timeout.min(Duration::from_secs(u64::from(u32::MAX))));
-        engine.increment_epoch();
-    });
-    spawned.expect("a thread for the timeout");
-}
-
 fn run(linker: &Linker<Host>, store: &mut Store<Host>, module: &Module, words: &RunWords, args: &[String]) -> Result<()> {
     let instance = match linker.instantiate(&mut *store, module) {
         Ok(instance) => instance,
@@ -262,8 +250,7 @@ fn call(instance: &Instance, store: &mut Store<Host>, module: &Module, name: &st
     let params = invoke::arguments(name, &ty, args)?;
     let mut results = vec![Val::I32(0); ty.results().len()];
     func.call(&mut *store, &params, &mut results)?;
-    print!("{}", invoke::lines(&results));
-    Ok(())
+    output::print(invoke::lines(&results))
 }
 
 fn note_what_can_be_called(module: &Module) {

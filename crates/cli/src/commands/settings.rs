@@ -1,7 +1,7 @@
 //! `peregrine settings`: what compilation uses here.
 
 use super::failure::Outcome;
-use super::setup;
+use super::{output, setup};
 use crate::args::SettingsWords;
 use peregrine::Error;
 use peregrine_artifact::image::ImageLayout;
@@ -15,15 +15,15 @@ const EMPTY_MODULE: &[u8] = b"\0asm\x01\0\0\0";
 ///
 /// # Errors
 ///
-/// If the options do not fit together.
+/// If the options do not fit together, or the settings cannot be written.
 pub(crate) fn execute(words: &SettingsWords) -> Outcome {
     let engine = setup::engine(&words.groups.read_or_exit())?;
     let image = engine.precompile_module(EMPTY_MODULE)?;
     let settings = ImageLayout::check(&image).map_err(Error::from)?.settings(&image)?;
     if words.json {
-        println!("{:#}", serde_json::to_value(&settings)?);
+        output::print(format!("{:#}\n", serde_json::to_value(&settings)?))?;
     } else {
-        print!("{}", text(&settings));
+        output::print(text(&settings))?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,6 +1,6 @@
 //! What stops a guest.
 
-use crate::peregrine::run;
+use crate::peregrine::{guest, run};
 use std::time::{Duration, Instant};
 
 #[test]
@@ -9,6 +9,19 @@ fn time_runs_out() {
     run(&["-W", "timeout=300ms"], "spin.wat", &[]).finish().code(134).complains("interrupt");
     assert!(start.elapsed() < Duration::from_secs(30));
     run(&["-W", "timeout=60s"], "hello.wat", &[]).finish().code(0).stdout("hello\n");
+}
+
+#[test]
+fn time_runs_out_while_the_guest_sleeps() {
+    let start = Instant::now();
+    run(&["-W", "timeout=300ms"], "sleep.wat", &[]).finish().code(134).complains("interrupt").complains("waiting for the host");
+    assert!(start.elapsed() < Duration::from_secs(30));
+}
+
+#[test]
+fn preloaded_modules_have_the_same_time() {
+    let library = format!("lib={}", guest("started.wat").display());
+    run(&["-W", "timeout=60s", "--preload", &library], "hello.wat", &[]).finish().code(0).stdout("hello\n");
 }
 
 #[test]

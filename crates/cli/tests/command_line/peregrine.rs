@@ -71,6 +71,12 @@ impl Peregrine {
         self
     }
 
+    /// Sends standard output to a file that is there.
+    pub fn stdout_to(mut self, path: &str) -> Self {
+        self.command.stdout(std::fs::File::options().write(true).open(path).expect("the file is there"));
+        self
+    }
+
     /// Runs it.
     pub fn finish(mut self) -> Finished {
         let Output { status, stdout, stderr } = self.command.output().expect("the command runs");

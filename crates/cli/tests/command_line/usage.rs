@@ -45,3 +45,13 @@ fn logs_go_where_they_are_told() {
     assert!(!finished.left("peregrine.log."));
     assert_eq!(finished.stderr, "");
 }
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_full_disk_is_an_error() {
+    for words in [&["settings"][..], &["settings", "--json"], &["cache", "path"], &["completion", "bash"], &["-W", "help"]] {
+        peregrine(words).stdout_to("/dev/full").finish().code(1);
+    }
+    let finished = run(&["--invoke", "grow"], "grow.wat", &["1"]).stdout_to("/dev/full").finish().code(1);
+    finished.complains("cannot write to standard output").complains("No space left");
+}

@@ -7,8 +7,8 @@ mod code;
 mod report;
 
 use super::failure::Outcome;
-use super::progress;
 use super::setup::{self, Input};
+use super::{output, progress};
 use crate::args::InspectWords;
 use peregrine::{Context, Result};
 use std::process::ExitCode;
@@ -38,7 +38,7 @@ pub(crate) fn execute(words: &InspectWords) -> Outcome {
             if words.json { report.json() } else { report.text(words.all) }
         }
     };
-    print_all(&text)?;
+    output::print(text)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -54,13 +54,4 @@ fn open(words: &InspectWords, options: &crate::args::Options) -> Result<Subject>
         }
     };
     Ok(Subject { name, wasm, image })
-}
-
-/// Writes to standard output; a reader that has seen enough is no error.
-fn print_all(text: &str) -> Result<()> {
-    use std::io::Write;
-    match std::io::stdout().lock().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
-        _ => Ok(()),
-    }
 }
