@@ -60,11 +60,6 @@ impl HostFunc {
         NonNull::from(&mut self.func_ref)
     }
 
-    /// The engine-wide identity of the type.
-    pub(crate) fn func_type_id(&self) -> u32 {
-        self.func_ref.type_id
-    }
-
     /// Gives the function the Exit stub of its type, if it has none.
     pub(crate) fn set_exit(&mut self, exit: *const u8) {
         if self.func_ref.code == 0 {

@@ -51,6 +51,8 @@ pub(crate) struct VmStore {
     host_funcs: Vec<Box<HostFunc>>,
     /// Code of Exit stubs by type.
     exits: HashMap<u32, *const u8>,
+    /// Host functions of types that `exits` lacks, by type.
+    without_exit: HashMap<u32, Vec<u32>>,
     /// Modules whose Exit stubs are in `exits`.
     exit_modules: HashSet<*const LoadedModule>,
     /// Every module that ran here: references to their functions may be anywhere in the store.
@@ -77,6 +79,7 @@ impl VmStore {
             instances: Vec::new(),
             host_funcs: Vec::new(),
             exits: HashMap::new(),
+            without_exit: HashMap::new(),
             exit_modules: HashSet::new(),
             modules: Vec::new(),
             pending: None,
@@ -152,6 +155,9 @@ impl VmStore {
     pub(crate) fn new_host_func(&mut self, type_id: u32, code: HostCode, data: Box<dyn Any + Send + Sync>) -> u32 {
         let number = u32::try_from(self.host_funcs.len()).expect("memory ends before the numbers do");
         let exit = self.exits.get(&type_id).copied().unwrap_or(std::ptr::null());
+        if exit.is_null() {
+            self.without_exit.entry(type_id).or_default().push(number);
+        }
         let function = HostFunc::new(NonNull::from(&mut *self), number, type_id, code, data, exit);
         self.host_funcs.push(function);
         number
@@ -177,8 +183,9 @@ impl VmStore {
             let exit = module.stubs(index).1;
             let type_id = module.type_ids()[peregrine_wasm::Index::as_usize(index)];
             if !exit.is_null() && self.exits.insert(type_id, exit).is_none() {
-                let waiting = self.host_funcs.iter_mut().filter(|function| function.func_type_id() == type_id);
-                waiting.for_each(|function| function.set_exit(exit));
+                for number in self.without_exit.remove(&type_id).unwrap_or_default() {
+                    self.host_func_mut(number).set_exit(exit);
+                }
             }
         }
     }
