@@ -104,7 +104,8 @@ fn a_module_that_names_what_there_is_not_is_refused() {
     let zero = || ConstExpr::One(ConstOp::I32Const(0));
     let concrete = RefType { nullable: true, heap: HeapType::Concrete(TypeIndex::from_u32(1)) };
     let table = Table { ty: TableType { element: concrete, table64: false, min: 0, max: None }, init: None };
-    let changes: [(&str, &dyn Fn(&mut Module)); 17] = [
+    type Change<'a> = (&'a str, &'a dyn Fn(&mut Module));
+    let changes: [Change<'_>; 17] = [
         ("more imports than functions", &|module| module.imported_functions = 2),
         ("an import that is not there", &|module| module.imported_globals = 1),
         ("an import out of order", &|module| {
