@@ -52,7 +52,7 @@ pub(crate) struct Compiler<'m> {
     pub stack: Vec<Operand>,
     /// All operands below this depth are constants or in their homes.
     pub flushed: usize,
-    /// The greatest depth of the stack.
+    /// All homes of operands that are used are below this depth.
     pub max_depth: usize,
     /// The outcome of a comparison is on top of the stack.
     pub flags_pending: bool,

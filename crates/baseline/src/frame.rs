@@ -34,9 +34,10 @@ impl Compiler<'_> {
         -((FIXED_BYTES as usize + ((number + 1) << self.home_log2)) as i64 as i32)
     }
 
-    /// The home of the operand at a depth.
+    /// The home of the operand at a depth, which is used: the frame has room for it.
     #[inline]
-    pub(crate) fn operand_home(&self, depth: usize) -> i32 {
+    pub(crate) fn operand_home(&mut self, depth: usize) -> i32 {
+        self.max_depth = self.max_depth.max(depth + 1);
         self.home(self.local_count + depth)
     }
 

@@ -158,7 +158,6 @@ impl Compiler<'_> {
     #[inline]
     fn push_operand(&mut self, operand: Operand) {
         self.stack.push(operand);
-        self.max_depth = self.max_depth.max(self.stack.len());
     }
 
     /// Puts the outcome of a comparison, which is on top, in a register.

@@ -418,7 +418,6 @@ impl Compiler<'_> {
 
     fn push_results(&mut self, placed: &Placed) {
         for &(ty, location) in placed {
-            let home = self.operand_home(self.depth());
             match location {
                 Location::Reg(reg) if self.regs.is_temporary(reg) => {
                     if ty == Ty::I32 {
@@ -428,11 +427,13 @@ impl Compiler<'_> {
                 }
                 Location::Reg(reg) => {
                     debug_assert!(self.volatile.has(reg), "results are in registers that calls destroy");
+                    let home = self.operand_home(self.depth());
                     self.store_slot(ty, home, reg);
                     self.push_home(ty);
                 }
                 Location::Stack(offset) => {
                     self.masm.sse(MOVUPS, VECTOR_SCRATCH, Mem::new(RSP, offset as i32));
+                    let home = self.operand_home(self.depth());
                     self.store_slot(if ty == Ty::V128 { ty } else { Ty::F64 }, home, VECTOR_SCRATCH);
                     self.push_home(ty);
                 }

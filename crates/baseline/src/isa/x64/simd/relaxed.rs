@@ -99,7 +99,7 @@ impl Compiler<'_> {
             FloatLane::F64 => (Ty::F64, 8, 2, Builtin::f64_fma),
         };
         for number in 0..lanes {
-            let place = |operand: usize| self.operand_home(depth + operand) + number * size;
+            let mut place = |operand: usize| self.operand_home(depth + operand) + number * size;
             let (x, y, z) = (place(0), place(1), place(2));
             if negate {
                 let top = x + size - 1;
