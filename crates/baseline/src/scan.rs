@@ -63,6 +63,12 @@ impl Scan {
         let opcode = body.byte();
         let weight = 1u32 << (LOOP_LOG2 * (*loops).min(MAX_LOOPS));
         match opcode {
+            // The most frequent ones first: without immediates, and constants.
+            0x45..=0xc4 => return true,
+            0x41 | 0x42 => {
+                while body.byte() >= 0x80 {}
+                return true;
+            }
             0x20..=0x22 => {
                 let index = body.u32() as usize;
                 let Some(count) = self.locals.get_mut(index) else { return false };
