@@ -255,6 +255,22 @@ impl VmStore {
         Ok(())
     }
 
+    /// Checks that both ranges of a `table.init` are in bounds.
+    pub(super) fn check_table_init(
+        &self,
+        id: InstanceId,
+        (table, target): (TableIndex, u64),
+        (segment, source): (ElementIndex, u64),
+        len: u64,
+    ) -> Result<(), Trap> {
+        let instance = self.instance(id);
+        let (owner, defined) = instance.table_origin(table);
+        self.instance(owner).table(defined).check(target, len)?;
+        let items = &instance.module().module().elements[segment].items;
+        let available = if instance.is_element_dropped(segment) { 0 } else { items.len() as u64 };
+        if source.checked_add(len).is_some_and(|end| end <= available) { Ok(()) } else { Err(Trap::TableOutOfBounds) }
+    }
+
     /// Copies elements of a segment to a table: `table.init`.
     pub(super) fn table_init(
         &mut self,
@@ -265,14 +281,10 @@ impl VmStore {
         source: u64,
         len: u64,
     ) -> Result<(), Trap> {
+        self.check_table_init(id, (table, target), (segment, source), len)?;
         let (owner, defined) = self.instance(id).table_origin(table);
-        self.instance(owner).table(defined).check(target, len)?;
         let module = Arc::clone(self.instance(id).module());
         let items = &module.module().elements[segment].items;
-        let available = if self.instance(id).is_element_dropped(segment) { 0 } else { items.len() as u64 };
-        if source.checked_add(len).is_none_or(|end| end > available) {
-            return Err(Trap::TableOutOfBounds);
-        }
         for offset in 0..len {
             let position = (source + offset) as usize;
             let element = match items {
@@ -296,6 +308,11 @@ impl VmStore {
             }
         }
         Ok(())
+    }
+
+    /// Checks that a range of a data segment is in bounds.
+    pub(super) fn check_data(&self, id: InstanceId, segment: DataIndex, source: u64, len: u64) -> Result<(), Trap> {
+        check_range(source, len, self.instance(id).data(segment).len()).map(drop)
     }
 
     /// Copies bytes of a segment to a memory: `memory.init`.

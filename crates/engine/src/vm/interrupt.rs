@@ -36,6 +36,11 @@ impl InterruptPage {
         self.requested.load(Ordering::Acquire)
     }
 
+    /// Whether `address` is in the page. Signal-safe.
+    pub(crate) fn contains(&self, address: usize) -> bool {
+        self.page.contains(address)
+    }
+
     /// The page's address, for contexts.
     pub(crate) fn address(&self) -> u64 {
         self.page.ptr() as u64

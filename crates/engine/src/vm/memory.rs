@@ -85,6 +85,11 @@ impl Memory {
         unsafe { (*self.cell.as_ptr()).len_bytes as usize }
     }
 
+    /// Whether `address` is in the memory or its guard. Signal-safe.
+    pub(crate) fn contains(&self, address: usize) -> bool {
+        self.reservation.contains(address)
+    }
+
     /// Makes the memory `delta_pages` larger. Returns the old size in pages, or `None` if the type's maximum, the address space or the host
     /// does not allow it.
     fn grow(&mut self, delta_pages: u64) -> Option<u64> {

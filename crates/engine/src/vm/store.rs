@@ -242,6 +242,11 @@ impl VmStore {
         self.stack.as_ref().is_some_and(|stack| stack.contains(address))
     }
 
+    /// Whether `address` is in a memory of the store or its guard. Signal-safe.
+    pub(super) fn is_memory(&self, address: usize) -> bool {
+        self.instances.iter().flatten().any(|instance| instance.memories.values().any(|memory| memory.contains(address)))
+    }
+
     /// Whether `address` is in the guard of the guest stack. Signal-safe.
     pub(super) fn is_stack_guard(&self, address: usize) -> bool {
         self.stack.as_ref().is_some_and(|stack| stack.contains_guard(address))

@@ -121,8 +121,8 @@ impl Table {
         }
         // SAFETY: the cell is valid as long as `self` lives; compiled code of this store does not run while the host does.
         unsafe { (*self.cell.as_ptr()).len = new };
-        // Fresh elements of other tables are null already. The elements may have been used before only by nobody.
-        if self.is_func() || element != 0 {
+        // Fresh elements are null: those of a table of functions because the module prepares none beyond the minimum.
+        if element != 0 {
             (old..new).for_each(|index| self.set(index, element));
         }
         Some(old)
@@ -162,6 +162,23 @@ impl VmInstance {
         self.table_mut(table).set(index, element);
         Some(element)
     }
+}
+
+/// Checks that both ranges of a copy are in bounds.
+///
+/// # Safety
+///
+/// 1. `store` is valid and no mutable reference into it is held.
+pub(crate) unsafe fn check_copy(
+    store: NonNull<VmStore>,
+    (target, target_start): ((InstanceId, DefinedTableIndex), u64),
+    (source, source_start): ((InstanceId, DefinedTableIndex), u64),
+    len: u64,
+) -> Result<(), Trap> {
+    // SAFETY: the caller lends the store (1).
+    let store = unsafe { store.as_ref() };
+    store.instance(source.0).table(source.1).check(source_start, len)?;
+    store.instance(target.0).table(target.1).check(target_start, len)
 }
 
 /// Copies elements from one table to another, or within one, as if through a buffer.

@@ -22,12 +22,6 @@ unsafe fn span(caller: Caller, index: u32) -> (*mut u8, usize) {
     (memory.base(), memory.len_bytes())
 }
 
-/// Whether the store is to stop.
-unsafe fn is_interrupted(caller: Caller) -> bool {
-    // SAFETY: builtins hold no mutable reference while they ask.
-    unsafe { caller.store().as_ref() }.interrupt_page().is_some_and(|page| page.is_requested())
-}
-
 pub(super) unsafe extern "C" fn memory_grow(caller: Caller, index: u32, delta: u64) -> u64 {
     // SAFETY: no reference into the store is held.
     let (owner, defined) = unsafe { caller.store().as_ref() }.instance(caller.id()).memory_origin(MemoryIndex::from_u32(index));
@@ -66,7 +60,7 @@ pub(super) unsafe extern "C" fn memory_copy(caller: Caller, memories: u64, targe
         copy(if forward { done } else { len - done - slice }, slice);
         done += slice;
         // SAFETY: no reference into the store is held.
-        if unsafe { is_interrupted(caller) } {
+        if unsafe { caller.is_interrupted() } {
             return caller.check(Err(Trap::Interrupt));
         }
     }
@@ -86,7 +80,7 @@ pub(super) unsafe extern "C" fn memory_fill(caller: Caller, index: u32, target: 
         unsafe { std::ptr::write_bytes(base.add(start), value as u8, slice) };
         start += slice;
         // SAFETY: no reference into the store is held.
-        if start < range.end && unsafe { is_interrupted(caller) } {
+        if start < range.end && unsafe { caller.is_interrupted() } {
             return caller.check(Err(Trap::Interrupt));
         }
     }
@@ -95,8 +89,18 @@ pub(super) unsafe extern "C" fn memory_fill(caller: Caller, index: u32, target: 
 pub(super) unsafe extern "C" fn memory_init(caller: Caller, memory_and_data: u64, target: u64, source: u32, len: u32) {
     let (memory, data) = unpack_indices(memory_and_data);
     let (memory, data) = (MemoryIndex::from_u32(memory), DataIndex::from_u32(data));
-    // SAFETY: the only reference into the store, gone before `check`.
-    let result = unsafe { caller.store_mut() }.memory_init(caller.id(), memory, data, target, u64::from(source), u64::from(len));
+    // SAFETY: no reference into the store is held.
+    let (_, memory_len) = unsafe { span(caller, memory.as_u32()) };
+    let result = check_range(target, u64::from(len), memory_len).and_then(|_| {
+        caller.in_slices(SLICE_BYTES as u64, u64::from(len), false, |offset, slice| {
+            // The rest of the segment is checked with each slice; the first one finds what is beyond it.
+            let rest = u64::from(len) - offset;
+            // SAFETY: the only reference into the store, gone when the slice is done.
+            let store = unsafe { caller.store_mut() };
+            store.check_data(caller.id(), data, u64::from(source) + offset, rest)?;
+            store.memory_init(caller.id(), memory, data, target + offset, u64::from(source) + offset, slice)
+        })
+    });
     caller.check(result);
 }
 

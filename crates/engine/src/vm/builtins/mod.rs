@@ -87,6 +87,34 @@ impl Caller {
         unsafe { self.store_mut() }.instance_mut(self.id())
     }
 
+    /// Whether the store is to stop.
+    ///
+    /// # Safety
+    ///
+    /// 1. No mutable reference into the store is held.
+    unsafe fn is_interrupted(self) -> bool {
+        // SAFETY: the store is not borrowed mutably (1).
+        unsafe { self.store().as_ref() }.interrupt_page().is_some_and(|page| page.is_requested())
+    }
+
+    /// Does `work(offset, len)` for slices of at most `slice_len` of `0..len`, the last one first if `backward`, until it fails or the
+    /// store is interrupted. An empty range is one empty slice. `work` keeps no reference into the store.
+    fn in_slices(self, slice_len: u64, len: u64, backward: bool, mut work: impl FnMut(u64, u64) -> Result<(), Trap>) -> Result<(), Trap> {
+        let mut done = 0;
+        loop {
+            let slice = slice_len.min(len - done);
+            work(if backward { len - done - slice } else { done }, slice)?;
+            done += slice;
+            if done == len {
+                return Ok(());
+            }
+            // SAFETY: `work` is done with the store.
+            if unsafe { self.is_interrupted() } {
+                return Err(Trap::Interrupt);
+            }
+        }
+    }
+
     /// Raises a trap if there is one.
     fn check<T: Default>(self, result: Result<T, Trap>) -> T {
         result.unwrap_or_else(|trap| {

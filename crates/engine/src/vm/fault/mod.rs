@@ -56,13 +56,31 @@ fn handle(context: &mut FaultContext<'_>) -> Outcome {
             unsafe { &*module }.trap_at(pc)
         })
     };
-    let Some(trap) = trap else { return Outcome::NotOurs };
+    let Some(trap) = trap.filter(|trap| !in_memory_access || is_expected(store, *trap, context.fault_address())) else {
+        return Outcome::NotOurs;
+    };
     store.fault = Some((pc, context.fp(), trap));
     context.set_sp(store.context.host_sp as usize);
     context.set_arg(0, &raw mut store.context as u64);
     context.set_pc(veneer::fault_landing as *const () as usize);
     Outcome::Resume
 }
+
+/// Whether an access to `address` is how guest code comes to `trap`. Anything else is a fault of the host or of a compiler, and must not look
+/// like the guest's doing.
+fn is_expected(store: &VmStore, trap: Trap, address: usize) -> bool {
+    match trap {
+        Trap::StackOverflow => store.is_stack_guard(address),
+        Trap::MemoryOutOfBounds => store.is_memory(address),
+        Trap::Interrupt => store.interrupt_page().is_some_and(|page| page.contains(address)),
+        // References that are null are read through.
+        Trap::IndirectCallToNull | Trap::NullReference => address < NULL_REACH,
+        _ => false,
+    }
+}
+
+/// Addresses below this belong to nobody.
+const NULL_REACH: usize = 4096;
 
 /// Turns the fault noted by the handler into a pending trap. Called by the landing, on the host's stack.
 pub(super) unsafe extern "C" fn landed(context: *mut VmStoreContext) {
