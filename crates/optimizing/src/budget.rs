@@ -28,8 +28,16 @@ const MAX_BLOCK_ARGUMENTS: u64 = 400_000;
 const MAX_BODY_BYTES: u64 = 2 << 20;
 /// The most nesting depths of loops, summed over the loops of an optimized function: finding loops takes that many steps.
 const MAX_LOOP_DEPTHS: u64 = 10_000_000;
-/// The most depths in the dominator tree, summed over the blocks of an optimized function: one walk up the tree from each block.
-const MAX_DOMINATOR_DEPTHS: u64 = 100_000_000;
+/// The most depths in the dominator tree, summed over the blocks of an optimized function: one walk up the tree from each block, and the
+/// allocator's time grows with it where values live through many blocks in a row. So many for each byte of the body, that many functions of
+/// the kind cost no more than one.
+const MAX_DOMINATOR_DEPTHS_PER_BYTE: u64 = 300;
+/// Depths that every function may have.
+const MIN_DOMINATOR_DEPTHS: u64 = 4_000_000;
+/// Elements of function tables that every function may read.
+const MIN_ELEMENTS: u64 = 8;
+/// Bytes of the body for each further one. Reading one is two blocks and a call; what needs so few bytes for it comes from no compiler.
+const MIN_BYTES_PER_ELEMENT: u64 = 8;
 /// The most parameters of blocks in an optimized function. The register allocator's time grows with the square.
 const MAX_BLOCK_PARAMETERS: u64 = 36_000;
 /// The most pairs of parameters of one block, summed over the blocks of an optimized function.
@@ -52,13 +60,14 @@ pub(crate) struct Budget {
     operations: u64,
     loop_depths: u64,
     table_targets: u64,
+    elements: u64,
     max_bytes: u64,
 }
 
 impl Budget {
     /// Nothing has been spent. Compiling may take `max_bytes` of memory.
     pub(crate) fn new(mode: Mode, max_bytes: u64) -> Self {
-        Self { mode, live_in_blocks: 0, arguments: 0, operations: 0, loop_depths: 0, table_targets: 0, max_bytes }
+        Self { mode, live_in_blocks: 0, arguments: 0, operations: 0, loop_depths: 0, table_targets: 0, elements: 0, max_bytes }
     }
 
     /// The mode that a body of this many bytes begins with.
@@ -89,6 +98,16 @@ impl Budget {
     /// A branch table has so many targets.
     pub(crate) fn table_targets(&mut self, count: usize) {
         self.table_targets += count as u64;
+    }
+
+    /// An element of a function table is read.
+    pub(crate) fn element(&mut self) {
+        self.elements += 1;
+    }
+
+    /// Whether a finished function of so many bytes reads elements of tables more often than is worth optimizing.
+    pub(crate) fn has_too_many_elements(&self, body_bytes: u64) -> bool {
+        self.elements > MIN_ELEMENTS + body_bytes / MIN_BYTES_PER_ELEMENT
     }
 
     /// Bytes of memory that compiling a function of so many instructions takes, roughly.
@@ -133,7 +152,7 @@ pub(crate) fn has_too_many_parameters(func: &Function) -> bool {
 }
 
 /// Whether the dominator tree of a function is too deep for the passes, which walk up in it.
-pub(crate) fn is_too_deep(tree: &DominatorTree, func: &Function) -> bool {
+pub(crate) fn is_too_deep(tree: &DominatorTree, func: &Function, body_bytes: u64) -> bool {
     let mut depths: SecondaryMap<Block, u32> = SecondaryMap::with_capacity(func.dfg.num_blocks());
     let mut sum = 0u64;
     for &block in tree.cfg_rpo() {
@@ -142,5 +161,5 @@ pub(crate) fn is_too_deep(tree: &DominatorTree, func: &Function) -> bool {
         depths[block] = depth;
         sum += u64::from(depth);
     }
-    sum > MAX_DOMINATOR_DEPTHS
+    sum > MIN_DOMINATOR_DEPTHS.max(MAX_DOMINATOR_DEPTHS_PER_BYTE * body_bytes)
 }

@@ -112,7 +112,7 @@ impl<'m> Compiler<'m> {
             },
         };
         match self.translate_in(index, first, self.env.memory.max_bytes()) {
-            Ok(translated) if first == Mode::Plain || self.is_worth_optimizing()? => return Ok(Some((translated, first))),
+            Ok(translated) if first == Mode::Plain || self.is_worth_optimizing(body_bytes)? => return Ok(Some((translated, first))),
             Ok(_) | Err(Stopped::Budget) => {}
             Err(Stopped::Error(error)) => return Err(error),
         }
@@ -134,9 +134,9 @@ impl<'m> Compiler<'m> {
     }
 
     /// Whether the passes and the allocator can take the function in the context in reasonable time.
-    fn is_worth_optimizing(&mut self) -> Result<bool, CompileError> {
+    fn is_worth_optimizing(&mut self, body_bytes: u64) -> Result<bool, CompileError> {
         self.context.flowgraph();
-        if budget::is_too_deep(&self.context.domtree, &self.context.func) {
+        if budget::is_too_deep(&self.context.domtree, &self.context.func, body_bytes) {
             return Ok(false);
         }
         if !budget::has_too_many_parameters(&self.context.func) {

@@ -14,6 +14,7 @@ use cranelift_codegen::ir::{ExternalName, FuncRef, Function, Inst, Opcode, Sourc
 use cranelift_codegen::isa::TargetIsa;
 use cranelift_frontend::FunctionBuilderContext;
 use peregrine_compile::tier::ModuleEnv;
+use peregrine_frontend::FuncValidatorAllocations;
 use peregrine_wasm::{DefinedFuncIndex, FuncIndex};
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -39,6 +40,7 @@ pub(crate) struct Candidates {
     /// What was looked at: the body to inline, or that there is none.
     known: HashMap<DefinedFuncIndex, Option<Box<Function>>>,
     builder: FunctionBuilderContext,
+    validation: FuncValidatorAllocations,
 }
 
 /// Inlines what is worth it into the function of `context`.
@@ -100,6 +102,11 @@ impl Pass<'_, '_> {
     /// Looks at a function for the first time.
     fn look_at(&mut self, index: DefinedFuncIndex) {
         if self.candidates.known.contains_key(&index) {
+            return;
+        }
+        // The driver has not come to this body yet, and only a valid one can be translated. Its errors are reported when it does.
+        if self.env.translation.validate_body(index, &mut self.candidates.validation).is_err() {
+            self.candidates.known.insert(index, None);
             return;
         }
         let mut func = Function::new();

@@ -52,6 +52,7 @@ impl Translator<'_, '_> {
 
     /// The reference at the 64-bit `index` of a table of functions, initialized if it was not yet.
     pub(super) fn function_element(&mut self, table: TableIndex, index: Value) -> Value {
+        self.budget.element();
         let address = self.element_address(table, index);
         let flags = self.table_region(table).trusted(self.builder.func);
         let element = self.builder.ins().load(I64, flags, address, 0);

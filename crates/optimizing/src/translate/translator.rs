@@ -178,10 +178,11 @@ impl<'a> Translator<'a, '_> {
                 return Err(Stopped::Error(CompileError::Unsupported { message }));
             }
         }
-        self.finish()
+        let body_bytes = self.env.translation.bodies[input.index].len() as u64;
+        self.finish(body_bytes)
     }
 
-    fn finish(mut self) -> Result<Translated, Stopped> {
+    fn finish(mut self, body_bytes: u64) -> Result<Translated, Stopped> {
         for (slot, bytes) in [self.stack.frame(), self.locals.frame()].into_iter().flatten() {
             if bytes > i32::MAX as u64 / 2 {
                 return Err(Stopped::Error(CompileError::Limit { message: format!("a frame of {bytes} bytes") }));
@@ -189,7 +190,8 @@ impl<'a> Translator<'a, '_> {
             self.builder.func.sized_stack_slots[slot].size = bytes.max(1) as u32;
         }
         let dfg = &self.builder.func.dfg;
-        if self.mode == Mode::Optimized && Budget::is_too_large(dfg.num_values(), dfg.num_blocks()) {
+        let too_large = Budget::is_too_large(dfg.num_values(), dfg.num_blocks()) || self.budget.has_too_many_elements(body_bytes);
+        if self.mode == Mode::Optimized && too_large {
             return Err(Stopped::Budget);
         }
         self.translated.memory_bytes = self.budget.memory_bytes(dfg.num_insts());
