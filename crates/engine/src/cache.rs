@@ -188,6 +188,9 @@ impl Cache {
             }
             // A file that another process has removed since is none.
             let Ok(metadata) = found.metadata() else { continue };
+            if !metadata.is_file() {
+                continue;
+            }
             let used = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
             entries.push(Entry { is_temporary, name, len_bytes: metadata.len(), used });
         }

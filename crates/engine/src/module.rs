@@ -7,7 +7,7 @@ use crate::gdb_elf;
 use crate::verified::Identity;
 use crate::vm::boundary::{self, map_image};
 use crate::vm::{LoadError, LoadedModule};
-use crate::{Engine, ExportType, ExternType, ImportType};
+use crate::{Engine, ExportType, ExternType, ImportType, ProfilingStrategy};
 use peregrine_artifact::compiler::Progress;
 use peregrine_artifact::image::{ImageError, ImageLayout, Section};
 use peregrine_artifact::tables;
@@ -16,6 +16,7 @@ use peregrine_wasm::{EntityIndex, FuncIndex, Index};
 use std::collections::HashMap;
 use std::fmt;
 use std::fs::File;
+use std::io::Read;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
@@ -190,11 +191,21 @@ impl Module {
 
     fn from_image(engine: &Engine, image: &[u8]) -> Result<Self> {
         check_settings(engine, image)?;
-        let loaded = LoadedModule::from_bytes(image, &engine.shared().types).map_err(load_error)?;
+        let load = match engine.config().profiler {
+            ProfilingStrategy::PerfMap => LoadedModule::from_bytes_for_profiler,
+            _ => LoadedModule::from_bytes,
+        };
+        let loaded = load(image, &engine.shared().types).map_err(load_error)?;
         Self::from_loaded(engine, loaded)
     }
 
     fn from_mapped(engine: &Engine, file: &File) -> Result<Self> {
+        if engine.config().profiler == ProfilingStrategy::PerfMap {
+            let mut image = Vec::new();
+            let mut reader = file;
+            reader.read_to_end(&mut image)?;
+            return Self::from_image(engine, &image);
+        }
         let cache = engine.config().cache.as_ref();
         let identity = cache.and_then(|_| Identity::of(file));
         let verified = cache.zip(identity).is_some_and(|(cache, identity)| cache.is_verified(&identity));

@@ -219,3 +219,17 @@ fn debuggers_and_profilers_are_told() -> Result<()> {
     fs::remove_file(path)?;
     Ok(())
 }
+
+/// A small function that is inlined is looked at before its turn: what is wrong with it is still reported as what it is.
+#[test]
+fn an_invalid_callee_is_an_invalid_module() {
+    let text = r#"(module
+        (func (export "f") (result i32) (call $callee))
+        (func $callee (result i32) (i32.const 1) (i32.const 2) (i32.add)))"#;
+    let mut wasm = wat::parse_str(text).expect("good text");
+    // Take the body's second constant for a local that is not there.
+    let place = wasm.windows(4).rposition(|bytes| bytes == [0x41, 1, 0x41, 2]).expect("both constants") + 2;
+    wasm[place..place + 2].copy_from_slice(&[0x20, 9]);
+    let error = Module::new(&Engine::default(), &wasm).map(drop).expect_err("there is no local 9");
+    assert!(format!("{error:#}").contains("unknown local 9"), "{error:#}");
+}

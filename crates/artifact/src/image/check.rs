@@ -80,8 +80,13 @@ fn ref_type_is_whole(module: &Module, ty: RefType) -> bool {
     if let HeapType::Concrete(index) = ty.heap { index.as_usize() < module.types.len() } else { true }
 }
 
+/// Whether a memory is one that validation accepts; the largest of them is refused when it is made.
 fn memory_is_whole(ty: &MemoryType) -> bool {
-    matches!(ty.page_size_log2, 0 | 16) && ty.min_bytes().is_some()
+    match ty.page_size_log2 {
+        0 => true,
+        16 => ty.min_pages <= 1 << 48,
+        _ => false,
+    }
 }
 
 fn entity_is_whole(module: &Module, entity: EntityIndex) -> bool {

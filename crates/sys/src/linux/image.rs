@@ -68,7 +68,12 @@ impl CodeMapping {
         }
     }
 
-    fn from_bytes_anonymous(image: &[u8], slots_len_bytes: usize) -> io::Result<Self> {
+    /// Holds a copy of `image` in plain memory, which profilers look up by address rather than by file, with `slots_len_bytes` of zeroed
+    /// memory after it.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn from_bytes_anonymous(image: &[u8], slots_len_bytes: usize) -> io::Result<Self> {
         let mapping = Self::reserve(image.len(), slots_len_bytes)?;
         mapping.reservation.map_anonymous_over(0..mapping.slots_offset)?;
         // SAFETY: the range was just mapped writable, is at least as long as the image, and nobody else knows it.

@@ -82,8 +82,13 @@ impl LoadedModule {
     /// Loads the image in `bytes`.
     pub(crate) fn from_bytes(bytes: &[u8], types: &TypeRegistry) -> Result<Arc<Self>, LoadError> {
         let layout = ImageLayout::check(bytes)?;
-        let slots_len_bytes = layout.function_count() * size_of::<usize>();
-        Self::load(CodeMapping::from_bytes(bytes, slots_len_bytes)?, layout, types)
+        Self::load(CodeMapping::from_bytes(bytes, slots_len_bytes(&layout))?, layout, types)
+    }
+
+    /// Loads the image in `bytes` to memory without a file behind it: profilers find the names of its functions by their addresses.
+    pub(crate) fn from_bytes_for_profiler(bytes: &[u8], types: &TypeRegistry) -> Result<Arc<Self>, LoadError> {
+        let layout = ImageLayout::check(bytes)?;
+        Self::load(CodeMapping::from_bytes_anonymous(bytes, slots_len_bytes(&layout))?, layout, types)
     }
 
     /// Loads the image that `file` holds, by mapping it. If its content is known to be `verified`, only the header is checked.
@@ -314,6 +319,11 @@ impl Drop for LoadedModule {
             registry::unregister(code.text.start);
         }
     }
+}
+
+/// Bytes of the entry slots of a module.
+fn slots_len_bytes(layout: &ImageLayout) -> usize {
+    layout.function_count() * size_of::<usize>()
 }
 
 /// Checks that all code is within the text.
