@@ -98,8 +98,8 @@ impl CodeMapping {
         Ok(Self { reservation, image_len_bytes, slots_offset, slots_len_bytes, file: None })
     }
 
-    /// Makes a page-aligned byte range of the image executable and visible to instruction fetch. It was never writable at
-    /// this address. May be called for several ranges.
+    /// Makes a page-aligned byte range of the image executable and visible to instruction fetch. It is not writable since it was
+    /// filled. May be called for several ranges.
     ///
     /// # Errors
     /// `InvalidInput` where the range is not page-aligned or not inside the padded image, otherwise what the system said.
@@ -109,7 +109,11 @@ impl CodeMapping {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
         }
         if self.file.is_none() {
-            return self.map_executable_copy(text);
+            // Plain memory that is read-only since it was filled. Moving a copy here would hide the code from profilers.
+            self.reservation.protect_read_execute(text.clone())?;
+            // SAFETY: the range is inside the reservation, as was just checked, and readable.
+            unsafe { icache::publish(self.reservation.ptr().add(text.start), text.len()) };
+            return Ok(());
         }
         match self.reservation.protect_read_execute(text.clone()) {
             Ok(()) => {

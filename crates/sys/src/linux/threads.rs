@@ -82,7 +82,8 @@ mod tests {
         }
         let check = || {
             let (left, all) = stack_left().unwrap();
-            assert!((400_000..=600_000).contains(&all) && left < all, "{left} of {all}");
+            // At least what was asked for: the C library may hand out the larger stack of a thread that ended.
+            assert!(all >= 400_000 && left < all, "{left} of {all}");
             let below = deeper();
             assert!((100_000..110_000).contains(&(left - below)), "{left} {below}");
         };
