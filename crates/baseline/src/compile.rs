@@ -18,7 +18,11 @@ use peregrine_compile::tier::{FunctionCompiler, ModuleEnv};
 use peregrine_wasm::{DefinedFuncIndex, Module, Trap, TypeIndex, ValType};
 
 /// The most bytes of code of a function: there are bodies whose every branch moves a thousand values.
-pub(crate) const MAX_CODE_BYTES: u32 = 128 << 20;
+const MAX_CODE_BYTES: u32 = 128 << 20;
+/// The most bytes of code for each byte of a body, beyond what every function may have. Programs have two, and single operators fifty.
+const MAX_CODE_PER_BODY_BYTE: u32 = 64;
+/// Bytes of code that every function may have.
+const MIN_CODE_BYTES: u32 = 1 << 20;
 
 /// What is put at the end of a function, because it is rarely executed.
 #[derive(Clone, Copy, Debug)]
@@ -65,6 +69,8 @@ pub(crate) struct Compiler<'m> {
     pub local_of: [u32; 32],
     /// Homes have `1 << home_log2` bytes.
     pub home_log2: u32,
+    /// The most bytes of code that this body may become.
+    pub max_code_bytes: u32,
     pub context_pin: Option<Reg>,
     pub base_pin: Option<Reg>,
     /// Registers of locals that the caller wants back.
@@ -131,6 +137,7 @@ impl<'m> Compiler<'m> {
             local_types: Vec::new(),
             local_of: [u32::MAX; 32],
             home_log2: 3,
+            max_code_bytes: MAX_CODE_BYTES,
             context_pin: None,
             base_pin: None,
             saved: RegSet::EMPTY,
@@ -205,6 +212,8 @@ impl<'m> Compiler<'m> {
         let body = translation.body(index);
         let start = translation.bodies[index].start;
         let end = translation.bodies[index].end;
+        let body_bytes = u32::try_from(end - start).unwrap_or(u32::MAX);
+        self.max_code_bytes = body_bytes.saturating_mul(MAX_CODE_PER_BODY_BYTE).saturating_add(MIN_CODE_BYTES).min(MAX_CODE_BYTES);
         self.declare_locals(&body).map_err(malformed)?;
         let operators = body.get_operators_reader().map_err(malformed)?;
         let first = usize::try_from(operators.original_position()).unwrap_or(end);
@@ -226,8 +235,10 @@ impl<'m> Compiler<'m> {
             } else {
                 self.visit_unreachable(opcode, &mut body);
             }
-            if self.masm.position() > MAX_CODE_BYTES {
-                return Err(CompileError::Limit { message: format!("a function of more than {MAX_CODE_BYTES} bytes of code") });
+            if self.masm.position() > self.max_code_bytes {
+                let (most, body_bytes) = (self.max_code_bytes, end - start);
+                let message = format!("a function body of {body_bytes} bytes becomes more than {most} bytes of code");
+                return Err(CompileError::Limit { message });
             }
             if self.unsupported.is_some() {
                 return Err(CompileError::Unsupported { message: self.unsupported.take().unwrap_or_default() });

@@ -1,7 +1,7 @@
 //! Structured control: blocks, loops, branches, `select` and the ends of functions.
 
 use crate::body::{BlockType, Body, BrTable};
-use crate::compile::{Compiler, MAX_CODE_BYTES};
+use crate::compile::Compiler;
 use crate::isa::machine::moves::Condition;
 use crate::masm::Label;
 use crate::values::Ty;
@@ -403,7 +403,7 @@ impl Compiler<'_> {
         let default = labels.pop().expect("the default is always there");
         self.jump_by_table(index, &labels, default);
         for frame in order {
-            if self.masm.position() > MAX_CODE_BYTES {
+            if self.masm.position() > self.max_code_bytes {
                 // The function is refused for this when the operator is done.
                 return;
             }

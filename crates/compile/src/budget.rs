@@ -20,6 +20,19 @@ impl Default for Budget {
     }
 }
 
+/// Bytes of machine code that any module may have, whatever its size.
+const MIN_TEXT_BYTES: usize = 32 << 20;
+/// Bytes of machine code for each byte of the module beyond that. Programs have two or three.
+const TEXT_PER_MODULE_BYTE: usize = 64;
+
+impl Budget {
+    /// This budget for a module of `wasm_len` bytes: its code stays in proportion to it.
+    pub(crate) fn for_module(&self, wasm_len: usize) -> Self {
+        let in_proportion = wasm_len.saturating_mul(TEXT_PER_MODULE_BYTE).saturating_add(MIN_TEXT_BYTES);
+        Self { max_text_bytes: self.max_text_bytes.min(in_proportion), ..*self }
+    }
+}
+
 /// The error for a limit that is passed.
 #[cold]
 pub(crate) fn exceeded(what: impl std::fmt::Display, limit: &str, allowed: usize, found: usize) -> CompileError {

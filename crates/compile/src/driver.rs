@@ -84,7 +84,8 @@ impl ImageCompiler {
             progress.add(translation, units);
             pieces
         };
-        let linker = Linker::new(&env.settings.target, module, &self.budget);
+        let budget = self.budget.for_module(translation.wasm.len());
+        let linker = Linker::new(&env.settings.target, module, &budget);
         let mut in_order = InOrder { linker, translation, duplicates: &duplicates, copied: HashMap::new(), progress: &progress };
         let sink = |pieces: Vec<(Unit, Piece)>| pieces.into_iter().try_for_each(|(unit, piece)| in_order.add(unit, piece));
         run_in_order(self.threads(&plan), &plan.batches, worker, work, sink)?;

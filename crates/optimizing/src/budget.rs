@@ -24,8 +24,9 @@ const MAX_LIVE_IN_BLOCKS: u64 = 24_000_000;
 const MAX_VALUES: u64 = 600_000;
 /// The most values that are passed between blocks in an optimized function.
 const MAX_BLOCK_ARGUMENTS: u64 = 400_000;
-/// The most bytes of the body of an optimized function.
-const MAX_BODY_BYTES: u64 = 2 << 20;
+/// The most bytes of the body of an optimized function: the passes take a second for each few hundred kilobytes, and interpreters' main loops
+/// are smaller.
+const MAX_BODY_BYTES: u64 = 384 << 10;
 /// The most nesting depths of loops, summed over the loops of an optimized function: finding loops takes that many steps.
 const MAX_LOOP_DEPTHS: u64 = 10_000_000;
 /// The most depths in the dominator tree, summed over the blocks of an optimized function: one walk up the tree from each block, and the
@@ -42,6 +43,8 @@ const MIN_BYTES_PER_ELEMENT: u64 = 8;
 const MAX_BLOCK_PARAMETERS: u64 = 36_000;
 /// The most pairs of parameters of one block, summed over the blocks of an optimized function.
 const MAX_PARAMETER_PAIRS: u64 = 20_000_000;
+/// Bytes of the note which value a local has in a block.
+const DEFINITION_BYTES: u64 = 4;
 /// Bytes that the compiler takes for each instruction of CLIF, from translation to code.
 const INSTRUCTION_BYTES: u64 = 650;
 /// Bytes that it takes for each argument of a block or function.
@@ -112,7 +115,8 @@ impl Budget {
 
     /// Bytes of memory that compiling a function of so many instructions takes, roughly.
     pub(crate) fn memory_bytes(&self, instructions: usize) -> u64 {
-        instructions as u64 * INSTRUCTION_BYTES + self.arguments * ARGUMENT_BYTES + self.table_targets * TABLE_TARGET_BYTES
+        let code = instructions as u64 * INSTRUCTION_BYTES + self.arguments * ARGUMENT_BYTES + self.table_targets * TABLE_TARGET_BYTES;
+        code + self.live_in_blocks * DEFINITION_BYTES
     }
 
     /// Whether translation should stop after so many instructions: in plain mode the function is too large for this tier, otherwise it

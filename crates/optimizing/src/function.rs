@@ -66,6 +66,9 @@ impl<'m> Linear<'m> {
     }
 }
 
+/// Parameters and results of a stub. More, which the allocator takes too long for, are left to a linear tier.
+const MAX_STUB_VALUES: usize = 64;
+
 /// After a function that took more than this, the memory of the compiler is given back.
 const MAX_KEPT_BYTES: u64 = 8 << 20;
 
@@ -215,7 +218,13 @@ impl FunctionCompiler for Compiler<'_> {
     }
 
     fn stub(&mut self, kind: StubKind, ty: TypeIndex) -> Result<CompiledFunc, CompileError> {
+        let index = ty;
         let ty = &self.env.translation.module.types[ty];
+        if ty.params.len() + ty.results.len() > MAX_STUB_VALUES
+            && let Some(linear) = self.linear.compiler(self.env)?
+        {
+            return linear.stub(kind, index);
+        }
         self.context.clear();
         let isa = self.isa(Mode::Optimized);
         stubs::build(kind, ty, &*isa, &mut self.context.func, &mut self.builder);
