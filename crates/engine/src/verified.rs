@@ -14,8 +14,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// What the names of stamps end with.
 pub(crate) const SUFFIX: &str = ".checked";
-/// A file that changed more recently than this is not stamped.
-const GRAIN: Duration = Duration::from_secs(2);
+/// A file that changed more recently than this is not stamped: two changes could have the same time.
+const GRAIN: Duration = Duration::from_millis(100);
+/// The same where times are whole seconds.
+const COARSE_GRAIN: Duration = Duration::from_secs(2);
 
 /// What tells one state of one file from all others.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -31,8 +33,9 @@ impl Identity {
 
     /// Whether the last change is so long ago that another one would show.
     fn is_settled(&self) -> bool {
+        let grain = if self.0[6] == 0 { COARSE_GRAIN } else { GRAIN };
         let changed = UNIX_EPOCH + Duration::new(self.0[5], self.0[6] as u32);
-        SystemTime::now().duration_since(changed).is_ok_and(|age| age > GRAIN)
+        SystemTime::now().duration_since(changed).is_ok_and(|age| age > grain)
     }
 
     fn stamp_name(&self) -> OsString {
