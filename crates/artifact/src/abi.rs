@@ -5,6 +5,7 @@
 //! | wasm function | Cranelift's `Tail` | `(vmctx, params...) -> results` |
 //! | [`StubKind::Enter`] | C | `(vmctx, code, values)`: loads parameters from `values`, calls `code` with them and `vmctx`, stores the results to `values` |
 //! | [`StubKind::Exit`] | Cranelift's `Tail` | `(host context, params...) -> results`: stores parameters to an array, calls the builtin `host_call(host context, array)`, loads the results from it |
+//! | loop entry | Cranelift's `Tail` | `(vmctx, homes) -> results of the function`: goes on at the head of a loop, with the values that the baseline left in its homes |
 //! | builtin | C | `(vmctx, ...)`, at most six integer or pointer arguments; see [`crate::builtins`] |
 //!
 //! A value in an array of values takes [`VALUE_SIZE_BYTES`]: the value's little-endian bytes first (on every processor), then

@@ -55,6 +55,12 @@ macro_rules! for_each_builtin {
             ref_func(vmctx: pointer, function: i32) -> pointer;
             /// The fuel counter is above zero: traps or yields, as the store says.
             out_of_fuel(vmctx: pointer);
+            /// The budget of a function is used up at its entry: the engine may compile it again. See [`crate::settings::Tiering::Counted`].
+            hot_function(vmctx: pointer, function: i32);
+            /// The budget of a function is used up at the head of a loop. `function_and_loop` is the index of the defined function in the low
+            /// 32 bits and the offset of the `loop` operator in the body in the high ones; locals and operands are in their homes below
+            /// `homes`; `layout` is made by `pack_homes`. Returns 0 to go on, or code to go on with: see [`crate::abi`].
+            hot_loop(vmctx: pointer, function_and_loop: i64, homes: pointer, layout: i32) -> pointer;
             /// `memory.atomic.notify` at an effective address.
             memory_atomic_notify(vmctx: pointer, memory: i32, address: i64, count: i32) -> i32;
             /// `memory.atomic.wait32` at an effective address.
@@ -145,6 +151,17 @@ for_each_builtin!(define);
 /// Two indices in one argument: `low` in the low, `high` in the high 32 bits.
 pub const fn pack_indices(low: u32, high: u32) -> u64 {
     low as u64 | (high as u64) << 32
+}
+
+/// Where the values of a function are when a loop of it turns out to be hot, in one argument: there are `locals` homes of locals, then those of
+/// operands by depth; home number `n` is `(n + 1) << log2` bytes below the pointer to the homes.
+pub const fn pack_homes(locals: u32, log2: u32) -> u32 {
+    locals << 4 | log2
+}
+
+/// The `(locals, log2)` of an argument made by [`pack_homes`].
+pub const fn unpack_homes(packed: u32) -> (u32, u32) {
+    (packed >> 4, packed & 15)
 }
 
 /// The `(low, high)` indices of an argument made by [`pack_indices`].

@@ -1,6 +1,8 @@
 //! The trait by which the engine asks for compilation without knowing any compiler.
 
+use crate::func::CompiledFunc;
 use crate::settings::{Settings, Target};
+use peregrine_wasm::DefinedFuncIndex;
 use std::borrow::Cow;
 use std::fmt;
 use std::num::NonZeroUsize;
@@ -60,6 +62,74 @@ pub trait Compiler: Send + Sync + 'static {
     ///
     /// Any [`CompileError`].
     fn compile(&self, wasm: &[u8], settings: &Settings, progress: &dyn Progress) -> Result<Vec<u8>, CompileError>;
+
+    /// Makes an image of the binary module `wasm` that has everything but the code of functions, and validates the bodies as `validation`
+    /// says. `settings` ask for some [`Tiering`](crate::settings::Tiering).
+    ///
+    /// # Errors
+    ///
+    /// Any [`CompileError`].
+    fn prepare(&self, wasm: &[u8], settings: &Settings, validation: Validation) -> Result<Vec<u8>, CompileError> {
+        let _ = (wasm, settings, validation);
+        Err(CompileError::Unsupported { message: "this compiler compiles whole modules only".into() })
+    }
+
+    /// What compiles functions of the binary module `wasm`, which was prepared with the same settings before, in this process or another one.
+    /// Only [`Validation::Deferred`] validates.
+    ///
+    /// # Errors
+    ///
+    /// Any [`CompileError`].
+    fn lazy_functions(&self, wasm: WasmBytes, settings: &Settings, validation: Validation) -> Result<Arc<dyn LazyFunctions>, CompileError> {
+        let _ = (wasm, settings, validation);
+        Err(CompileError::Unsupported { message: "this compiler compiles whole modules only".into() })
+    }
+}
+
+/// The binary of a module, kept for as long as functions of it may be compiled.
+pub type WasmBytes = Arc<dyn AsRef<[u8]> + Send + Sync>;
+
+/// When the bodies of a module that is compiled function by function are validated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Validation {
+    /// All of them at once, in parallel, before anything of the module runs.
+    #[default]
+    Complete,
+    /// Each when it is first compiled: an invalid body is found when it is called, not when the module is made.
+    Deferred,
+    /// None: the same bytes were found valid before, with the same settings.
+    Trusted,
+}
+
+/// What is to be compiled of one function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FunctionRequest {
+    /// The function.
+    pub function: DefinedFuncIndex,
+    /// The tier that compiles it. A function that one tier does not take is compiled by the other.
+    pub tier: CompilerKind,
+    /// The loop to enter it at: the code has the signature of a loop entry, see [`crate::abi`]. The optimizing tier only.
+    pub loop_entry: Option<LoopEntry>,
+}
+
+/// A loop that code of the baseline is in, to go on there with other code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct LoopEntry {
+    /// Where the `loop` operator is, in bytes from the start of the body.
+    pub offset: u32,
+    /// Where the values are: see [`crate::builtins::pack_homes`].
+    pub homes: u32,
+}
+
+/// Compiles functions of one module, one at a time, from any thread.
+pub trait LazyFunctions: Send + Sync + 'static {
+    /// Compiles one function.
+    ///
+    /// # Errors
+    ///
+    /// [`CompileError::Invalid`] if validation was deferred and the body is invalid, [`CompileError::Limit`] if no tier takes the function,
+    /// [`CompileError::Unsupported`] if there is no entry at that loop.
+    fn compile(&self, request: &FunctionRequest) -> Result<CompiledFunc, CompileError>;
 }
 
 /// Told how compilation goes on; called from several threads.

@@ -1,6 +1,6 @@
 //! What a tier makes of one function or stub.
 
-use peregrine_wasm::{FuncIndex, Trap};
+use peregrine_wasm::{DefinedFuncIndex, FuncIndex, Trap};
 
 /// Machine code of one function or stub, not linked yet. All offsets count bytes from its start.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -16,7 +16,7 @@ pub struct CompiledFunc {
     pub addresses: Vec<(u32, u32)>,
 }
 
-/// One place in the code that depends on the address of a function.
+/// One place in the code that depends on an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reloc {
     /// Where in the code.
@@ -24,9 +24,20 @@ pub struct Reloc {
     /// How to write the address.
     pub kind: RelocKind,
     /// Whose address.
-    pub target: FuncIndex,
+    pub target: RelocTarget,
     /// What to add to it.
     pub addend: i64,
+}
+
+/// What code refers to by its address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RelocTarget {
+    /// The code of a function.
+    Function(FuncIndex),
+    /// The entry slot of a function: a code pointer that is read at every call. See [`crate::settings::Tiering`].
+    Slot(FuncIndex),
+    /// The work budget of a function: an `i32` that code of the baseline counts down. See [`crate::settings::Tiering::Counted`].
+    Budget(DefinedFuncIndex),
 }
 
 /// How an address is written. All kinds are relative to the place, so that an image needs no relocation when it is loaded.

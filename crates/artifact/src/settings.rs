@@ -24,6 +24,18 @@ pub enum OptLevel {
     SpeedAndSize,
 }
 
+/// Whether functions can be compiled one by one while the module runs, and again when they turn out to be hot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Tiering {
+    /// The whole module is compiled before it runs; functions call each other directly.
+    #[default]
+    Whole,
+    /// Functions call each other through entry slots, so that each can be compiled when it is first called, and replaced.
+    Slots,
+    /// As [`Tiering::Slots`]; code of the baseline also counts down a budget at entries and loop heads, and tells the engine when it is used up.
+    Counted,
+}
+
 /// Everything that changes compiled code.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Settings {
@@ -51,6 +63,8 @@ pub struct Settings {
     pub debug_info: bool,
     /// Whether small functions of the module are compiled into their callers.
     pub inlining: bool,
+    /// How functions reach each other.
+    pub tiering: Tiering,
 }
 
 /// How accesses to one memory are kept inside of it. Compilers and engine derive it by the same function.
@@ -78,6 +92,7 @@ impl Settings {
             spectre_mitigations: true,
             debug_info: true,
             inlining: true,
+            tiering: Tiering::Whole,
         }
     }
 

@@ -3,22 +3,19 @@
 use peregrine::{Config, Strategy};
 use peregrine_harness::differential::{Oracle, Stats};
 use peregrine_harness::modules::seed_bytes;
-use std::time::{Duration, Instant};
 
 /// Bytes of a seed: enough for a module of some functions.
 const SEED_LEN_BYTES: usize = 4096;
-/// What each configuration runs in any case, and how long it goes on; `PEREGRINE_FUZZ_SECONDS` says otherwise.
-const MIN_MODULES: u64 = 100;
-const SECONDS: u64 = 3;
+/// What each configuration runs: a number and not a time, so that every run tries the same. `PEREGRINE_DIFFERENTIAL_MODULES` says otherwise.
+const MODULES: u64 = 150;
 
 fn run(name: &str, first_seed: u64, config: &mut Config) {
-    let seconds = std::env::var("PEREGRINE_FUZZ_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(SECONDS);
+    let modules = std::env::var("PEREGRINE_DIFFERENTIAL_MODULES").map_or(MODULES, |text| text.parse().expect("a number of modules"));
     let first_seed = std::env::var("PEREGRINE_FUZZ_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(first_seed);
     let oracle = Oracle::new(config.wasm_wide_arithmetic(true).strategy(Strategy::Winch)).expect("an engine");
     let mut stats = Stats::default();
     let mut seed = first_seed;
-    let start = Instant::now();
-    while stats.modules < MIN_MODULES || start.elapsed() < Duration::from_secs(seconds) {
+    while stats.modules < modules {
         match oracle.check(&seed_bytes(seed, SEED_LEN_BYTES)) {
             Ok(more) => stats += more,
             Err(difference) => panic!("{name}, seed {seed}: {difference}"),

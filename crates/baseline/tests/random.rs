@@ -4,13 +4,12 @@ mod two_tiers;
 
 use peregrine::{Engine, Extern, Instance, Module, Ref, Store, Trap, Val, ValType};
 use peregrine_harness::modules::{Random, seed_bytes, terminating};
-use std::time::{Duration, Instant};
 use two_tiers::{Which, load};
 
 /// Bytes of a seed: enough for a module of some functions.
 const SEED_LEN_BYTES: usize = 6000;
-/// How long the test goes on; `PEREGRINE_FUZZ_SECONDS` says otherwise.
-const SECONDS: u64 = 4;
+/// How many modules are tried; `PEREGRINE_DIFFERENTIAL_MODULES` says otherwise.
+const MODULES: u64 = 200;
 /// Calls of one function.
 const CALLS: u64 = 3;
 
@@ -85,13 +84,12 @@ fn observe(engine: &Engine, module: &Module, name: &str, seed: u64) -> Option<St
 
 #[test]
 fn random_modules_do_the_same_in_both_tiers() {
-    let seconds = std::env::var("PEREGRINE_FUZZ_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(SECONDS);
+    let wanted = std::env::var("PEREGRINE_DIFFERENTIAL_MODULES").map_or(MODULES, |text| text.parse().expect("a number of modules"));
     let first: u64 = std::env::var("PEREGRINE_FUZZ_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(50_000_000);
     let engine = Engine::default();
-    let start = Instant::now();
     let (mut modules, mut calls) = (0, 0);
     let mut seed = first;
-    while start.elapsed() < Duration::from_secs(seconds) {
+    while modules < wanted {
         seed += 1;
         let Some(wasm) = terminating(&seed_bytes(seed, SEED_LEN_BYTES)) else { continue };
         let loaded = [Which::Baseline, Which::Optimizing].map(|which| load(&engine, which, &wasm));

@@ -7,7 +7,7 @@ use crate::budget::{Budget, exceeded};
 use crate::relocate;
 use peregrine_artifact::abi::StubKind;
 use peregrine_artifact::compiler::CompileError;
-use peregrine_artifact::func::{CompiledFunc, Reloc, RelocKind};
+use peregrine_artifact::func::{CompiledFunc, Reloc, RelocKind, RelocTarget};
 use peregrine_artifact::image::{FunctionEntry, StubEntry};
 use peregrine_artifact::settings::Target;
 use peregrine_artifact::tables;
@@ -238,9 +238,12 @@ impl<'a> Linker<'a> {
 
     /// The address that `reloc` asks for, in the text, if it is known.
     fn target(&self, reloc: &Reloc) -> Result<Option<i64>, CompileError> {
-        let position = reloc.target.as_u32().checked_sub(self.imported_functions).map(|position| position as usize);
+        let position = match reloc.target {
+            RelocTarget::Function(function) => function.as_u32().checked_sub(self.imported_functions).map(|position| position as usize),
+            RelocTarget::Slot(_) | RelocTarget::Budget(_) => None,
+        };
         let Some(position) = position.filter(|position| *position < self.defined_functions) else {
-            let message = format!("a tier asked for the address of function {}, which the module does not define", reloc.target.as_u32());
+            let message = format!("a tier asked for the address of {:?}, which the image does not have", reloc.target);
             return Err(CompileError::Internal { message });
         };
         let function = self.linked.functions.get(position);
@@ -258,9 +261,8 @@ impl<'a> Linker<'a> {
         let delta = target.wrapping_sub(i64::from(place));
         relocate::apply(reloc.kind, &mut self.linked.text[place as usize..], delta).map_err(|relocate::OutOfRange| CompileError::Limit {
             message: format!(
-                "the code is too large: function {} is {delta} bytes from one of its callers, which is out of the reach of {:?}",
-                reloc.target.as_u32(),
-                reloc.kind
+                "the code is too large: {:?} is {delta} bytes from one of its users, which is out of the reach of {:?}",
+                reloc.target, reloc.kind
             ),
         })
     }
@@ -300,7 +302,7 @@ mod tests {
             for index in 0..FUNCTIONS {
                 let code: Vec<u8> = (0..40 + index % 60).flat_map(|_| 0x9400_0000u32.to_le_bytes()).collect();
                 let reloc = |(position, callee)| {
-                    let target = FuncIndex::from_u32(callee + 1);
+                    let target = RelocTarget::Function(FuncIndex::from_u32(callee + 1));
                     Reloc { offset: position as u32 * 28, kind: RelocKind::Aarch64Call26, target, addend: 0 }
                 };
                 let relocs = callees(index).into_iter().enumerate().map(reloc).collect();

@@ -7,7 +7,7 @@ use cranelift_codegen::ir::function::FunctionParameters;
 use cranelift_codegen::ir::{ExternalName, TrapCode};
 use cranelift_codegen::{FinalizedMachReloc, FinalizedRelocTarget};
 use peregrine_artifact::compiler::CompileError;
-use peregrine_artifact::func::{CompiledFunc, Reloc, RelocKind};
+use peregrine_artifact::func::{CompiledFunc, Reloc, RelocKind, RelocTarget};
 use peregrine_wasm::{FuncIndex, Trap};
 
 /// The code, relocations and tables of a compiled function.
@@ -58,7 +58,7 @@ fn reloc(found: &FinalizedMachReloc, params: &FunctionParameters) -> Result<Relo
     if name.namespace != FUNCTION_NAMESPACE {
         return Err(internal(format!("a relocation to {name}")));
     }
-    Ok(Reloc { offset: found.offset, kind, target: FuncIndex::from_u32(name.index), addend: found.addend })
+    Ok(Reloc { offset: found.offset, kind, target: RelocTarget::Function(FuncIndex::from_u32(name.index)), addend: found.addend })
 }
 
 /// The reason that a code of Cranelift stands for.

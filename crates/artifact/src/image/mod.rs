@@ -5,14 +5,17 @@
 //! ```
 //!
 //! The header is fixed; sections are found through it. Text and memory image start at multiples of [`PAGE_ALIGN_BYTES`], so that they
-//! are mapped, not read. After the mapped text, in memory only, follow the module's entry slots: one code pointer per function.
+//! are mapped, not read. After the mapped text, in memory only, follow the module's entry slots, see [`EntryArea`]. A function without code
+//! (its length is 0) is compiled when it is first called, see [`crate::settings::Tiering`].
 //! Everything is little-endian.
 
 mod check;
+mod entry;
 mod header;
 mod read;
 mod write;
 
+pub use entry::{BUDGET_SIZE_BYTES, EntryArea, SLOT_SIZE_BYTES};
 pub use header::{FORMAT_VERSION, FunctionEntry, MAGIC, PAGE_ALIGN_BYTES, Section, StubEntry};
 pub use read::{ImageError, ImageLayout};
 pub use write::{ImageParts, write_image};

@@ -7,7 +7,7 @@ use crate::driver::ImageCompiler;
 use crate::tier::{FunctionCompiler, ModuleEnv, Tier};
 use peregrine_artifact::abi::StubKind;
 use peregrine_artifact::compiler::{CompileError, Compiler};
-use peregrine_artifact::func::{CompiledFunc, Reloc, RelocKind};
+use peregrine_artifact::func::{CompiledFunc, Reloc, RelocKind, RelocTarget};
 use peregrine_artifact::image::{ImageLayout, ImageMeta, Section};
 use peregrine_artifact::settings::{Settings, Target};
 use peregrine_wasm::{DefinedFuncIndex, FuncIndex, Trap, TypeIndex};
@@ -64,7 +64,12 @@ impl FunctionCompiler for FakeCompiler<'_> {
                 Operator::Call { function_index } if function_index >= self.env.translation.module.imported_functions => {
                     compiled.code.extend([0xe8, 0, 0, 0, 0]);
                     let target = FuncIndex::from_u32(function_index);
-                    compiled.relocs.push(Reloc { offset: at + 1, kind: RelocKind::X64Rel32, target, addend: -4 });
+                    compiled.relocs.push(Reloc {
+                        offset: at + 1,
+                        kind: RelocKind::X64Rel32,
+                        target: RelocTarget::Function(target),
+                        addend: -4,
+                    });
                     compiled.addresses.push((at, (offset - body.range().start) as u32));
                 }
                 Operator::Unreachable => {

@@ -4,7 +4,7 @@
 
 use crate::masm::{Label, Masm};
 use crate::registers::Reg;
-use peregrine_artifact::func::{Reloc, RelocKind};
+use peregrine_artifact::func::{Reloc, RelocKind, RelocTarget};
 use peregrine_wasm::FuncIndex;
 
 /// A place in memory: `base + index << scale + disp`, or a constant of the function.
@@ -539,7 +539,7 @@ impl Masm {
     pub(crate) fn call_function(&mut self, target: FuncIndex, jump: bool) {
         let mut bytes = [0; 16];
         bytes[0] = if jump { 0xe9 } else { 0xe8 };
-        self.reloc(Reloc { offset: self.position() + 1, kind: RelocKind::X64Rel32, target, addend: -4 });
+        self.reloc(Reloc { offset: self.position() + 1, kind: RelocKind::X64Rel32, target: RelocTarget::Function(target), addend: -4 });
         self.put(&bytes, 5);
     }
 

@@ -4,6 +4,7 @@
 mod float;
 mod memory;
 mod table;
+mod tiering;
 
 use super::entry::veneer;
 use super::fault::walk::backtrace;
@@ -46,6 +47,7 @@ mod code {
         data_drop, memory_atomic_notify, memory_atomic_wait32, memory_atomic_wait64, memory_copy, memory_fill, memory_grow, memory_init,
     };
     pub(super) use super::table::{element_drop, ref_func, table_copy, table_element_init, table_fill, table_grow, table_init};
+    pub(super) use super::tiering::{hot_function, hot_loop};
     pub(super) use super::{out_of_fuel, raise};
 }
 
