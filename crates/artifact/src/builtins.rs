@@ -55,7 +55,8 @@ macro_rules! for_each_builtin {
             ref_func(vmctx: pointer, function: i32) -> pointer;
             /// The fuel counter is above zero: traps or yields, as the store says.
             out_of_fuel(vmctx: pointer);
-            /// The budget of a function is used up at its entry: the engine may compile it again. See [`crate::settings::Tiering::Counted`].
+            /// The budget of a function is used up at its entry: the engine may compile it again. `function` is the index of the defined
+            /// function. See [`crate::settings::Tiering::Counted`].
             hot_function(vmctx: pointer, function: i32);
             /// The budget of a function is used up at the head of a loop. `function_and_loop` is the index of the defined function in the low
             /// 32 bits and the offset of the `loop` operator in the body in the high ones; locals and operands are in their homes below

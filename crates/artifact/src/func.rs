@@ -12,7 +12,8 @@ pub struct CompiledFunc {
     /// Instructions that can trap: offset and reason, by rising offset.
     pub traps: Vec<(u32, Trap)>,
     /// Where code comes from: offset in the code, and offset in the binary relative to the start of the body (the byte after its length),
-    /// by rising offset in the code; each holds up to the next.
+    /// by rising offset in the code; each holds up to the next. The call of a loop entry has no offset but
+    /// [`LOOP_ENTRY_CALL`](crate::tables::addresses::LOOP_ENTRY_CALL), to be passed over in backtraces.
     pub addresses: Vec<(u32, u32)>,
 }
 

@@ -3,7 +3,14 @@
 //! A stream of entries by rising offset in the code; each holds up to the next. An entry is the distance from the last offset in
 //! the code, then the signed distance from the last offset in the binary. Offsets in the binary count from the start of the body.
 
+//!
+//! An entry whose offset in the binary is [`LOOP_ENTRY_CALL`] is none: a frame there is passed over in backtraces.
+
 use super::{read_unsigned, unzigzag, write_unsigned, zigzag};
+
+/// In place of an offset in the body: the code from here on calls the loop entry that `hot_loop` gave. The frame of the loop entry, or of
+/// what that called in tail position, stands for the frame of the caller.
+pub const LOOP_ENTRY_CALL: u32 = u32::MAX;
 
 /// Appends the stream for `addresses` (offset in the code, rising, and offset in the body) to `stream`.
 pub fn encode(addresses: &[(u32, u32)], stream: &mut Vec<u8>) {
