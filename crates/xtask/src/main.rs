@@ -35,13 +35,14 @@ usage: cargo xtask TASK [OPTIONS]
       --only NAME      one program
   bench                measure Peregrine beside the engines that are found
       --quick          fewer runs and smaller modules
-      --only SECTION   compile, start, steady, calls, files, memory or growth; may be repeated
+      --only SECTION   compile, start, steady, calls, files, embedding, memory, growth, cold, whole, warm, rate or second; may be repeated
       --runs N         runs of each measurement
       --fetch          fetch the large modules too (SQLite, esbuild, clang)
       --embedding-peer  build the wasmtime crate too, to compare embedding (takes many minutes the first time)
       --peregrine PATH --wasmtime PATH --node PATH
       --json PATH      also write the figures
       --svg PATH       also draw them
+      --plot PATH      also draw how the engines start and warm up
 ";
 
 fn main() -> ExitCode {

@@ -63,7 +63,7 @@ pub fn run_kernels(arguments: Arguments) -> Result<ExitCode> {
 /// When a compiler cannot be fetched or a source does not compile.
 pub fn run_guests(arguments: Arguments) -> Result<ExitCode> {
     let folder = workspace::root()?.join(GUESTS);
-    let plain = ["hello", "echo", "exit", "files", "clocks", "calls", "file_read", "file_write"];
+    let plain = ["hello", "echo", "exit", "files", "clocks", "calls", "file_read", "file_write", "hot_loop"];
     let of = |module: &str, source: &str, flags: &[&'static str]| Source {
         module: module.to_owned(),
         source: source.to_owned(),

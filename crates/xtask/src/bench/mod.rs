@@ -6,6 +6,7 @@
 
 mod calls;
 mod compile;
+mod curves;
 mod embedding;
 mod files;
 pub mod growth;
@@ -15,6 +16,7 @@ mod report;
 mod start;
 mod steady;
 mod svg;
+mod tiering;
 
 use crate::arguments::Arguments;
 use crate::engines::{self, Engine};
@@ -57,7 +59,7 @@ impl Bench {
 
 type Run = fn(&Bench) -> Result<Vec<Section>>;
 
-const SECTIONS: [(&str, Run); 8] = [
+const SECTIONS: [(&str, Run); 13] = [
     ("compile", compile::run),
     ("start", start::run),
     ("steady", steady::run),
@@ -66,6 +68,11 @@ const SECTIONS: [(&str, Run); 8] = [
     ("embedding", embedding::run),
     ("memory", memory::run),
     ("growth", growth::run),
+    ("cold", tiering::cold),
+    ("whole", tiering::whole),
+    ("warm", tiering::warm),
+    ("rate", tiering::rate),
+    ("second", tiering::second),
 ];
 
 /// Runs the task. The exit status is 1 when a section fails or when two engines disagree on a result.
@@ -81,6 +88,7 @@ pub fn run(mut arguments: Arguments) -> Result<ExitCode> {
     let only = arguments.values("--only")?;
     let json = arguments.path("--json")?;
     let svg = arguments.path("--svg")?;
+    let plot = arguments.path("--plot")?;
     let engines = engines::find_all(&mut arguments)?;
     arguments.finish()?;
     if let Some(unknown) = only.iter().find(|name| !SECTIONS.iter().any(|(section, _)| section == name)) {
@@ -111,6 +119,10 @@ pub fn run(mut arguments: Arguments) -> Result<ExitCode> {
     }
     if let Some(path) = svg {
         std::fs::write(&path, svg::draw(&report)).context(path.display())?;
+    }
+    if let Some(path) = plot {
+        let drawn = curves::draw(&bench)?;
+        std::fs::write(&path, drawn).context(path.display())?;
     }
     for failure in &failures {
         eprintln!("error: {failure}");

@@ -46,7 +46,7 @@ fn measure(engine: &Engine, module: &Path, iterations: u32) -> Result<(f64, Stri
 }
 
 /// The number of iterations that the source asks for.
-fn default_iterations(source: &Path) -> Result<u32> {
+pub(super) fn default_iterations(source: &Path) -> Result<u32> {
     let text = std::fs::read_to_string(source).context(source.display())?;
     let found = text.lines().find_map(|line| line.strip_prefix("#define DEFAULT_ITERATIONS ")?.trim().parse().ok());
     found.ok_or_else(|| Failure::new(format!("{}: no DEFAULT_ITERATIONS", source.display())))

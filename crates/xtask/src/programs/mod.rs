@@ -116,7 +116,7 @@ fn scratch_folder(name: &str) -> Result<PathBuf> {
 }
 
 /// Copies the files of one folder to another.
-fn copy_files(from: &Path, to: &Path) -> Result<()> {
+pub fn copy_files(from: &Path, to: &Path) -> Result<()> {
     for entry in std::fs::read_dir(from).context(from.display())? {
         let path = entry.context(from.display())?.path();
         if path.is_file() {
