@@ -8,20 +8,37 @@ use cranelift_codegen::ir::{ExternalName, TrapCode};
 use cranelift_codegen::{FinalizedMachReloc, FinalizedRelocTarget};
 use peregrine_artifact::compiler::CompileError;
 use peregrine_artifact::func::{CompiledFunc, Reloc, RelocKind, RelocTarget};
+use peregrine_artifact::settings::Tiering;
 use peregrine_wasm::{FuncIndex, Trap};
 
-/// The code, relocations and tables of a compiled function.
+/// The code, relocations and tables of a compiled function. `tiering` says how functions reach each other.
 ///
 /// # Errors
 ///
 /// [`CompileError::Internal`] if the code refers to what no image holds.
-pub(crate) fn emit(compiled: &CompiledCode, params: &FunctionParameters) -> Result<CompiledFunc, CompileError> {
+pub(crate) fn emit(compiled: &CompiledCode, params: &FunctionParameters, tiering: Tiering) -> Result<CompiledFunc, CompileError> {
     let buffer = &compiled.buffer;
-    let relocs = buffer.relocs().iter().map(|found| reloc(found, params)).collect::<Result<Vec<_>, _>>()?;
+    let mut code = buffer.data().to_vec();
+    let mut relocs = buffer.relocs().iter().map(|found| reloc(found, params)).collect::<Result<Vec<_>, _>>()?;
+    if tiering != Tiering::Whole {
+        // Only a call of the function by itself is direct: it is known where it goes.
+        relocs.retain(|reloc| !is_resolved(reloc, &mut code));
+    }
     let mut traps = buffer.traps().iter().map(|found| Ok((found.offset, trap(found.code)?))).collect::<Result<Vec<_>, CompileError>>()?;
     traps.sort_by_key(|entry| entry.0);
     traps.dedup_by_key(|entry| entry.0);
-    Ok(CompiledFunc { code: buffer.data().to_vec(), relocs, traps, addresses: addresses(compiled) })
+    Ok(CompiledFunc { code, relocs, traps, addresses: addresses(compiled) })
+}
+
+/// Fills in a direct call, which is one of the function itself: true if `reloc` is one.
+fn is_resolved(reloc: &Reloc, code: &mut [u8]) -> bool {
+    if !matches!(reloc.target, RelocTarget::Function(_)) {
+        return false;
+    }
+    let place = reloc.offset as usize;
+    let distance = (reloc.addend - i64::from(reloc.offset)) as i32;
+    code[place..place + 4].copy_from_slice(&distance.to_le_bytes());
+    true
 }
 
 fn addresses(compiled: &CompiledCode) -> Vec<(u32, u32)> {
@@ -45,7 +62,7 @@ fn internal(message: String) -> CompileError {
 
 fn reloc(found: &FinalizedMachReloc, params: &FunctionParameters) -> Result<Reloc, CompileError> {
     let kind = match found.kind {
-        ClifReloc::X86CallPCRel4 | ClifReloc::X86PCRel4 => RelocKind::X64Rel32,
+        ClifReloc::X86CallPCRel4 | ClifReloc::X86PCRel4 | ClifReloc::X86GOTPCRel4 => RelocKind::X64Rel32,
         ClifReloc::Arm64Call => RelocKind::Aarch64Call26,
         ClifReloc::RiscvCallPlt => RelocKind::Riscv64CallPair,
         ClifReloc::S390xPLTRel32Dbl | ClifReloc::S390xPCRel32Dbl => RelocKind::S390xRel32Halfwords,
@@ -58,7 +75,13 @@ fn reloc(found: &FinalizedMachReloc, params: &FunctionParameters) -> Result<Relo
     if name.namespace != FUNCTION_NAMESPACE {
         return Err(internal(format!("a relocation to {name}")));
     }
-    Ok(Reloc { offset: found.offset, kind, target: RelocTarget::Function(FuncIndex::from_u32(name.index)), addend: found.addend })
+    let index = FuncIndex::from_u32(name.index);
+    let target = match found.kind {
+        // A load of the address from where the linker puts it.
+        ClifReloc::X86GOTPCRel4 => RelocTarget::Slot(index),
+        _ => RelocTarget::Function(index),
+    };
+    Ok(Reloc { offset: found.offset, kind, target, addend: found.addend })
 }
 
 /// The reason that a code of Cranelift stands for.

@@ -189,7 +189,7 @@ impl<'m> Compiler<'m> {
             .compile_function(&self.context.func, &self.context.domtree, &mut self.allocator, false, &mut control)
             .map_err(|error| self.failed(&error))?
             .apply_params(&self.context.func.params);
-        emit::emit(&compiled, &self.context.func.params)
+        emit::emit(&compiled, &self.context.func.params, self.env.settings.tiering)
     }
 
     fn failed(&self, error: &CodegenError) -> CompileError {
@@ -237,7 +237,7 @@ impl FunctionCompiler for Compiler<'_> {
             }
         };
         let compiled = compiled.ok_or_else(|| CompileError::Internal { message: String::from("a stub without code") })?;
-        emit::emit(&compiled, &self.context.func.params)
+        emit::emit(&compiled, &self.context.func.params, self.env.settings.tiering)
     }
 }
 

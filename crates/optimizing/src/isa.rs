@@ -3,7 +3,7 @@
 use cranelift_codegen::isa::{self, OwnedTargetIsa};
 use cranelift_codegen::settings::{self, Configurable, SetError, SettingKind};
 use peregrine_artifact::compiler::CompileError;
-use peregrine_artifact::settings::{OptLevel, Settings, Target};
+use peregrine_artifact::settings::{OptLevel, Settings, Target, Tiering};
 use target_lexicon::{Architecture, OperatingSystem, Triple};
 
 /// What one function may be compiled with.
@@ -74,6 +74,10 @@ pub(crate) fn unverified(settings: &Settings) -> Result<Isas, CompileError> {
 
 fn build(settings: &Settings, verify: bool) -> Result<Isas, CompileError> {
     let mut builder = lookup(&settings.target.triple)?;
+    if settings.tiering != Tiering::Whole && builder.triple().architecture != Architecture::X86_64 {
+        let message = format!("functions that are compiled one by one on {}; there are entry slots on x86_64", settings.target.triple);
+        return Err(CompileError::Unsupported { message });
+    }
     let known: Vec<&str> = builder.iter().filter(|setting| setting.kind == SettingKind::Bool).map(|setting| setting.name).collect();
     for &name in &known {
         let on = settings.target.cpu_features.iter().any(|feature| feature == name);
@@ -111,6 +115,8 @@ fn flags(settings: &Settings, opt_level: &str, allocator: &str, verify: bool) ->
         ("enable_heap_access_spectre_mitigation", on(settings.spectre_mitigations)),
         ("enable_table_access_spectre_mitigation", on(settings.spectre_mitigations)),
         ("enable_nan_canonicalization", on(settings.nan_canonicalization)),
+        // Code of functions that are not near is loaded from a slot, relative to the instruction: one of ours, not of a dynamic linker.
+        ("is_pic", on(settings.tiering != Tiering::Whole)),
     ] {
         flags.set(name, value)?;
     }

@@ -2,6 +2,7 @@
 
 mod bombs;
 mod families;
+mod slots;
 
 use crate::budget::Mode;
 use crate::function::Compiler;

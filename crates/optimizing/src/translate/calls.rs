@@ -1,4 +1,6 @@
 //! Calls: direct, through a table, and as the last act of a function.
+//!
+//! Where functions are compiled one by one, direct calls of other functions go through entry slots: the emitter makes that of their names.
 
 use super::flags::{Region, trap_code};
 use super::stack::Values;
@@ -7,12 +9,13 @@ use crate::abi;
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::{I32, I64};
 use cranelift_codegen::ir::{ExtFuncData, ExternalName, FuncRef, Inst, InstBuilder, SigRef, UserExternalName, Value};
+use peregrine_artifact::settings::Tiering;
 use peregrine_artifact::vmctx::{VmContextHeader, VmFuncRef, VmFunctionImport};
 use peregrine_wasm::{FuncIndex, TableIndex, Trap, TypeIndex};
 use std::mem::offset_of;
 use wasmparser::Operator;
 
-/// The namespace of the names of a module's functions.
+/// The namespace of the names of a module's functions. Those that are not colocated are reached through their entry slots.
 pub(crate) const FUNCTION_NAMESPACE: u32 = 0;
 
 /// What is called.
@@ -50,7 +53,9 @@ impl Translator<'_, '_> {
         }
         let name = UserExternalName::new(FUNCTION_NAMESPACE, index.as_u32());
         let name = ExternalName::user(self.builder.func.declare_imported_user_function(name));
-        let function = self.builder.import_function(ExtFuncData { name, signature, colocated: true, patchable: false });
+        // The address of any function but this one may change, and code of some may be missing.
+        let colocated = self.settings().tiering == Tiering::Whole || index == self.own_index;
+        let function = self.builder.import_function(ExtFuncData { name, signature, colocated, patchable: false });
         self.functions.insert(index, function);
         Callee::Defined(function)
     }

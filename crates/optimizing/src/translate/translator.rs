@@ -85,7 +85,9 @@ pub(crate) struct Translator<'a, 'b> {
     pub(super) budget: Budget,
     pub(super) metering: Metering,
     pub(super) translated: Translated,
-    /// The type of the function.
+    /// The function.
+    pub(super) own_index: FuncIndex,
+    /// Its type.
     pub(super) ty: TypeIndex,
     /// Branch hints of this function that are still ahead.
     pub(super) hints: &'a [(u32, bool)],
@@ -137,6 +139,7 @@ pub(crate) fn translate(
         budget: Budget::new(input.mode, input.max_bytes),
         metering: Metering::new(input.env.settings.fuel),
         translated: Translated::default(),
+        own_index: func_index,
         ty,
         hints,
         offset: 0,
