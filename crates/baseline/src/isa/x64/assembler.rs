@@ -543,6 +543,15 @@ impl Masm {
         self.put(&bytes, 5);
     }
 
+    /// `call` or, if `jump`, `jmp` to what the entry slot of a function holds.
+    pub(crate) fn call_slot(&mut self, target: FuncIndex, jump: bool) {
+        let mut bytes = [0; 16];
+        bytes[0] = 0xff;
+        bytes[1] = if jump { 0x25 } else { 0x15 };
+        self.reloc(Reloc { offset: self.position() + 2, kind: RelocKind::X64Rel32, target: RelocTarget::Slot(target), addend: -4 });
+        self.put(&bytes, 6);
+    }
+
     /// `lea target, [table]`: the address of a table of distances from its start to `labels`.
     pub(crate) fn lea_table(&mut self, target: Reg, labels: impl Iterator<Item = Label>) {
         let mut bytes = [0; 16];

@@ -11,8 +11,9 @@ use crate::registers::{Reg, RegSet};
 use crate::values::{Ty, Value};
 use peregrine_artifact::abi::VALUE_SIZE_BYTES;
 use peregrine_artifact::builtins::Builtin;
+use peregrine_artifact::settings::Tiering;
 use peregrine_artifact::vmctx::{VmContextHeader, VmFuncRef, VmFunctionImport, VmStoreContext};
-use peregrine_wasm::{FuncType, Trap, TypeIndex, ValType};
+use peregrine_wasm::{FuncIndex, FuncType, Trap, TypeIndex, ValType};
 use smallvec::SmallVec;
 use std::mem::offset_of;
 
@@ -386,7 +387,7 @@ impl Compiler<'_> {
         self.load_callee(callee, context);
         self.masm.address_here(self.offset);
         match callee {
-            Callee::Function(index) if self.module.defined_func_index(index).is_some() => self.masm.call_function(index, false),
+            Callee::Function(index) if self.module.defined_func_index(index).is_some() => self.call_defined(index, false),
             _ => self.masm.call_rm(RAX),
         }
         self.regs.release(RAX);
@@ -394,6 +395,14 @@ impl Compiler<'_> {
         self.push_results(&place_results(ty));
         if result_bytes > 0 {
             self.masm.lea(true, RSP, Mem::new(RSP, result_bytes as i32));
+        }
+    }
+
+    /// Calls or, if `jump`, jumps to a function of this module.
+    fn call_defined(&mut self, index: FuncIndex, jump: bool) {
+        match self.settings.tiering {
+            Tiering::Whole => self.masm.call_function(index, jump),
+            Tiering::Slots | Tiering::Counted => self.masm.call_slot(index, jump),
         }
     }
 
@@ -478,7 +487,7 @@ impl Compiler<'_> {
             self.move_arguments_up(argument_bytes);
         }
         match callee {
-            Callee::Function(index) if self.module.defined_func_index(index).is_some() => self.masm.call_function(index, true),
+            Callee::Function(index) if self.module.defined_func_index(index).is_some() => self.call_defined(index, true),
             _ => self.masm.jmp_rm(RAX),
         }
     }
