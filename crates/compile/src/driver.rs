@@ -2,13 +2,15 @@
 
 use crate::budget::Budget;
 use crate::duplicates::Duplicates;
+use crate::lazy::{self, OneByOne, Tiers};
 use crate::link::{Linked, Linker, Piece};
 use crate::parallel::{Batch, Threads, panic_message, run_in_order};
 use crate::plan::{CanonicalTypes, Plan, Unit};
 use crate::sections;
 use crate::tier::{FunctionCompiler, ModuleEnv, Tier};
-use peregrine_artifact::compiler::{CompileError, Compiler, Progress};
-use peregrine_artifact::settings::{Settings, Target};
+use peregrine_artifact::compiler::{CompileError, Compiler, LazyFunctions, Progress, Validation, WasmBytes};
+use peregrine_artifact::func::CompiledFunc;
+use peregrine_artifact::settings::{Settings, Target, Tiering};
 use peregrine_frontend::{FuncValidatorAllocations, Translation, to_binary, translate};
 use peregrine_wasm::{DefinedFuncIndex, ModuleLimits};
 use std::borrow::Cow;
@@ -22,9 +24,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// that recurse, since nobody knows how large that thread's stack is.
 const MAX_COST_ON_CURRENT_THREAD: usize = 4 << 10;
 
-/// Makes images with one tier. One for a process is enough; it can be used from any thread, by several at once.
+/// Makes images with one tier, and single functions with that one and a faster one. One for a process is enough; it can be used from any
+/// thread, by several at once.
 pub struct ImageCompiler {
     tier: Arc<dyn Tier>,
+    /// The tier that compiles fastest, for modules that are compiled function by function.
+    fast: Option<Arc<dyn Tier>>,
     limits: ModuleLimits,
     budget: Budget,
     threads: Option<NonZeroUsize>,
@@ -33,7 +38,13 @@ pub struct ImageCompiler {
 impl ImageCompiler {
     /// A compiler with the usual limits, and as many threads as there are processors.
     pub fn new(tier: Arc<dyn Tier>) -> Self {
-        Self { tier, limits: ModuleLimits::default(), budget: Budget::default(), threads: None }
+        Self { tier, fast: None, limits: ModuleLimits::default(), budget: Budget::default(), threads: None }
+    }
+
+    /// Compiles stubs, and functions when they are first called, with `fast`, for modules that are compiled function by function.
+    pub fn with_fast_tier(mut self, fast: Arc<dyn Tier>) -> Self {
+        self.fast = Some(fast);
+        self
     }
 
     /// Replaces the limits on modules.
@@ -93,20 +104,72 @@ impl ImageCompiler {
         in_order.linker.finish(|ty| types.canonical(ty))
     }
 
+    /// Compiles and links the stubs of a module.
+    fn link_stubs(&self, env: &ModuleEnv<'_>) -> Result<Linked, CompileError> {
+        let translation = env.translation;
+        let module = &translation.module;
+        let types = CanonicalTypes::find(module);
+        let mut plan = Plan::default();
+        plan.add_stubs(module, &types, &self.budget)?;
+        let budget = self.budget.for_module(translation.wasm.len());
+        let mut linker = Linker::new(&env.settings.target, module, &budget);
+        translation.bodies.values().for_each(|body| linker.function_without_code(body.start));
+        let tiers = self.tiers();
+        let worker = || Ok(Worker { compiler: tiers.fast_compiler(env)?, allocations: FuncValidatorAllocations::default() });
+        let work = |worker: &mut Worker<'_>, batch: &Batch| {
+            let units = plan.units[batch.items.clone()].iter();
+            units.map(|unit| Ok((*unit, self.piece(worker, env, *unit)?))).collect::<Result<Vec<_>, CompileError>>()
+        };
+        let sink = |pieces: Vec<(Unit, Piece)>| {
+            pieces.into_iter().try_for_each(|(unit, piece)| match unit {
+                Unit::Stub(kind, ty) => linker.stub(kind, ty, &piece),
+                Unit::Function(_) => Ok(()),
+            })
+        };
+        run_in_order(self.threads(&plan), &plan.batches, worker, work, sink)?;
+        linker.finish(|ty| types.canonical(ty))
+    }
+
+    /// Validates all bodies of a module.
+    fn validate_bodies(&self, translation: &Translation<'_>) -> Result<(), CompileError> {
+        let plan = Plan::functions(translation, &Duplicates::none());
+        let work = |allocations: &mut FuncValidatorAllocations, batch: &Batch| {
+            plan.units[batch.items.clone()].iter().try_for_each(|unit| match unit {
+                Unit::Function(index) => translation.validate_body(*index, allocations),
+                Unit::Stub(..) => Ok(()),
+            })
+        };
+        run_in_order(self.threads(&plan), &plan.batches, || Ok(FuncValidatorAllocations::default()), work, |()| Ok(()))
+    }
+
+    /// The tiers that compile single functions.
+    fn tiers(&self) -> Tiers {
+        Tiers { fast: self.fast.clone(), optimizing: self.tier.clone() }
+    }
+
     /// Validates and compiles one unit.
     fn piece(&self, worker: &mut Worker<'_>, env: &ModuleEnv<'_>, unit: Unit) -> Result<Piece, CompileError> {
         let Worker { compiler, allocations } = worker;
         if let Unit::Function(index) = unit {
             env.translation.validate_body(index, allocations)?;
         }
-        let compile = || match unit {
+        let compiled = compiled(env, unit, || match unit {
             Unit::Function(index) => compiler.function(index),
             Unit::Stub(kind, ty) => compiler.stub(kind, ty),
-        };
-        let compiled = catch_unwind(AssertUnwindSafe(compile))
-            .unwrap_or_else(|panic| Err(in_unit(env.translation, unit, CompileError::Internal { message: panic_message(&*panic) })))?;
+        })?;
         Piece::new(compiled, &self.budget).map_err(|error| in_unit(env.translation, unit, error))
     }
+}
+
+/// What `compile` makes of `unit`; a panic is an error.
+pub(crate) fn compiled(
+    env: &ModuleEnv<'_>,
+    unit: Unit,
+    compile: impl FnOnce() -> Result<CompiledFunc, CompileError>,
+) -> Result<CompiledFunc, CompileError> {
+    catch_unwind(AssertUnwindSafe(compile))
+        .unwrap_or_else(|panic| Err(CompileError::Internal { message: panic_message(&*panic) }))
+        .map_err(|error| in_unit(env.translation, unit, error))
 }
 
 /// What a thread keeps from one function to the next.
@@ -126,15 +189,7 @@ impl Compiler for ImageCompiler {
 
     fn validate(&self, wasm: &[u8], settings: &Settings) -> Result<(), CompileError> {
         let translation = translate(wasm, &settings.features, &self.limits)?;
-        let types = CanonicalTypes::find(&translation.module);
-        let plan = Plan::functions(&translation, &Duplicates::find(&translation, &types));
-        let work = |allocations: &mut FuncValidatorAllocations, batch: &Batch| {
-            plan.units[batch.items.clone()].iter().try_for_each(|unit| match unit {
-                Unit::Function(index) => translation.validate_body(*index, allocations),
-                Unit::Stub(..) => Ok(()),
-            })
-        };
-        run_in_order(self.threads(&plan), &plan.batches, || Ok(FuncValidatorAllocations::default()), work, |()| Ok(()))
+        self.validate_bodies(&translation)
     }
 
     fn compile(&self, wasm: &[u8], settings: &Settings, progress: &dyn Progress) -> Result<Vec<u8>, CompileError> {
@@ -142,6 +197,31 @@ impl Compiler for ImageCompiler {
         let linked = self.link(&ModuleEnv::new(&translation, settings), progress)?;
         Ok(sections::image(translation, &linked, settings))
     }
+
+    fn prepare(&self, wasm: &[u8], settings: &Settings, validation: Validation) -> Result<Vec<u8>, CompileError> {
+        refuse_whole(settings)?;
+        let translation = translate(wasm, &settings.features, &self.limits)?;
+        if validation == Validation::Complete {
+            self.validate_bodies(&translation)?;
+        }
+        let linked = self.link_stubs(&ModuleEnv::new(&translation, settings))?;
+        Ok(sections::image(translation, &linked, settings))
+    }
+
+    fn lazy_functions(&self, wasm: WasmBytes, settings: &Settings, validation: Validation) -> Result<Arc<dyn LazyFunctions>, CompileError> {
+        refuse_whole(settings)?;
+        let source = lazy::Source { wasm, settings: settings.clone(), limits: self.limits };
+        Ok(Arc::new(OneByOne::new(source, self.tiers(), self.budget, validation)))
+    }
+}
+
+/// Functions that call each other directly cannot be compiled one by one.
+fn refuse_whole(settings: &Settings) -> Result<(), CompileError> {
+    if settings.tiering != Tiering::Whole {
+        return Ok(());
+    }
+    let message = "functions can be compiled one by one only if the settings let them call each other through slots".into();
+    Err(CompileError::Unsupported { message })
 }
 
 /// Takes finished units by rising function, and puts copies between them.
@@ -216,7 +296,7 @@ impl<'p> BodyProgress<'p> {
 
 /// Says in an error which unit it is about.
 #[cold]
-fn in_unit(translation: &Translation<'_>, unit: Unit, error: CompileError) -> CompileError {
+pub(crate) fn in_unit(translation: &Translation<'_>, unit: Unit, error: CompileError) -> CompileError {
     let place = match unit {
         Unit::Function(index) => {
             let index = translation.module.func_index(index);

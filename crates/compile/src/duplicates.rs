@@ -40,6 +40,11 @@ impl Duplicates {
         Self { first, copies }
     }
 
+    /// No function counts as a copy.
+    pub(crate) fn none() -> Self {
+        Self { first: Vec::new(), copies: HashMap::new() }
+    }
+
     /// The function that `index` is a copy of, or `None` if it is the first of its kind.
     pub(crate) fn original(&self, index: DefinedFuncIndex) -> Option<DefinedFuncIndex> {
         let first = *self.first.get(index.as_usize())?;

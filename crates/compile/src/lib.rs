@@ -16,6 +16,7 @@ pub mod tier;
 
 mod budget;
 mod duplicates;
+mod lazy;
 mod link;
 mod memory_image;
 mod parallel;

@@ -8,7 +8,7 @@ use crate::relocate;
 use peregrine_artifact::abi::StubKind;
 use peregrine_artifact::compiler::CompileError;
 use peregrine_artifact::func::{CompiledFunc, Reloc, RelocKind, RelocTarget};
-use peregrine_artifact::image::{FunctionEntry, StubEntry};
+use peregrine_artifact::image::{EntryArea, FunctionEntry, StubEntry};
 use peregrine_artifact::settings::Target;
 use peregrine_artifact::tables;
 use peregrine_wasm::{DefinedFuncIndex, Index, IndexVec, Module, TypeIndex};
@@ -30,25 +30,36 @@ impl Piece {
     ///
     /// [`CompileError::Limit`] if the code is too large, [`CompileError::Internal`] if the tier broke its contract.
     pub(crate) fn new(compiled: CompiledFunc, budget: &Budget) -> Result<Self, CompileError> {
+        check(&compiled, budget)?;
         let CompiledFunc { code, relocs, traps, addresses } = compiled;
-        if code.len() > budget.max_function_code_bytes {
-            return Err(exceeded("bytes of code", "max_function_code_bytes", budget.max_function_code_bytes, code.len()));
-        }
-        let in_code = |offset: u32, len: usize| (offset as usize).checked_add(len).is_some_and(|end| end <= code.len());
-        let sound = !code.is_empty()
-            && relocs.iter().all(|reloc| in_code(reloc.offset, relocate::size_bytes(reloc.kind)))
-            && traps.is_sorted_by(|a, b| a.0 < b.0)
-            && addresses.is_sorted_by(|a, b| a.0 <= b.0)
-            && traps.last().is_none_or(|last| in_code(last.0, 1));
-        if !sound {
-            return Err(CompileError::Internal { message: "a tier made code with unsorted tables or places outside of it".into() });
-        }
         let mut streams = Vec::new();
         tables::traps::encode(&traps, &mut streams);
         let traps_len = streams.len() as u32;
         tables::addresses::encode(&addresses, &mut streams);
         Ok(Self { code, relocs, tables: streams, traps_len })
     }
+}
+
+/// Checks what a tier made.
+///
+/// # Errors
+///
+/// [`CompileError::Limit`] if the code is too large, [`CompileError::Internal`] if the tier broke its contract.
+pub(crate) fn check(compiled: &CompiledFunc, budget: &Budget) -> Result<(), CompileError> {
+    let CompiledFunc { code, relocs, traps, addresses } = compiled;
+    if code.len() > budget.max_function_code_bytes {
+        return Err(exceeded("bytes of code", "max_function_code_bytes", budget.max_function_code_bytes, code.len()));
+    }
+    let in_code = |offset: u32, len: usize| (offset as usize).checked_add(len).is_some_and(|end| end <= code.len());
+    let sound = !code.is_empty()
+        && relocs.iter().all(|reloc| in_code(reloc.offset, relocate::size_bytes(reloc.kind)))
+        && traps.is_sorted_by(|a, b| a.0 < b.0)
+        && addresses.is_sorted_by(|a, b| a.0 <= b.0)
+        && traps.last().is_none_or(|last| in_code(last.0, 1));
+    if sound {
+        return Ok(());
+    }
+    Err(CompileError::Internal { message: "a tier made code with unsorted tables or places outside of it".into() })
 }
 
 /// Everything linked.
@@ -72,6 +83,8 @@ pub(crate) struct Linker<'a> {
     reach_bytes: u32,
     /// Places that need the address of a function that comes later or is out of reach, by rising place.
     pending: Vec<Pending>,
+    /// Places that need the address of something behind the text, which is known when the text is whole.
+    behind: Vec<Pending>,
     /// Jumps in islands that wait for the address of their target.
     veneers: Vec<Pending>,
 }
@@ -98,6 +111,7 @@ impl<'a> Linker<'a> {
             linked: Linked { text: Vec::new(), tables: Vec::new(), functions: Vec::with_capacity(functions), stubs },
             reach_bytes: reach_bytes.unwrap_or(u32::MAX),
             pending: Vec::new(),
+            behind: Vec::new(),
             veneers: Vec::new(),
         }
     }
@@ -139,6 +153,16 @@ impl<'a> Linker<'a> {
         self.relocate(piece, code_start)
     }
 
+    /// Goes on to the function after the next, whose body is at `body_start` in the binary and which has no code in this image.
+    pub(crate) fn function_without_code(&mut self, body_start: usize) {
+        // Both fit: code and tables that are there do.
+        let (code_start, tables_start) = (self.linked.text.len() as u32, self.linked.tables.len() as u32);
+        let body_start = (body_start as u32).into();
+        let entry =
+            FunctionEntry { code_start: code_start.into(), tables_start: tables_start.into(), body_start, ..FunctionEntry::default() };
+        self.linked.functions.push(entry);
+    }
+
     /// Appends a stub. Stubs have no tables: they do not trap, and nothing in them comes from the binary.
     ///
     /// # Errors
@@ -166,6 +190,16 @@ impl<'a> Linker<'a> {
             let target = self.target(&reloc)?.ok_or_else(missing)?;
             let veneer = relocate::aarch64_veneer(place, target);
             self.linked.text[place as usize..][..veneer.len()].copy_from_slice(&veneer);
+        }
+        // Text and what is behind it begin at multiples of the same page size, so the place of the text in the image does not matter.
+        let area = EntryArea::new(self.linked.text.len() as u64, self.imported_functions + self.defined_functions as u32);
+        for Pending { place, reloc } in std::mem::take(&mut self.behind) {
+            let target = match reloc.target {
+                RelocTarget::Slot(function) => area.slot(function),
+                RelocTarget::Budget(function) => area.budget(function),
+                RelocTarget::Function(_) => continue,
+            };
+            self.write(place, &reloc, (target as i64).wrapping_add(reloc.addend))?;
         }
         for index in self.linked.stubs.indices() {
             self.linked.stubs[index] = self.linked.stubs[canonical(index)];
@@ -199,6 +233,10 @@ impl<'a> Linker<'a> {
     fn relocate(&mut self, piece: &Piece, code_start: u32) -> Result<(), CompileError> {
         for reloc in &piece.relocs {
             let place = code_start + reloc.offset;
+            if self.is_behind(reloc)? {
+                self.behind.push(Pending { place, reloc: *reloc });
+                continue;
+            }
             match self.target_in_reach(place, reloc)? {
                 Some(target) => self.write(place, reloc, target)?,
                 None => self.pending.push(Pending { place, reloc: *reloc }),
@@ -236,18 +274,25 @@ impl<'a> Linker<'a> {
         Ok(())
     }
 
-    /// The address that `reloc` asks for, in the text, if it is known.
+    /// Whether `reloc` asks for a slot or a budget, which are behind the text.
+    fn is_behind(&self, reloc: &Reloc) -> Result<bool, CompileError> {
+        let exists = match reloc.target {
+            RelocTarget::Function(_) => return Ok(false),
+            RelocTarget::Slot(function) => function.as_usize() < self.imported_functions as usize + self.defined_functions,
+            RelocTarget::Budget(function) => function.as_usize() < self.defined_functions,
+        };
+        if exists { Ok(true) } else { Err(no_target(reloc)) }
+    }
+
+    /// The address of the function that `reloc` asks for, in the text, if it is known.
     fn target(&self, reloc: &Reloc) -> Result<Option<i64>, CompileError> {
-        let position = match reloc.target {
-            RelocTarget::Function(function) => function.as_u32().checked_sub(self.imported_functions).map(|position| position as usize),
-            RelocTarget::Slot(_) | RelocTarget::Budget(_) => None,
-        };
-        let Some(position) = position.filter(|position| *position < self.defined_functions) else {
-            let message = format!("a tier asked for the address of {:?}, which the image does not have", reloc.target);
-            return Err(CompileError::Internal { message });
-        };
-        let function = self.linked.functions.get(position);
-        Ok(function.map(|function| i64::from(function.code_start.get()).wrapping_add(reloc.addend)))
+        let RelocTarget::Function(function) = reloc.target else { return Err(no_target(reloc)) };
+        let position = function.as_u32().checked_sub(self.imported_functions).map(|position| position as usize);
+        let Some(position) = position.filter(|position| *position < self.defined_functions) else { return Err(no_target(reloc)) };
+        match self.linked.functions.get(position) {
+            Some(function) if function.code_len == 0 => Err(no_target(reloc)),
+            function => Ok(function.map(|function| i64::from(function.code_start.get()).wrapping_add(reloc.addend))),
+        }
     }
 
     /// The address that `reloc` asks for, if it is known and a call at `place` reaches it.
@@ -266,6 +311,12 @@ impl<'a> Linker<'a> {
             ),
         })
     }
+}
+
+#[cold]
+fn no_target(reloc: &Reloc) -> CompileError {
+    let message = format!("a tier asked for the address of {:?}, which the image does not have", reloc.target);
+    CompileError::Internal { message }
 }
 
 #[cfg(test)]

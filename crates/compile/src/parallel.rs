@@ -13,7 +13,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 /// Compilers may recurse deeply.
-const STACK_BYTES: usize = 16 << 20;
+pub(crate) const STACK_BYTES: usize = 16 << 20;
 
 /// Cost of the batches, for each thread, that may be taken and not handed on yet.
 const MAX_COST_AHEAD_PER_THREAD: usize = 1 << 20;

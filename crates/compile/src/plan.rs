@@ -47,6 +47,7 @@ impl CanonicalTypes {
 }
 
 /// Everything to compile, in the order of the text.
+#[derive(Default)]
 pub(crate) struct Plan {
     /// The pieces of work.
     pub(crate) units: Vec<Unit>,
@@ -57,7 +58,7 @@ pub(crate) struct Plan {
 impl Plan {
     /// The functions of a module, without copies.
     pub(crate) fn functions(translation: &Translation<'_>, duplicates: &Duplicates) -> Self {
-        let mut plan = Self { units: Vec::new(), batches: Vec::new() };
+        let mut plan = Self::default();
         for (index, body) in translation.bodies.iter().filter(|(index, _)| duplicates.original(*index).is_none()) {
             plan.add(Unit::Function(index), body.len() + FUNCTION_COST);
         }

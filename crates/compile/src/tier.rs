@@ -4,7 +4,7 @@
 
 use crate::memory_gate::MemoryGate;
 use peregrine_artifact::abi::StubKind;
-use peregrine_artifact::compiler::CompileError;
+use peregrine_artifact::compiler::{CompileError, LoopEntry};
 use peregrine_artifact::func::CompiledFunc;
 use peregrine_artifact::settings::{Settings, Target};
 use peregrine_artifact::vmctx::VmLayout;
@@ -52,13 +52,24 @@ pub trait Tier: Send + Sync + 'static {
 }
 
 /// Compiles functions of one module on one thread, reusing its memory from one to the next. The result depends on nothing but the arguments.
-pub trait FunctionCompiler {
+pub trait FunctionCompiler: Send {
     /// Compiles the body of a function. The body is valid: the driver has validated it.
     ///
     /// # Errors
     ///
     /// [`CompileError::Limit`] if the function is too large even for the slowest code, [`CompileError::Internal`] on a fault of the tier.
     fn function(&mut self, index: DefinedFuncIndex) -> Result<CompiledFunc, CompileError>;
+
+    /// Compiles the body of a function from the head of a loop on, for a caller that is in that loop: see "loop entry" in
+    /// [`peregrine_artifact::abi`].
+    ///
+    /// # Errors
+    ///
+    /// As for functions, and [`CompileError::Unsupported`] if the tier has no entry at that loop.
+    fn loop_entry(&mut self, index: DefinedFuncIndex, entry: LoopEntry) -> Result<CompiledFunc, CompileError> {
+        let message = format!("function {} cannot be entered at the loop at offset {:#x}", index.as_u32(), entry.offset);
+        Err(CompileError::Unsupported { message })
+    }
 
     /// Compiles the stub of a kind for a function type, see [`peregrine_artifact::abi`].
     ///

@@ -42,14 +42,20 @@ use peregrine_optimizing::OptimizingOr;
 use std::sync::Arc;
 
 #[linkme::distributed_slice(COMPILERS)]
-static OPTIMIZING: CompilerEntry =
-    CompilerEntry { kind: CompilerKind::Optimizing, make: |options| compiler(Arc::new(OptimizingOr::new(Arc::new(Baseline))), options) };
+static OPTIMIZING: CompilerEntry = CompilerEntry {
+    kind: CompilerKind::Optimizing,
+    make: |options| compiler(ImageCompiler::new(optimizing()).with_fast_tier(Arc::new(Baseline)), options),
+};
 
 #[linkme::distributed_slice(COMPILERS)]
-static BASELINE: CompilerEntry = CompilerEntry { kind: CompilerKind::Baseline, make: |options| compiler(Arc::new(Baseline), options) };
+static BASELINE: CompilerEntry =
+    CompilerEntry { kind: CompilerKind::Baseline, make: |options| compiler(ImageCompiler::new(Arc::new(Baseline)), options) };
 
-fn compiler(tier: Arc<dyn Tier>, options: &CompilerOptions) -> Arc<dyn Compiler> {
-    let compiler = ImageCompiler::new(tier);
+fn optimizing() -> Arc<dyn Tier> {
+    Arc::new(OptimizingOr::new(Arc::new(Baseline)))
+}
+
+fn compiler(compiler: ImageCompiler, options: &CompilerOptions) -> Arc<dyn Compiler> {
     Arc::new(match options.threads {
         Some(threads) => compiler.with_threads(threads),
         None => compiler,

@@ -88,7 +88,7 @@ fn the_first_error_is_the_one_reported() {
     let wasm = wat::parse_str(text).expect("good text");
     for threads in [1, 2, 8] {
         let error = compiler(threads).compile(&wasm, &settings(), &()).expect_err("function 130 fails");
-        assert_eq!(error, CompileError::Limit { message: "fail 130".into() });
+        assert_eq!(error, CompileError::Limit { message: "function 130: fail 130".into() });
         let error = compiler(threads).validate(&wasm, &settings()).expect_err("function 200 is invalid");
         let CompileError::Invalid { message, offset: Some(_) } = error else { panic!("unexpected {error}") };
         assert!(message.contains("type mismatch"), "{message}");

@@ -1,6 +1,6 @@
 //! A tier whose code tells what it was made from, and calls every function that the body calls.
 //!
-//! Code of a function is `f0 length-of-body(u32)`, then `e8 rel32` for each `call` in the body, then the body's bytes and `c3`. A body that
+//! Code of a function is `f0 length-of-body(u32)` (the distance of its budget, if it is counted), then `e8 rel32` for each `call` in the body, then the body's bytes and `c3`. A body that
 //! has the constant `FAIL`, `PANIC` or `HUGE` makes the tier fail, panic or make a megabyte of code.
 
 use crate::driver::ImageCompiler;
@@ -9,7 +9,7 @@ use peregrine_artifact::abi::StubKind;
 use peregrine_artifact::compiler::{CompileError, Compiler};
 use peregrine_artifact::func::{CompiledFunc, Reloc, RelocKind, RelocTarget};
 use peregrine_artifact::image::{ImageLayout, ImageMeta, Section};
-use peregrine_artifact::settings::{Settings, Target};
+use peregrine_artifact::settings::{Settings, Target, Tiering};
 use peregrine_wasm::{DefinedFuncIndex, FuncIndex, Trap, TypeIndex};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -27,6 +27,15 @@ pub(super) struct FakeTier {
     pub(super) functions: Arc<AtomicUsize>,
     /// How many stubs were compiled.
     pub(super) stubs: Arc<AtomicUsize>,
+    /// What is in place of `f0`, if anything.
+    pub(super) mark: Option<u8>,
+}
+
+impl FakeTier {
+    /// A tier whose functions begin with `mark`.
+    pub(super) fn marked(mark: u8) -> Self {
+        Self { mark: Some(mark), ..Self::default() }
+    }
 }
 
 impl Tier for FakeTier {
@@ -39,7 +48,7 @@ impl Tier for FakeTier {
     }
 
     fn function_compiler<'m>(&self, env: &'m ModuleEnv<'m>) -> Result<Box<dyn FunctionCompiler + 'm>, CompileError> {
-        Ok(Box::new(FakeCompiler { env, functions: self.functions.clone(), stubs: self.stubs.clone() }))
+        Ok(Box::new(FakeCompiler { env, functions: self.functions.clone(), stubs: self.stubs.clone(), mark: self.mark.unwrap_or(0xf0) }))
     }
 }
 
@@ -47,6 +56,7 @@ struct FakeCompiler<'m> {
     env: &'m ModuleEnv<'m>,
     functions: Arc<AtomicUsize>,
     stubs: Arc<AtomicUsize>,
+    mark: u8,
 }
 
 impl FunctionCompiler for FakeCompiler<'_> {
@@ -54,8 +64,12 @@ impl FunctionCompiler for FakeCompiler<'_> {
         self.functions.fetch_add(1, Ordering::Relaxed);
         let body = self.env.translation.body(index);
         let mut compiled = CompiledFunc::default();
-        compiled.code.push(0xf0);
+        compiled.code.push(self.mark);
         compiled.code.extend((body.as_bytes().len() as u32).to_le_bytes());
+        if self.env.settings.tiering == Tiering::Counted {
+            let reloc = Reloc { offset: 1, kind: RelocKind::X64Rel32, target: RelocTarget::Budget(index), addend: 0 };
+            compiled.relocs.push(reloc);
+        }
         compiled.addresses.push((0, 0));
         let mut reader = body.get_operators_reader().expect("valid");
         while let Ok((operator, offset)) = reader.read_with_offset() {
@@ -63,13 +77,12 @@ impl FunctionCompiler for FakeCompiler<'_> {
             match operator {
                 Operator::Call { function_index } if function_index >= self.env.translation.module.imported_functions => {
                     compiled.code.extend([0xe8, 0, 0, 0, 0]);
-                    let target = FuncIndex::from_u32(function_index);
-                    compiled.relocs.push(Reloc {
-                        offset: at + 1,
-                        kind: RelocKind::X64Rel32,
-                        target: RelocTarget::Function(target),
-                        addend: -4,
-                    });
+                    let callee = FuncIndex::from_u32(function_index);
+                    let target = match self.env.settings.tiering {
+                        Tiering::Whole => RelocTarget::Function(callee),
+                        Tiering::Slots | Tiering::Counted => RelocTarget::Slot(callee),
+                    };
+                    compiled.relocs.push(Reloc { offset: at + 1, kind: RelocKind::X64Rel32, target, addend: -4 });
                     compiled.addresses.push((at, (offset - body.range().start) as u32));
                 }
                 Operator::Unreachable => {

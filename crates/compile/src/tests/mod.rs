@@ -5,3 +5,4 @@ mod fake_tier;
 mod driver;
 mod linking;
 mod memory_images;
+mod one_by_one;

@@ -1,0 +1,228 @@
+//! Compiles functions of a module one by one, from any thread, without linking them.
+//!
+//! The module is read again when the first function is asked for, so that a start from an image that has the code it needs reads nothing.
+//! Compilers of both tiers are kept from one function to the next: a thread takes one that is free or makes another. The engine calls this
+//! through [`LazyFunctions`] and installs what it gets.
+
+use crate::budget::Budget;
+use crate::driver::{compiled, in_unit};
+use crate::link;
+use crate::parallel::STACK_BYTES;
+use crate::plan::Unit;
+use crate::tier::{FunctionCompiler, ModuleEnv, Tier};
+use peregrine_artifact::compiler::{CompileError, CompilerKind, FunctionRequest, LazyFunctions, Validation, WasmBytes};
+use peregrine_artifact::func::CompiledFunc;
+use peregrine_artifact::settings::Settings;
+use peregrine_frontend::{FuncValidatorAllocations, Translation, translate};
+use peregrine_wasm::{DefinedFuncIndex, Index, ModuleLimits};
+use self_cell::self_cell;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+/// Compilers of one tier that are kept while nobody uses them.
+const MAX_IDLE_COMPILERS: usize = 8;
+
+/// The tiers that compile single functions.
+#[derive(Clone)]
+pub(crate) struct Tiers {
+    /// The one that compiles fastest, if there is another one.
+    pub(crate) fast: Option<Arc<dyn Tier>>,
+    /// The one whose code is fastest.
+    pub(crate) optimizing: Arc<dyn Tier>,
+}
+
+impl Tiers {
+    /// A compiler of the fast tier, or of the other one if that has no code for the target.
+    pub(crate) fn fast_compiler<'m>(&self, env: &'m ModuleEnv<'m>) -> Result<Box<dyn FunctionCompiler + 'm>, CompileError> {
+        match self.fast.as_ref().map(|fast| fast.function_compiler(env)) {
+            None | Some(Err(CompileError::Unsupported { .. })) => self.optimizing.function_compiler(env),
+            Some(compiler) => compiler,
+        }
+    }
+
+    fn compiler<'m>(&self, kind: CompilerKind, env: &'m ModuleEnv<'m>) -> Result<Box<dyn FunctionCompiler + 'm>, CompileError> {
+        match kind {
+            CompilerKind::Baseline => self.fast_compiler(env),
+            CompilerKind::Optimizing => self.optimizing.function_compiler(env),
+        }
+    }
+}
+
+/// What functions are compiled from.
+pub(crate) struct Source {
+    pub(crate) wasm: WasmBytes,
+    pub(crate) settings: Settings,
+    pub(crate) limits: ModuleLimits,
+}
+
+self_cell!(
+    /// A module that is read, with its binary.
+    struct ReadModule {
+        owner: Source,
+        #[covariant]
+        dependent: Translation,
+    }
+);
+
+self_cell!(
+    /// What the code of its functions depends on.
+    struct OwnedEnv {
+        owner: ReadModule,
+        #[covariant]
+        dependent: ModuleEnv,
+    }
+);
+
+self_cell!(
+    /// The compilers of its functions.
+    struct OwnedCompilers {
+        owner: OwnedEnv,
+        #[not_covariant]
+        dependent: Compilers,
+    }
+);
+
+/// Compilers that nobody uses now.
+#[derive(Default)]
+struct Compilers<'m> {
+    baseline: Mutex<Vec<Box<dyn FunctionCompiler + 'm>>>,
+    optimizing: Mutex<Vec<Box<dyn FunctionCompiler + 'm>>>,
+    validation: Mutex<Vec<FuncValidatorAllocations>>,
+}
+
+impl<'m> Compilers<'m> {
+    fn of(&self, kind: CompilerKind) -> &Mutex<Vec<Box<dyn FunctionCompiler + 'm>>> {
+        match kind {
+            CompilerKind::Baseline => &self.baseline,
+            CompilerKind::Optimizing => &self.optimizing,
+        }
+    }
+}
+
+/// Compiles functions of one module, one by one.
+pub(crate) struct OneByOne {
+    /// Taken by the thread that reads the module.
+    source: Mutex<Option<Source>>,
+    compilers: OnceLock<Result<OwnedCompilers, CompileError>>,
+    tiers: Tiers,
+    budget: Budget,
+    /// A bit for each function whose body was found valid, if bodies are validated here.
+    valid: Option<OnceLock<Box<[AtomicU64]>>>,
+}
+
+impl OneByOne {
+    pub(crate) fn new(source: Source, tiers: Tiers, budget: Budget, validation: Validation) -> Self {
+        let valid = (validation == Validation::Deferred).then(OnceLock::new);
+        Self { source: Mutex::new(Some(source)), compilers: OnceLock::new(), tiers, budget, valid }
+    }
+
+    /// The compilers; reads the module if that was not done yet.
+    fn compilers(&self) -> Result<&OwnedCompilers, CompileError> {
+        let read = || {
+            let source = self.source.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let source = source.ok_or_else(|| CompileError::Internal { message: "a module is read twice".into() })?;
+            let module =
+                ReadModule::try_new(source, |source| translate((*source.wasm).as_ref(), &source.settings.features, &source.limits))?;
+            let env = OwnedEnv::new(module, |module| ModuleEnv::new(module.borrow_dependent(), &module.borrow_owner().settings));
+            Ok(OwnedCompilers::new(env, |_| Compilers::default()))
+        };
+        self.compilers.get_or_init(read).as_ref().map_err(Clone::clone)
+    }
+
+    /// Compiles with one tier.
+    fn compile_with<'m>(
+        &self,
+        kind: CompilerKind,
+        env: &'m ModuleEnv<'m>,
+        compilers: &Compilers<'m>,
+        request: &FunctionRequest,
+    ) -> Result<CompiledFunc, CompileError> {
+        let idle = compilers.of(kind);
+        let taken = idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let mut compiler = match taken {
+            Some(compiler) => compiler,
+            None => self.tiers.compiler(kind, env)?,
+        };
+        let unit = Unit::Function(request.function);
+        let compile = || match request.loop_entry {
+            None => compiler.function(request.function),
+            Some(entry) => compiler.loop_entry(request.function, entry),
+        };
+        let made = compiled(env, unit, compile);
+        // After a panic it may be in disorder.
+        if !matches!(made, Err(CompileError::Internal { .. })) {
+            let mut idle = idle.lock().unwrap_or_else(PoisonError::into_inner);
+            if idle.len() < MAX_IDLE_COMPILERS {
+                idle.push(compiler);
+            }
+        }
+        let made = made?;
+        link::check(&made, &self.budget).map_err(|error| in_unit(env.translation, unit, error))?;
+        Ok(made)
+    }
+
+    /// Validates a body if that is still to be done.
+    fn validate(&self, env: &ModuleEnv<'_>, compilers: &Compilers<'_>, function: DefinedFuncIndex) -> Result<(), CompileError> {
+        let Some(valid) = &self.valid else { return Ok(()) };
+        let bodies = env.translation.bodies.len();
+        let valid = valid.get_or_init(|| (0..bodies.div_ceil(64)).map(|_| AtomicU64::new(0)).collect());
+        let (word, bit) = (&valid[function.as_usize() / 64], 1 << (function.as_usize() % 64));
+        // Nothing else is told by the bit, so no order is needed.
+        if word.load(Ordering::Relaxed) & bit != 0 {
+            return Ok(());
+        }
+        let taken = compilers.validation.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let mut allocations = taken.unwrap_or_default();
+        let result = env.translation.validate_body(function, &mut allocations);
+        let mut idle = compilers.validation.lock().unwrap_or_else(PoisonError::into_inner);
+        if idle.len() < MAX_IDLE_COMPILERS {
+            idle.push(allocations);
+        }
+        drop(idle);
+        result?;
+        word.fetch_or(bit, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn compile_in<'m>(
+        &self,
+        env: &'m ModuleEnv<'m>,
+        compilers: &Compilers<'m>,
+        request: &FunctionRequest,
+    ) -> Result<CompiledFunc, CompileError> {
+        if request.function.as_usize() >= env.translation.bodies.len() {
+            let message = format!("there is no defined function {}", request.function.as_u32());
+            return Err(CompileError::Internal { message });
+        }
+        self.validate(env, compilers, request.function)?;
+        match (self.compile_with(request.tier, env, compilers, request), request.tier) {
+            // An entry at a loop is nothing that the other tier has.
+            (Err(CompileError::Limit { .. } | CompileError::Unsupported { .. }), CompilerKind::Optimizing)
+                if request.loop_entry.is_none() && self.tiers.fast.is_some() =>
+            {
+                self.compile_with(CompilerKind::Baseline, env, compilers, request)
+            }
+            (Err(CompileError::Limit { .. } | CompileError::Unsupported { .. }), CompilerKind::Baseline)
+                if request.loop_entry.is_none() && self.tiers.fast.is_some() =>
+            {
+                // Who asks for the fast tier may have little stack left; it is rare enough for a thread of its own.
+                std::thread::scope(|scope| {
+                    let thread = std::thread::Builder::new().name("peregrine-compile".into()).stack_size(STACK_BYTES);
+                    let spawned = thread.spawn_scoped(scope, || self.compile_with(CompilerKind::Optimizing, env, compilers, request));
+                    match spawned.map(|thread| thread.join()) {
+                        Ok(Ok(made)) => made,
+                        Ok(Err(_)) => Err(CompileError::Internal { message: "a compiler panicked".into() }),
+                        Err(error) => Err(CompileError::Limit { message: format!("no thread to compile with: {error}") }),
+                    }
+                })
+            }
+            (made, _) => made,
+        }
+    }
+}
+
+impl LazyFunctions for OneByOne {
+    fn compile(&self, request: &FunctionRequest) -> Result<CompiledFunc, CompileError> {
+        self.compilers()?.with_dependent(|env, compilers| self.compile_in(env.borrow_dependent(), compilers, request))
+    }
+}
