@@ -65,6 +65,8 @@ pub struct Settings {
     pub inlining: bool,
     /// How functions reach each other.
     pub tiering: Tiering,
+    /// What the embedder marks images with. Changes no code.
+    pub module_version: String,
 }
 
 /// How accesses to one memory are kept inside of it. Compilers and engine derive it by the same function.
@@ -93,6 +95,7 @@ impl Settings {
             debug_info: true,
             inlining: true,
             tiering: Tiering::Whole,
+            module_version: String::new(),
         }
     }
 

@@ -6,6 +6,7 @@ use crate::vm::RawFrame;
 use crate::{Engine, Module, vm};
 use peregrine_wasm::Index;
 use std::fmt;
+use std::num::NonZeroUsize;
 use std::sync::OnceLock;
 
 /// The calls of guests that were under way at some moment, newest first. At most 256 are kept.
@@ -57,7 +58,8 @@ pub struct FrameSymbol {
 impl WasmBacktrace {
     pub(crate) fn new(engine: &Engine, frames: Vec<RawFrame>) -> Self {
         let mut last: Option<Module> = None;
-        let frames = frames.into_iter().map(|frame| {
+        let most = engine.config().backtrace_max_frames.map_or(usize::MAX, NonZeroUsize::get);
+        let frames = frames.into_iter().take(most).map(|frame| {
             // Usually all frames are of one module.
             let module = match &last {
                 Some(module) if std::sync::Arc::ptr_eq(module.loaded(), &frame.module) => module.clone(),

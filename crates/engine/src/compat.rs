@@ -2,6 +2,7 @@
 //! configuration promises.
 
 use crate::error::{Result, bail};
+use crate::{Config, ModuleVersionStrategy};
 use peregrine_artifact::settings::{Settings, Target};
 use peregrine_wasm::Features;
 
@@ -18,16 +19,20 @@ pub(crate) fn host_target() -> Target {
 /// # Errors
 ///
 /// Names the first setting that differs, or the feature that the processor lacks.
-pub(crate) fn check(image: &Settings, engine: &Settings, known: &[String]) -> Result<()> {
+pub(crate) fn check(image: &Settings, engine: &Settings, known: &[String], config: &Config) -> Result<()> {
     let host = host_target().triple;
     if parts(&image.target.triple) != parts(&host) {
         bail!("the image was compiled for `{}`, and this machine is `{host}`; compile it for this machine", image.target.triple);
     }
     for feature in &image.target.cpu_features {
-        if !has_cpu_feature(feature) && !known.contains(feature) {
-            let name = feature.strip_prefix("has_").unwrap_or(feature);
+        let name = feature.strip_prefix("has_").unwrap_or(feature);
+        let detected = config.detect_host_feature.and_then(|detect| detect(name));
+        if !detected.unwrap_or_else(|| has_cpu_feature(feature) || known.contains(feature)) {
             bail!("the image needs the processor feature `{name}`, which this processor lacks; compile it for this machine");
         }
+    }
+    if config.module_version != ModuleVersionStrategy::None && image.module_version != engine.module_version {
+        differs("module_version", &format!("{:?}", image.module_version), &format!("{:?}", engine.module_version))?;
     }
     let equal = [
         ("memory_reservation", image.memory_reservation_bytes, engine.memory_reservation_bytes),
@@ -104,12 +109,12 @@ mod tests {
         let (mut of_image, mut of_engine) = (settings(), settings());
         image(&mut of_image);
         engine(&mut of_engine);
-        check(&of_image, &of_engine, &[]).unwrap_err().to_string()
+        check(&of_image, &of_engine, &[], &Config::new()).unwrap_err().to_string()
     }
 
     #[test]
     fn what_differs_is_named() {
-        check(&settings(), &settings(), &[]).unwrap();
+        check(&settings(), &settings(), &[], &Config::new()).unwrap();
         assert!(refused(|image| image.fuel = true, |_| ()).contains("`consume_fuel` = 1"));
         assert!(refused(|_| (), |engine| engine.interrupt = true).contains("`epoch_interruption` = false"));
         assert!(refused(|image| image.memory_guard_bytes = 0, |_| ()).contains("`memory_guard_size` = 0"));
@@ -126,6 +131,6 @@ mod tests {
         image.opt_level = peregrine_artifact::settings::OptLevel::None;
         image.features.simd = false;
         image.target.cpu_features.push("has_teleport".into());
-        check(&image, &settings(), &["has_teleport".to_owned()]).unwrap();
+        check(&image, &settings(), &["has_teleport".to_owned()], &Config::new()).unwrap();
     }
 }

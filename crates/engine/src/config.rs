@@ -1,11 +1,16 @@
 //! What an engine does and how: the choices of an embedder, before any [`Engine`](crate::Engine) is made of them.
 
 use crate::Cache;
+use crate::accepted::Accepted;
 use crate::error::{Result, bail};
 use peregrine_artifact::compiler::{CompilerKind, CompilerOptions};
 use peregrine_artifact::settings::{self, Settings, Target};
 use peregrine_wasm::Features;
+use std::borrow::Cow;
+use std::fmt;
 use std::num::NonZeroUsize;
+use std::path::Path;
+use std::sync::Arc;
 
 /// The configuration of an [`Engine`](crate::Engine).
 ///
@@ -23,14 +28,20 @@ use std::num::NonZeroUsize;
 #[derive(Clone, Debug)]
 pub struct Config {
     pub(crate) features: Features,
-    /// Proposals that were asked for and are not implemented.
-    missing_features: Vec<&'static str>,
+    /// What was asked for and is not implemented.
+    refused: Vec<String>,
+    pub(crate) accepted: Accepted,
     pub(crate) target: Option<String>,
     strategy: Strategy,
     opt_level: OptLevel,
     nan_canonicalization: bool,
     spectre_mitigations: bool,
-    inlining: bool,
+    inlining: Inlining,
+    pub(crate) compiler_enabled: bool,
+    pub(crate) backtrace_max_frames: Option<NonZeroUsize>,
+    pub(crate) coredump_on_trap: bool,
+    pub(crate) module_version: ModuleVersionStrategy,
+    pub(crate) detect_host_feature: Option<fn(&str) -> Option<bool>>,
     pub(crate) fuel: bool,
     pub(crate) epochs: bool,
     pub(crate) max_wasm_stack_bytes: usize,
@@ -76,7 +87,6 @@ pub enum OptLevel {
 
 /// What profilers are told about compiled code.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum ProfilingStrategy {
     /// Nothing.
     #[default]
@@ -86,11 +96,87 @@ pub enum ProfilingStrategy {
     /// Names, code and source lines, in the file `jit-PID.dump` in the working directory, for `perf record -k mono` and
     /// `perf inject --jit`.
     JitDump,
+    /// For VTune, which is not implemented: [`Engine::new`](crate::Engine::new) refuses it.
+    VTune,
+    /// For an interpreter that there is not: [`Engine::new`](crate::Engine::new) refuses it.
+    Pulley,
+}
+
+/// Which functions are compiled into their callers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Inlining {
+    /// Small functions of the same module.
+    Yes,
+    /// As [`Yes`](Self::Yes): there are no functions of other modules, and no collector.
+    InterModuleAndIntraGc,
+    /// As [`Yes`](Self::Yes): there are no functions of other modules.
+    InterModule,
+    /// As [`No`](Self::No).
+    Intrinsics,
+    /// None.
+    No,
+}
+
+impl From<bool> for Inlining {
+    fn from(enable: bool) -> Self {
+        if enable { Self::Yes } else { Self::No }
+    }
+}
+
+/// What images are marked with, and must be marked with to be loaded. See [`Config::module_version`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum ModuleVersionStrategy {
+    /// The version of this crate, which the name does not say for the sake of compatibility.
+    #[default]
+    WasmtimeVersion,
+    /// A text of at most 255 bytes.
+    Custom(String),
+    /// Nothing, and images with any mark are loaded. The format of images has a version of its own, which is always checked.
+    None,
+}
+
+impl ModuleVersionStrategy {
+    fn text(&self) -> &str {
+        match self {
+            Self::WasmtimeVersion => env!("CARGO_PKG_VERSION"),
+            Self::Custom(text) => text,
+            Self::None => "",
+        }
+    }
+}
+
+/// A cache of compiled functions. See [`Config::enable_incremental_compilation`].
+pub trait CacheStore: Send + Sync + fmt::Debug {
+    /// The value of `key`, if there is one.
+    fn get(&self, key: &[u8]) -> Option<Cow<'_, [u8]>>;
+
+    /// Keeps `value` for `key`. Whether it did.
+    fn insert(&self, key: &[u8], value: Vec<u8>) -> bool;
+}
+
+/// A way to make code executable. See [`Config::with_custom_code_memory`].
+pub trait CustomCodeMemory: Send + Sync {
+    /// What regions of code must be aligned to, in bytes.
+    fn required_alignment(&self) -> usize;
+
+    /// Makes `len` bytes at `ptr` executable.
+    ///
+    /// # Errors
+    ///
+    /// If that cannot be.
+    fn publish_executable(&self, ptr: *const u8, len: usize) -> Result<()>;
+
+    /// Makes `len` bytes at `ptr` writable again.
+    ///
+    /// # Errors
+    ///
+    /// If that cannot be.
+    fn unpublish_executable(&self, ptr: *const u8, len: usize) -> Result<()>;
 }
 
 /// Whether backtraces name source files and lines, for modules with DWARF sections.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum WasmBacktraceDetails {
     /// They do. DWARF sections are kept in images and decoded when a backtrace is printed.
     #[default]
@@ -105,13 +191,19 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             features: Features::default(),
-            missing_features: Vec::new(),
+            refused: Vec::new(),
+            accepted: Accepted::default(),
             target: None,
             strategy: Strategy::Auto,
             opt_level: OptLevel::Speed,
             nan_canonicalization: false,
             spectre_mitigations: true,
-            inlining: true,
+            inlining: Inlining::Yes,
+            compiler_enabled: true,
+            backtrace_max_frames: NonZeroUsize::new(256),
+            coredump_on_trap: false,
+            module_version: ModuleVersionStrategy::WasmtimeVersion,
+            detect_host_feature: None,
             fuel: false,
             epochs: false,
             max_wasm_stack_bytes: 1 << 20,
@@ -138,11 +230,21 @@ macro_rules! features {
     )*};
 }
 
+macro_rules! getters {
+    ($($get:ident -> $ty:ty, $config:ident => $value:expr;)*) => {$(
+        #[doc = concat!("The setting that `", stringify!($get), "` is named after.")]
+        pub fn $get(&self) -> $ty {
+            let $config = self;
+            $value
+        }
+    )*};
+}
+
 macro_rules! missing {
     ($($setter:ident $name:literal;)*) => {$(
         #[doc = concat!("The ", $name, " proposal, which is not implemented: [`Engine::new`](crate::Engine::new) refuses it if it is on.")]
         pub fn $setter(&mut self, enable: bool) -> &mut Self {
-            self.missing(enable, $name)
+            self.refuse(enable, concat!("the ", $name, " proposal"))
         }
     )*};
 }
@@ -184,12 +286,24 @@ impl Config {
         wasm_function_references "function references";
         wasm_component_model "component model";
         wasm_stack_switching "stack switching";
+        wasm_legacy_exceptions "legacy exception handling";
+        wasm_component_model_async "component model async";
+        wasm_component_model_more_async_builtins "component model async builtins";
+        wasm_component_model_async_stackful "component model async stackful";
+        wasm_component_model_threading "component model threading";
+        wasm_component_model_error_context "component model error context";
+        wasm_component_model_gc "component model gc";
+        wasm_component_model_map "component model map";
+        wasm_component_model_memory64 "component model memory64";
+        wasm_component_model_fixed_length_lists "component model fixed-length lists";
+        wasm_component_model_implements "component model implements";
     }
 
-    fn missing(&mut self, enable: bool, name: &'static str) -> &mut Self {
-        self.missing_features.retain(|missing| *missing != name);
-        if enable {
-            self.missing_features.push(name);
+    /// Notes that something was asked for that there is not, or no longer.
+    pub(crate) fn refuse(&mut self, asked: bool, what: &str) -> &mut Self {
+        self.refused.retain(|refused| refused != what);
+        if asked {
+            self.refused.push(what.to_owned());
         }
         self
     }
@@ -244,9 +358,9 @@ impl Config {
         self
     }
 
-    /// Whether small functions of a module are compiled into their callers. On by default.
-    pub fn compiler_inlining(&mut self, enable: bool) -> &mut Self {
-        self.inlining = enable;
+    /// Whether small functions of a module are compiled into their callers: a `bool` or an [`Inlining`]. On by default.
+    pub fn compiler_inlining(&mut self, inlining: impl Into<Inlining>) -> &mut Self {
+        self.inlining = inlining.into();
         self
     }
 
@@ -282,18 +396,6 @@ impl Config {
     /// Inaccessible address space after each reservation, in bytes. 2 GiB by default.
     pub fn memory_guard_size(&mut self, bytes: u64) -> &mut Self {
         self.memory_guard_bytes = bytes;
-        self
-    }
-
-    /// Accepted for compatibility and without meaning: memories never move, so there is no room for growth to set aside.
-    pub fn memory_reservation_for_growth(&mut self, bytes: u64) -> &mut Self {
-        let _ = bytes;
-        self
-    }
-
-    /// Accepted for compatibility and without meaning: initial memory content is always mapped copy-on-write where it can be.
-    pub fn memory_init_cow(&mut self, enable: bool) -> &mut Self {
-        let _ = enable;
         self
     }
 
@@ -341,6 +443,151 @@ impl Config {
         self
     }
 
+    getters! {
+        get_strategy -> Option<Strategy>, config => Some(config.strategy);
+        get_cranelift_opt_level -> Option<OptLevel>, config => Some(config.opt_level);
+        get_cranelift_nan_canonicalization -> Option<bool>, config => Some(config.nan_canonicalization);
+        get_compiler_inlining -> Inlining, config => config.inlining;
+        get_native_unwind_info -> Option<bool>, config => Some(config.native_unwind_info);
+        get_parallel_compilation -> bool, config => config.parallel_compilation;
+        get_memory_reservation -> u64, config => config.memory_reservation_bytes;
+        get_memory_guard_size -> u64, config => config.memory_guard_bytes;
+        get_max_wasm_stack -> usize, config => config.max_wasm_stack_bytes;
+        get_epoch_interruption -> bool, config => config.epochs;
+        get_consume_fuel -> bool, config => config.fuel;
+        get_relaxed_simd_deterministic -> bool, config => config.features.relaxed_simd_deterministic;
+        get_debug_info -> bool, config => config.debug_info;
+        get_wasm_backtrace -> bool, config => config.wasm_backtrace;
+        get_wasm_backtrace_max_frames -> usize, config => config.backtrace_max_frames.map_or(0, NonZeroUsize::get);
+        get_target -> Option<String>, config => config.target.clone();
+        get_coredump_on_trap -> bool, config => config.coredump_on_trap;
+    }
+
+    /// Whether modules can be compiled. Without a compiler an engine loads and runs images. On by default, if one is linked in.
+    pub fn enable_compiler(&mut self, enable: bool) -> &mut Self {
+        self.compiler_enabled = enable;
+        self
+    }
+
+    /// The most frames of a [`WasmBacktrace`](crate::WasmBacktrace): 256 by default, which is also the most that are kept. `None` is as
+    /// [`wasm_backtrace`](Self::wasm_backtrace) switched off.
+    pub fn wasm_backtrace_max_frames(&mut self, limit: Option<NonZeroUsize>) -> &mut Self {
+        self.wasm_backtrace = limit.is_some();
+        self.backtrace_max_frames = limit;
+        self
+    }
+
+    /// Whether errors of calls that trapped carry a [`WasmCoreDump`](crate::WasmCoreDump). Off by default.
+    pub fn coredump_on_trap(&mut self, enable: bool) -> &mut Self {
+        self.coredump_on_trap = enable;
+        self
+    }
+
+    /// What images are marked with, and must be marked with to be loaded: the version of this crate by default.
+    ///
+    /// ```
+    /// use peregrine::{Config, Engine, Module, ModuleVersionStrategy};
+    ///
+    /// let version = |text: &str| Engine::new(Config::new().module_version(ModuleVersionStrategy::Custom(text.into()))?);
+    /// let image = version("1")?.precompile_module(b"(module)")?;
+    /// // The bytes come from the line above.
+    /// assert!(unsafe { Module::deserialize(&version("1")?, &image) }.is_ok());
+    /// let error = unsafe { Module::deserialize(&version("2")?, &image) }.unwrap_err();
+    /// assert!(error.to_string().contains("`module_version`"));
+    /// # Ok::<(), peregrine::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// If the text is longer than 255 bytes.
+    pub fn module_version(&mut self, strategy: ModuleVersionStrategy) -> Result<&mut Self> {
+        if strategy.text().len() > 255 {
+            bail!("the module version is {} bytes long; at most 255 are allowed", strategy.text().len());
+        }
+        self.module_version = strategy;
+        Ok(self)
+    }
+
+    /// How to find out whether this processor has a feature, for images that need it: by the name that the compiler gives it, without
+    /// `has_` before. `None` of the function means that it does not know, and the processor is asked.
+    ///
+    /// # Safety
+    ///
+    /// 1. `detect` says `Some(true)` only for what the processor has.
+    #[expect(unsafe_code, reason = "the caller promises what the processor has")]
+    pub unsafe fn detect_host_feature(&mut self, detect: fn(&str) -> Option<bool>) -> &mut Self {
+        self.detect_host_feature = Some(detect);
+        self
+    }
+
+    /// Whether traps of guests are found by faults of the hardware, which is the only way there is: [`Engine::new`](crate::Engine::new)
+    /// refuses `false`.
+    pub fn signals_based_traps(&mut self, enable: bool) -> &mut Self {
+        self.refuse(!enable, "code that traps without signals (`signals_based_traps` off)")
+    }
+
+    /// What [`signals_based_traps`](Self::signals_based_traps) must be.
+    pub fn get_signals_based_traps(&self) -> bool {
+        true
+    }
+
+    /// A debugger of guests inside of the embedder, which there is not: [`Engine::new`](crate::Engine::new) refuses it.
+    /// [`debug_info`](Self::debug_info) is for debuggers outside.
+    pub fn guest_debug(&mut self, enable: bool) -> &mut Self {
+        self.refuse(enable, "debugging guests from the embedder (`guest_debug`)")
+    }
+
+    /// What [`guest_debug`](Self::guest_debug) must be.
+    pub fn get_guest_debug(&self) -> bool {
+        false
+    }
+
+    /// A checker of accesses to memory, which there is not: [`Engine::new`](crate::Engine::new) refuses it.
+    pub fn wmemcheck(&mut self, enable: bool) -> &mut Self {
+        self.refuse(enable, "checking accesses to memory (`wmemcheck`)")
+    }
+
+    /// Where to write the compiler's intermediate code, which is not done: [`Engine::new`](crate::Engine::new) refuses it.
+    pub fn emit_clif(&mut self, path: &Path) -> &mut Self {
+        self.refuse(true, &format!("writing intermediate code to `{}` (`emit_clif`)", path.display()))
+    }
+
+    /// A flag of the compiler. None can be set from outside but `preserve_frame_pointers`, which is always on:
+    /// [`Engine::new`](crate::Engine::new) refuses the others.
+    ///
+    /// # Safety
+    ///
+    /// There is nothing to promise: a flag is not handed on.
+    #[expect(unsafe_code, reason = "so that programs that write `unsafe` compile")]
+    pub unsafe fn cranelift_flag_enable(&mut self, flag: &str) -> &mut Self {
+        self.refuse(flag != "preserve_frame_pointers", &format!("the compiler flag `{flag}`"))
+    }
+
+    /// A flag of the compiler, as [`cranelift_flag_enable`](Self::cranelift_flag_enable).
+    ///
+    /// # Safety
+    ///
+    /// There is nothing to promise: a flag is not handed on.
+    #[expect(unsafe_code, reason = "so that programs that write `unsafe` compile")]
+    pub unsafe fn cranelift_flag_set(&mut self, name: &str, value: &str) -> &mut Self {
+        self.refuse((name, value) != ("preserve_frame_pointers", "true"), &format!("the compiler flag `{name}={value}`"))
+    }
+
+    /// A cache of compiled functions, which there is not: nothing is asked of `cache_store`. [`cache`](Self::cache) keeps compiled modules.
+    ///
+    /// # Errors
+    ///
+    /// None so far.
+    pub fn enable_incremental_compilation(&mut self, cache_store: Arc<dyn CacheStore>) -> Result<&mut Self> {
+        let _ = cache_store;
+        Ok(self)
+    }
+
+    /// The embedder's way to make code executable, which there is not: [`Engine::new`](crate::Engine::new) refuses it.
+    pub fn with_custom_code_memory(&mut self, custom_code_memory: Option<Arc<dyn CustomCodeMemory>>) -> &mut Self {
+        self.refuse(custom_code_memory.is_some(), "making code executable by the embedder (`with_custom_code_memory`)")
+    }
+
     /// The compiler that the strategy asks for.
     pub(crate) fn compiler_kind(&self) -> CompilerKind {
         match self.strategy {
@@ -353,19 +600,16 @@ impl Config {
         CompilerOptions { threads: if self.parallel_compilation { None } else { Some(NonZeroUsize::MIN) } }
     }
 
-    /// Accepted for compatibility and without meaning: address maps are always there.
-    pub fn generate_address_map(&mut self, generate: bool) -> &mut Self {
-        let _ = generate;
-        self
-    }
-
     /// What code is compiled with, for `target`.
     pub(crate) fn settings(&self, target: Target) -> Result<Settings> {
-        if let Some(name) = self.missing_features.first() {
-            bail!("the {name} proposal is not implemented; leave it off");
+        if let Some(what) = self.refused.first() {
+            bail!("{what} is not implemented; leave it off");
         }
         if self.max_wasm_stack_bytes < 16 << 10 {
             bail!("max_wasm_stack is {} bytes; at least 16384 are needed", self.max_wasm_stack_bytes);
+        }
+        if matches!(self.profiler, ProfilingStrategy::VTune | ProfilingStrategy::Pulley) {
+            bail!("the profiler {:?} is not supported; use `PerfMap` or `JitDump`", self.profiler);
         }
         let reserved = self.memory_reservation_bytes.checked_add(self.memory_guard_bytes);
         if reserved.is_none_or(|bytes| bytes > MAX_RESERVED_BYTES) {
@@ -385,7 +629,8 @@ impl Config {
         settings.fuel = self.fuel;
         settings.nan_canonicalization = self.nan_canonicalization;
         settings.spectre_mitigations = self.spectre_mitigations;
-        settings.inlining = self.inlining;
+        settings.inlining = self.inlining != Inlining::No;
+        settings.module_version = self.module_version.text().to_owned();
         settings.debug_info = match self.backtrace_details {
             WasmBacktraceDetails::Enable => true,
             WasmBacktraceDetails::Disable => false,

@@ -69,8 +69,9 @@ impl Engine {
     /// If the configuration asks for what there is not, or contradicts itself.
     pub fn new(config: &Config) -> Result<Self> {
         let kind = config.compiler_kind();
-        let entry = COMPILERS.iter().find(|entry| entry.kind == kind);
-        if entry.is_none() && !COMPILERS.is_empty() {
+        let linked_in = if config.compiler_enabled { &COMPILERS[..] } else { &[] };
+        let entry = linked_in.iter().find(|entry| entry.kind == kind);
+        if entry.is_none() && !linked_in.is_empty() {
             bail!("the {kind:?} compiler is not linked in");
         }
         let compiler = entry.map(|entry| (entry.make)(&config.compiler_options()));
@@ -91,7 +92,18 @@ impl Engine {
         };
         let shared = Arc::new(VmShared { types: TypeRegistry::default(), stacks, settings });
         let (epoch, deadlines) = (AtomicU64::new(0), Mutex::default());
-        Ok(Self { inner: Arc::new(EngineInner { config: config.clone(), compiler, shared, profiler, epoch, deadlines }) })
+        let engine = Self { inner: Arc::new(EngineInner { config: config.clone(), compiler, shared, profiler, epoch, deadlines }) };
+        engine.shared().types.set_engine(engine.weak());
+        Ok(engine)
+    }
+
+    /// The engine that `shared` belongs to.
+    ///
+    /// # Panics
+    ///
+    /// If it is gone.
+    pub(crate) fn of_shared(shared: &VmShared) -> Self {
+        shared.types.engine().expect("the engine is alive while something of it is used")
     }
 
     /// The configuration.
@@ -206,7 +218,7 @@ impl Engine {
     pub(crate) fn check_image(&self, settings: &Settings) -> Result<()> {
         // What the compiler found on this machine, unless it was asked for another one.
         let known = if self.inner.config.target.is_none() { &self.settings().target.cpu_features[..] } else { &[] };
-        compat::check(settings, self.settings(), known)
+        compat::check(settings, self.settings(), known, self.config())
     }
 
     pub(crate) fn compiler(&self) -> Result<&dyn Compiler> {

@@ -43,3 +43,25 @@ pub use anyhow::ensure;
 
 /// What most functions return: a value or an [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Memory for an object of the host was refused. Never made: an allocation of the host's that fails ends the process, as everywhere in
+/// Rust; what a guest asks for is refused by other errors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OutOfMemory {
+    requested_bytes: usize,
+}
+
+impl OutOfMemory {
+    /// The bytes asked for.
+    pub fn requested_allocation_size(&self) -> usize {
+        self.requested_bytes
+    }
+}
+
+impl std::fmt::Display for OutOfMemory {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "out of memory: an allocation of {} bytes failed", self.requested_bytes)
+    }
+}
+
+impl std::error::Error for OutOfMemory {}

@@ -1,14 +1,13 @@
 //! Host values that guests hold and pass around without looking inside.
 //!
 //! A guest sees a 32-bit handle: the position, from 1, in a table of its store. There is no collector yet: **a value lives as long as its
-//! store**, and [`Store::gc`](crate::Store::gc) frees nothing.
+//! store**, and [`Store::gc`](crate::Store::gc) frees nothing. How references are held is in `rooting`.
 
 use crate::context::{AsContext, AsContextMut, StoreContext, StoreContextMut};
 use crate::error::{Context, Result};
-use crate::store::{StoreId, StoreOpaque};
+use crate::rooting::{Place, Rooted};
+use crate::store::StoreOpaque;
 use std::any::Any;
-use std::fmt;
-use std::marker::PhantomData;
 
 /// A host value in a store; see [`Rooted`] for how to hold one.
 ///
@@ -27,16 +26,9 @@ use std::marker::PhantomData;
 /// assert_eq!(back.data(&store)?.unwrap().downcast_ref(), Some(&"from the host"));
 /// # Ok::<(), peregrine::Error>(())
 /// ```
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct ExternRef {
-    _private: (),
-}
-
-/// A reference that stays good as long as its store. Copied freely; checked on every use.
-pub struct Rooted<T> {
-    store: StoreId,
-    handle: u32,
-    of: PhantomData<fn() -> T>,
+    place: Place,
 }
 
 /// The host values of a store.
@@ -56,41 +48,22 @@ impl ExternRef {
         let values = &mut store.handles.values;
         values.push(Box::new(value));
         let handle = u32::try_from(values.len()).context("the store holds 2^32 - 1 host values already")?;
-        Ok(Rooted { store: store.id(), handle, of: PhantomData })
-    }
-}
-
-impl<T> Rooted<T> {
-    #[inline]
-    pub(crate) fn check(&self, store: &StoreOpaque) {
-        store.check_id(self.store);
+        Ok(Rooted::new(Self { place: Place { store: store.id(), handle } }))
     }
 
-    pub(crate) fn handle_in(&self, store: &StoreOpaque) -> u32 {
-        self.check(store);
-        self.handle
-    }
-
-    pub(crate) fn from_handle(store: &StoreOpaque, handle: u32) -> Option<Self> {
-        (handle != 0).then(|| Self { store: store.id(), handle, of: PhantomData })
-    }
-
-    /// Whether both refer to the same thing.
+    /// As [`new`](Self::new), which never waits.
     ///
     /// # Errors
     ///
-    /// None so far.
-    ///
-    /// # Panics
-    ///
-    /// If either belongs to another store.
-    pub fn ref_eq(store: impl AsContext, a: &Self, b: &Self) -> Result<bool> {
-        let store = &store.as_context().0.opaque;
-        Ok(a.handle_in(store) == b.handle_in(store))
+    /// As there.
+    pub async fn new_async<V: Any + Send + Sync>(store: impl AsContextMut, value: V) -> Result<Rooted<ExternRef>> {
+        Self::new(store, value)
     }
-}
 
-impl Rooted<ExternRef> {
+    pub(crate) fn place(&self) -> Place {
+        self.place
+    }
+
     /// The value. `None` only for a reference that the host did not make.
     ///
     /// # Errors
@@ -99,10 +72,10 @@ impl Rooted<ExternRef> {
     ///
     /// # Panics
     ///
-    /// If it belongs to another store.
+    /// If it belongs to another store; so do all functions here.
     pub fn data<'a, T: 'static>(&self, store: impl Into<StoreContext<'a, T>>) -> Result<Option<&'a (dyn Any + Send + Sync)>> {
         let store = &store.into().0.opaque;
-        let position = self.handle_in(store) as usize - 1;
+        let position = self.place.handle_in(store) as usize - 1;
         Ok(store.handles.values.get(position).map(|value| &**value))
     }
 
@@ -111,13 +84,9 @@ impl Rooted<ExternRef> {
     /// # Errors
     ///
     /// None so far.
-    ///
-    /// # Panics
-    ///
-    /// If it belongs to another store.
     pub fn data_mut<'a, T: 'static>(&self, store: impl Into<StoreContextMut<'a, T>>) -> Result<Option<&'a mut (dyn Any + Send + Sync)>> {
         let store = &mut store.into().0.opaque;
-        let position = self.handle_in(store) as usize - 1;
+        let position = self.place.handle_in(store) as usize - 1;
         Ok(store.handles.values.get_mut(position).map(|value| &mut **value))
     }
 
@@ -126,25 +95,24 @@ impl Rooted<ExternRef> {
     /// # Errors
     ///
     /// None so far.
-    ///
-    /// # Panics
-    ///
-    /// If it belongs to another store.
     pub fn to_raw(&self, store: impl AsContext) -> Result<u32> {
-        Ok(self.handle_in(&store.as_context().0.opaque))
+        Ok(self.place.handle_in(&store.as_context().0.opaque))
+    }
+
+    /// The value that a guest's handle stands for; `None` for null, and for a number that is no handle of the store.
+    pub fn from_raw(store: impl AsContext, raw: u32) -> Option<Rooted<ExternRef>> {
+        let store = &store.as_context().0.opaque;
+        (raw as usize <= store.handles.values.len()).then(|| Rooted::from_handle(store, raw))?
     }
 }
 
-impl<T> Clone for Rooted<T> {
-    fn clone(&self) -> Self {
-        *self
+impl Rooted<ExternRef> {
+    /// The reference that a guest's handle stands for; `None` for null.
+    pub(crate) fn from_handle(store: &StoreOpaque, handle: u32) -> Option<Self> {
+        (handle != 0).then(|| Self::new(ExternRef { place: Place { store: store.id(), handle } }))
     }
-}
 
-impl<T> Copy for Rooted<T> {}
-
-impl<T> fmt::Debug for Rooted<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Rooted({:?}, {})", self.store, self.handle)
+    pub(crate) fn handle_in(&self, store: &StoreOpaque) -> u32 {
+        self.place.handle_in(store)
     }
 }

@@ -1,9 +1,9 @@
 //! What can be imported and exported.
 
-use crate::context::{AsContext, StoreContext};
+use crate::context::AsContext;
 use crate::store::StoreOpaque;
 use crate::vm::VmImport;
-use crate::{ExternType, Func, Global, Memory, Table};
+use crate::{ExternType, Func, Global, Memory, Table, Tag};
 
 /// Something that can be imported and exported.
 #[derive(Clone, Copy, Debug)]
@@ -17,6 +17,8 @@ pub enum Extern {
     Table(Table),
     /// A linear memory.
     Memory(Memory),
+    /// A tag of exceptions.
+    Tag(Tag),
 }
 
 /// An export of an instance. See [`Instance::exports`](crate::Instance::exports).
@@ -47,6 +49,11 @@ impl Extern {
         if let Self::Memory(memory) = self { Some(memory) } else { None }
     }
 
+    /// The tag, if it is one.
+    pub fn into_tag(self) -> Option<Tag> {
+        if let Self::Tag(tag) = self { Some(tag) } else { None }
+    }
+
     /// The type; of memories and tables with their current size as the minimum.
     ///
     /// # Panics
@@ -62,6 +69,7 @@ impl Extern {
             Self::Global(global) => global.ty_in(store).into(),
             Self::Table(table) => table.ty_in(store).with_minimum(table.size_in(store)).into(),
             Self::Memory(memory) => memory.ty_in(store).with_minimum(memory.size_in(store)).into(),
+            Self::Tag(tag) => tag.ty_in(store).into(),
         }
     }
 
@@ -81,6 +89,7 @@ impl Extern {
                 let (owner, index) = memory.id(store);
                 VmImport::Memory(owner, index)
             }
+            Self::Tag(_) => unreachable!("modules that import tags are refused"),
         }
     }
 }
@@ -95,7 +104,7 @@ macro_rules! conversions {
     )*};
 }
 
-conversions! { Func Global Table Memory }
+conversions! { Func Global Table Memory Tag }
 
 impl<'instance> Export<'instance> {
     pub(crate) fn new(name: &'instance str, definition: Extern) -> Self {
@@ -112,8 +121,8 @@ impl<'instance> Export<'instance> {
     /// # Panics
     ///
     /// If it belongs to another store.
-    pub fn ty<'a, T: 'static>(&self, store: impl Into<StoreContext<'a, T>>) -> ExternType {
-        self.definition.ty_in(&store.into().0.opaque)
+    pub fn ty(&self, store: impl AsContext) -> ExternType {
+        self.definition.ty(store)
     }
 
     /// What is exported.
@@ -139,5 +148,10 @@ impl<'instance> Export<'instance> {
     /// The memory, if it is one.
     pub fn into_memory(self) -> Option<Memory> {
         self.definition.into_memory()
+    }
+
+    /// The tag, if it is one.
+    pub fn into_tag(self) -> Option<Tag> {
+        self.definition.into_tag()
     }
 }

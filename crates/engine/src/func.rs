@@ -135,11 +135,11 @@ impl Func {
             &mut on_heap
         };
         for (position, ((value, param), ty)) in values.iter_mut().zip(params).zip(&ty.as_wasm().params).enumerate() {
-            *value = param.to_raw(&store.opaque, *ty, || format!("argument type mismatch at position {position}"))?;
+            *value = param.to_slot(&store.opaque, *ty, || format!("argument type mismatch at position {position}"))?;
         }
         self.call_values(store, values)?;
         for ((result, value), ty) in results.iter_mut().zip(values).zip(&ty.as_wasm().results) {
-            *result = Val::from_raw(&store.opaque, *value, *ty);
+            *result = Val::from_slot(&store.opaque, *value, *ty);
         }
         Ok(())
     }

@@ -4,7 +4,8 @@ use crate::context::{AsContext, AsContextMut};
 use crate::error::{Result, bail};
 use crate::store::{StoreId, StoreOpaque};
 use crate::vm::{InstanceId, ValRaw, boundary};
-use crate::{GlobalType, Mutability, Val};
+use crate::{GlobalType, Val};
+use peregrine_wasm as wasm;
 use peregrine_wasm::DefinedGlobalIndex;
 
 /// A global of a store.
@@ -38,8 +39,8 @@ impl Global {
     /// If `value` belongs to another store.
     pub fn new(mut store: impl AsContextMut, ty: GlobalType, value: Val) -> Result<Self> {
         let store = store.as_context_mut().0;
-        let ty = ty.to_wasm();
-        let raw = value.to_raw(&store.opaque, ty.content, mismatch)?;
+        let ty = ty.to_wasm()?;
+        let raw = value.to_slot(&store.opaque, ty.content, mismatch)?;
         let owner = boundary::create(store, |vm| vm.new_host_global(ty))?;
         let index = DefinedGlobalIndex::from_u32(0);
         boundary::set_global_bits(&mut store.opaque, owner, index, raw.get_v128());
@@ -54,6 +55,19 @@ impl Global {
     pub(crate) fn id(&self, store: &StoreOpaque) -> (InstanceId, DefinedGlobalIndex) {
         store.check_id(self.store);
         (self.owner, self.index)
+    }
+
+    /// The type, concrete types by identity.
+    fn wasm_ty(&self, store: &StoreOpaque) -> wasm::GlobalType {
+        let (owner, index) = self.id(store);
+        let module = store.vm.instance(owner).module();
+        let description = module.module();
+        let ty = description.globals[wasm::GlobalIndex::from_u32(description.imported_globals + index.as_u32())].ty;
+        let content = match ty.content {
+            wasm::ValType::Ref(reference) => wasm::ValType::Ref(crate::types::canonical(reference, module.type_ids())),
+            other => other,
+        };
+        wasm::GlobalType { content, ..ty }
     }
 
     pub(crate) fn ty_in(&self, store: &StoreOpaque) -> GlobalType {
@@ -76,9 +90,9 @@ impl Global {
     /// The value.
     pub fn get(&self, mut store: impl AsContextMut) -> Val {
         let store = &store.as_context_mut().0.opaque;
-        let ty = self.ty_in(store).content().to_wasm();
+        let ty = self.wasm_ty(store).content;
         let (owner, index) = self.id(store);
-        Val::from_raw(store, ValRaw::v128(boundary::global_bits(store, owner, index)), ty)
+        Val::from_slot(store, ValRaw::v128(boundary::global_bits(store, owner, index)), ty)
     }
 
     /// Writes the value.
@@ -88,11 +102,11 @@ impl Global {
     /// If the global is constant or `value` is not of its type.
     pub fn set(&self, mut store: impl AsContextMut, value: Val) -> Result<()> {
         let store = &mut store.as_context_mut().0.opaque;
-        let ty = self.ty_in(store);
-        if ty.mutability() == Mutability::Const {
+        let ty = self.wasm_ty(store);
+        if !ty.mutable {
             bail!("immutable global cannot be set");
         }
-        let raw = value.to_raw(store, ty.content().to_wasm(), mismatch)?;
+        let raw = value.to_slot(store, ty.content, mismatch)?;
         let (owner, index) = self.id(store);
         boundary::set_global_bits(store, owner, index, raw.get_v128());
         Ok(())

@@ -88,7 +88,7 @@ where
         let store = &mut caller.inner().opaque;
         let mut vals = std::mem::take(&mut store.scratch);
         vals.clear();
-        vals.extend(ty.params.iter().zip(&*values).map(|(ty, raw)| Val::from_raw(store, *raw, *ty)));
+        vals.extend(ty.params.iter().zip(&*values).map(|(ty, raw)| Val::from_slot(store, *raw, *ty)));
         vals.resize(ty.params.len() + ty.results.len(), Val::I32(0));
         let (params, results) = vals.split_at_mut(ty.params.len());
         for (result, ty) in results.iter_mut().zip(self.ty.results()) {
@@ -98,7 +98,7 @@ where
         let store = &mut caller.inner().opaque;
         let stored = outcome.and_then(|()| {
             for ((value, result), ty) in values.iter_mut().zip(&*results).zip(&ty.results) {
-                *value = result.to_raw(store, *ty, || "function attempted to return an incompatible value".to_owned())?;
+                *value = result.to_slot(store, *ty, || "function attempted to return an incompatible value".to_owned())?;
             }
             Ok(())
         });

@@ -10,9 +10,11 @@
 //! All unsafe code is in `vm`; the rest checks handles, types and limits before it calls the machine.
 #![deny(unsafe_code)]
 
+mod accepted;
 mod backtrace;
 mod cache;
 mod caller;
+mod collected;
 mod compat;
 mod config;
 mod context;
@@ -31,24 +33,31 @@ mod matching;
 mod memory;
 mod module;
 mod profile;
+mod rooting;
 mod store;
 mod symbols;
 mod table;
+mod tag;
 mod typed;
 mod types;
 mod val;
 mod verified;
 #[allow(unsafe_code, reason = "the machine")]
 pub(crate) mod vm;
+mod wasm_features;
 
+pub use accepted::{Collector, Enabled, RegallocAlgorithm};
 pub use backtrace::{FrameInfo, FrameSymbol, WasmBacktrace};
 pub use cache::Cache;
 pub use caller::Caller;
-pub use config::{Config, OptLevel, ProfilingStrategy, Strategy, WasmBacktraceDetails};
+pub use collected::{AnyRef, ArrayRef, ContRef, EqRef, ExnRef, GcHeapOutOfMemory, I31, NoExtern, NoFunc, NoneRef, StructRef};
+pub use config::{
+    CacheStore, Config, CustomCodeMemory, Inlining, ModuleVersionStrategy, OptLevel, ProfilingStrategy, Strategy, WasmBacktraceDetails,
+};
 pub use context::{AsContext, AsContextMut, StoreContext, StoreContextMut};
 pub use engine::{Engine, EngineWeak, Precompiled};
-pub use error::{Context, Error, Result, bail, ensure, format_err};
-pub use extern_ref::{ExternRef, Rooted};
+pub use error::{Context, Error, OutOfMemory, Result, bail, ensure, format_err};
+pub use extern_ref::ExternRef;
 pub use externals::{Export, Extern};
 pub use func::Func;
 pub use global::Global;
@@ -61,15 +70,18 @@ pub use memory::{Memory, MemoryAccessError};
 pub use module::{Module, ModuleExport};
 pub use peregrine_artifact::compiler::Progress;
 pub use peregrine_wasm::Trap;
+pub use rooting::{GcRef, OwnedRooted, RootScope, Rooted, RootedGcRef};
 pub use store::Store;
 pub use table::Table;
+pub use tag::Tag;
 pub use typed::{TypedFunc, WasmParams, WasmResults, WasmRet, WasmTy};
 pub use types::{
-    ExportType, ExternType, FuncType, GlobalType, HeapType, ImportType, MemoryType, MemoryTypeBuilder, Mutability, RefType, TableType,
-    ValType,
+    ArrayType, ContType, ExnType, ExportType, ExternType, FieldType, Finality, FuncType, GlobalType, HeapType, ImportType, MemoryType,
+    MemoryTypeBuilder, Mutability, RefType, StorageType, StructType, TableType, TagType, ValType,
 };
 pub use val::{Ref, V128, Val};
 pub use vm::ValRaw;
+pub use wasm_features::WasmFeatures;
 
 use peregrine_artifact::compiler::CompilerEntry;
 

@@ -6,8 +6,7 @@ use crate::host_func::{HostFunc, IntoFunc};
 use crate::instance::Definition;
 use crate::store::StoreOpaque;
 use crate::{
-    Caller, Engine, Extern, ExternType, Func, FuncType, Global, ImportType, Instance, InstancePre, Memory, Module, Ref, Table, Trap,
-    UnknownImportError, Val, matching,
+    Caller, Engine, Extern, ExternType, Func, FuncType, ImportType, Instance, InstancePre, Module, Trap, UnknownImportError, Val, matching,
 };
 use std::collections::BTreeMap;
 use std::fmt;
@@ -243,26 +242,17 @@ impl<T: 'static> Linker<T> {
             if self.item(import.module(), import.name()).is_some() {
                 continue;
             }
-            let no_default = || format!("`{}::{}` of type `{}` has no default value", import.module(), import.name(), import.ty());
-            let item: Extern = match import.ty() {
+            let what = || format!("`{}::{}` cannot be given a default value", import.module(), import.name());
+            let item = match import.ty() {
                 ExternType::Func(ty) => {
-                    let defaults: Option<Vec<Val>> = ty.results().map(|ty| Val::default_for_ty(&ty)).collect();
-                    let defaults = defaults.with_context(no_default)?;
+                    let defaults = ty.default_results().with_context(what)?;
                     self.func_new(import.module(), import.name(), ty, move |_, _, results| {
                         results.copy_from_slice(&defaults);
                         Ok(())
                     })?;
                     continue;
                 }
-                ExternType::Global(ty) => {
-                    let value = Val::default_for_ty(ty.content()).with_context(no_default)?;
-                    Global::new(&mut store, ty, value)?.into()
-                }
-                ExternType::Table(ty) => {
-                    let value = Ref::null(ty.element()).with_context(no_default)?;
-                    Table::new(&mut store, ty, value)?.into()
-                }
-                ExternType::Memory(ty) => Memory::new(&mut store, ty)?.into(),
+                other => other.default_value(&mut store).with_context(what)?,
             };
             self.define(&store, import.module(), import.name(), item)?;
         }

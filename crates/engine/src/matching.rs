@@ -88,6 +88,7 @@ fn check(import: &ImportType<'_>, found: &ExternType) -> Result<()> {
         (ExternType::Global(expect), ExternType::Global(found)) => global(expect, found),
         (ExternType::Table(expect), ExternType::Table(found)) => table(expect, found),
         (ExternType::Memory(expect), ExternType::Memory(found)) => memory(expect, found),
+        (ExternType::Tag(expect), ExternType::Tag(found)) => (expect != found).then_some("types of tags"),
         (expect, found) => {
             let error = Error::msg(format!("expected {}, found {}", expect.kind(), found.kind()));
             return Err(error.context(incompatible(import)));

@@ -6,7 +6,7 @@ use crate::extern_ref::HandleTable;
 use crate::host_func::HostFunc;
 use crate::vm::boundary::{OwnedVm, StoreBox};
 use crate::vm::{FuncId, InstanceId, Pending, StoreHost};
-use crate::{Engine, FuncType, Module, ResourceLimiter, Trap, Val, WasmBacktrace, limits};
+use crate::{Engine, FuncType, Module, ResourceLimiter, TagType, Trap, Val, WasmBacktrace, limits};
 use std::any::Any;
 use std::collections::HashMap;
 use std::fmt;
@@ -65,6 +65,8 @@ pub struct StoreOpaque {
     func_types: Vec<Option<FuncType>>,
     /// Values of dynamic calls, kept for their allocation.
     pub(crate) scratch: Vec<Val>,
+    /// Types of tags, by number.
+    pub(crate) tags: Vec<TagType>,
 }
 
 /// What a store holds and may hold.
@@ -115,6 +117,7 @@ impl<T: 'static> Store<T> {
             fuel_reserve: 0,
             func_types: Vec::new(),
             scratch: Vec::new(),
+            tags: Vec::new(),
         };
         let mut store = Self { inner: StoreBox::new(StoreInner { opaque, data, limiter: None }) };
         if engine.config().epochs {

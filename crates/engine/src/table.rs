@@ -41,11 +41,11 @@ impl Table {
     /// If `init` belongs to another store.
     pub fn new(mut store: impl AsContextMut, ty: TableType, init: Ref) -> Result<Self> {
         let store = store.as_context_mut().0;
-        let ty = ty.to_wasm();
+        let ty = ty.to_wasm()?;
         if ty.max.is_some_and(|max| max < ty.min) {
             bail!("the minimum of the table ({}) is above its maximum", ty.min);
         }
-        let element = init.to_raw(&store.opaque, ty.element, || "type mismatch: value does not match the table's elements".to_owned())?;
+        let element = init.to_slot(&store.opaque, ty.element, || "type mismatch: value does not match the table's elements".to_owned())?;
         store.opaque.counts.add(0, 1, 0)?;
         let owner = boundary::create(store, |vm| vm.new_host_table(ty, element.get_u64()));
         let owner = owner.map_err(|error| store.opaque.error_of(Pending::Error(error, Vec::new())))?;
@@ -132,7 +132,7 @@ impl Table {
 
     fn element(&self, store: &StoreOpaque, value: Ref) -> Result<u64> {
         let expect = self.wasm_ty(store).element;
-        Ok(value.to_raw(store, expect, || "type mismatch: value does not match the table's elements".to_owned())?.get_u64())
+        Ok(value.to_slot(store, expect, || "type mismatch: value does not match the table's elements".to_owned())?.get_u64())
     }
 
     /// Makes the table `delta` elements larger, which are `init`. Returns the old size.

@@ -1,6 +1,7 @@
 //! Values with their types, for calls whose types are known at run time only.
 
-use crate::context::AsContext;
+use crate::collected::{AnyRef, ContRef, ExnRef};
+use crate::context::{AsContext, AsContextMut};
 use crate::error::{Result, bail};
 use crate::store::StoreOpaque;
 use crate::vm::ValRaw;
@@ -33,6 +34,12 @@ pub enum Val {
     FuncRef(Option<Func>),
     /// A host value, or null.
     ExternRef(Option<Rooted<ExternRef>>),
+    /// A collected value, of which there are none, or null.
+    AnyRef(Option<Rooted<AnyRef>>),
+    /// An exception, of which there are none, or null.
+    ExnRef(Option<Rooted<ExnRef>>),
+    /// A suspended computation, of which there are none, or null.
+    ContRef(Option<ContRef>),
 }
 
 /// A reference: what a table holds.
@@ -42,6 +49,10 @@ pub enum Ref {
     Func(Option<Func>),
     /// A host value, or null.
     Extern(Option<Rooted<ExternRef>>),
+    /// A collected value, of which there are none, or null.
+    Any(Option<Rooted<AnyRef>>),
+    /// An exception, of which there are none, or null.
+    Exn(Option<Rooted<ExnRef>>),
 }
 
 /// 128 bits: the number whose little-endian bytes are the lanes.
@@ -52,7 +63,7 @@ pub enum Ref {
 /// let lanes = V128::from(0x0001_0000u128);
 /// assert_eq!(lanes.as_u128().to_le_bytes()[2], 1);
 /// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct V128(u128);
 
 impl V128 {
@@ -91,6 +102,21 @@ macro_rules! accessors {
     )*};
 }
 
+/// References of one kind, null or not.
+macro_rules! references {
+    ($($get:ident $unwrap:ident $variant:ident $ty:ty, $text:literal;)*) => {$(
+        #[doc = concat!("The ", $text, ", which may be null, if it is one.")]
+        pub fn $get(&self) -> Option<Option<&$ty>> {
+            if let Self::$variant(value) = self { Some(value.as_ref()) } else { None }
+        }
+
+        #[doc = concat!("The ", $text, ", which may be null.\n\n# Panics\n\nIf it is none.")]
+        pub fn $unwrap(&self) -> Option<&$ty> {
+            self.$get().expect(concat!("expected a ", $text))
+        }
+    )*};
+}
+
 impl Val {
     accessors! {
         I32 i32 unwrap_i32 i32, value => value;
@@ -118,36 +144,32 @@ impl Val {
             ValType::F32 => Self::F32(0),
             ValType::F64 => Self::F64(0),
             ValType::V128 => Self::V128(V128(0)),
-            ValType::Ref(ty) => Ref::null(ty)?.into(),
+            ValType::Ref(ty) if !ty.is_nullable() => return None,
+            ValType::Ref(ty) => Self::null_ref(ty.heap_type()),
         })
     }
 
-    /// The function, if it is a function reference that is not null.
-    pub fn func_ref(&self) -> Option<Option<&Func>> {
-        if let Self::FuncRef(func) = self { Some(func.as_ref()) } else { None }
+    /// Null, as a collected value.
+    pub const fn null_any_ref() -> Self {
+        Self::AnyRef(None)
     }
 
-    /// The function reference.
-    ///
-    /// # Panics
-    ///
-    /// If it is none.
-    pub fn unwrap_funcref(&self) -> Option<&Func> {
-        self.func_ref().expect("expected funcref")
+    /// Null of the hierarchy that `heap_type` belongs to.
+    pub fn null_ref(heap_type: &HeapType) -> Self {
+        match heap_type.top() {
+            HeapType::Func => Self::FuncRef(None),
+            HeapType::Extern => Self::ExternRef(None),
+            HeapType::Exn => Self::ExnRef(None),
+            HeapType::Cont => Self::ContRef(None),
+            _ => Self::AnyRef(None),
+        }
     }
 
-    /// The host reference, if it is one.
-    pub fn extern_ref(&self) -> Option<Option<&Rooted<ExternRef>>> {
-        if let Self::ExternRef(value) = self { Some(value.as_ref()) } else { None }
-    }
-
-    /// The host reference.
-    ///
-    /// # Panics
-    ///
-    /// If it is none.
-    pub fn unwrap_externref(&self) -> Option<&Rooted<ExternRef>> {
-        self.extern_ref().expect("expected externref")
+    references! {
+        funcref unwrap_funcref FuncRef Func, "function reference";
+        externref unwrap_externref ExternRef Rooted<ExternRef>, "host reference";
+        anyref unwrap_anyref AnyRef Rooted<AnyRef>, "collected reference";
+        exnref unwrap_exnref ExnRef Rooted<ExnRef>, "exception";
     }
 
     /// The reference, if it is one.
@@ -155,11 +177,13 @@ impl Val {
         match self {
             Self::FuncRef(func) => Some(Ref::Func(func)),
             Self::ExternRef(value) => Some(Ref::Extern(value)),
+            Self::AnyRef(value) => Some(Ref::Any(value)),
+            Self::ExnRef(value) => Some(Ref::Exn(value)),
             _ => None,
         }
     }
 
-    /// The type: for references, the most general one that says whether it is null.
+    /// The type: of references, the most special one there is.
     ///
     /// # Errors
     ///
@@ -181,6 +205,10 @@ impl Val {
             Self::V128(_) => ValType::V128,
             Self::FuncRef(func) => Ref::Func(*func).ty_in(store).into(),
             Self::ExternRef(value) => Ref::Extern(*value).ty_in(store).into(),
+            Self::AnyRef(value) => Ref::Any(*value).ty_in(store).into(),
+            Self::ExnRef(value) => Ref::Exn(*value).ty_in(store).into(),
+            Self::ContRef(None) => ValType::NULLCONTREF,
+            Self::ContRef(Some(value)) => value.absent(),
         }
     }
 
@@ -197,8 +225,45 @@ impl Val {
         Ok(self.ty_in(&store.as_context().0.opaque).matches(ty))
     }
 
+    /// The value without its type, as [`Func::call_unchecked`] takes it.
+    ///
+    /// # Errors
+    ///
+    /// None so far.
+    ///
+    /// # Panics
+    ///
+    /// If it is a reference of another store.
+    pub fn to_raw(&self, store: impl AsContextMut) -> Result<ValRaw> {
+        let store = &store.as_context().0.opaque;
+        Ok(match *self {
+            Self::I32(value) => ValRaw::i32(value),
+            Self::I64(value) => ValRaw::i64(value),
+            Self::F32(bits) => ValRaw::f32(bits),
+            Self::F64(bits) => ValRaw::f64(bits),
+            Self::V128(bits) => ValRaw::v128(bits.0),
+            Self::FuncRef(func) => ValRaw::u64(func.map_or(0, |func| func.checked(store).get())),
+            Self::ExternRef(value) => ValRaw::externref(value.map_or(0, |value| value.handle_in(store))),
+            Self::AnyRef(_) | Self::ExnRef(_) | Self::ContRef(_) => ValRaw::u64(0),
+        })
+    }
+
+    /// The value of type `ty` that a raw value stands for.
+    ///
+    /// # Safety
+    ///
+    /// 1. `raw` is a value of type `ty`; a reference comes from the same store.
+    #[expect(unsafe_code, reason = "the caller promises what the type of the value is")]
+    pub unsafe fn from_raw(store: impl AsContextMut, raw: ValRaw, ty: ValType) -> Self {
+        match ty.to_wasm() {
+            Ok(ty) => Self::from_slot(&store.as_context().0.opaque, raw, ty),
+            // Nothing but null has such a type.
+            Err(_) => ty.as_ref().map_or(Self::I32(0), |ty| Self::null_ref(ty.heap_type())),
+        }
+    }
+
     /// The value as the machine takes it, where one of type `expect` is expected.
-    pub(crate) fn to_raw(self, store: &StoreOpaque, expect: wasm::ValType, what: impl FnOnce() -> String) -> Result<ValRaw> {
+    pub(crate) fn to_slot(self, store: &StoreOpaque, expect: wasm::ValType, what: impl FnOnce() -> String) -> Result<ValRaw> {
         let raw = match (self, expect) {
             (Self::I32(value), wasm::ValType::I32) => ValRaw::i32(value),
             (Self::I64(value), wasm::ValType::I64) => ValRaw::i64(value),
@@ -206,7 +271,7 @@ impl Val {
             (Self::F64(bits), wasm::ValType::F64) => ValRaw::f64(bits),
             (Self::V128(bits), wasm::ValType::V128) => ValRaw::v128(bits.0),
             (value, wasm::ValType::Ref(ty)) => match value.ref_() {
-                Some(reference) => return reference.to_raw(store, ty, what),
+                Some(reference) => return reference.to_slot(store, ty, what),
                 None => bail!("{}: expected {}, found {}", what(), RefType::from_wasm(ty, store.engine().shared()), value.ty_in(store)),
             },
             (value, _) => bail!("{}: expected {expect}, found {}", what(), value.ty_in(store)),
@@ -215,7 +280,7 @@ impl Val {
     }
 
     /// The value that the machine gives for type `ty`.
-    pub(crate) fn from_raw(store: &StoreOpaque, raw: ValRaw, ty: wasm::ValType) -> Self {
+    pub(crate) fn from_slot(store: &StoreOpaque, raw: ValRaw, ty: wasm::ValType) -> Self {
         match ty {
             wasm::ValType::I32 => Self::I32(raw.get_i32()),
             wasm::ValType::I64 => Self::I64(raw.get_i64()),
@@ -228,43 +293,69 @@ impl Val {
 }
 
 impl Ref {
+    /// Null of the hierarchy that `heap_type` belongs to. There is none for continuations, which are no values of tables: null of `any`.
+    pub fn null(heap_type: &HeapType) -> Self {
+        match heap_type.top() {
+            HeapType::Func => Self::Func(None),
+            HeapType::Extern => Self::Extern(None),
+            HeapType::Exn => Self::Exn(None),
+            _ => Self::Any(None),
+        }
+    }
+
     /// Null of type `ty`, if it is among its values.
-    pub fn null(ty: &RefType) -> Option<Self> {
-        let func = matches!(ty.heap_type().top(), HeapType::Func);
-        ty.is_nullable().then_some(if func { Self::Func(None) } else { Self::Extern(None) })
+    pub(crate) fn default_for(ty: &RefType) -> Option<Self> {
+        ty.is_nullable().then(|| Self::null(ty.heap_type()))
     }
 
     /// Whether it is null.
     pub fn is_null(&self) -> bool {
-        matches!(self, Self::Func(None) | Self::Extern(None))
+        matches!(self, Self::Func(None) | Self::Extern(None) | Self::Any(None) | Self::Exn(None))
     }
 
-    /// The function, if it is a function reference.
-    pub fn as_func(&self) -> Option<Option<&Func>> {
-        if let Self::Func(func) = self { Some(func.as_ref()) } else { None }
+    /// Whether it is not null.
+    pub fn is_non_null(&self) -> bool {
+        !self.is_null()
     }
 
-    /// The function reference.
+    /// Whether it is a function reference.
+    pub fn is_func(&self) -> bool {
+        matches!(self, Self::Func(_))
+    }
+
+    /// Whether it is a host reference.
+    pub fn is_extern(&self) -> bool {
+        matches!(self, Self::Extern(_))
+    }
+
+    /// Whether it is a collected reference.
+    pub fn is_any(&self) -> bool {
+        matches!(self, Self::Any(_))
+    }
+
+    /// Whether it is an exception.
+    pub fn is_exn(&self) -> bool {
+        matches!(self, Self::Exn(_))
+    }
+
+    references! {
+        as_func unwrap_func Func Func, "function reference";
+        as_extern unwrap_extern Extern Rooted<ExternRef>, "host reference";
+        as_any unwrap_any Any Rooted<AnyRef>, "collected reference";
+        as_exn unwrap_exn Exn Rooted<ExnRef>, "exception";
+    }
+
+    /// Whether the reference is one of type `ty`.
+    ///
+    /// # Errors
+    ///
+    /// None so far.
     ///
     /// # Panics
     ///
-    /// If it is none.
-    pub fn unwrap_func(&self) -> Option<&Func> {
-        self.as_func().expect("expected a function reference")
-    }
-
-    /// The host value, if it is a host reference.
-    pub fn as_extern(&self) -> Option<Option<&Rooted<ExternRef>>> {
-        if let Self::Extern(value) = self { Some(value.as_ref()) } else { None }
-    }
-
-    /// The host reference.
-    ///
-    /// # Panics
-    ///
-    /// If it is none.
-    pub fn unwrap_extern(&self) -> Option<&Rooted<ExternRef>> {
-        self.as_extern().expect("expected a host reference")
+    /// If it is of another store.
+    pub fn matches_ty(&self, store: impl AsContext, ty: &RefType) -> Result<bool> {
+        Ok(self.ty_in(&store.as_context().0.opaque).matches(ty))
     }
 
     /// The type: the most special one there is.
@@ -284,31 +375,36 @@ impl Ref {
         match self {
             Self::Func(None) => RefType::NULLFUNCREF,
             Self::Extern(None) => RefType::NULLEXTERNREF,
+            Self::Any(None) => RefType::NULLREF,
+            Self::Exn(None) => RefType::NULLEXNREF,
+            Self::Any(Some(value)) => value.absent(),
+            Self::Exn(Some(value)) => value.absent(),
             Self::Func(Some(func)) => {
                 let id = func.type_id(store);
                 RefType::new(false, HeapType::ConcreteFunc(FuncType::from_id(id, store.engine().shared())))
             }
             Self::Extern(Some(value)) => {
-                value.check(store);
+                value.handle_in(store);
                 RefType::new(false, HeapType::Extern)
             }
         }
     }
 
     /// The reference as the machine takes it, where one of type `expect` is expected.
-    pub(crate) fn to_raw(self, store: &StoreOpaque, expect: wasm::RefType, what: impl FnOnce() -> String) -> Result<ValRaw> {
+    pub(crate) fn to_slot(self, store: &StoreOpaque, expect: wasm::RefType, what: impl FnOnce() -> String) -> Result<ValRaw> {
         let fits = match (&self, expect.heap) {
             (Self::Func(None), heap) => heap.is_func() && expect.nullable,
             (Self::Extern(None), heap) => !heap.is_func() && expect.nullable,
             (Self::Func(Some(func)), wasm::HeapType::Concrete(id)) => func.type_id(store) == id.as_u32(),
             (Self::Func(Some(_)), heap) => heap == wasm::HeapType::Func,
             (Self::Extern(Some(_)), heap) => heap == wasm::HeapType::Extern,
+            (Self::Any(_) | Self::Exn(_), _) => false,
         };
         if !fits {
             bail!("{}: expected {}, found {}", what(), RefType::from_wasm(expect, store.engine().shared()), self.ty_in(store));
         }
         Ok(match self {
-            Self::Func(None) | Self::Extern(None) => ValRaw::u64(0),
+            Self::Func(None) | Self::Extern(None) | Self::Any(_) | Self::Exn(_) => ValRaw::u64(0),
             Self::Func(Some(func)) => ValRaw::u64(func.checked(store).get()),
             Self::Extern(Some(value)) => ValRaw::externref(value.handle_in(store)),
         })
@@ -341,6 +437,10 @@ conversions! {
     Option<Func>, value => Self::FuncRef(value);
     Rooted<ExternRef>, value => Self::ExternRef(Some(value));
     Option<Rooted<ExternRef>>, value => Self::ExternRef(value);
+    Rooted<AnyRef>, value => Self::AnyRef(Some(value));
+    Option<Rooted<AnyRef>>, value => Self::AnyRef(value);
+    Rooted<ExnRef>, value => Self::ExnRef(Some(value));
+    Option<Rooted<ExnRef>>, value => Self::ExnRef(value);
 }
 
 impl From<Ref> for Val {
@@ -348,6 +448,8 @@ impl From<Ref> for Val {
         match reference {
             Ref::Func(func) => Self::FuncRef(func),
             Ref::Extern(value) => Self::ExternRef(value),
+            Ref::Any(value) => Self::AnyRef(value),
+            Ref::Exn(value) => Self::ExnRef(value),
         }
     }
 }

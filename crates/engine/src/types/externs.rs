@@ -1,6 +1,6 @@
 //! Types of what is imported and exported.
 
-use super::{FuncType, RefType, ValType, canonical};
+use super::{FuncType, RefType, TagType, ValType, canonical};
 use crate::error::{Result, ensure};
 use crate::vm::VmShared;
 use peregrine_wasm as wasm;
@@ -20,6 +20,8 @@ pub enum ExternType {
     Table(TableType),
     /// A linear memory.
     Memory(MemoryType),
+    /// A tag of exceptions.
+    Tag(TagType),
 }
 
 /// Whether a global may be written.
@@ -126,6 +128,11 @@ impl ExternType {
         if let Self::Memory(ty) = self { Some(ty) } else { None }
     }
 
+    /// The tag type, if it is one.
+    pub fn tag(&self) -> Option<&TagType> {
+        if let Self::Tag(ty) = self { Some(ty) } else { None }
+    }
+
     /// The function type.
     ///
     /// # Panics
@@ -162,6 +169,15 @@ impl ExternType {
         self.memory().expect("not a memory type")
     }
 
+    /// The tag type.
+    ///
+    /// # Panics
+    ///
+    /// If it is another kind.
+    pub fn unwrap_tag(&self) -> &TagType {
+        self.tag().expect("not a tag type")
+    }
+
     /// The word for the kind in messages.
     pub(crate) fn kind(&self) -> &'static str {
         match self {
@@ -169,6 +185,7 @@ impl ExternType {
             Self::Global(_) => "global",
             Self::Table(_) => "table",
             Self::Memory(_) => "memory",
+            Self::Tag(_) => "tag",
         }
     }
 
@@ -208,6 +225,12 @@ impl From<MemoryType> for ExternType {
     }
 }
 
+impl From<TagType> for ExternType {
+    fn from(ty: TagType) -> Self {
+        Self::Tag(ty)
+    }
+}
+
 impl fmt::Display for ExternType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -215,6 +238,7 @@ impl fmt::Display for ExternType {
             Self::Global(ty) => ty.fmt(f),
             Self::Table(ty) => ty.fmt(f),
             Self::Memory(ty) => ty.fmt(f),
+            Self::Tag(ty) => ty.fmt(f),
         }
     }
 }
@@ -247,8 +271,8 @@ impl GlobalType {
         self.mutability
     }
 
-    pub(crate) fn to_wasm(&self) -> wasm::GlobalType {
-        wasm::GlobalType { content: self.content.to_wasm(), mutable: self.mutability.is_var() }
+    pub(crate) fn to_wasm(&self) -> Result<wasm::GlobalType> {
+        Ok(wasm::GlobalType { content: self.content.to_wasm()?, mutable: self.mutability.is_var() })
     }
 
     pub(crate) fn from_wasm(ty: &wasm::GlobalType, type_ids: &[u32], registry: &Arc<VmShared>) -> Self {
@@ -306,8 +330,8 @@ impl TableType {
         Self { min, ..self }
     }
 
-    pub(crate) fn to_wasm(&self) -> wasm::TableType {
-        wasm::TableType { element: self.element.to_wasm(), table64: self.is_64, min: self.min, max: self.max }
+    pub(crate) fn to_wasm(&self) -> Result<wasm::TableType> {
+        Ok(wasm::TableType { element: self.element.to_wasm()?, table64: self.is_64, min: self.min, max: self.max })
     }
 
     pub(crate) fn from_wasm(ty: &wasm::TableType, type_ids: &[u32], registry: &Arc<VmShared>) -> Self {

@@ -1,7 +1,8 @@
 //! Types of functions.
 
-use super::ValType;
+use super::{Finality, ValType};
 use crate::Engine;
+use crate::error::{OutOfMemory, Result, ensure};
 use crate::vm::VmShared;
 use peregrine_wasm as wasm;
 use std::fmt;
@@ -26,23 +27,66 @@ pub struct FuncType {
 struct Inner {
     id: u32,
     ty: wasm::FuncType,
-    registry: Arc<VmShared>,
+    engine: Engine,
 }
 
 impl FuncType {
     /// The type with these parameters and results.
+    ///
+    /// # Panics
+    ///
+    /// If a type is one that no value has here: of collected values, exceptions or continuations.
+    /// [`with_finality_and_supertype`](Self::with_finality_and_supertype) returns that as an error.
     pub fn new(engine: &Engine, params: impl IntoIterator<Item = ValType>, results: impl IntoIterator<Item = ValType>) -> Self {
+        Self::of_types(engine, params, results).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// As [`new`](Self::new). Memory for types is never refused.
+    ///
+    /// # Errors
+    ///
+    /// None so far.
+    ///
+    /// # Panics
+    ///
+    /// As [`new`](Self::new).
+    pub fn try_new(
+        engine: &Engine,
+        params: impl IntoIterator<Item = ValType>,
+        results: impl IntoIterator<Item = ValType>,
+    ) -> Result<Self, OutOfMemory> {
+        Ok(Self::new(engine, params, results))
+    }
+
+    /// As [`new`](Self::new), for a type that may have supertypes and subtypes. Without garbage collection there are none: every type is
+    /// final.
+    ///
+    /// # Errors
+    ///
+    /// If `finality` is not [`Finality::Final`], there is a `supertype`, or a type is one that no value has here.
+    pub fn with_finality_and_supertype(
+        engine: &Engine,
+        finality: Finality,
+        supertype: Option<&Self>,
+        params: impl IntoIterator<Item = ValType>,
+        results: impl IntoIterator<Item = ValType>,
+    ) -> Result<Self> {
+        ensure!(finality.is_final() && supertype.is_none(), "subtypes of functions need garbage collection, which is not implemented");
+        Self::of_types(engine, params, results)
+    }
+
+    fn of_types(engine: &Engine, params: impl IntoIterator<Item = ValType>, results: impl IntoIterator<Item = ValType>) -> Result<Self> {
         let ty = wasm::FuncType {
-            params: params.into_iter().map(|ty| ty.to_wasm()).collect(),
-            results: results.into_iter().map(|ty| ty.to_wasm()).collect(),
+            params: params.into_iter().map(|ty| ty.to_wasm()).collect::<Result<_>>()?,
+            results: results.into_iter().map(|ty| ty.to_wasm()).collect::<Result<_>>()?,
         };
-        let registry = engine.shared();
-        let id = registry.types.register(&ty);
-        Self { inner: Arc::new(Inner { id, ty, registry: Arc::clone(registry) }) }
+        let id = engine.shared().types.register(&ty);
+        Ok(Self { inner: Arc::new(Inner { id, ty, engine: engine.clone() }) })
     }
 
     pub(crate) fn from_id(id: u32, registry: &Arc<VmShared>) -> Self {
-        Self { inner: Arc::new(Inner { id, ty: registry.types.func_type(id), registry: Arc::clone(registry) }) }
+        let engine = Engine::of_shared(registry);
+        Self { inner: Arc::new(Inner { id, ty: registry.types.func_type(id), engine }) }
     }
 
     pub(crate) fn id(&self) -> u32 {
@@ -55,12 +99,27 @@ impl FuncType {
     }
 
     pub(crate) fn comes_from(&self, engine: &Engine) -> bool {
-        Arc::ptr_eq(&self.inner.registry, engine.shared())
+        Engine::same(&self.inner.engine, engine)
+    }
+
+    /// The engine it belongs to.
+    pub fn engine(&self) -> &Engine {
+        &self.inner.engine
+    }
+
+    /// Whether it may have subtypes: it may not.
+    pub fn finality(&self) -> Finality {
+        Finality::Final
+    }
+
+    /// The type that this is declared a subtype of: none.
+    pub fn supertype(&self) -> Option<Self> {
+        None
     }
 
     /// Types of the parameters, in order.
     pub fn params(&self) -> impl ExactSizeIterator<Item = ValType> + '_ {
-        self.inner.ty.params.iter().map(|ty| ValType::from_wasm(*ty, &self.inner.registry))
+        self.inner.ty.params.iter().map(|ty| ValType::from_wasm(*ty, self.inner.engine.shared()))
     }
 
     /// The type of parameter `i`, from 0.
@@ -70,7 +129,7 @@ impl FuncType {
 
     /// Types of the results, in order.
     pub fn results(&self) -> impl ExactSizeIterator<Item = ValType> + '_ {
-        self.inner.ty.results.iter().map(|ty| ValType::from_wasm(*ty, &self.inner.registry))
+        self.inner.ty.results.iter().map(|ty| ValType::from_wasm(*ty, self.inner.engine.shared()))
     }
 
     /// The type of result `i`, from 0.
@@ -85,14 +144,23 @@ impl FuncType {
     ///
     /// If they belong to different engines.
     pub fn matches(&self, other: &Self) -> bool {
-        assert!(Arc::ptr_eq(&self.inner.registry, &other.inner.registry), "function types of different engines cannot be compared");
+        assert!(Engine::same(&self.inner.engine, &other.inner.engine), "function types of different engines cannot be compared");
         self.inner.id == other.inner.id
+    }
+
+    /// Whether both are the same type. As `==`, but for its panic.
+    ///
+    /// # Panics
+    ///
+    /// If they belong to different engines.
+    pub fn eq(a: &Self, b: &Self) -> bool {
+        a.matches(b)
     }
 }
 
 impl PartialEq for FuncType {
     fn eq(&self, other: &Self) -> bool {
-        self.inner.id == other.inner.id && Arc::ptr_eq(&self.inner.registry, &other.inner.registry)
+        self.inner.id == other.inner.id && Engine::same(&self.inner.engine, &other.inner.engine)
     }
 }
 

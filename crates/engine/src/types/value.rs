@@ -1,6 +1,11 @@
 //! Types of values.
+//!
+//! Types of the garbage collection, exception and stack switching proposals can be named, compared and printed. The proposals themselves
+//! are not implemented: nothing of a store can have such a type, and asking for it is an error.
 
-use super::FuncType;
+use super::{ArrayType, ContType, ExnType, FuncType, StructType};
+use crate::Val;
+use crate::error::{Result, bail};
 use crate::vm::VmShared;
 use peregrine_wasm as wasm;
 use peregrine_wasm::Index;
@@ -61,18 +66,80 @@ pub enum HeapType {
     ConcreteFunc(FuncType),
     /// No function: only null has this type.
     NoFunc,
+    /// Any collected value. Garbage collection is not implemented, so nothing has this type, or one of those below it.
+    Any,
+    /// Any collected value that can be compared.
+    Eq,
+    /// An integer of 31 bits.
+    I31,
+    /// Any array.
+    Array,
+    /// An array of one type.
+    ConcreteArray(ArrayType),
+    /// Any struct.
+    Struct,
+    /// A struct of one type.
+    ConcreteStruct(StructType),
+    /// Any exception. Exceptions are not implemented, so nothing has this type.
+    Exn,
+    /// An exception of one tag's type.
+    ConcreteExn(ExnType),
+    /// A suspended computation of one type.
+    ConcreteCont(ContType),
+    /// Any suspended computation. Stack switching is not implemented, so nothing has this type.
+    Cont,
+    /// No suspended computation.
+    NoCont,
+    /// No collected value: only null has this type.
+    None,
+    /// No exception: only null has this type.
+    NoExn,
+}
+
+macro_rules! constants {
+    ($($(#[$doc:meta])* $name:ident $heap:ident;)*) => {
+        impl ValType {
+            $($(#[$doc])* pub const $name: Self = Self::Ref(RefType::$name);)*
+        }
+
+        impl RefType {
+            $($(#[$doc])* pub const $name: Self = Self { nullable: true, heap: HeapType::$heap };)*
+        }
+    };
+}
+
+constants! {
+    /// `externref`: a host value or null.
+    EXTERNREF Extern;
+    /// `nullexternref`: null, as a host value.
+    NULLEXTERNREF NoExtern;
+    /// `funcref`: a function or null.
+    FUNCREF Func;
+    /// `nullfuncref`: null, as a function.
+    NULLFUNCREF NoFunc;
+    /// `anyref`: a collected value or null.
+    ANYREF Any;
+    /// `eqref`: a collected value that can be compared, or null.
+    EQREF Eq;
+    /// `i31ref`: an integer of 31 bits or null.
+    I31REF I31;
+    /// `arrayref`: an array or null.
+    ARRAYREF Array;
+    /// `structref`: a struct or null.
+    STRUCTREF Struct;
+    /// `nullref`: null, as a collected value.
+    NULLREF None;
+    /// `contref`: a suspended computation or null.
+    CONTREF Cont;
+    /// `nullcontref`: null, as a suspended computation.
+    NULLCONTREF NoCont;
+    /// `exnref`: an exception or null.
+    EXNREF Exn;
+    /// `nullexnref`: null, as an exception.
+    NULLEXNREF NoExn;
 }
 
 impl ValType {
-    /// `funcref`: a function or null.
-    pub const FUNCREF: Self = Self::Ref(RefType::FUNCREF);
-    /// `externref`: a host value or null.
-    pub const EXTERNREF: Self = Self::Ref(RefType::EXTERNREF);
-    /// `nullfuncref`: null, as a function.
-    pub const NULLFUNCREF: Self = Self::Ref(RefType::NULLFUNCREF);
-    /// `nullexternref`: null, as a host value.
-    pub const NULLEXTERNREF: Self = Self::Ref(RefType::NULLEXTERNREF);
-
     /// Whether it is `i32`, `i64`, `f32` or `f64`.
     pub fn is_num(&self) -> bool {
         matches!(self, Self::I32 | Self::I64 | Self::F32 | Self::F64)
@@ -118,6 +185,26 @@ impl ValType {
         *self == Self::EXTERNREF
     }
 
+    /// Whether it is `anyref`.
+    pub fn is_anyref(&self) -> bool {
+        *self == Self::ANYREF
+    }
+
+    /// Whether it is `contref`.
+    pub fn is_contref(&self) -> bool {
+        *self == Self::CONTREF
+    }
+
+    /// Zero or null. `None` if the type has no such value: references that are never null.
+    pub fn default_value(&self) -> Option<Val> {
+        Val::default_for_ty(self)
+    }
+
+    /// Whether both are the same type. As `==`.
+    pub fn eq(a: &Self, b: &Self) -> bool {
+        a == b
+    }
+
     /// The reference type, if it is one.
     pub fn as_ref(&self) -> Option<&RefType> {
         match self {
@@ -144,15 +231,19 @@ impl ValType {
     }
 
     /// The type as the machine knows it: concrete types by identity.
-    pub(crate) fn to_wasm(&self) -> wasm::ValType {
-        match self {
+    ///
+    /// # Errors
+    ///
+    /// If nothing in a store can have this type.
+    pub(crate) fn to_wasm(&self) -> Result<wasm::ValType> {
+        Ok(match self {
             Self::I32 => wasm::ValType::I32,
             Self::I64 => wasm::ValType::I64,
             Self::F32 => wasm::ValType::F32,
             Self::F64 => wasm::ValType::F64,
             Self::V128 => wasm::ValType::V128,
-            Self::Ref(ty) => wasm::ValType::Ref(ty.to_wasm()),
-        }
+            Self::Ref(ty) => wasm::ValType::Ref(ty.to_wasm()?),
+        })
     }
 
     /// The public form of a type whose concrete indices are identities of `registry`.
@@ -169,15 +260,6 @@ impl ValType {
 }
 
 impl RefType {
-    /// `(ref null func)`.
-    pub const FUNCREF: Self = Self { nullable: true, heap: HeapType::Func };
-    /// `(ref null extern)`.
-    pub const EXTERNREF: Self = Self { nullable: true, heap: HeapType::Extern };
-    /// `(ref null nofunc)`.
-    pub const NULLFUNCREF: Self = Self { nullable: true, heap: HeapType::NoFunc };
-    /// `(ref null noextern)`.
-    pub const NULLEXTERNREF: Self = Self { nullable: true, heap: HeapType::NoExtern };
-
     /// The type of references to `heap_type`, null among them or not.
     pub fn new(is_nullable: bool, heap_type: HeapType) -> Self {
         Self { nullable: is_nullable, heap: heap_type }
@@ -198,15 +280,22 @@ impl RefType {
         (other.nullable || !self.nullable) && self.heap.matches(&other.heap)
     }
 
-    pub(crate) fn to_wasm(&self) -> wasm::RefType {
+    /// Whether both are the same type. As `==`.
+    pub fn eq(a: &Self, b: &Self) -> bool {
+        a == b
+    }
+
+    /// As [`ValType::to_wasm`].
+    pub(crate) fn to_wasm(&self) -> Result<wasm::RefType> {
         let heap = match &self.heap {
             HeapType::Extern => wasm::HeapType::Extern,
             HeapType::NoExtern => wasm::HeapType::NoExtern,
             HeapType::Func => wasm::HeapType::Func,
             HeapType::NoFunc => wasm::HeapType::NoFunc,
             HeapType::ConcreteFunc(ty) => wasm::HeapType::Concrete(wasm::TypeIndex::from_u32(ty.id())),
+            other => bail!("{self} is not implemented: values of type `{}` do not exist", other.top()),
         };
-        wasm::RefType { nullable: self.nullable, heap }
+        Ok(wasm::RefType { nullable: self.nullable, heap })
     }
 
     pub(crate) fn from_wasm(ty: wasm::RefType, registry: &Arc<VmShared>) -> Self {
@@ -221,47 +310,137 @@ impl RefType {
     }
 }
 
-impl HeapType {
-    /// Whether it is `extern`.
-    pub fn is_extern(&self) -> bool {
-        matches!(self, Self::Extern)
-    }
-
-    /// Whether it is `func`.
-    pub fn is_func(&self) -> bool {
-        matches!(self, Self::Func)
-    }
-
-    /// Whether it is one function type.
-    pub fn is_concrete(&self) -> bool {
-        matches!(self, Self::ConcreteFunc(_))
-    }
-
-    /// The one function type, if it is that.
-    pub fn as_concrete_func(&self) -> Option<&FuncType> {
-        match self {
-            Self::ConcreteFunc(ty) => Some(ty),
-            _ => None,
+macro_rules! is {
+    ($($is:ident $variant:ident $text:literal;)*) => {$(
+        #[doc = concat!("Whether it is `", $text, "`.")]
+        pub fn $is(&self) -> bool {
+            matches!(self, Self::$variant)
         }
+    )*};
+}
+
+macro_rules! concrete {
+    ($($is:ident $get:ident $unwrap:ident $variant:ident $ty:ident $text:literal;)*) => {$(
+        #[doc = concat!("Whether it is one ", $text, " type.")]
+        pub fn $is(&self) -> bool {
+            matches!(self, Self::$variant(_))
+        }
+
+        #[doc = concat!("The one ", $text, " type, if it is that.")]
+        pub fn $get(&self) -> Option<&$ty> {
+            if let Self::$variant(ty) = self { Some(ty) } else { None }
+        }
+
+        #[doc = concat!("The one ", $text, " type.\n\n# Panics\n\nIf it is not that.")]
+        pub fn $unwrap(&self) -> &$ty {
+            self.$get().expect(concat!("not a concrete ", $text, " type"))
+        }
+    )*};
+}
+
+impl HeapType {
+    is! {
+        is_extern Extern "extern";
+        is_no_extern NoExtern "noextern";
+        is_func Func "func";
+        is_no_func NoFunc "nofunc";
+        is_any Any "any";
+        is_eq Eq "eq";
+        is_i31 I31 "i31";
+        is_array Array "array";
+        is_struct Struct "struct";
+        is_none None "none";
+        is_cont Cont "cont";
+        is_no_cont NoCont "nocont";
+        is_exn Exn "exn";
+        is_no_exn NoExn "noexn";
     }
 
-    /// The largest type of the hierarchy this belongs to: `func` or `extern`.
+    concrete! {
+        is_concrete_func as_concrete_func unwrap_concrete_func ConcreteFunc FuncType "function";
+        is_concrete_array as_concrete_array unwrap_concrete_array ConcreteArray ArrayType "array";
+        is_concrete_struct as_concrete_struct unwrap_concrete_struct ConcreteStruct StructType "struct";
+        is_concrete_exn as_concrete_exn unwrap_concrete_exn ConcreteExn ExnType "exception";
+        is_concrete_cont as_concrete_cont unwrap_concrete_cont ConcreteCont ContType "continuation";
+    }
+
+    /// Whether it is a type that modules and programs define, not one of those that are always there.
+    pub fn is_concrete(&self) -> bool {
+        matches!(
+            self,
+            Self::ConcreteFunc(_) | Self::ConcreteArray(_) | Self::ConcreteStruct(_) | Self::ConcreteExn(_) | Self::ConcreteCont(_)
+        )
+    }
+
+    /// Whether it is one of the types that are always there.
+    pub fn is_abstract(&self) -> bool {
+        !self.is_concrete()
+    }
+
+    /// The largest type of the hierarchy this belongs to: `func`, `extern`, `any`, `exn` or `cont`.
     pub fn top(&self) -> Self {
         match self {
             Self::Extern | Self::NoExtern => Self::Extern,
             Self::Func | Self::ConcreteFunc(_) | Self::NoFunc => Self::Func,
+            Self::Exn | Self::ConcreteExn(_) | Self::NoExn => Self::Exn,
+            Self::Cont | Self::ConcreteCont(_) | Self::NoCont => Self::Cont,
+            Self::Any
+            | Self::Eq
+            | Self::I31
+            | Self::Array
+            | Self::ConcreteArray(_)
+            | Self::Struct
+            | Self::ConcreteStruct(_)
+            | Self::None => Self::Any,
         }
     }
 
-    /// Whether everything this refers to is also referred to by `other`.
+    /// Whether it is the largest type of its hierarchy.
+    pub fn is_top(&self) -> bool {
+        matches!(self, Self::Extern | Self::Func | Self::Any | Self::Exn | Self::Cont)
+    }
+
+    /// The smallest type of the hierarchy this belongs to: `nofunc`, `noextern`, `none`, `noexn` or `nocont`.
+    pub fn bottom(&self) -> Self {
+        match self.top() {
+            Self::Extern => Self::NoExtern,
+            Self::Func => Self::NoFunc,
+            Self::Exn => Self::NoExn,
+            Self::Cont => Self::NoCont,
+            _ => Self::None,
+        }
+    }
+
+    /// Whether it is the smallest type of its hierarchy.
+    pub fn is_bottom(&self) -> bool {
+        matches!(self, Self::NoExtern | Self::NoFunc | Self::None | Self::NoExn | Self::NoCont)
+    }
+
+    /// Whether everything this refers to is also referred to by `other`. Core specification, section 3.3.3.
+    ///
+    /// # Panics
+    ///
+    /// If both are function types, of different engines.
     pub fn matches(&self, other: &Self) -> bool {
+        if self == other {
+            return true;
+        }
+        if self.is_bottom() || other.is_top() {
+            return self.top() == other.top();
+        }
         match (self, other) {
-            (Self::Extern | Self::NoExtern, Self::Extern) | (Self::NoExtern, Self::NoExtern) => true,
-            (Self::Func | Self::ConcreteFunc(_) | Self::NoFunc, Self::Func) => true,
-            (Self::NoFunc, Self::NoFunc | Self::ConcreteFunc(_)) => true,
-            (Self::ConcreteFunc(sub), Self::ConcreteFunc(sup)) => sub == sup,
+            (Self::I31 | Self::Array | Self::ConcreteArray(_) | Self::Struct | Self::ConcreteStruct(_), Self::Eq) => true,
+            (Self::ConcreteArray(_), Self::Array) | (Self::ConcreteStruct(_), Self::Struct) => true,
+            (Self::ConcreteArray(sub), Self::ConcreteArray(sup)) => sub.matches(sup),
+            (Self::ConcreteStruct(sub), Self::ConcreteStruct(sup)) => sub.matches(sup),
+            (Self::ConcreteFunc(sub), Self::ConcreteFunc(sup)) => sub.matches(sup),
             _ => false,
         }
+    }
+
+    /// Whether both are the same type. As `==`.
+    pub fn eq(a: &Self, b: &Self) -> bool {
+        a == b
     }
 }
 
@@ -271,17 +450,33 @@ impl From<RefType> for ValType {
     }
 }
 
-impl From<FuncType> for HeapType {
-    fn from(ty: FuncType) -> Self {
-        Self::ConcreteFunc(ty)
-    }
+macro_rules! concrete_from {
+    ($($ty:ident $variant:ident;)*) => {$(
+        impl From<$ty> for HeapType {
+            fn from(ty: $ty) -> Self {
+                Self::$variant(ty)
+            }
+        }
+    )*};
+}
+
+concrete_from! {
+    FuncType ConcreteFunc;
+    ArrayType ConcreteArray;
+    StructType ConcreteStruct;
+    ExnType ConcreteExn;
+    ContType ConcreteCont;
 }
 
 impl fmt::Display for ValType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::I32 => f.write_str("i32"),
+            Self::I64 => f.write_str("i64"),
+            Self::F32 => f.write_str("f32"),
+            Self::F64 => f.write_str("f64"),
+            Self::V128 => f.write_str("v128"),
             Self::Ref(ty) => ty.fmt(f),
-            other => other.to_wasm().fmt(f),
         }
     }
 }
@@ -291,6 +486,8 @@ impl fmt::Display for RefType {
         match (self.nullable, &self.heap) {
             (true, HeapType::Func) => f.write_str("funcref"),
             (true, HeapType::Extern) => f.write_str("externref"),
+            (true, heap @ (HeapType::Any | HeapType::Eq | HeapType::I31 | HeapType::Array | HeapType::Struct)) => write!(f, "{heap}ref"),
+            (true, heap @ (HeapType::Exn | HeapType::Cont)) => write!(f, "{heap}ref"),
             (true, heap) => write!(f, "(ref null {heap})"),
             (false, heap) => write!(f, "(ref {heap})"),
         }
@@ -304,7 +501,21 @@ impl fmt::Display for HeapType {
             Self::NoExtern => f.write_str("noextern"),
             Self::Func => f.write_str("func"),
             Self::NoFunc => f.write_str("nofunc"),
+            Self::Any => f.write_str("any"),
+            Self::Eq => f.write_str("eq"),
+            Self::I31 => f.write_str("i31"),
+            Self::Array => f.write_str("array"),
+            Self::Struct => f.write_str("struct"),
+            Self::None => f.write_str("none"),
+            Self::Exn => f.write_str("exn"),
+            Self::NoExn => f.write_str("noexn"),
+            Self::Cont => f.write_str("cont"),
+            Self::NoCont => f.write_str("nocont"),
             Self::ConcreteFunc(ty) => ty.fmt(f),
+            Self::ConcreteArray(ty) => ty.fmt(f),
+            Self::ConcreteStruct(ty) => ty.fmt(f),
+            Self::ConcreteExn(ty) => ty.fmt(f),
+            Self::ConcreteCont(ty) => ty.fmt(f),
         }
     }
 }
@@ -334,6 +545,20 @@ mod tests {
                 assert_eq!(sub.matches(sup), expect, "{sub} <: {sup}");
             }
         }
+    }
+
+    #[test]
+    fn each_hierarchy_has_a_top_and_a_bottom() {
+        let any = [HeapType::Any, HeapType::Eq, HeapType::I31, HeapType::Array, HeapType::Struct, HeapType::None];
+        for heap in &any {
+            assert!(heap.matches(&HeapType::Any) && HeapType::None.matches(heap));
+            assert!(!heap.matches(&HeapType::Func) && !HeapType::NoFunc.matches(heap));
+            assert_eq!((heap.top(), heap.bottom()), (HeapType::Any, HeapType::None));
+        }
+        assert!(HeapType::I31.matches(&HeapType::Eq) && !HeapType::Eq.matches(&HeapType::I31) && !HeapType::Any.matches(&HeapType::Eq));
+        assert!(HeapType::NoExn.matches(&HeapType::Exn) && !HeapType::Exn.matches(&HeapType::NoExn));
+        assert_eq!(ValType::ANYREF.to_string(), "anyref");
+        assert!(RefType::EXNREF.to_wasm().unwrap_err().to_string().contains("exnref is not implemented"));
     }
 
     #[test]

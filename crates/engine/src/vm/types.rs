@@ -1,13 +1,16 @@
 //! Engine-wide identities of function types: equal types have equal numbers, whatever module they come from.
 
+use crate::{Engine, EngineWeak};
 use peregrine_wasm::{FuncType, HeapType, RefType, TypeIndex, ValType};
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// The types of one engine. A concrete heap type in a registered type holds an identity of this registry, not an index of a module.
 #[derive(Default)]
 pub(crate) struct TypeRegistry {
     types: Mutex<Types>,
+    /// The engine that the types belong to.
+    engine: OnceLock<EngineWeak>,
 }
 
 #[derive(Default)]
@@ -17,6 +20,16 @@ struct Types {
 }
 
 impl TypeRegistry {
+    /// Says which engine the types belong to. Once.
+    pub(crate) fn set_engine(&self, engine: EngineWeak) {
+        let _ = self.engine.set(engine);
+    }
+
+    /// The engine, while it is alive.
+    pub(crate) fn engine(&self) -> Option<Engine> {
+        self.engine.get()?.upgrade()
+    }
+
     /// The identity of `ty`.
     pub(crate) fn register(&self, ty: &FuncType) -> u32 {
         let mut types = self.lock();
