@@ -4,7 +4,7 @@ use crate::context::{AsContext, AsContextMut, StoreContext, StoreContextMut};
 use crate::error::Result;
 use crate::store::StoreInner;
 use crate::vm::InstanceId;
-use crate::{Engine, Extern, Instance, ModuleExport};
+use crate::{Engine, Extern, GcHeapOutOfMemory, Instance, ModuleExport};
 
 /// The store of a call, and the instance that calls.
 ///
@@ -101,7 +101,14 @@ impl<'a, T: 'static> Caller<'a, T> {
     }
 
     /// See [`Store::gc`](crate::Store::gc).
-    pub fn gc(&mut self) {}
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn gc(&mut self, why: Option<&GcHeapOutOfMemory<()>>) -> Result<()> {
+        let _ = why;
+        Ok(())
+    }
 }
 
 impl<T: 'static> AsContext for Caller<'_, T> {
@@ -115,5 +122,11 @@ impl<T: 'static> AsContext for Caller<'_, T> {
 impl<T: 'static> AsContextMut for Caller<'_, T> {
     fn as_context_mut(&mut self) -> StoreContextMut<'_, T> {
         self.store.as_context_mut()
+    }
+}
+
+impl<'a, T: 'static> From<Caller<'a, T>> for StoreContextMut<'a, T> {
+    fn from(caller: Caller<'a, T>) -> Self {
+        caller.store
     }
 }

@@ -1,10 +1,10 @@
 //! Borrowed stores, and the traits by which every function takes whatever gives access to one.
 
-use crate::Engine;
 #[cfg(doc)]
 use crate::Store;
 use crate::error::Result;
 use crate::store::StoreInner;
+use crate::{Engine, GcHeapOutOfMemory};
 
 /// A shared borrow of a store.
 #[derive(Clone, Copy)]
@@ -93,7 +93,14 @@ impl<'a, T: 'static> StoreContextMut<'a, T> {
     pub fn epoch_deadline_trap(&mut self) {}
 
     /// See [`Store::gc`].
-    pub fn gc(&mut self) {}
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn gc(&mut self, why: Option<&GcHeapOutOfMemory<()>>) -> Result<()> {
+        let _ = why;
+        Ok(())
+    }
 }
 
 impl<T: 'static> AsContext for StoreContext<'_, T> {
@@ -155,5 +162,11 @@ impl<'a, C: AsContext> From<&'a mut C> for StoreContext<'a, C::Data> {
 impl<'a, C: AsContextMut> From<&'a mut C> for StoreContextMut<'a, C::Data> {
     fn from(context: &'a mut C) -> Self {
         context.as_context_mut()
+    }
+}
+
+impl<'a, T: 'static> From<StoreContextMut<'a, T>> for StoreContext<'a, T> {
+    fn from(context: StoreContextMut<'a, T>) -> Self {
+        StoreContext(context.0)
     }
 }

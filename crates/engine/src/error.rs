@@ -41,8 +41,42 @@ pub use anyhow::bail;
 /// Returns early with an [`Error`] unless a condition holds.
 pub use anyhow::ensure;
 
+/// An error in the shape of [`bail!`], under the name it has in the crate that [`Error`] comes from.
+pub use anyhow::anyhow;
+
+/// `Ok` with [`Error`] as the type of the error, for closures whose types are not known otherwise.
+pub use anyhow::Ok;
+
+/// The causes of an [`Error`], outermost first.
+pub use anyhow::Chain;
+
 /// What most functions return: a value or an [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Results of the `anyhow` crate, as results of this one. They are the same, so it changes nothing: for programs written for a crate whose
+/// errors are of another type.
+///
+/// ```
+/// use peregrine::ToWasmtimeResult;
+///
+/// let result: Result<i32, peregrine::Error> = Ok(1);
+/// assert_eq!(result.to_wasmtime_result()?, 1);
+/// # Ok::<(), peregrine::Error>(())
+/// ```
+pub trait ToWasmtimeResult<T> {
+    /// The same result.
+    ///
+    /// # Errors
+    ///
+    /// If it is one.
+    fn to_wasmtime_result(self) -> Result<T>;
+}
+
+impl<T> ToWasmtimeResult<T> for Result<T> {
+    fn to_wasmtime_result(self) -> Result<T> {
+        self
+    }
+}
 
 /// Memory for an object of the host was refused. Never made: an allocation of the host's that fails ends the process, as everywhere in
 /// Rust; what a guest asks for is refused by other errors.

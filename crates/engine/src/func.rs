@@ -55,7 +55,7 @@ impl Func {
         Self::of_host(store, &function)
     }
 
-    fn of_host(store: &mut StoreOpaque, function: &HostFunc) -> Self {
+    pub(crate) fn of_host(store: &mut StoreOpaque, function: &HostFunc) -> Self {
         let number = store.add_host_func(function);
         Self::from_id(store, FuncId::Host(number))
     }
@@ -191,8 +191,11 @@ impl Func {
     /// # Safety
     ///
     /// 1. The values are of the function's types; references among them belong to the same store.
+    /// 2. `params_and_results` can be read and written until the call returns; nobody else does.
     #[expect(unsafe_code, reason = "the caller promises what the types of the values are")]
-    pub unsafe fn call_unchecked(&self, mut store: impl AsContextMut, params_and_results: &mut [ValRaw]) -> Result<()> {
+    pub unsafe fn call_unchecked(&self, mut store: impl AsContextMut, params_and_results: *mut [ValRaw]) -> Result<()> {
+        // SAFETY: nobody else uses the slots meanwhile, as the caller promises (2).
+        let params_and_results = unsafe { &mut *params_and_results };
         let store = store.as_context_mut().0;
         let ty = self.ty_in(&store.opaque);
         let slots = ty.as_wasm().params.len().max(ty.as_wasm().results.len());

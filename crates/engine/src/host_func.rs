@@ -39,7 +39,7 @@ impl<B: Send + Sync + 'static> SharedBody for Arc<B> {
 }
 
 impl HostFunc {
-    fn with_body<T: 'static, B: HostBody<T>>(ty: FuncType, body: B) -> Self {
+    pub(crate) fn with_body<T: 'static, B: HostBody<T>>(ty: FuncType, body: B) -> Self {
         Self { ty, code: host_entry::<T, B>, body: Box::new(Arc::new(body)) }
     }
 

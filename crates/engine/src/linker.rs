@@ -6,11 +6,13 @@ use crate::host_func::{HostFunc, IntoFunc};
 use crate::instance::Definition;
 use crate::store::StoreOpaque;
 use crate::{
-    Caller, Engine, Extern, ExternType, Func, FuncType, ImportType, Instance, InstancePre, Module, Trap, UnknownImportError, Val, matching,
+    Caller, Engine, Extern, ExternType, Func, FuncType, ImportType, Instance, InstancePre, Module, Trap, UnknownImportError, Val, ValRaw,
+    matching,
 };
 use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
+use std::mem::MaybeUninit;
 use std::sync::Arc;
 
 /// Definitions by two names, module and name, for stores with data `T`.
@@ -36,6 +38,7 @@ pub struct Linker<T: 'static> {
     engine: Engine,
     modules: BTreeMap<Arc<str>, BTreeMap<Arc<str>, Item>>,
     allow_shadowing: bool,
+    allow_unknown_exports: bool,
     stores_of: PhantomData<fn() -> T>,
 }
 
@@ -49,7 +52,13 @@ struct Item {
 impl<T: 'static> Linker<T> {
     /// A linker without definitions.
     pub fn new(engine: &Engine) -> Self {
-        Self { engine: engine.clone(), modules: BTreeMap::new(), allow_shadowing: false, stores_of: PhantomData }
+        Self {
+            engine: engine.clone(),
+            modules: BTreeMap::new(),
+            allow_shadowing: false,
+            allow_unknown_exports: false,
+            stores_of: PhantomData,
+        }
     }
 
     /// The engine.
@@ -60,6 +69,13 @@ impl<T: 'static> Linker<T> {
     /// Whether a name may be defined again, which replaces the definition. Off at first: a second definition is an error.
     pub fn allow_shadowing(&mut self, allow: bool) -> &mut Self {
         self.allow_shadowing = allow;
+        self
+    }
+
+    /// Whether [`module`](Self::module) passes over what a command exports that is neither a function nor its memory or table. Off at first:
+    /// such an export is an error, since it could not be used.
+    pub fn allow_unknown_exports(&mut self, allow: bool) -> &mut Self {
+        self.allow_unknown_exports = allow;
         self
     }
 
@@ -131,6 +147,33 @@ impl<T: 'static> Linker<T> {
         self.define_host(module, name, HostFunc::dynamic(ty, func))
     }
 
+    /// Defines a host function for every store that works on raw values. See [`Func::new_unchecked`].
+    ///
+    /// # Errors
+    ///
+    /// As [`define`](Self::define).
+    ///
+    /// # Panics
+    ///
+    /// If `ty` belongs to another engine.
+    ///
+    /// # Safety
+    ///
+    /// 1. As for [`Func::new_unchecked`].
+    #[expect(unsafe_code, reason = "the caller promises what the types of the values are")]
+    pub unsafe fn func_new_unchecked(
+        &mut self,
+        module: &str,
+        name: &str,
+        ty: FuncType,
+        func: impl Fn(Caller<'_, T>, &mut [MaybeUninit<ValRaw>]) -> Result<()> + Send + Sync + 'static,
+    ) -> Result<&mut Self> {
+        assert!(ty.comes_from(&self.engine), "function type used with the wrong engine");
+        // SAFETY: as the caller promises.
+        let function = unsafe { HostFunc::unchecked(ty, func) };
+        self.define_host(module, name, function)
+    }
+
     /// Defines all exports of an instance, under the name `module_name`.
     ///
     /// # Errors
@@ -153,7 +196,8 @@ impl<T: 'static> Linker<T> {
     /// Defines the exports of a module, under the name `module_name`.
     ///
     /// A module that exports `_start` is a command: each call of one of its functions makes a fresh instance and runs in it, so that only
-    /// functions are defined. Any other module is instantiated now; `_initialize` is called if it is exported.
+    /// functions are defined; anything else that it exports, but its memory and table, is an error unless
+    /// [`allow_unknown_exports`](Self::allow_unknown_exports) is on. Any other module is instantiated now; `_initialize` is called if it is exported.
     ///
     /// # Errors
     ///
@@ -169,7 +213,13 @@ impl<T: 'static> Linker<T> {
         }
         let pre = self.instantiate_pre(module)?;
         for export in module.exports() {
-            let ExternType::Func(ty) = export.ty() else { continue };
+            let ExternType::Func(ty) = export.ty() else {
+                let expected = matches!(export.name(), "memory" | "table" | "__indirect_function_table");
+                if !expected && !self.allow_unknown_exports {
+                    bail!("command export `{}` is not a function, but a {}", export.name(), export.ty().kind());
+                }
+                continue;
+            };
             let (pre, name) = (pre.clone(), export.name().to_owned());
             let function = HostFunc::dynamic(ty, move |mut caller: Caller<'_, T>, params, results| {
                 let instance = pre.instantiate(&mut caller)?;
@@ -314,6 +364,15 @@ impl<T: 'static> Linker<T> {
         self.get(store, import.module(), import.name())
     }
 
+    /// As [`get_by_import`](Self::get_by_import).
+    ///
+    /// # Errors
+    ///
+    /// None so far.
+    pub fn try_get_by_import(&self, store: impl AsContextMut<Data = T>, import: &ImportType<'_>) -> Result<Option<Extern>> {
+        Ok(self.get_by_import(store, import))
+    }
+
     /// The function that stands for the whole of `module`: the one without a name, or `_start`, or one that does nothing.
     ///
     /// # Errors
@@ -329,7 +388,10 @@ impl<T: 'static> Linker<T> {
     }
 
     /// All definitions, by rising names: module, name, item.
-    pub fn iter<'a>(&'a self, mut store: impl AsContextMut<Data = T> + 'a) -> impl Iterator<Item = (&'a str, &'a str, Extern)> + 'a {
+    pub fn iter<'a: 'p, 'p>(
+        &'a self,
+        mut store: impl AsContextMut<Data = T> + 'p,
+    ) -> impl Iterator<Item = (&'a str, &'a str, Extern)> + 'p {
         self.modules
             .iter()
             .flat_map(|(module, names)| names.iter().map(move |(name, item)| (&**module, &**name, item)))
@@ -339,7 +401,20 @@ impl<T: 'static> Linker<T> {
 
 impl<T: 'static> Clone for Linker<T> {
     fn clone(&self) -> Self {
-        Self { engine: self.engine.clone(), modules: self.modules.clone(), allow_shadowing: self.allow_shadowing, stores_of: PhantomData }
+        Self {
+            engine: self.engine.clone(),
+            modules: self.modules.clone(),
+            allow_shadowing: self.allow_shadowing,
+            allow_unknown_exports: self.allow_unknown_exports,
+            stores_of: PhantomData,
+        }
+    }
+}
+
+impl<T: 'static> Default for Linker<T> {
+    /// A linker of an engine of its own, with the default configuration.
+    fn default() -> Self {
+        Self::new(&Engine::default())
     }
 }
 

@@ -12,7 +12,7 @@ use peregrine_artifact::compiler::Progress;
 use peregrine_artifact::image::{ImageError, ImageLayout, Section};
 use peregrine_artifact::tables;
 use peregrine_sys::{gdb, unwind};
-use peregrine_wasm::{EntityIndex, FuncIndex, Index};
+use peregrine_wasm::EntityIndex;
 use std::collections::HashMap;
 use std::fmt;
 use std::fs::File;
@@ -343,18 +343,6 @@ impl Module {
             tables::addresses::entries(stream)
                 .map(move |(code, wasm)| (function.code_start.get() as usize + code as usize, function.body_start.get().checked_add(wasm)))
         }))
-    }
-
-    /// The functions that have code: index, name, and where the code is in [`text`](Self::text).
-    pub fn functions(&self) -> impl ExactSizeIterator<Item = (u32, Option<&str>, Range<usize>)> + '_ {
-        let loaded = &self.inner.loaded;
-        let imported = loaded.module().imported_functions;
-        let functions = loaded.image_layout().map_or(&[][..], |layout| layout.functions(loaded.image_bytes()));
-        functions.iter().enumerate().map(move |(position, function)| {
-            let index = FuncIndex::from_u32(imported + position as u32);
-            let start = function.code_start.get() as usize;
-            (index.as_usize() as u32, loaded.function_name(index), start..start + function.code_len.get() as usize)
-        })
     }
 }
 

@@ -1,12 +1,13 @@
 //! The store: what instances live in, with the embedder's data, limits, fuel and deadline.
 
+use crate::call_hook::Hook;
 use crate::context::{AsContext, AsContextMut, StoreContext, StoreContextMut};
 use crate::error::{Error, Result, bail};
 use crate::extern_ref::HandleTable;
 use crate::host_func::HostFunc;
 use crate::vm::boundary::{OwnedVm, StoreBox};
 use crate::vm::{FuncId, InstanceId, Pending, StoreHost};
-use crate::{Engine, FuncType, Module, ResourceLimiter, TagType, Trap, Val, WasmBacktrace, limits};
+use crate::{Engine, FuncType, GcHeapOutOfMemory, Module, ResourceLimiter, TagType, Trap, Val, WasmBacktrace, limits};
 use std::any::Any;
 use std::collections::HashMap;
 use std::fmt;
@@ -44,6 +45,7 @@ pub struct StoreInner<T: 'static> {
     pub(crate) opaque: StoreOpaque,
     pub(crate) data: T,
     limiter: Option<Limiter<T>>,
+    pub(crate) call_hook: Option<Hook<T>>,
 }
 
 type Limiter<T> = Box<dyn (FnMut(&mut T) -> &mut dyn ResourceLimiter) + Send + Sync>;
@@ -119,11 +121,24 @@ impl<T: 'static> Store<T> {
             scratch: Vec::new(),
             tags: Vec::new(),
         };
-        let mut store = Self { inner: StoreBox::new(StoreInner { opaque, data, limiter: None }) };
+        let mut store = Self { inner: StoreBox::new(StoreInner { opaque, data, limiter: None, call_hook: None }) };
         if engine.config().epochs {
             store.set_epoch_deadline(0);
         }
         store
+    }
+
+    /// As [`new`](Self::new).
+    ///
+    /// # Errors
+    ///
+    /// None so far.
+    ///
+    /// # Panics
+    ///
+    /// As there.
+    pub fn try_new(engine: &Engine, data: T) -> Result<Self> {
+        Ok(Self::new(engine, data))
     }
 
     /// The embedder's data.
@@ -154,6 +169,10 @@ impl<T: 'static> Store<T> {
         let counts = &mut self.inner.opaque.counts;
         (counts.instances[1], counts.tables[1], counts.memories[1]) = (instances, tables, memories);
         self.inner.limiter = Some(Box::new(limiter));
+    }
+
+    pub(crate) fn set_call_hook(&mut self, hook: Hook<T>) {
+        self.inner.call_hook = Some(hook);
     }
 
     /// The fuel that is left. See [`set_fuel`](Self::set_fuel).
@@ -200,7 +219,24 @@ impl<T: 'static> Store<T> {
     pub fn epoch_deadline_trap(&mut self) {}
 
     /// Accepted for compatibility: there is no collector yet, host values that guests hold are freed with the store.
-    pub fn gc(&mut self) {}
+    ///
+    /// # Errors
+    ///
+    /// None so far.
+    pub fn gc(&mut self, why: Option<&GcHeapOutOfMemory<()>>) -> Result<()> {
+        let _ = why;
+        Ok(())
+    }
+
+    /// Bytes of the heap of collected values: there is none.
+    pub fn gc_heap_capacity(&self) -> usize {
+        0
+    }
+
+    /// Whether an exception is on its way to the embedder: there are none.
+    pub fn has_pending_exception(&self) -> bool {
+        false
+    }
 }
 
 impl<T: 'static> AsContext for Store<T> {

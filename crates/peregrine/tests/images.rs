@@ -136,8 +136,9 @@ fn what_is_in_a_module() -> Result<()> {
     assert_eq!(module.custom_sections("notes").collect::<Vec<_>>(), [b"content"]);
     assert_eq!(module.custom_sections("none").count(), 0);
     let functions: Vec<_> = module.functions().collect();
-    assert_eq!(functions.iter().map(|(index, name, _)| (*index, *name)).collect::<Vec<_>>(), [(1, Some("one")), (2, Some("two"))]);
-    assert!(functions.iter().all(|(.., code)| !code.is_empty() && code.end <= module.text().len()));
+    let names: Vec<_> = functions.iter().map(|function| (function.index.as_u32(), function.name.as_deref())).collect();
+    assert_eq!(names, [(1, Some("one")), (2, Some("two"))]);
+    assert!(functions.iter().all(|function| function.len > 0 && function.offset + function.len <= module.text().len()));
     assert!(module.address_map().unwrap().any(|(_, offset)| offset.is_some()));
     let export = module.get_export_index("one").unwrap();
     let mut store = Store::new(&engine, ());

@@ -8,6 +8,7 @@ use super::host::{HostCall, HostCode};
 use super::value::ValRaw;
 use super::{FuncId, InstanceId, Pending, StoreHost, VmImport, VmShared, VmStore, memory, table};
 use crate::Caller;
+use crate::call_hook::CallHook;
 use crate::host_func::HostBody;
 use crate::store::{StoreId, StoreInner, StoreOpaque};
 use peregrine_artifact::vmctx::{VmContextHeader, VmFuncRef, VmGlobal};
@@ -168,7 +169,8 @@ impl Callee {
         store.opaque.check_id(self.store);
         assert!(values.len() >= self.slots as usize, "too few slots for a call");
         let values = values.as_mut_ptr();
-        lend(store, |vm| match self.code {
+        store.crossing(CallHook::CallingWasm).map_err(|error| Pending::Error(error, Vec::new()))?;
+        let outcome = lend(store, |vm| match self.code {
             // SAFETY: the store is lent and the reference is its own; there are enough slots, and the API has written values of the right
             // types to them.
             Code::Wasm(func_ref) => unsafe { super::call(vm, func_ref, values) },
@@ -181,7 +183,11 @@ impl Callee {
                     Some(pending) => Err(pending),
                 }
             }
-        })
+        });
+        match (store.crossing(CallHook::ReturningFromWasm), outcome) {
+            (Err(error), outcome) if !matches!(outcome, Err(Pending::Panic(_))) => Err(Pending::Error(error, Vec::new())),
+            (_, outcome) => outcome,
+        }
     }
 }
 
@@ -203,7 +209,12 @@ pub(crate) unsafe extern "C" fn host_entry<T: 'static, B: HostBody<T>>(context: 
     };
     // SAFETY: the caller gives that many slots (2).
     let values = unsafe { std::slice::from_raw_parts_mut(values, body.slots()) };
-    let outcome = catch_unwind(AssertUnwindSafe(|| body.call(Caller::new(store, caller), values)));
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        store.crossing(CallHook::CallingHost)?;
+        let outcome = body.call(Caller::new(&mut *store, caller), values);
+        store.crossing(CallHook::ReturningFromHost)?;
+        outcome
+    }));
     let pending = match outcome {
         Ok(Ok(())) => return,
         // SAFETY: the body is done with the store.

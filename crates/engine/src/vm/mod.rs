@@ -27,6 +27,7 @@ pub(crate) mod value;
 
 pub(crate) use code::{LoadError, LoadedModule};
 pub(crate) use entry::call;
+pub(crate) use fault::prepare_thread;
 pub(crate) use fault::walk::{RawFrame, backtrace};
 pub(crate) use host::HostCode;
 pub(crate) use instance::{FuncId, InstanceId, VmInstance};

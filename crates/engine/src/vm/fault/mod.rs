@@ -21,7 +21,7 @@ pub(super) fn install() -> io::Result<()> {
 }
 
 /// Gives this thread a stack for the handler.
-pub(super) fn prepare_thread() -> io::Result<()> {
+pub(crate) fn prepare_thread() -> io::Result<()> {
     thread_local! {
         static READY: Cell<bool> = const { Cell::new(false) };
     }
