@@ -5,8 +5,29 @@
 //! | wasm function | Cranelift's `Tail` | `(vmctx, params...) -> results` |
 //! | [`StubKind::Enter`] | C | `(vmctx, code, values)`: loads parameters from `values`, calls `code` with them and `vmctx`, stores the results to `values` |
 //! | [`StubKind::Exit`] | Cranelift's `Tail` | `(host context, params...) -> results`: stores parameters to an array, calls the builtin `host_call(host context, array)`, loads the results from it |
-//! | loop entry | Cranelift's `Tail` | `(vmctx, homes) -> results of the function`: goes on at the head of a loop, with the values that the baseline left in its homes |
+//! | loop entry | Cranelift's `Tail` | `(vmctx, homes) -> results of the function`: goes on at the head of a loop, with the values that the baseline left in its homes: see below |
 //! | builtin | C | `(vmctx, ...)`, at most six integer or pointer arguments; see [`crate::builtins`] |
+//!
+//! # Loop entries
+//!
+//! Code of the baseline with [`Tiering::Counted`](crate::settings::Tiering::Counted) asks the builtin `hot_loop` at the head of a loop
+//! for code to go on with, before it looks there for an interruption or for fuel. What it gets it calls as a *loop entry*, which goes on
+//! at that head, just before it would look for these, and returns the results of the function. A loop entry of a function with results
+//! that have no register has the pointer to their place, as any function has. Fuel up to that point is already counted.
+//!
+//! `homes` is a multiple of 16. Home number `n` begins `(n + 1) << log2` bytes below it, with the `(locals, log2)` of
+//! [`unpack_homes`](crate::builtins::unpack_homes):
+//!
+//! | number | holds |
+//! |---|---|
+//! | `0` to `locals - 1` | the locals by index: the parameters first, then all declared ones, used or not |
+//! | `locals + d` | the operand at depth `d` of the function's operand stack, counted from its bottom; the parameters of the loop are the topmost ones |
+//!
+//! Every operand counts as one, also those that are below enclosing blocks. `log2` is 3, or 4 if the function may have vectors; `v128`
+//! values are aligned to 16 bytes. A value's little-endian bytes come first: 4 for `i32`, `f32` and references that are handles, 8 for
+//! `i64`, `f64` and references to functions, 16 for `v128`. The bytes after them mean nothing. A local that nothing reads before it is
+//! written from here on may have any bytes, also if it is a reference. The homes belong to the caller's frame, which does not read them
+//! again: they stay as long as the call, and may be written.
 //!
 //! A value in an array of values takes [`VALUE_SIZE_BYTES`]: the value's little-endian bytes first (on every processor), then
 //! bytes of no meaning. A function reference is a machine pointer (0 is null); any other reference is a 32-bit handle (0 is null).

@@ -3,6 +3,7 @@
 use crate::body::{Body, VectorReader};
 use crate::control::Frame;
 use crate::frame::MAX_FRAME_BYTES;
+use crate::hotness::Stretch;
 use crate::isa::machine::moves::Condition;
 use crate::isa::machine::target::{self, Features};
 use crate::masm::{Label, Masm};
@@ -12,7 +13,7 @@ use crate::values::{Local, Operand, Ty, parsed_type};
 use peregrine_artifact::abi::StubKind;
 use peregrine_artifact::compiler::CompileError;
 use peregrine_artifact::func::CompiledFunc;
-use peregrine_artifact::settings::Settings;
+use peregrine_artifact::settings::{Settings, Tiering};
 use peregrine_artifact::vmctx::VmLayout;
 use peregrine_compile::tier::{FunctionCompiler, ModuleEnv};
 use peregrine_wasm::{DefinedFuncIndex, Module, Trap, TypeIndex, ValType};
@@ -37,6 +38,10 @@ pub(crate) enum Cold {
     Convert { label: Label, back: Option<Label>, source: Reg, from: Ty, to_wide: bool, offset: u32 },
     /// A large frame is touched page by page.
     Probe { label: Label, back: Label },
+    /// The engine is told that the function is hot.
+    HotFunction { label: Label, back: Label },
+    /// The engine is asked for code to go on with at the head of a loop; `offset` is that of the loop.
+    HotLoop { label: Label, back: Label, offset: u32 },
 }
 
 /// Compiles the functions of one module on one thread.
@@ -94,6 +99,14 @@ pub(crate) struct Compiler<'m> {
     pub fuel: bool,
     /// Fuel that was counted and not added yet.
     pub fuel_pending: i32,
+    /// Whether budgets are counted down.
+    pub counted: bool,
+    /// The body and the open loops in it, whose costs are counted. Empty if budgets are not counted.
+    pub stretches: Vec<Stretch>,
+    /// The code that asks for a loop entry and goes on with it, if there is a loop.
+    pub loop_entry: Option<Label>,
+    /// The function.
+    pub function: DefinedFuncIndex,
     /// The type of the function.
     pub ty: TypeIndex,
     /// Bytes of arguments that the function pops.
@@ -152,6 +165,10 @@ impl<'m> Compiler<'m> {
             hint: None,
             fuel: env.settings.fuel,
             fuel_pending: 0,
+            counted: env.settings.tiering == Tiering::Counted,
+            stretches: Vec::new(),
+            loop_entry: None,
+            function: DefinedFuncIndex::from_u32(0),
             ty: TypeIndex::from_u32(0),
             argument_bytes: 0,
             max_outgoing_bytes: 0,
@@ -166,6 +183,8 @@ impl<'m> Compiler<'m> {
         self.local_types.clear();
         self.control.clear();
         self.cold.clear();
+        self.stretches.clear();
+        self.loop_entry = None;
         (self.flushed, self.max_depth, self.flags_pending, self.home_log2) = (0, 0, false, 3);
         (self.context_pin, self.base_pin) = (None, None);
         (self.reachable, self.skipped_blocks, self.offset, self.hint, self.fuel_pending) = (true, 0, 0, None, 0);
@@ -208,6 +227,7 @@ impl<'m> Compiler<'m> {
     fn compile(&mut self, index: DefinedFuncIndex) -> Result<CompiledFunc, CompileError> {
         self.clear();
         let translation = self.env.translation;
+        self.function = index;
         self.ty = self.module.functions[self.module.func_index(index)].ty;
         let body = translation.body(index);
         let start = translation.bodies[index].start;
@@ -225,7 +245,7 @@ impl<'m> Compiler<'m> {
 
         self.masm.address_here(0);
         self.prologue();
-        self.enter_function();
+        self.enter_function((first - start) as u32);
         let mut body = Body::new(&translation.wasm[first..end]);
         while !body.is_at_end() {
             self.offset = (first - start + body.position()) as u32;
@@ -258,6 +278,10 @@ impl<'m> Compiler<'m> {
             self.cold_path(path);
         }
         self.cold = cold;
+        if let Some(label) = self.loop_entry {
+            self.masm.bind(label);
+            self.enter_loop();
+        }
         Ok(self.masm.finish(target::PADDING))
     }
 
@@ -288,6 +312,16 @@ impl<'m> Compiler<'m> {
             Cold::Probe { label, back } => {
                 self.masm.bind(label);
                 self.cold_probe(self.frame_bytes() as u32);
+                self.masm.jmp(back);
+            }
+            Cold::HotFunction { label, back } => {
+                self.masm.bind(label);
+                self.cold_hot_function();
+                self.masm.jmp(back);
+            }
+            Cold::HotLoop { label, back, offset } => {
+                self.masm.bind(label);
+                self.cold_hot_loop(offset);
                 self.masm.jmp(back);
             }
         }

@@ -73,10 +73,11 @@ impl Compiler<'_> {
         self.control.push(Frame { kind, ty, height: height as u32, label, used: false, edge: (0, label) });
     }
 
-    /// Begins the body.
-    pub(crate) fn enter_function(&mut self) {
+    /// Begins the body, whose operators begin at an offset.
+    pub(crate) fn enter_function(&mut self, first_operator: u32) {
         self.joined();
         self.push_frame(FrameKind::Function, BlockType::Func(self.ty), 0);
+        self.count_entry(first_operator);
         if self.settings.interrupt && self.scan.calls_functions {
             self.check_interrupt();
         }
@@ -164,6 +165,7 @@ impl Compiler<'_> {
         let label = self.control[self.control.len() - 1].label;
         self.masm.bind(label);
         self.joined();
+        self.count_loop();
         if self.settings.interrupt {
             self.check_interrupt();
         }
@@ -216,8 +218,9 @@ impl Compiler<'_> {
         }
         let Frame { kind, ty, height, label, used, .. } = self.control[last];
         match kind {
-            FrameKind::Loop => {}
+            FrameKind::Loop => self.end_stretch(),
             FrameKind::Function => {
+                self.end_stretch();
                 if self.reachable {
                     self.meter_flush();
                     self.carry(last);

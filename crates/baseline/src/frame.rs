@@ -8,7 +8,9 @@
 //! | below -64 | homes of the locals, then of the operands by depth |
 //!
 //! A home has 8 bytes, or 16 in functions with vectors. Its place depends on nothing but the number of the local or the depth of the
-//! operand, so that code of another tier can be entered with what it finds there.
+//! operand, so that code of another tier can be entered with what it finds there: see "loop entries" in [`peregrine_artifact::abi`], whose
+//! pointer to the homes is [`FIXED_BYTES`] below the frame pointer. At the head of a loop all operands are in their homes if budgets are
+//! counted, constants too; locals that have registers go to theirs only when another tier is asked.
 
 use crate::compile::Compiler;
 

@@ -18,6 +18,7 @@ mod compile;
 mod control;
 mod frame;
 mod globals;
+mod hotness;
 mod isa;
 mod joins;
 mod masm;

@@ -28,6 +28,8 @@ pub(crate) struct Scan {
     pub calls: u32,
     /// Whether wasm functions are called.
     pub calls_functions: bool,
+    /// Whether there are loops, or may be in a part that was not looked at.
+    pub loops: bool,
     /// Whether there are vector instructions.
     pub vectors: bool,
     /// For each open block whether it is a loop.
@@ -51,11 +53,12 @@ impl Scan {
             self.written_first.resize(locals.div_ceil(64), 0);
             self.seen.resize(locals.div_ceil(64), 0);
         }
-        (self.context, self.memory, self.calls, self.calls_functions, self.vectors) = (0, 0, 0, false, false);
+        (self.context, self.memory, self.calls, self.calls_functions, self.loops, self.vectors) = (0, 0, 0, false, false, false);
         self.blocks.clear();
         let mut body = Body::new(operators);
         let mut loops = 0;
         while !body.is_at_end() && self.operator(&mut body, &mut loops) {}
+        self.loops |= !body.is_at_end();
     }
 
     #[inline]
@@ -92,6 +95,7 @@ impl Scan {
             0x02..=0x04 => {
                 self.blocks.push(opcode == 0x03);
                 *loops += u32::from(opcode == 0x03);
+                self.loops |= opcode == 0x03;
             }
             0x0b => *loops -= u32::from(self.blocks.pop().unwrap_or(false)),
             0x10 | 0x12 | 0x14 | 0x15 => {

@@ -379,7 +379,8 @@ impl Compiler<'_> {
         self.in_reg(ty, value)
     }
 
-    /// Moves all operands but constants to their homes: control may join here. Changes no flags.
+    /// Moves all operands to their homes, but constants only if a loop may be left from here for another tier: control may join here.
+    /// Changes no flags.
     pub(crate) fn flush(&mut self) {
         for position in self.flushed..self.stack.len() {
             self.flush_operand(position);
@@ -390,6 +391,11 @@ impl Compiler<'_> {
     fn flush_operand(&mut self, position: usize) {
         let Operand { ty, place } = self.stack[position];
         match place {
+            Place::Const(bits) if self.counted && self.scan.loops => {
+                let home = self.operand_home(position);
+                self.store_value(ty, home, Value::Const(bits));
+                self.stack[position].place = Place::Home;
+            }
             Place::Const(_) | Place::Home => {}
             Place::Reg(_) | Place::Local { .. } => {
                 let home = self.operand_home(position);

@@ -8,6 +8,7 @@
 //! | `target` | names and features of the processor |
 //! | `moves` | values between registers, frame, contexts and constants; jumps and traps |
 //! | `calls` | prologue, epilogue, calls, returns, tail calls, stubs |
+//! | `hotness` | budgets, and going on with other code at the head of a loop |
 //! | `numeric`, `float`, `convert` | scalar instructions |
 //! | `memory` | addresses, loads and stores |
 //! | `simd/…` | vector instructions |

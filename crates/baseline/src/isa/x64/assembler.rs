@@ -5,7 +5,7 @@
 use crate::masm::{Label, Masm};
 use crate::registers::Reg;
 use peregrine_artifact::func::{Reloc, RelocKind, RelocTarget};
-use peregrine_wasm::FuncIndex;
+use peregrine_wasm::{DefinedFuncIndex, FuncIndex};
 
 /// A place in memory: `base + index << scale + disp`, or a constant of the function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -550,6 +550,25 @@ impl Masm {
         bytes[1] = if jump { 0x25 } else { 0x15 };
         self.reloc(Reloc { offset: self.position() + 2, kind: RelocKind::X64Rel32, target: RelocTarget::Slot(target), addend: -4 });
         self.put(&bytes, 6);
+    }
+
+    /// `sub dword [budget], immediate`, with the budget of a function. The immediate has 4 bytes and is zero: gives where it is.
+    pub(crate) fn sub_budget(&mut self, function: DefinedFuncIndex) -> u32 {
+        let mut bytes = [0; 16];
+        bytes[0] = 0x81;
+        bytes[1] = (Alu::Sub as u8) << 3 | 5;
+        self.reloc(Reloc { offset: self.position() + 2, kind: RelocKind::X64Rel32, target: RelocTarget::Budget(function), addend: -8 });
+        self.put(&bytes, 10);
+        self.position() - 4
+    }
+
+    /// `call label`.
+    pub(crate) fn call_label(&mut self, label: Label) {
+        let mut bytes = [0; 16];
+        bytes[0] = 0xe8;
+        let place = self.position() + 1;
+        bytes[1..5].copy_from_slice(&self.distance_to(label, place).to_le_bytes());
+        self.put(&bytes, 5);
     }
 
     /// `lea target, [table]`: the address of a table of distances from its start to `labels`.

@@ -41,9 +41,14 @@ fn result_area_bytes(ty: &FuncType) -> u32 {
     Locations::results().area_bytes(types(&ty.results))
 }
 
+/// Whether results of a function have no register, so that a pointer to their place is passed.
+pub(super) fn has_result_area(ty: &FuncType) -> bool {
+    result_area_bytes(ty) > 0
+}
+
 /// Where arguments are; the registers of the pointer to the place of results and of the context; bytes on the stack.
 fn place_arguments(ty: &FuncType) -> (Placed, Option<Reg>, Reg, u32) {
-    let (mut locations, area, context) = Locations::arguments(result_area_bytes(ty) > 0);
+    let (mut locations, area, context) = Locations::arguments(has_result_area(ty));
     let placed = types(&ty.params).map(|ty| (ty, locations.next(ty))).collect();
     (placed, area, context, locations.stack_bytes())
 }
@@ -349,7 +354,7 @@ impl Compiler<'_> {
     }
 
     /// Where the context is, as a source of moves.
-    fn context_value(&self) -> Value {
+    pub(super) fn context_value(&self) -> Value {
         match self.context_pin {
             Some(reg) if !self.volatile.has(reg) || self.valid.has(reg) => Value::Reg(reg),
             _ => Value::Slot(CONTEXT),

@@ -5,6 +5,7 @@ pub(crate) mod assembler;
 pub(crate) mod calls;
 pub(crate) mod convert;
 pub(crate) mod float;
+pub(crate) mod hotness;
 pub(crate) mod memory;
 pub(crate) mod moves;
 pub(crate) mod numeric;
