@@ -76,6 +76,14 @@ pub(crate) fn wasm_signature(ty: &FuncType) -> Signature {
     signature
 }
 
+/// `(vmctx, homes) -> results`: a function that is entered at the head of a loop.
+pub(crate) fn loop_entry_signature(ty: &FuncType) -> Signature {
+    let mut signature = Signature::new(CallConv::Tail);
+    signature.params.extend([context_param(), AbiParam::new(I64)]);
+    signature.returns.extend(ty.results.iter().map(|&ty| AbiParam::new(value_type(ty))));
+    signature
+}
+
 /// The C signature of a builtin on the target of `isa`.
 pub(crate) fn builtin_signature(builtin: Builtin, isa: &dyn TargetIsa) -> Signature {
     let mut signature = Signature::new(CallConv::triple_default(isa.triple()));

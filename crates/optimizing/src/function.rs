@@ -13,7 +13,7 @@ use cranelift_codegen::isa::OwnedTargetIsa;
 use cranelift_codegen::{CodegenError, Context};
 use cranelift_frontend::FunctionBuilderContext;
 use peregrine_artifact::abi::StubKind;
-use peregrine_artifact::compiler::CompileError;
+use peregrine_artifact::compiler::{CompileError, LoopEntry};
 use peregrine_artifact::func::CompiledFunc;
 use peregrine_artifact::settings::OptLevel;
 use peregrine_artifact::vmctx::VmContextHeader;
@@ -103,8 +103,9 @@ impl<'m> Compiler<'m> {
         Self { isas: isa::unverified(self.env.settings).expect("the settings were fine"), ..self }
     }
 
-    /// Translates a body, optimized if its budget allows it, and says how. `None` if it is left to the linear tier.
-    fn translate(&mut self, index: DefinedFuncIndex) -> Result<Option<(Translated, Mode)>, CompileError> {
+    /// Translates a body, entered at a loop if there is an `entry`, optimized if its budget allows it, and says how. `None` if it is left to the
+    /// linear tier.
+    fn translate(&mut self, index: DefinedFuncIndex, entry: Option<LoopEntry>) -> Result<Option<(Translated, Mode)>, CompileError> {
         let body_bytes = self.env.translation.bodies[index].len() as u64;
         let first = match (self.forced_mode, self.env.settings.opt_level) {
             (Some(mode), _) => mode,
@@ -114,7 +115,7 @@ impl<'m> Compiler<'m> {
                 mode => mode,
             },
         };
-        match self.translate_in(index, first, self.env.memory.max_bytes()) {
+        match self.translate_in(index, entry, first, self.env.memory.max_bytes()) {
             Ok(translated) if first == Mode::Plain || self.is_worth_optimizing(body_bytes)? => return Ok(Some((translated, first))),
             Ok(_) | Err(Stopped::Budget) => {}
             Err(Stopped::Error(error)) => return Err(error),
@@ -123,7 +124,7 @@ impl<'m> Compiler<'m> {
             self.give_back_memory();
             return Ok(None);
         }
-        match self.translate_in(index, Mode::Plain, u64::MAX) {
+        match self.translate_in(index, entry, Mode::Plain, u64::MAX) {
             Ok(translated) => Ok(Some((translated, Mode::Plain))),
             Err(Stopped::Error(error)) => Err(error),
             Err(Stopped::Budget) => Err(CompileError::Limit { message: budget::too_many_operations() }),
@@ -152,9 +153,15 @@ impl<'m> Compiler<'m> {
         Ok(!budget::has_too_many_parameters(&self.context.func))
     }
 
-    fn translate_in(&mut self, index: DefinedFuncIndex, mode: Mode, max_bytes: u64) -> Result<Translated, Stopped> {
+    fn translate_in(
+        &mut self,
+        index: DefinedFuncIndex,
+        entry: Option<LoopEntry>,
+        mode: Mode,
+        max_bytes: u64,
+    ) -> Result<Translated, Stopped> {
         self.context.clear();
-        let input = FunctionInput { env: self.env, isa: &*self.isas.optimized, index, mode, max_bytes };
+        let input = FunctionInput { env: self.env, isa: &*self.isas.optimized, index, mode, entry, max_bytes };
         let translated = translate(&input, &mut self.context.func, &mut self.builder);
         if translated.is_err() {
             // What an unfinished translation leaves behind cannot be reused.
@@ -172,9 +179,20 @@ impl<'m> Compiler<'m> {
     }
 
     /// Runs the passes and makes code of the function in the context.
-    fn finish(&mut self, index: DefinedFuncIndex, translated: &Translated, mode: Mode) -> Result<CompiledFunc, CompileError> {
+    fn finish(
+        &mut self,
+        index: DefinedFuncIndex,
+        translated: &Translated,
+        mode: Mode,
+        entry: Option<LoopEntry>,
+    ) -> Result<CompiledFunc, CompileError> {
         let isa = self.isa(mode);
         self.context.verify_if(&*isa).map_err(|error| self.failed(&error))?;
+        if entry.is_some() {
+            // What is before the loop is not worth any further work.
+            self.context.flowgraph();
+            self.context.eliminate_unreachable_code(&*isa).map_err(|error| self.failed(&error))?;
+        }
         // Fuel is counted at calls, so that they must stay.
         if self.env.settings.inlining && !self.env.settings.fuel && mode == Mode::Optimized && translated.calls {
             inlining::inline(&mut self.context, self.env, &*isa, index, &mut self.candidates).map_err(|error| self.failed(&error))?;
@@ -192,6 +210,23 @@ impl<'m> Compiler<'m> {
         emit::emit(&compiled, &self.context.func.params, self.env.settings.tiering)
     }
 
+    /// [`finish`](Self::finish), when the module may take the memory; gives back much of it.
+    fn finish_within_memory(
+        &mut self,
+        index: DefinedFuncIndex,
+        translated: &Translated,
+        mode: Mode,
+        entry: Option<LoopEntry>,
+    ) -> Result<CompiledFunc, CompileError> {
+        let taken = self.env.memory.take(translated.memory_bytes);
+        let compiled = self.finish(index, translated, mode, entry);
+        if translated.memory_bytes > MAX_KEPT_BYTES {
+            self.give_back_memory();
+        }
+        drop(taken);
+        compiled
+    }
+
     fn failed(&self, error: &CodegenError) -> CompileError {
         match error {
             CodegenError::CodeTooLarge | CodegenError::ImplLimitExceeded => {
@@ -205,16 +240,16 @@ impl<'m> Compiler<'m> {
 
 impl FunctionCompiler for Compiler<'_> {
     fn function(&mut self, index: DefinedFuncIndex) -> Result<CompiledFunc, CompileError> {
-        let Some((translated, mode)) = self.translate(index)? else {
-            return self.linear.function(self.env, index);
-        };
-        let taken = self.env.memory.take(translated.memory_bytes);
-        let compiled = self.finish(index, &translated, mode);
-        if translated.memory_bytes > MAX_KEPT_BYTES {
-            self.give_back_memory();
+        match self.translate(index, None)? {
+            Some((translated, mode)) => self.finish_within_memory(index, &translated, mode, None),
+            None => self.linear.function(self.env, index),
         }
-        drop(taken);
-        compiled
+    }
+
+    fn loop_entry(&mut self, index: DefinedFuncIndex, entry: LoopEntry) -> Result<CompiledFunc, CompileError> {
+        let too_costly = || CompileError::Unsupported { message: String::from("entering a loop of a function that costs too much") };
+        let (translated, mode) = self.translate(index, Some(entry))?.ok_or_else(too_costly)?;
+        self.finish_within_memory(index, &translated, mode, Some(entry))
     }
 
     fn stub(&mut self, kind: StubKind, ty: TypeIndex) -> Result<CompiledFunc, CompileError> {

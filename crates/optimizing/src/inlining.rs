@@ -110,7 +110,7 @@ impl Pass<'_, '_> {
             return;
         }
         let mut func = Function::new();
-        let input = FunctionInput { env: self.env, isa: self.isa, index, mode: Mode::Optimized, max_bytes: u64::MAX };
+        let input = FunctionInput { env: self.env, isa: self.isa, index, mode: Mode::Optimized, entry: None, max_bytes: u64::MAX };
         let candidate = match translate(&input, &mut func, &mut self.candidates.builder) {
             Ok(translated) => (!translated.calls && translated.loop_headers.is_empty() && is_candidate(&func)).then(|| Box::new(func)),
             Err(_) => {

@@ -2,6 +2,7 @@
 
 mod bombs;
 mod families;
+mod loop_entries;
 mod slots;
 
 use crate::budget::Mode;
@@ -79,6 +80,7 @@ fn check(text: &str) {
                 let first = compile(&wasm, &settings, mode).unwrap_or_else(|error| panic!("{triple:?}, {mode:?}: {error}\n{text}"));
                 assert_eq!(first, compile(&wasm, &settings, mode).expect("it compiled before"), "the same every time");
                 first.iter().for_each(check_tables);
+                loop_entries::compile_all(&wasm, &settings, mode);
             }
         }
     }

@@ -54,7 +54,7 @@ impl Translator<'_, '_> {
         let name = UserExternalName::new(FUNCTION_NAMESPACE, index.as_u32());
         let name = ExternalName::user(self.builder.func.declare_imported_user_function(name));
         // The address of any function but this one may change, and code of some may be missing.
-        let colocated = self.settings().tiering == Tiering::Whole || index == self.own_index;
+        let colocated = self.settings().tiering == Tiering::Whole || index == self.own_index && self.arrival.is_none();
         let function = self.builder.import_function(ExtFuncData { name, signature, colocated, patchable: false });
         self.functions.insert(index, function);
         Callee::Defined(function)

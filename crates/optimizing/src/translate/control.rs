@@ -206,8 +206,16 @@ impl Translator<'_, '_> {
                 self.builder.append_block_param(header, ty);
             }
         }
+        let around_arrival = self.is_around_arrival();
+        if around_arrival {
+            self.define_operands(height);
+        }
         self.builder.ins().jump(header, &args);
+        self.arrive(header, count);
         self.begin(header);
+        if around_arrival {
+            self.use_operands(height);
+        }
         if self.mode == Mode::Optimized {
             self.stack.truncate(height);
             let params = Values::from_slice(self.builder.block_params(header));

@@ -31,6 +31,8 @@ pub(crate) enum Region {
     Fuel,
     /// Locals and operands in the frame.
     Frame,
+    /// Locals and operands in the frame of another tier.
+    Homes,
 }
 
 /// Regions of one kind beyond this share the last one: Cranelift's set of flags is limited to 2^16.
@@ -48,6 +50,7 @@ impl Region {
             Self::FunctionReferences => (6, "function references"),
             Self::Fuel => (7, "fuel"),
             Self::Frame => (8, "frame"),
+            Self::Homes => (9, "homes"),
             Self::Memory(index) => (numbered(1, index), "memory"),
             Self::Table(index) => (numbered(2, index), "table"),
             Self::Global(index) => (numbered(3, index), "global"),

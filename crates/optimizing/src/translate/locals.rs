@@ -33,6 +33,11 @@ impl Locals {
         self.types.len()
     }
 
+    /// Their types.
+    pub(crate) fn types(&self) -> &[Type] {
+        &self.types
+    }
+
     /// The slot of the frame, and the bytes it needs.
     pub(crate) fn frame(&self) -> Option<(StackSlot, u64)> {
         self.slot.map(|slot| (slot, self.types.len() as u64 * u64::from(FRAME_VALUE_BYTES)))
@@ -59,7 +64,8 @@ impl Translator<'_, '_> {
             self.require_vectors();
         }
         let entry = self.builder.current_block().expect("the entry block is current");
-        let values = self.builder.block_params(entry)[1..].to_vec();
+        // The start of a loop entry has no parameters: nothing reaches it.
+        let values = self.builder.block_params(entry).get(1..).unwrap_or_default().to_vec();
         match self.mode {
             Mode::Optimized => self.declare_variables(&values),
             Mode::Plain => self.declare_places(&values, params),
@@ -158,7 +164,7 @@ impl Translator<'_, '_> {
         }
     }
 
-    fn set_local(&mut self, index: u32, value: Value) {
+    pub(super) fn set_local(&mut self, index: u32, value: Value) {
         let position = index as usize;
         let value = self.canonical(value);
         match (self.mode, self.locals.slot) {

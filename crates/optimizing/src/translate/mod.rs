@@ -4,6 +4,7 @@ mod atomics;
 mod bulk;
 mod calls;
 mod control;
+mod entry;
 mod flags;
 mod globals;
 mod locals;

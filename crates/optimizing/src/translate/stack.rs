@@ -43,6 +43,16 @@ impl OperandStack {
         self.operands.len()
     }
 
+    /// The operand at a depth.
+    pub(crate) fn operand(&self, depth: usize) -> Operand {
+        self.operands[depth]
+    }
+
+    /// Makes `value` the operand at a depth.
+    pub(crate) fn replace(&mut self, depth: usize, value: Value) {
+        self.operands[depth] = Operand::Value(value);
+    }
+
     /// Forgets all operands at `height` and above.
     pub(crate) fn truncate(&mut self, height: usize) {
         self.operands.truncate(height);

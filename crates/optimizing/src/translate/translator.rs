@@ -10,7 +10,7 @@ use cranelift_codegen::ir::{FuncRef, Function, InstBuilder, SigRef, SourceLoc, V
 use cranelift_codegen::isa::TargetIsa;
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use peregrine_artifact::builtins::Builtin;
-use peregrine_artifact::compiler::CompileError;
+use peregrine_artifact::compiler::{CompileError, LoopEntry};
 use peregrine_artifact::settings::Settings;
 use peregrine_artifact::vmctx::{VmContextHeader, VmLayout};
 use peregrine_compile::tier::ModuleEnv;
@@ -21,6 +21,7 @@ use target_lexicon::Architecture;
 use wasmparser::Operator;
 
 use super::control::Frame;
+use super::entry::Arrival;
 use super::flags::Region;
 use super::locals::Locals;
 
@@ -34,6 +35,8 @@ pub(crate) struct FunctionInput<'a> {
     pub index: DefinedFuncIndex,
     /// How.
     pub mode: Mode,
+    /// The loop at whose head it is entered, instead of at its start.
+    pub entry: Option<LoopEntry>,
     /// How much memory compiling it may take.
     pub max_bytes: u64,
 }
@@ -82,6 +85,8 @@ pub(crate) struct Translator<'a, 'b> {
     /// How many blocks were begun in unreachable code.
     pub(super) skipped_blocks: u32,
     pub(super) locals: Locals,
+    /// Where it is entered, if not at its start.
+    pub(super) arrival: Option<Arrival>,
     pub(super) budget: Budget,
     pub(super) metering: Metering,
     pub(super) translated: Translated,
@@ -113,7 +118,10 @@ pub(crate) fn translate(
     let module = &input.env.translation.module;
     let func_index = module.func_index(input.index);
     let ty = module.functions[func_index].ty;
-    func.signature = abi::wasm_signature(&module.types[ty]);
+    func.signature = match input.entry {
+        None => abi::wasm_signature(&module.types[ty]),
+        Some(_) => abi::loop_entry_signature(&module.types[ty]),
+    };
 
     let mut builder = FunctionBuilder::new(func, context);
     let entry = builder.create_block();
@@ -121,6 +129,7 @@ pub(crate) fn translate(
     builder.switch_to_block(entry);
     builder.seal_block(entry);
     let vmctx = builder.block_params(entry)[0];
+    let arrival = input.entry.map(|entry| Arrival::begin(input, entry, &mut builder)).transpose()?;
     let hints = input.env.translation.function_branch_hints(func_index);
 
     let translator = Translator {
@@ -136,6 +145,7 @@ pub(crate) fn translate(
         reachable: true,
         skipped_blocks: 0,
         locals: Locals::default(),
+        arrival,
         budget: Budget::new(input.mode, input.max_bytes),
         metering: Metering::new(input.env.settings.fuel),
         translated: Translated::default(),
@@ -180,6 +190,9 @@ impl<'a> Translator<'a, '_> {
             if let Some(message) = self.unsupported.take() {
                 return Err(Stopped::Error(CompileError::Unsupported { message }));
             }
+        }
+        if let Some(arrival) = &self.arrival {
+            arrival.check_arrived()?;
         }
         let body_bytes = self.env.translation.bodies[input.index].len() as u64;
         self.finish(body_bytes)
