@@ -55,10 +55,13 @@ pub(super) fn compile_all(wasm: &[u8], settings: &Settings, mode: Option<Mode>) 
     })
 }
 
-/// Enters `text` at every loop, on every target and in every mode: so many entries, and so many loops that are never reached.
+/// Enters `text` at every loop, in every mode: so many entries, and so many loops that are never reached.
 #[track_caller]
 fn check_entries(text: &str, expected: (usize, usize)) {
-    check(text);
+    // There are no vectors on one of the processors.
+    if !text.contains("v128") {
+        check(text);
+    }
     let wasm = wat::parse_str(text).unwrap();
     let slots = Settings { tiering: Tiering::Counted, ..settings(Some("x86_64-unknown-linux-gnu")) };
     for settings in [settings(None), Settings { fuel: true, interrupt: true, ..slots.clone() }, slots] {
