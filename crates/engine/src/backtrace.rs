@@ -186,30 +186,29 @@ impl fmt::Display for WasmBacktrace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("error while executing at wasm backtrace:")?;
         self.resolve();
-        let module_name = |frame: &FrameInfo| frame.module.name().unwrap_or("<unknown>").to_owned();
         for (position, frame) in self.frames.iter().enumerate() {
             write!(f, "\n  {position:>3}: ")?;
             match frame.module_offset {
                 Some(offset) => write!(f, "{:>8}", format!("{offset:#x}"))?,
                 None => write!(f, "{:>8}", "?")?,
             }
-            write!(f, " - {}!", module_name(frame))?;
+            write!(f, " - {}!", Escaped(frame.module.name().unwrap_or("<unknown>")))?;
             let symbols = frame.symbols();
             let fallback = || match frame.func_name() {
                 Some(name) => symbols::demangle(name),
                 None => format!("<wasm function {}>", frame.func_index),
             };
             if symbols.is_empty() {
-                f.write_str(&fallback())?;
+                write!(f, "{}", Escaped(&fallback()))?;
             }
             for (depth, symbol) in symbols.iter().enumerate() {
                 if depth > 0 {
                     write!(f, "\n              - ")?;
                 }
                 let name = symbol.name().map_or_else(fallback, symbols::demangle);
-                f.write_str(&name)?;
+                write!(f, "{}", Escaped(&name))?;
                 if let Some(file) = symbol.file() {
-                    write!(f, "\n                    at {file}")?;
+                    write!(f, "\n                    at {}", Escaped(file))?;
                     for number in [symbol.line, symbol.column].into_iter().map_while(|number| number) {
                         write!(f, ":{number}")?;
                     }
@@ -221,3 +220,22 @@ impl fmt::Display for WasmBacktrace {
 }
 
 impl std::error::Error for WasmBacktrace {}
+
+/// Text that a guest chose, safe to show: control characters, which terminals obey, are written as escapes.
+pub(crate) struct Escaped<'a>(pub(crate) &'a str);
+
+impl fmt::Display for Escaped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Beside C0 and C1, those that change the direction of writing.
+        let hidden = |character: char| {
+            character.is_control() || matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+        };
+        for part in self.0.split_inclusive(hidden) {
+            match part.chars().next_back().filter(|last| hidden(*last)) {
+                Some(last) => write!(f, "{}{}", &part[..part.len() - last.len_utf8()], last.escape_default())?,
+                None => f.write_str(part)?,
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,5 +1,6 @@
 //! Whether what is given for an import is what the module asks for. Core specification, section 3.3.
 
+use crate::backtrace::Escaped;
 use crate::error::{Error, Result};
 use crate::{ExternType, GlobalType, ImportType, MemoryType, Module, TableType};
 use peregrine_wasm::EntityIndex;
@@ -48,7 +49,8 @@ impl UnknownImportError {
 
 impl fmt::Display for UnknownImportError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "unknown import: `{}::{}` of type `{}` has not been defined", self.module, self.name, self.ty)
+        let (module, name) = (Escaped(&self.module), Escaped(&self.name));
+        write!(f, "unknown import: `{module}::{name}` of type `{}` has not been defined", self.ty)
     }
 }
 
@@ -104,7 +106,7 @@ fn check(import: &ImportType<'_>, found: &ExternType) -> Result<()> {
 }
 
 fn incompatible(import: &ImportType<'_>) -> String {
-    format!("incompatible import type for `{}::{}`", import.module, import.name)
+    format!("incompatible import type for `{}::{}`", Escaped(import.module), Escaped(import.name))
 }
 
 fn global(expect: &GlobalType, found: &GlobalType) -> Option<&'static str> {

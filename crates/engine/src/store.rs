@@ -7,7 +7,7 @@ use crate::extern_ref::HandleTable;
 use crate::host_func::HostFunc;
 use crate::vm::boundary::{OwnedVm, StoreBox};
 use crate::vm::{FuncId, InstanceId, Pending, StoreHost};
-use crate::{Engine, FuncType, GcHeapOutOfMemory, Module, ResourceLimiter, TagType, Trap, Val, WasmBacktrace, limits};
+use crate::{Engine, FuncType, GcHeapOutOfMemory, Module, ResourceLimiter, TagType, Trap, Val, WasmBacktrace, WasmCoreDump, limits};
 use std::any::Any;
 use std::collections::HashMap;
 use std::fmt;
@@ -291,6 +291,12 @@ impl StoreOpaque {
         self.modules.get(instance.as_u32() as usize)?.as_ref()
     }
 
+    /// The instances that modules made, by rising number.
+    pub(crate) fn instances(&self) -> impl Iterator<Item = (InstanceId, &Module)> {
+        let numbered = self.modules.iter().enumerate();
+        numbered.filter_map(|(number, module)| Some((InstanceId::from_u32(number as u32), module.as_ref()?)))
+    }
+
     pub(crate) fn set_module(&mut self, instance: InstanceId, module: Module) {
         let position = instance.as_u32() as usize;
         if self.modules.len() <= position {
@@ -361,6 +367,8 @@ impl StoreOpaque {
             Pending::Error(error, frames) => (LimiterPanic::resume(error), frames),
             Pending::Panic(payload) => resume_unwind(payload),
         };
+        let dump = self.engine.config().coredump_on_trap && !frames.is_empty() && error.downcast_ref::<WasmCoreDump>().is_none();
+        let error = if dump { error.context(WasmCoreDump::new(self, frames.clone())) } else { error };
         let wanted = self.engine.config().wasm_backtrace && !frames.is_empty() && error.downcast_ref::<WasmBacktrace>().is_none();
         if wanted { error.context(WasmBacktrace::new(&self.engine, frames)) } else { error }
     }

@@ -59,6 +59,13 @@ fn handle(context: &mut FaultContext<'_>) -> Outcome {
     let Some(trap) = trap.filter(|trap| !in_memory_access || is_expected(store, *trap, context.fault_address())) else {
         return Outcome::NotOurs;
     };
+    // A call of nothing has no code to be found in: its caller is where the trap happened. The call, or the one that a tail call took the
+    // place of, has just put its return address on the stack.
+    let pc = match context.sp() {
+        // SAFETY: a word of the stopped guest's stack.
+        sp if pc == 0 && store.is_on_stack(sp) => unsafe { (sp as *const usize).read() }.wrapping_sub(1),
+        _ => pc,
+    };
     store.fault = Some((pc, context.fp(), trap));
     context.set_sp(store.context.host_sp as usize);
     context.set_arg(0, &raw mut store.context as u64);

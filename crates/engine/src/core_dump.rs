@@ -1,0 +1,343 @@
+//! Core dumps: what a store held when a guest trapped, for debuggers to read afterwards.
+//!
+//! The file format is that of the WebAssembly tool conventions (`Coredump.md`): a module whose memories, globals and data are those of the
+//! store, with custom sections for the rest:
+//!
+//! | section | content |
+//! |---|---|
+//! | `core` | the name of the program |
+//! | `coremodules` | the names of modules |
+//! | `coreinstances` | for each instance: number of its module, numbers of its memories and globals |
+//! | `corestack` | the calls that were under way: instance, function, offset of the instruction in it; locals are not kept |
+
+use crate::context::AsContextMut;
+use crate::store::StoreOpaque;
+use crate::vm::{InstanceId, RawFrame};
+use crate::{AsContext, FrameInfo, Global, Instance, Memory, Module, Mutability, Val, ValType, WasmBacktrace};
+use peregrine_wasm::{GlobalIndex, Index, MemoryIndex};
+use std::fmt;
+
+/// What a store held when a guest trapped. Errors of calls carry one if [`Config::coredump_on_trap`](crate::Config::coredump_on_trap) is
+/// on.
+///
+/// It refers to the store, whose memories it reads when it is [serialized](Self::serialize): do that before anything else runs there.
+///
+/// ```
+/// use peregrine::{Config, Engine, Instance, Module, Store, WasmCoreDump};
+///
+/// let engine = Engine::new(Config::new().coredump_on_trap(true))?;
+/// let module = Module::new(&engine, r#"(module $app (memory 1) (func $fail (export "run") unreachable))"#)?;
+/// let mut store = Store::new(&engine, ());
+/// let run = Instance::new(&mut store, &module, &[])?.get_typed_func::<(), ()>(&mut store, "run")?;
+/// let error = run.call(&mut store, ()).unwrap_err();
+/// let dump = error.downcast_ref::<WasmCoreDump>().unwrap();
+/// assert_eq!(dump.frames()[0].func_name(), Some("fail"));
+/// let file = dump.serialize(&mut store, "app.wasm");
+/// assert!(file.starts_with(b"\0asm"));
+/// # Ok::<(), peregrine::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct WasmCoreDump {
+    backtrace: WasmBacktrace,
+    /// By number in the store: what frames name.
+    modules: Vec<Module>,
+    instances: Vec<Instance>,
+    memories: Vec<Memory>,
+    globals: Vec<Global>,
+    /// For each instance: its module, memories and globals, by position above.
+    parts: Vec<(u32, Vec<u32>, Vec<u32>)>,
+}
+
+/// Bytes of memory that are looked at together: only those with a byte that is not zero are written.
+const CHUNK_BYTES: usize = 4096;
+
+impl WasmCoreDump {
+    pub(crate) fn new(store: &StoreOpaque, frames: Vec<RawFrame>) -> Self {
+        let backtrace = WasmBacktrace::new(store.engine(), frames);
+        let mut dump =
+            Self { backtrace, modules: Vec::new(), instances: Vec::new(), memories: Vec::new(), globals: Vec::new(), parts: Vec::new() };
+        for (id, module) in store.instances() {
+            dump.add(store, id, module);
+        }
+        dump
+    }
+
+    fn add(&mut self, store: &StoreOpaque, id: InstanceId, module: &Module) {
+        let module_number = position(&mut self.modules, module, Module::same);
+        let instance = store.vm.instance(id);
+        let description = module.loaded().module();
+        let memories = (0..description.memories.len()).filter_map(|index| {
+            let memory = Memory::from_id(store, instance.memory_origin(MemoryIndex::from_usize(index)));
+            // Other threads may write to a shared memory meanwhile: it belongs to no one store.
+            let shared = description.memories[MemoryIndex::from_usize(index)].shared;
+            (!shared).then(|| position(&mut self.memories, &memory, |a, b| a == b))
+        });
+        let memories = memories.collect();
+        let globals = (0..description.globals.len()).map(|index| {
+            let global = Global::from_id(store, instance.global_origin(GlobalIndex::from_usize(index)));
+            position(&mut self.globals, &global, |a, b| a == b)
+        });
+        let globals = globals.collect();
+        self.instances.push(Instance::from_id(store, id));
+        self.parts.push((module_number, memories, globals));
+    }
+
+    /// The calls that were under way, newest first.
+    pub fn frames(&self) -> &[FrameInfo] {
+        self.backtrace.frames()
+    }
+
+    /// The modules that the store has instances of.
+    pub fn modules(&self) -> &[Module] {
+        &self.modules
+    }
+
+    /// The instances of the store.
+    pub fn instances(&self) -> &[Instance] {
+        &self.instances
+    }
+
+    /// The globals of the instances, imported ones included.
+    pub fn globals(&self) -> &[Global] {
+        &self.globals
+    }
+
+    /// The memories of the instances, imported ones included, but for those that threads share.
+    pub fn memories(&self) -> &[Memory] {
+        &self.memories
+    }
+
+    /// The core dump as a file, of the program `name`, with memories and globals as they are now.
+    ///
+    /// # Panics
+    ///
+    /// If it belongs to another store.
+    pub fn serialize(&self, mut store: impl AsContextMut, name: &str) -> Vec<u8> {
+        let mut file = b"\0asm\x01\0\0\0".to_vec();
+        let mut content = vec![0];
+        put_name(&mut content, name);
+        put_custom(&mut file, "core", &content);
+
+        let mut content = Vec::new();
+        put_u64(&mut content, self.modules.len() as u64);
+        for (number, module) in self.modules.iter().enumerate() {
+            content.push(0);
+            match module.name() {
+                Some(name) => put_name(&mut content, name),
+                None => put_name(&mut content, &format!("<module {number}>")),
+            }
+        }
+        put_custom(&mut file, "coremodules", &content);
+
+        let mut content = Vec::new();
+        put_u64(&mut content, self.parts.len() as u64);
+        for (module, memories, globals) in &self.parts {
+            content.push(0);
+            put_u64(&mut content, (*module).into());
+            for list in [memories, globals] {
+                put_u64(&mut content, list.len() as u64);
+                list.iter().for_each(|number| put_u64(&mut content, (*number).into()));
+            }
+        }
+        put_custom(&mut file, "coreinstances", &content);
+        put_custom(&mut file, "corestack", &self.stack());
+
+        put_section(&mut file, 5, &self.memory_types(&store));
+        put_section(&mut file, 6, &self.global_values(&mut store));
+        put_section(&mut file, 11, &self.data(&store));
+        file
+    }
+
+    fn stack(&self) -> Vec<u8> {
+        let mut content = vec![0];
+        put_name(&mut content, "main");
+        put_u64(&mut content, self.frames().len() as u64);
+        for frame in self.frames() {
+            // Frames say which module, not which instance: usually there is one.
+            let of_module = |part: &&(u32, Vec<u32>, Vec<u32>)| Module::same(&self.modules[part.0 as usize], frame.module());
+            let instance = self.parts.iter().position(|part| of_module(&part)).unwrap_or(0);
+            content.push(0);
+            put_u64(&mut content, instance as u64);
+            put_u64(&mut content, frame.func_index().into());
+            put_u64(&mut content, frame.func_offset().unwrap_or(0) as u64);
+            content.extend([0, 0]);
+        }
+        content
+    }
+
+    fn memory_types(&self, store: impl AsContext) -> Vec<u8> {
+        let mut content = Vec::new();
+        put_u64(&mut content, self.memories.len() as u64);
+        for memory in &self.memories {
+            let ty = memory.ty(&store);
+            let custom_page = ty.page_size_log2() != 16;
+            content.push(u8::from(ty.maximum().is_some()) | u8::from(ty.is_64()) << 2 | u8::from(custom_page) << 3);
+            put_u64(&mut content, memory.size(&store));
+            ty.maximum().inspect(|max| put_u64(&mut content, *max));
+            if custom_page {
+                put_u64(&mut content, ty.page_size_log2().into());
+            }
+        }
+        content
+    }
+
+    fn global_values(&self, mut store: impl AsContextMut) -> Vec<u8> {
+        let mut content = Vec::new();
+        put_u64(&mut content, self.globals.len() as u64);
+        for global in &self.globals {
+            let ty = global.ty(&store);
+            // References mean nothing outside of the store: nulls are written.
+            let content_type = match ty.content() {
+                ValType::I32 => 0x7f,
+                ValType::I64 => 0x7e,
+                ValType::F32 => 0x7d,
+                ValType::F64 => 0x7c,
+                ValType::V128 => 0x7b,
+                ValType::Ref(ty) if ty.heap_type().top().is_func() => 0x70,
+                ValType::Ref(_) => 0x6f,
+            };
+            content.push(content_type);
+            content.push(u8::from(ty.mutability() == Mutability::Var));
+            match global.get(&mut store) {
+                Val::I32(value) => {
+                    content.push(0x41);
+                    put_i64(&mut content, value.into());
+                }
+                Val::I64(value) => {
+                    content.push(0x42);
+                    put_i64(&mut content, value);
+                }
+                Val::F32(bits) => {
+                    content.push(0x43);
+                    content.extend(bits.to_le_bytes());
+                }
+                Val::F64(bits) => {
+                    content.push(0x44);
+                    content.extend(bits.to_le_bytes());
+                }
+                Val::V128(bits) => {
+                    content.extend([0xfd, 12]);
+                    content.extend(bits.as_u128().to_le_bytes());
+                }
+                _ => content.extend([0xd0, content_type]),
+            }
+            content.push(0x0b);
+        }
+        content
+    }
+
+    /// One segment for each run of bytes that are not all zero.
+    fn data(&self, store: impl AsContext) -> Vec<u8> {
+        let context = store.as_context();
+        let (mut segments, mut count) = (Vec::new(), 0u64);
+        for (number, memory) in self.memories.iter().enumerate() {
+            let is_64 = memory.ty(&context).is_64();
+            let bytes = memory.data(&context);
+            let mut start = 0;
+            while start < bytes.len() {
+                let chunk_end = |start: usize| (start + CHUNK_BYTES).min(bytes.len());
+                if bytes[start..chunk_end(start)].iter().all(|byte| *byte == 0) {
+                    start = chunk_end(start);
+                    continue;
+                }
+                let mut end = chunk_end(start);
+                while end < bytes.len() && bytes[end..chunk_end(end)].iter().any(|byte| *byte != 0) {
+                    end = chunk_end(end);
+                }
+                match number {
+                    0 => segments.push(0),
+                    _ => {
+                        segments.push(2);
+                        put_u64(&mut segments, number as u64);
+                    }
+                }
+                // Addresses are signed in the text of a constant, whatever they mean.
+                segments.push(if is_64 { 0x42 } else { 0x41 });
+                put_i64(&mut segments, if is_64 { start as i64 } else { (start as u32 as i32).into() });
+                segments.push(0x0b);
+                put_u64(&mut segments, (end - start) as u64);
+                segments.extend_from_slice(&bytes[start..end]);
+                count += 1;
+                start = end;
+            }
+        }
+        let mut content = Vec::new();
+        put_u64(&mut content, count);
+        content.append(&mut segments);
+        content
+    }
+}
+
+/// The position of `item` in `items`, where it is added if it is new.
+fn position<T: Clone>(items: &mut Vec<T>, item: &T, same: impl Fn(&T, &T) -> bool) -> u32 {
+    let found = items.iter().position(|other| same(other, item));
+    let position = found.unwrap_or_else(|| {
+        items.push(item.clone());
+        items.len() - 1
+    });
+    position as u32
+}
+
+fn put_u64(bytes: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        bytes.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    bytes.push(value as u8);
+}
+
+fn put_i64(bytes: &mut Vec<u8>, mut value: i64) {
+    while !(-64..64).contains(&value) {
+        bytes.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    bytes.push(value as u8 & 0x7f);
+}
+
+fn put_name(bytes: &mut Vec<u8>, name: &str) {
+    put_u64(bytes, name.len() as u64);
+    bytes.extend_from_slice(name.as_bytes());
+}
+
+fn put_section(file: &mut Vec<u8>, id: u8, content: &[u8]) {
+    file.push(id);
+    put_u64(file, content.len() as u64);
+    file.extend_from_slice(content);
+}
+
+fn put_custom(file: &mut Vec<u8>, name: &str, content: &[u8]) {
+    let mut named = Vec::new();
+    put_name(&mut named, name);
+    named.extend_from_slice(content);
+    put_section(file, 0, &named);
+}
+
+impl fmt::Display for WasmCoreDump {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (instances, memories, globals) = (self.instances.len(), self.memories.len(), self.globals.len());
+        write!(f, "core dump of {instances} instances, {memories} memories and {globals} globals")
+    }
+}
+
+impl std::error::Error for WasmCoreDump {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_in_leb128() {
+        let unsigned = |value| {
+            let mut bytes = Vec::new();
+            put_u64(&mut bytes, value);
+            bytes
+        };
+        let signed = |value| {
+            let mut bytes = Vec::new();
+            put_i64(&mut bytes, value);
+            bytes
+        };
+        assert_eq!((unsigned(0), unsigned(127), unsigned(624_485)), (vec![0], vec![0x7f], vec![0xe5, 0x8e, 0x26]));
+        assert_eq!((signed(-1), signed(63), signed(64), signed(-123_456)), (vec![0x7f], vec![63], vec![0xc0, 0], vec![0xc0, 0xbb, 0x78]));
+    }
+}
