@@ -117,6 +117,15 @@ pub struct VmMemory {
     pub len_bytes: u64,
 }
 
+/// Where compiled code finds the [`VmMemory`] of a memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MemoryCell {
+    /// In the context, at this offset: the instance has the memory for itself.
+    Inside(u32),
+    /// Behind the pointer in the context at this offset: the memory is imported or shared, and several contexts point to its one cell.
+    Behind(u32),
+}
+
 /// The value of a global: its little-endian bytes first.
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(16))]
@@ -233,7 +242,16 @@ impl VmLayout {
         self.tables + index.as_u32() * size_of::<VmTable>() as u32
     }
 
-    /// The [`VmMemory`] of a defined memory.
+    /// Where the [`VmMemory`] of a memory of `module` is.
+    pub fn memory_cell(&self, module: &Module, index: MemoryIndex) -> MemoryCell {
+        match module.defined_memory_index(index) {
+            None => MemoryCell::Behind(self.memory_import(index)),
+            Some(defined) if module.memories[index].shared => MemoryCell::Behind(self.memory(defined)),
+            Some(defined) => MemoryCell::Inside(self.memory(defined)),
+        }
+    }
+
+    /// The [`VmMemory`] of a defined memory; of a shared one, the pointer to it, and the rest is unused.
     pub fn memory(&self, index: DefinedMemoryIndex) -> u32 {
         self.memories + index.as_u32() * size_of::<VmMemory>() as u32
     }

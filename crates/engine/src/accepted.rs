@@ -92,6 +92,8 @@ accepted! {
     memory_guaranteed_dense_image_size get_memory_guaranteed_dense_image_size bytes: u64 = 16 << 20;
     /// Accepted for compatibility and without meaning: address maps are always there.
     generate_address_map get_generate_address_map generate: bool = true;
+    /// Accepted for compatibility and without meaning: with [`Config::wasm_threads`] on, a [`SharedMemory`](crate::SharedMemory) can be made.
+    shared_memory get_shared_memory enable: bool = false;
     /// Accepted for compatibility and without meaning: the compiler is tested with its verifier, and runs without.
     cranelift_debug_verifier get_cranelift_debug_verifier enable: bool = false;
     /// Accepted for compatibility and without meaning: compiled code has no such checks.

@@ -274,12 +274,13 @@ impl Config {
         wasm_extended_const extended_const;
         /// 128-bit addition, subtraction and multiplication. On by default.
         wasm_wide_arithmetic wide_arithmetic;
+        /// Atomic instructions and memories that several threads use at once. On by default.
+        wasm_threads threads;
         /// Memories with pages of one byte. On by default.
         wasm_custom_page_sizes custom_page_sizes;
     }
 
     missing! {
-        wasm_threads "threads";
         wasm_shared_everything_threads "shared-everything-threads";
         wasm_gc "garbage collection";
         wasm_exceptions "exception handling";

@@ -3,10 +3,10 @@
 use crate::context::AsContext;
 use crate::store::StoreOpaque;
 use crate::vm::VmImport;
-use crate::{ExternType, Func, Global, Memory, Table, Tag};
+use crate::{ExternType, Func, Global, Memory, SharedMemory, Table, Tag};
 
 /// Something that can be imported and exported.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Extern {
     /// A function.
@@ -19,10 +19,12 @@ pub enum Extern {
     Memory(Memory),
     /// A tag of exceptions.
     Tag(Tag),
+    /// A linear memory that several stores may use at once.
+    SharedMemory(SharedMemory),
 }
 
 /// An export of an instance. See [`Instance::exports`](crate::Instance::exports).
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Export<'instance> {
     name: &'instance str,
     definition: Extern,
@@ -54,6 +56,11 @@ impl Extern {
         if let Self::Tag(tag) = self { Some(tag) } else { None }
     }
 
+    /// The shared memory, if it is one.
+    pub fn into_shared_memory(self) -> Option<SharedMemory> {
+        if let Self::SharedMemory(memory) = self { Some(memory) } else { None }
+    }
+
     /// The type; of memories and tables with their current size as the minimum.
     ///
     /// # Panics
@@ -70,11 +77,12 @@ impl Extern {
             Self::Table(table) => table.ty_in(store).with_minimum(table.size_in(store)).into(),
             Self::Memory(memory) => memory.ty_in(store).with_minimum(memory.size_in(store)).into(),
             Self::Tag(tag) => tag.ty_in(store).into(),
+            Self::SharedMemory(memory) => memory.ty().with_minimum(memory.size()).into(),
         }
     }
 
     /// How the machine names it.
-    pub(crate) fn to_import(self, store: &StoreOpaque) -> VmImport {
+    pub(crate) fn to_import(&self, store: &mut StoreOpaque) -> VmImport {
         match self {
             Self::Func(func) => VmImport::Func(func.id(store)),
             Self::Global(global) => {
@@ -90,6 +98,10 @@ impl Extern {
                 VmImport::Memory(owner, index)
             }
             Self::Tag(_) => unreachable!("modules that import tags are refused"),
+            Self::SharedMemory(memory) => {
+                let (owner, index) = memory.id_in(store);
+                VmImport::Memory(owner, index)
+            }
         }
     }
 }
@@ -104,7 +116,7 @@ macro_rules! conversions {
     )*};
 }
 
-conversions! { Func Global Table Memory Tag }
+conversions! { Func Global Table Memory SharedMemory Tag }
 
 impl<'instance> Export<'instance> {
     pub(crate) fn new(name: &'instance str, definition: Extern) -> Self {
@@ -153,5 +165,10 @@ impl<'instance> Export<'instance> {
     /// The tag, if it is one.
     pub fn into_tag(self) -> Option<Tag> {
         self.definition.into_tag()
+    }
+
+    /// The shared memory, if it is one.
+    pub fn into_shared_memory(self) -> Option<SharedMemory> {
+        self.definition.into_shared_memory()
     }
 }

@@ -8,7 +8,7 @@ use crate::store::{StoreId, StoreInner, StoreOpaque};
 use crate::typed::{TypedFunc, WasmParams, WasmResults};
 use crate::vm::boundary;
 use crate::vm::{FuncId, InstanceId, VmImport};
-use crate::{Engine, Extern, Func, Global, Memory, Module, ModuleExport, Table, matching};
+use crate::{Engine, Extern, Func, Global, Memory, Module, ModuleExport, SharedMemory, Table, matching};
 use peregrine_wasm::{EntityIndex, Index};
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -39,7 +39,7 @@ impl Definition {
     /// As something of `store`.
     pub(crate) fn to_extern(&self, store: &mut StoreOpaque) -> Extern {
         match self {
-            Self::Extern(item) => *item,
+            Self::Extern(item) => item.clone(),
             Self::Host(function) => {
                 let id = store.shared_func(function);
                 Func::from_id(store, id).into()
@@ -84,7 +84,7 @@ impl Instance {
                 matching::check_import(module, position, &item.ty_in(&store.opaque))?;
             }
         }
-        let imports: Vec<VmImport> = imports.iter().map(|item| item.to_import(&store.opaque)).collect();
+        let imports: Vec<VmImport> = imports.iter().map(|item| item.to_import(&mut store.opaque)).collect();
         Self::instantiate(store, module, &imports)
     }
 
@@ -122,7 +122,13 @@ impl Instance {
                 Func::from_id(store, function).into()
             }
             EntityIndex::Table(index) => Table::from_id(store, instance.table_origin(index)).into(),
-            EntityIndex::Memory(index) => Memory::from_id(store, instance.memory_origin(index)).into(),
+            EntityIndex::Memory(index) => {
+                let (owner, index) = instance.memory_origin(index);
+                match store.vm.instance(owner).memory(index).shared() {
+                    Some(memory) => SharedMemory::from_vm(store.engine(), memory).into(),
+                    None => Memory::from_id(store, (owner, index)).into(),
+                }
+            }
             EntityIndex::Global(index) => Global::from_id(store, instance.global_origin(index)).into(),
             EntityIndex::Tag(index) => unreachable!("modules with tags are refused, tag {} is exported", index.as_usize()),
         }
@@ -177,7 +183,7 @@ impl Instance {
         name: &str,
     ) -> Result<TypedFunc<Params, Results>> {
         let Some(item) = self.get_export(&mut store, name) else { bail!("failed to find function export `{name}`") };
-        let Some(func) = item.into_func() else { bail!("export `{name}` is not a function, but a {}", item.ty(&store).kind()) };
+        let Extern::Func(func) = item else { bail!("export `{name}` is not a function, but a {}", item.ty(&store).kind()) };
         func.typed(&store).map_err(|error| error.context(format!("failed to convert function `{name}` to given type")))
     }
 
@@ -189,6 +195,11 @@ impl Instance {
     /// The exported memory `name`, if there is one.
     pub fn get_memory(&self, store: impl AsContextMut, name: &str) -> Option<Memory> {
         self.get_export(store, name)?.into_memory()
+    }
+
+    /// The exported shared memory `name`, if there is one.
+    pub fn get_shared_memory(&self, store: impl AsContextMut, name: &str) -> Option<SharedMemory> {
+        self.get_export(store, name)?.into_shared_memory()
     }
 
     /// The exported global `name`, if there is one.
@@ -230,7 +241,7 @@ impl<T: 'static> InstancePre<T> {
         for item in &*self.items {
             imports.push(match item {
                 Definition::Host(function) => VmImport::Func(store.opaque.shared_func(function)),
-                Definition::Extern(item) => item.to_import(&store.opaque),
+                Definition::Extern(item) => item.to_import(&mut store.opaque),
             });
         }
         Instance::instantiate(store, &self.module, &imports)

@@ -40,6 +40,7 @@ mod module;
 mod module_facts;
 mod profile;
 mod rooting;
+mod shared_memory;
 mod store;
 mod symbols;
 mod table;
@@ -81,6 +82,7 @@ pub use module_facts::{CodeBuilder, CodeHint, ModuleFunction, ResourcesRequired,
 pub use peregrine_artifact::compiler::Progress;
 pub use peregrine_wasm::{FuncIndex, Trap};
 pub use rooting::{GcRef, OwnedRooted, RootScope, Rooted, RootedGcRef};
+pub use shared_memory::SharedMemory;
 pub use store::Store;
 pub use table::Table;
 pub use tag::Tag;
@@ -90,7 +92,7 @@ pub use types::{
     MemoryTypeBuilder, Mutability, RefType, StorageType, StructType, TableType, TagType, ValType,
 };
 pub use val::{Ref, V128, Val};
-pub use vm::ValRaw;
+pub use vm::{ValRaw, WaitResult};
 pub use wasm_features::WasmFeatures;
 
 use peregrine_artifact::compiler::CompilerEntry;

@@ -324,7 +324,7 @@ impl<T: 'static> Linker<T> {
             let item = self.item(&import.module, &import.name);
             let item = item.ok_or_else(|| UnknownImportError::new(&matching::import(module, position)))?;
             match (&item.definition, store) {
-                (Definition::Extern(definition @ (Extern::Memory(_) | Extern::Table(_))), Some(store)) => {
+                (Definition::Extern(definition @ (Extern::Memory(_) | Extern::SharedMemory(_) | Extern::Table(_))), Some(store)) => {
                     matching::check_import(module, position, &definition.ty_in(store))?;
                 }
                 _ => matching::check_import(module, position, &item.ty)?,

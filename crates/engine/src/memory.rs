@@ -46,11 +46,11 @@ impl Memory {
     ///
     /// # Errors
     ///
-    /// If the type is not a valid one, the limits of the store or the system refuse it, or it would be shared between threads, which is not
-    /// implemented.
+    /// If the type is not a valid one, the limits of the store or the system refuse it, or it is that of a
+    /// [`SharedMemory`](crate::SharedMemory).
     pub fn new(mut store: impl AsContextMut, ty: MemoryType) -> Result<Self> {
         if ty.is_shared() {
-            bail!("shared memories are not implemented");
+            bail!("`Memory::new` makes memories of one store; a shared one is made with `SharedMemory::new`");
         }
         MemoryTypeBuilder { ty: ty.ty }.build()?;
         let store = store.as_context_mut().0;

@@ -26,6 +26,7 @@ const PROPOSALS: &[Proposal] = &[
     Proposal::SignExtensionOps,
     Proposal::Simd,
     Proposal::TailCall,
+    Proposal::Threads,
     Proposal::WideArithmetic,
 ];
 
@@ -59,13 +60,13 @@ impl Setup {
         let mut config = Config::new();
         config.wasm_wide_arithmetic(true).wasm_custom_page_sizes(true);
         // These sets assert that what came after them is refused.
-        if matches!(set, "wasm-v1" | "wasm-v2" | "memory64" | "multi-value" | "reference-types") {
+        if matches!(set, "wasm-v1" | "wasm-v2" | "memory64" | "multi-value" | "reference-types" | "threads") {
             config.wasm_multi_memory(false);
         }
         if matches!(set, "wasm-v1" | "wasm-v2" | "multi-value" | "reference-types") {
             config.wasm_memory64(false);
         }
-        if matches!(set, "wasm-v1" | "multi-value") {
+        if matches!(set, "wasm-v1" | "multi-value" | "threads") {
             config.wasm_reference_types(false);
         }
         match self {

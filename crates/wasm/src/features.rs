@@ -51,7 +51,7 @@ impl Default for Features {
             extended_const: true,
             wide_arithmetic: true,
             custom_page_sizes: true,
-            threads: false,
+            threads: true,
             function_references: false,
         }
     }

@@ -3,7 +3,7 @@
 use crate::context::AsContextMut;
 use crate::error::{Context, Result};
 use crate::types::{ExternType, FuncType, GlobalType, MemoryType, TableType, TagType};
-use crate::{Extern, Func, Global, Memory, Ref, Table, Tag, Val};
+use crate::{Extern, Func, Global, Memory, Ref, SharedMemory, Table, Tag, Val};
 
 impl ExternType {
     /// Something of this type: a function that returns zeroes and nulls, a global of zero or null, a memory of zeroes, a table of nulls.
@@ -73,6 +73,9 @@ impl MemoryType {
     ///
     /// If a limit of the store refuses it.
     pub fn default_value(&self, store: impl AsContextMut) -> Result<Extern> {
+        if self.is_shared() {
+            return Ok(SharedMemory::new(store.as_context().engine(), self.clone())?.into());
+        }
         Ok(Memory::new(store, self.clone())?.into())
     }
 }

@@ -6,14 +6,15 @@
 use super::code::{LoadError, LoadedModule};
 use super::host::{HostCall, HostCode};
 use super::value::ValRaw;
-use super::{FuncId, InstanceId, Pending, StoreHost, VmImport, VmShared, VmStore, memory, table};
+use super::{FuncId, InstanceId, Pending, SharedMemory, StoreHost, VmImport, VmShared, VmStore, memory, table};
 use crate::Caller;
 use crate::call_hook::CallHook;
 use crate::host_func::HostBody;
 use crate::store::{StoreId, StoreInner, StoreOpaque};
 use peregrine_artifact::vmctx::{VmContextHeader, VmFuncRef, VmGlobal};
 use peregrine_sys::unwind::UnwindRegistration;
-use peregrine_wasm::{DefinedGlobalIndex, DefinedMemoryIndex, DefinedTableIndex, Trap};
+use peregrine_wasm::{DefinedGlobalIndex, DefinedMemoryIndex, DefinedTableIndex, MemoryType, Module, Trap};
+use std::cell::UnsafeCell;
 use std::fs::File;
 use std::io;
 use std::num::NonZeroU64;
@@ -288,6 +289,18 @@ pub(crate) fn memory_bytes_mut<T: 'static>(store: &mut StoreInner<T>, owner: Ins
     // SAFETY: the memory's accessible bytes, which no Rust object is in; the store stays borrowed as long as they are.
     let bytes = unsafe { std::slice::from_raw_parts_mut(memory.base(), memory.len_bytes()) };
     (bytes, &mut store.data)
+}
+
+/// Makes a memory that belongs to no store.
+pub(crate) fn new_shared_memory(shared: &VmShared, ty: MemoryType) -> anyhow::Result<Arc<SharedMemory>> {
+    let module = LoadedModule::without_code(Module::default(), &shared.types);
+    SharedMemory::new(ty, &shared.settings, (&module, DefinedMemoryIndex::from_u32(0)))
+}
+
+/// The bytes of a shared memory.
+pub(crate) fn shared_memory_bytes(memory: &SharedMemory) -> &[UnsafeCell<u8>] {
+    // SAFETY: the accessible bytes, which stay so while the memory lives; cells may be changed by anyone at any time.
+    unsafe { std::slice::from_raw_parts(memory.base().cast(), memory.len_bytes()) }
 }
 
 /// The value of a global, as bits.

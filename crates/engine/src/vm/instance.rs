@@ -2,7 +2,7 @@
 
 use super::code::LoadedModule;
 use super::host::BoundHostFunc;
-use super::memory::Memory;
+use super::shared_memory::InstanceMemory;
 use super::table::Table;
 use peregrine_artifact::vmctx::{VmContextHeader, VmFuncRef, VmFunctionImport, VmGlobal};
 use peregrine_wasm::{
@@ -55,7 +55,7 @@ pub(crate) struct VmInstance {
     pub(super) origins: Origins,
     /// Imported host functions with this instance as the caller; the context's imports point here.
     pub(super) host_imports: Box<[BoundHostFunc]>,
-    pub(super) memories: IndexVec<DefinedMemoryIndex, Memory>,
+    pub(super) memories: IndexVec<DefinedMemoryIndex, InstanceMemory>,
     pub(super) tables: IndexVec<DefinedTableIndex, Table>,
     dropped_data: Box<[bool]>,
     dropped_elements: Box<[bool]>,
@@ -112,12 +112,12 @@ impl VmInstance {
     }
 
     /// A defined memory.
-    pub(crate) fn memory(&self, index: DefinedMemoryIndex) -> &Memory {
+    pub(crate) fn memory(&self, index: DefinedMemoryIndex) -> &InstanceMemory {
         &self.memories[index]
     }
 
     /// A defined memory, to change it.
-    pub(crate) fn memory_mut(&mut self, index: DefinedMemoryIndex) -> &mut Memory {
+    pub(crate) fn memory_mut(&mut self, index: DefinedMemoryIndex) -> &mut InstanceMemory {
         &mut self.memories[index]
     }
 

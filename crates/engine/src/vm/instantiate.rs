@@ -4,6 +4,7 @@ use super::code::LoadedModule;
 use super::instance::{FuncId, InstanceId, Origins, VmInstance};
 use super::memory::{Memory, check_range};
 use super::pending::Pending;
+use super::shared_memory::{InstanceMemory, SharedMemory};
 use super::store::{StoreHost, VmStore};
 use super::table::Table;
 use peregrine_artifact::vmctx::{VmFunctionImport, VmGlobal};
@@ -88,10 +89,14 @@ impl VmStore {
                 |host| host.memory_growing(0, min_bytes, max_bytes),
                 || format!("memory minimum size of {} pages exceeds memory limits", ty.min_pages),
             )?;
+            if ty.shared {
+                instance.add_shared_memory(SharedMemory::new(*ty, settings, (module, index))?);
+                continue;
+            }
             let cell = instance.at(module.vm_layout().memory(index));
             // SAFETY: the cell is in the context, which lives as long as the instance and its memories.
             let memory = unsafe { Memory::new(*ty, settings, (module, index), cell)? };
-            instance.memories.push(memory);
+            instance.memories.push(InstanceMemory::Own(memory));
         }
         for (position, table) in description.tables.values().skip(description.imported_tables as usize).enumerate() {
             let ty = table.ty;

@@ -11,6 +11,7 @@ use peregrine_artifact::vmctx::VmMemory;
 use peregrine_sys::pages::{Reservation, page_size};
 use peregrine_wasm::{DefinedMemoryIndex, MemoryType, Trap};
 use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Address space for a checked memory that may grow without a limit of its own; growing beyond it fails.
 const CHECKED_RESERVATION_BYTES: u64 = 16 << 30;
@@ -81,8 +82,19 @@ impl Memory {
 
     /// Accessible bytes.
     pub(crate) fn len_bytes(&self) -> usize {
-        // SAFETY: the cell is valid as long as `self` lives; this thread owns the store, so nobody writes it now.
-        unsafe { (*self.cell.as_ptr()).len_bytes as usize }
+        self.len_cell().load(Ordering::Acquire) as usize
+    }
+
+    /// The length in the cell. Of a memory that is shared, code of other threads reads it at any time.
+    fn len_cell(&self) -> &AtomicU64 {
+        // SAFETY: the cell is valid as long as `self` lives, and its length is accessed atomically only.
+        unsafe { AtomicU64::from_ptr(&raw mut (*self.cell.as_ptr()).len_bytes) }
+    }
+
+    /// The addresses of the memory and its guard.
+    pub(super) fn reserved(&self) -> std::ops::Range<usize> {
+        let start = self.reservation.ptr() as usize;
+        start..start + self.reservation.len_bytes()
     }
 
     /// Whether `address` is in the memory or its guard. Signal-safe.
@@ -92,7 +104,7 @@ impl Memory {
 
     /// Makes the memory `delta_pages` larger. Returns the old size in pages, or `None` if the type's maximum, the address space or the host
     /// does not allow it.
-    fn grow(&mut self, delta_pages: u64) -> Option<u64> {
+    pub(super) fn grow(&mut self, delta_pages: u64) -> Option<u64> {
         let old_bytes = self.len_bytes();
         let old_pages = old_bytes as u64 >> self.ty.page_size_log2;
         let new_bytes = self.bytes_after_growing(delta_pages)?;
@@ -104,8 +116,8 @@ impl Memory {
             self.reservation.commit(self.committed_bytes..needed).ok()?;
             self.committed_bytes = needed;
         }
-        // SAFETY: as in `len_bytes`; compiled code of this store does not run while the host does.
-        unsafe { (*self.cell.as_ptr()).len_bytes = new_bytes as u64 };
+        // Paired with the load in `len_bytes`: whoever sees the new length may access what it covers.
+        self.len_cell().store(new_bytes as u64, Ordering::Release);
         Some(old_pages)
     }
 
@@ -132,8 +144,9 @@ pub(crate) unsafe fn grow(
     let (current, desired, max) = unsafe {
         let memory = (*store.as_ptr()).instance(owner).memory(index);
         let current = memory.len_bytes();
-        let max = memory.ty.max_pages.map(|_| memory.ty.max_bytes() as usize);
-        let delta_bytes = delta_pages.saturating_mul(memory.ty.page_size_bytes());
+        let ty = memory.ty();
+        let max = ty.max_pages.map(|_| ty.max_bytes() as usize);
+        let delta_bytes = delta_pages.saturating_mul(ty.page_size_bytes());
         (current, usize::try_from((current as u64).saturating_add(delta_bytes)).unwrap_or(usize::MAX), max)
     };
     if delta_pages != 0

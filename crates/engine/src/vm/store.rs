@@ -5,6 +5,7 @@ use super::host::{HostCode, HostFunc};
 use super::instance::{FuncId, InstanceId, VmInstance};
 use super::interrupt::InterruptPage;
 use super::pending::Pending;
+use super::shared_memory::SharedMemory;
 use super::types::TypeRegistry;
 use peregrine_artifact::settings::Settings;
 use peregrine_artifact::vmctx::{INSTANCE_MAGIC, VmContextHeader, VmFuncRef, VmStoreContext};
@@ -57,6 +58,8 @@ pub(crate) struct VmStore {
     exit_modules: HashSet<*const LoadedModule>,
     /// Every module that ran here: references to their functions may be anywhere in the store.
     modules: Vec<Arc<LoadedModule>>,
+    /// Instances without code that own the shared memories which came from outside.
+    pub(super) adopted: HashMap<*const SharedMemory, InstanceId>,
     pending: Option<Pending>,
     host: Option<NonNull<dyn StoreHost>>,
     interrupt: Option<Arc<InterruptPage>>,
@@ -82,6 +85,7 @@ impl VmStore {
             without_exit: HashMap::new(),
             exit_modules: HashSet::new(),
             modules: Vec::new(),
+            adopted: HashMap::new(),
             pending: None,
             host: None,
             interrupt,

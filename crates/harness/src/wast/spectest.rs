@@ -1,6 +1,8 @@
 //! The host module `spectest` that scripts import from, as the reference interpreter defines it.
 
-use peregrine::{Global, GlobalType, Linker, Memory, MemoryType, Mutability, Ref, RefType, Result, Store, Table, TableType, Val, ValType};
+use peregrine::{
+    Global, GlobalType, Linker, Memory, MemoryType, Mutability, Ref, RefType, Result, SharedMemory, Store, Table, TableType, Val, ValType,
+};
 
 /// Defines `spectest` in `linker`, with its memory, tables and globals in `store`.
 pub(super) fn define(linker: &mut Linker<()>, store: &mut Store<()>, print: bool) -> Result<()> {
@@ -34,5 +36,9 @@ pub(super) fn define(linker: &mut Linker<()>, store: &mut Store<()>, print: bool
     linker.define(&mut *store, "spectest", "table64", table64)?;
     let memory = Memory::new(&mut *store, MemoryType::new(1, Some(2)))?;
     linker.define(&mut *store, "spectest", "memory", memory)?;
+    // There is none without the threads proposal.
+    if let Ok(memory) = SharedMemory::new(store.engine(), MemoryType::shared(1, 2)) {
+        linker.define(&mut *store, "spectest", "shared_memory", memory)?;
+    }
     Ok(())
 }

@@ -7,7 +7,7 @@ use cranelift_codegen::ir::types::{F32, F64, I8, I16, I32, I64};
 use cranelift_codegen::ir::{InstBuilder, InstructionData, MemFlagsData, Opcode, Type, Value, ValueDef};
 use peregrine_artifact::builtins::Builtin;
 use peregrine_artifact::settings::MemoryStyle;
-use peregrine_artifact::vmctx::VmMemory;
+use peregrine_artifact::vmctx::{MemoryCell, VmMemory};
 use peregrine_wasm::{MemoryIndex, MemoryType, Trap};
 use std::mem::offset_of;
 use wasmparser::{MemArg, MemArgTarget, Operator};
@@ -125,9 +125,9 @@ impl Translator<'_, '_> {
 
     /// The context field of a memory: pointer and offset.
     fn memory_place(&mut self, memory: MemoryIndex) -> (Value, i32) {
-        match self.module.defined_memory_index(memory) {
-            Some(index) => (self.vmctx, self.layout.memory(index) as i32),
-            None => (self.load_context_pointer(self.layout.memory_import(memory) as usize), 0),
+        match self.layout.memory_cell(self.module, memory) {
+            MemoryCell::Inside(offset) => (self.vmctx, offset as i32),
+            MemoryCell::Behind(offset) => (self.load_context_pointer(offset as usize), 0),
         }
     }
 
@@ -149,6 +149,14 @@ impl Translator<'_, '_> {
         let (pointer, offset) = self.memory_place(memory);
         let flags = Region::Lengths.trusted(self.builder.func);
         self.builder.ins().load(I64, flags, pointer, offset + offset_of!(VmMemory, len_bytes) as i32)
+    }
+
+    /// The size in bytes of a memory that other threads grow, read in the order of the atomic instructions.
+    fn shared_memory_len(&mut self, memory: MemoryIndex) -> Value {
+        let (pointer, offset) = self.memory_place(memory);
+        let flags = Region::Lengths.trusted(self.builder.func);
+        let place = self.builder.ins().iadd_imm_s(pointer, i64::from(offset) + offset_of!(VmMemory, len_bytes) as i64);
+        self.builder.ins().atomic_load(I64, flags, place)
     }
 
     fn load(&mut self, ty: Type, memarg: &MemArg) {
@@ -188,7 +196,7 @@ impl Translator<'_, '_> {
 
     fn memory_size(&mut self, memory: MemoryIndex) {
         let ty = self.module.memories[memory];
-        let len = self.memory_len(memory);
+        let len = if ty.shared { self.shared_memory_len(memory) } else { self.memory_len(memory) };
         let pages = self.builder.ins().ushr_imm_u(len, i64::from(ty.page_size_log2));
         let pages = self.narrow(pages, ty.memory64);
         self.push(pages);

@@ -7,7 +7,9 @@ use crate::compile::{Cold, Compiler};
 use crate::registers::Reg;
 use crate::values::{Ty, Value};
 use peregrine_artifact::settings::MemoryStyle;
-use peregrine_artifact::vmctx::{FUNC_ELEMENT_INITIALIZED, FUNC_ELEMENT_SIZE_BYTES, HANDLE_ELEMENT_SIZE_BYTES, VmMemory, VmTable};
+use peregrine_artifact::vmctx::{
+    FUNC_ELEMENT_INITIALIZED, FUNC_ELEMENT_SIZE_BYTES, HANDLE_ELEMENT_SIZE_BYTES, MemoryCell, VmMemory, VmTable,
+};
 use peregrine_wasm::{MemoryIndex, MemoryType, TableIndex, Trap};
 use std::mem::offset_of;
 
@@ -51,9 +53,9 @@ const fn size_bytes(ty: Ty) -> u32 {
 impl Compiler<'_> {
     /// The description of a memory. May be based on the scratch register.
     pub(crate) fn memory_place(&mut self, memory: MemoryIndex) -> Mem {
-        match self.module.defined_memory_index(memory) {
-            Some(defined) => self.context_item(self.layout.memory(defined), false),
-            None => self.context_item(self.layout.memory_import(memory), true),
+        match self.layout.memory_cell(self.module, memory) {
+            MemoryCell::Inside(offset) => self.context_item(offset, false),
+            MemoryCell::Behind(offset) => self.context_item(offset, true),
         }
     }
 

@@ -1,0 +1,187 @@
+//! Who waits at which address of a shared memory: `memory.atomic.wait` and `memory.atomic.notify` of the threads proposal.
+//!
+//! One table for each memory. Order of locks: what an [`InterruptPage`] holds while it wakes, then the table.
+
+use super::interrupt::InterruptPage;
+use peregrine_wasm::Trap;
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How waiting ended. The numbers are what guests get.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum WaitResult {
+    /// Another thread woke this one.
+    Ok = 0,
+    /// The memory did not hold the expected value.
+    Mismatch = 1,
+    /// Nobody came in time.
+    TimedOut = 2,
+}
+
+/// The queues of those that wait, by address.
+#[derive(Default)]
+pub(crate) struct Parking {
+    queues: Mutex<HashMap<u64, VecDeque<Arc<Parked>>>>,
+}
+
+/// One thread that waits.
+#[derive(Default)]
+struct Parked {
+    changed: Condvar,
+    /// Written under the lock of the table by whoever takes it out of its queue.
+    woken: AtomicBool,
+}
+
+type Queues<'a> = MutexGuard<'a, HashMap<u64, VecDeque<Arc<Parked>>>>;
+
+impl Parking {
+    fn lock(&self) -> Queues<'_> {
+        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Wakes at most `count` of those that wait at `address`, the oldest first. Returns how many.
+    pub(super) fn notify(&self, address: u64, count: u32) -> u32 {
+        let mut queues = self.lock();
+        let Some(queue) = queues.get_mut(&address) else { return 0 };
+        let woken = queue.len().min(count as usize);
+        for parked in queue.drain(..woken) {
+            parked.woken.store(true, Ordering::Relaxed);
+            parked.changed.notify_one();
+        }
+        if queue.is_empty() {
+            queues.remove(&address);
+        }
+        woken as u32
+    }
+
+    /// Waits at `address` of the memory `owner`, whose table `parking` gives, if it still `matches`.
+    ///
+    /// # Errors
+    ///
+    /// [`Trap::Interrupt`] once `interrupt` is requested.
+    pub(super) fn wait<O: Send + Sync + 'static>(
+        owner: &Arc<O>,
+        parking: fn(&O) -> &Self,
+        address: u64,
+        matches: impl FnOnce() -> bool,
+        timeout: Option<Duration>,
+        interrupt: Option<&InterruptPage>,
+    ) -> Result<WaitResult, Trap> {
+        // A time beyond what the clock can say is for ever.
+        let until = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        let parked = Arc::new(Parked::default());
+        let _awake = interrupt.map(|page| {
+            let (owner, parked) = (Arc::clone(owner), Arc::clone(&parked));
+            page.wake_with(Box::new(move || {
+                // With the lock, so that the request is not missed between the look at it and the sleep.
+                let _queues = parking(&owner).lock();
+                parked.changed.notify_one();
+            }))
+        });
+        let this = parking(owner);
+        // From the comparison until the sleep nobody can notify.
+        let mut queues = this.lock();
+        if !matches() {
+            return Ok(WaitResult::Mismatch);
+        }
+        queues.entry(address).or_default().push_back(Arc::clone(&parked));
+        loop {
+            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+            let is_late = left.is_some_and(|left| left.is_zero());
+            let is_interrupted = interrupt.is_some_and(InterruptPage::is_requested);
+            if parked.woken.load(Ordering::Relaxed) {
+                return Ok(WaitResult::Ok);
+            }
+            if is_late || is_interrupted {
+                Self::leave(&mut queues, address, &parked);
+                return if is_interrupted { Err(Trap::Interrupt) } else { Ok(WaitResult::TimedOut) };
+            }
+            queues = match left {
+                None => parked.changed.wait(queues).unwrap_or_else(PoisonError::into_inner),
+                Some(left) => parked.changed.wait_timeout(queues, left).unwrap_or_else(PoisonError::into_inner).0,
+            };
+        }
+    }
+
+    fn leave(queues: &mut Queues<'_>, address: u64, parked: &Arc<Parked>) {
+        if let Some(queue) = queues.get_mut(&address) {
+            queue.retain(|other| !Arc::ptr_eq(other, parked));
+            if queue.is_empty() {
+                queues.remove(&address);
+            }
+        }
+    }
+
+    /// How many wait.
+    #[cfg(test)]
+    fn waiting(&self) -> usize {
+        self.lock().values().map(VecDeque::len).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::thread;
+
+    fn wait(parking: &Arc<Parking>, address: u64, timeout: Option<Duration>, page: Option<&InterruptPage>) -> Result<WaitResult, Trap> {
+        Parking::wait(parking, |parking| parking, address, || true, timeout, page)
+    }
+
+    fn until_waiting(parking: &Parking, count: usize) {
+        while parking.waiting() != count {
+            thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn a_mismatch_and_a_timeout_leave_nobody_behind() {
+        let parking = Arc::new(Parking::default());
+        assert_eq!(Parking::wait(&parking, |parking| parking, 8, || false, None, None), Ok(WaitResult::Mismatch));
+        assert_eq!(wait(&parking, 8, Some(Duration::from_millis(1)), None), Ok(WaitResult::TimedOut));
+        assert_eq!(wait(&parking, 8, Some(Duration::ZERO), None), Ok(WaitResult::TimedOut));
+        assert_eq!(parking.waiting(), 0);
+        assert_eq!(parking.notify(8, u32::MAX), 0);
+    }
+
+    #[test]
+    fn as_many_are_woken_as_is_asked_for_and_only_at_that_address() {
+        let parking = Arc::new(Parking::default());
+        let waiters: Vec<_> = [8, 8, 8, 16]
+            .into_iter()
+            .map(|address| {
+                let parking = Arc::clone(&parking);
+                thread::spawn(move || wait(&parking, address, Some(Duration::MAX), None))
+            })
+            .collect();
+        until_waiting(&parking, 4);
+        assert_eq!(parking.notify(24, 1), 0);
+        assert_eq!(parking.notify(8, 2), 2);
+        until_waiting(&parking, 2);
+        assert_eq!(parking.notify(8, 7), 1);
+        assert_eq!(parking.notify(16, 0), 0);
+        assert_eq!(parking.notify(16, u32::MAX), 1);
+        for waiter in waiters {
+            assert_eq!(waiter.join().unwrap(), Ok(WaitResult::Ok));
+        }
+        assert_eq!(parking.waiting(), 0);
+    }
+
+    #[test]
+    fn an_interruption_ends_the_wait_whenever_it_comes() {
+        let parking = Arc::new(Parking::default());
+        for _ in 0..200 {
+            let page = Arc::new(InterruptPage::new().unwrap());
+            let interrupter = {
+                let page = Arc::clone(&page);
+                thread::spawn(move || page.interrupt().unwrap())
+            };
+            assert_eq!(wait(&parking, 8, None, Some(&page)), Err(Trap::Interrupt));
+            interrupter.join().unwrap();
+        }
+        assert_eq!(parking.waiting(), 0);
+    }
+}

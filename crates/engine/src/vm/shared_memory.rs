@@ -1,0 +1,244 @@
+//! Linear memories that several stores use at once, on several threads.
+//!
+//! There is one cell with base and length, which the code of every instance reads: the contexts of the instances that define or import
+//! the memory hold a pointer to it ([`peregrine_artifact::vmctx::MemoryCell::Behind`]). A memory that comes into a store from outside is
+//! owned there by an instance without code. Waiting and waking are in [`super::parking`].
+
+use super::code::LoadedModule;
+use super::instance::{InstanceId, VmInstance};
+use super::interrupt::InterruptPage;
+use super::memory::{Memory, check_range};
+use super::parking::{Parking, WaitResult};
+use super::store::VmStore;
+use peregrine_artifact::settings::Settings;
+use peregrine_artifact::vmctx::VmMemory;
+use peregrine_wasm::{DefinedMemoryIndex, MemoryType, Module, Trap};
+use std::ops::Range;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// A memory that any number of stores may use. It lives as long as the last one that does.
+pub(crate) struct SharedMemory {
+    /// Locked to grow. Its cell is `cell`.
+    memory: Mutex<Memory>,
+    cell: Cell,
+    ty: MemoryType,
+    base: NonNull<u8>,
+    reserved: Range<usize>,
+    parking: Parking,
+}
+
+// SAFETY: what is not locked does not change, but for the length in the cell, which is read and written atomically.
+unsafe impl Send for SharedMemory {}
+// SAFETY: as above. The bytes are the guests' and are reached through raw pointers only.
+unsafe impl Sync for SharedMemory {}
+
+/// The cell of a shared memory, on the heap.
+struct Cell(NonNull<VmMemory>);
+
+impl Drop for Cell {
+    fn drop(&mut self) {
+        // SAFETY: made from a box by `SharedMemory::new`, and nothing else frees it.
+        drop(unsafe { Box::from_raw(self.0.as_ptr()) });
+    }
+}
+
+impl SharedMemory {
+    /// A memory of type `ty` at its minimum, with the initial content that `images` has for it.
+    ///
+    /// # Errors
+    ///
+    /// What the system said, or that the type is beyond the address space.
+    pub(crate) fn new(ty: MemoryType, settings: &Settings, images: (&LoadedModule, DefinedMemoryIndex)) -> anyhow::Result<Arc<Self>> {
+        let cell = Cell(NonNull::from(Box::leak(Box::new(VmMemory { base: 0, len_bytes: 0 }))));
+        // SAFETY: the cell lives as long as the result, which keeps the memory.
+        let memory = unsafe { Memory::new(ty, settings, images, cell.0)? };
+        // SAFETY: a reservation's address is not null.
+        let base = unsafe { NonNull::new_unchecked(memory.base()) };
+        let reserved = memory.reserved();
+        Ok(Arc::new(Self { memory: Mutex::new(memory), cell, ty, base, reserved, parking: Parking::default() }))
+    }
+
+    /// The type, with the minimum it was made with.
+    pub(crate) fn ty(&self) -> &MemoryType {
+        &self.ty
+    }
+
+    /// The first byte.
+    pub(crate) fn base(&self) -> *mut u8 {
+        self.base.as_ptr()
+    }
+
+    /// Accessible bytes now. They never become fewer.
+    pub(crate) fn len_bytes(&self) -> usize {
+        // SAFETY: the cell lives as long as `self`, and its length is accessed atomically only.
+        // Paired with the store in `Memory::grow`: what the length covers was made accessible before.
+        unsafe { AtomicU64::from_ptr(&raw mut (*self.cell.0.as_ptr()).len_bytes) }.load(Ordering::Acquire) as usize
+    }
+
+    /// Whether `address` is in the memory or its guard. Signal-safe.
+    pub(crate) fn contains(&self, address: usize) -> bool {
+        self.reserved.contains(&address)
+    }
+
+    /// Makes the memory `delta_pages` larger. Returns the old size in pages, or `None` if the type's maximum, the address space or the host
+    /// does not allow it.
+    pub(crate) fn grow(&self, delta_pages: u64) -> Option<u64> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner).grow(delta_pages)
+    }
+
+    /// The address of an atomic access of `size` bytes, checked.
+    fn place(&self, address: u64, size: u64) -> Result<NonNull<u8>, Trap> {
+        if !address.is_multiple_of(size) {
+            return Err(Trap::HeapMisaligned);
+        }
+        let range = check_range(address, size, self.len_bytes())?;
+        // SAFETY: the range was just checked.
+        Ok(unsafe { self.base.add(range.start) })
+    }
+
+    /// Wakes at most `count` of those that wait at `address`. Returns how many.
+    ///
+    /// # Errors
+    ///
+    /// If the address is misaligned or out of bounds.
+    pub(crate) fn notify(&self, address: u64, count: u32) -> Result<u32, Trap> {
+        self.place(address, 4)?;
+        Ok(self.parking.notify(address, count))
+    }
+
+    /// Waits at `address` while it holds `expected`, 4 bytes, until woken, or for `timeout` at most. `None` is for ever.
+    ///
+    /// # Errors
+    ///
+    /// If the address is misaligned or out of bounds; [`Trap::Interrupt`] once `interrupt` is requested.
+    pub(crate) fn wait32(
+        self: &Arc<Self>,
+        address: u64,
+        expected: u32,
+        timeout: Option<Duration>,
+        interrupt: Option<&InterruptPage>,
+    ) -> Result<WaitResult, Trap> {
+        let place = self.place(address, 4)?.cast::<u32>().as_ptr();
+        // SAFETY: the place is aligned and within the memory, which `self` keeps. Guests access it by other atomic instructions.
+        let matches = || unsafe { AtomicU32::from_ptr(place) }.load(Ordering::SeqCst) == expected;
+        Parking::wait(self, |memory| &memory.parking, address, matches, timeout, interrupt)
+    }
+
+    /// As [`wait32`](Self::wait32), of 8 bytes.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub(crate) fn wait64(
+        self: &Arc<Self>,
+        address: u64,
+        expected: u64,
+        timeout: Option<Duration>,
+        interrupt: Option<&InterruptPage>,
+    ) -> Result<WaitResult, Trap> {
+        let place = self.place(address, 8)?.cast::<u64>().as_ptr();
+        // SAFETY: as in `wait32`.
+        let matches = || unsafe { AtomicU64::from_ptr(place) }.load(Ordering::SeqCst) == expected;
+        Parking::wait(self, |memory| &memory.parking, address, matches, timeout, interrupt)
+    }
+}
+
+/// A memory that an instance owns, alone or together with others.
+pub(crate) enum InstanceMemory {
+    /// Of this instance, whose context has the cell.
+    Own(Memory),
+    /// Of every store that it is in.
+    Shared(Arc<SharedMemory>),
+}
+
+impl InstanceMemory {
+    /// The type, with the minimum it was made with.
+    pub(crate) fn ty(&self) -> &MemoryType {
+        match self {
+            Self::Own(memory) => memory.ty(),
+            Self::Shared(memory) => memory.ty(),
+        }
+    }
+
+    /// The cell that compiled code reads.
+    pub(crate) fn cell(&self) -> NonNull<VmMemory> {
+        match self {
+            Self::Own(memory) => memory.cell(),
+            Self::Shared(memory) => memory.cell.0,
+        }
+    }
+
+    /// The first byte.
+    pub(crate) fn base(&self) -> *mut u8 {
+        match self {
+            Self::Own(memory) => memory.base(),
+            Self::Shared(memory) => memory.base(),
+        }
+    }
+
+    /// Accessible bytes.
+    pub(crate) fn len_bytes(&self) -> usize {
+        match self {
+            Self::Own(memory) => memory.len_bytes(),
+            Self::Shared(memory) => memory.len_bytes(),
+        }
+    }
+
+    /// Whether `address` is in the memory or its guard. Signal-safe.
+    pub(crate) fn contains(&self, address: usize) -> bool {
+        match self {
+            Self::Own(memory) => memory.contains(address),
+            Self::Shared(memory) => memory.contains(address),
+        }
+    }
+
+    /// Makes the memory `delta_pages` larger. Returns the old size in pages, or `None` if that is not possible.
+    pub(super) fn grow(&mut self, delta_pages: u64) -> Option<u64> {
+        match self {
+            Self::Own(memory) => memory.grow(delta_pages),
+            Self::Shared(memory) => memory.grow(delta_pages),
+        }
+    }
+
+    /// The memory, if it is one that others may use too.
+    pub(crate) fn shared(&self) -> Option<&Arc<SharedMemory>> {
+        match self {
+            Self::Own(_) => None,
+            Self::Shared(memory) => Some(memory),
+        }
+    }
+}
+
+impl VmStore {
+    /// Makes a memory that exists already one of this store. Returns the instance without code that owns it here.
+    pub(crate) fn adopt_memory(&mut self, memory: &Arc<SharedMemory>) -> (InstanceId, DefinedMemoryIndex) {
+        let index = DefinedMemoryIndex::from_u32(0);
+        if let Some(owner) = self.adopted.get(&Arc::as_ptr(memory)) {
+            return (*owner, index);
+        }
+        let mut module = Module::default();
+        module.memories.push(*memory.ty());
+        let module = LoadedModule::without_code(module, &self.shared().types);
+        let id = self.next_instance();
+        let header = self.instance_header(id, &module);
+        let mut instance = VmInstance::new(id, module, header);
+        instance.add_shared_memory(Arc::clone(memory));
+        self.push_instance(instance);
+        self.adopted.insert(Arc::as_ptr(memory), id);
+        (id, index)
+    }
+}
+
+impl VmInstance {
+    /// Makes `memory` the next of the defined memories.
+    pub(super) fn add_shared_memory(&mut self, memory: Arc<SharedMemory>) {
+        let index = self.memories.next_index();
+        let place = self.at::<u64>(self.module().vm_layout().memory(index));
+        // SAFETY: the place is in the instance's context, and has room for more than a pointer.
+        unsafe { place.write(memory.cell.0.as_ptr() as u64) };
+        self.memories.push(InstanceMemory::Shared(memory));
+    }
+}
