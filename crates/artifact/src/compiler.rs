@@ -18,9 +18,10 @@ pub struct CompilerEntry {
 }
 
 /// Which compiler makes code.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum CompilerKind {
     /// The one that makes fast code.
+    #[default]
     Optimizing,
     /// The one that makes code fast.
     Baseline,
@@ -71,6 +72,17 @@ pub trait Compiler: Send + Sync + 'static {
     /// Any [`CompileError`].
     fn prepare(&self, wasm: &[u8], settings: &Settings, validation: Validation) -> Result<Vec<u8>, CompileError> {
         let _ = (wasm, settings, validation);
+        Err(CompileError::Unsupported { message: "this compiler compiles whole modules only".into() })
+    }
+
+    /// An image as `image`, which was made with some [`Tiering`](crate::settings::Tiering), in which `functions`, by rising index, have the
+    /// code given here, whatever they had. Functions whose code refers to the address of another function stay as they were.
+    ///
+    /// # Errors
+    ///
+    /// [`CompileError::Limit`] if the code is too large, [`CompileError::Invalid`] if `image` is damaged.
+    fn add_functions(&self, image: &[u8], functions: &[(DefinedFuncIndex, Arc<CompiledFunc>)]) -> Result<Vec<u8>, CompileError> {
+        let _ = (image, functions);
         Err(CompileError::Unsupported { message: "this compiler compiles whole modules only".into() })
     }
 

@@ -1,5 +1,6 @@
 //! What a tier makes of one function or stub.
 
+use crate::compiler::CompilerKind;
 use peregrine_wasm::{DefinedFuncIndex, FuncIndex, Trap};
 
 /// Machine code of one function or stub, not linked yet. All offsets count bytes from its start.
@@ -15,6 +16,8 @@ pub struct CompiledFunc {
     /// by rising offset in the code; each holds up to the next. The call of a loop entry has no offset but
     /// [`LOOP_ENTRY_CALL`](crate::tables::addresses::LOOP_ENTRY_CALL), to be passed over in backtraces.
     pub addresses: Vec<(u32, u32)>,
+    /// What made it. Without meaning for stubs.
+    pub tier: CompilerKind,
 }
 
 /// One place in the code that depends on an address.

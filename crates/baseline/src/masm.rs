@@ -4,6 +4,7 @@
 //! function to the next. A jump to a label that is not bound yet keeps, in the place of its distance, where the jump before it is,
 //! so that labels need no memory of their own for those.
 
+use peregrine_artifact::compiler::CompilerKind;
 use peregrine_artifact::func::{CompiledFunc, Reloc};
 use peregrine_wasm::Trap;
 
@@ -241,6 +242,7 @@ impl Masm {
             relocs: self.relocs.clone(),
             traps: self.traps.clone(),
             addresses: self.addresses.clone(),
+            tier: CompilerKind::Baseline,
         }
     }
 

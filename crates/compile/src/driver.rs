@@ -1,5 +1,6 @@
 //! The compiler that the engine calls: a tier, driven over all functions of a module.
 
+use crate::added;
 use crate::budget::Budget;
 use crate::duplicates::Duplicates;
 use crate::lazy::{self, OneByOne, Tiers};
@@ -206,6 +207,10 @@ impl Compiler for ImageCompiler {
         }
         let linked = self.link_stubs(&ModuleEnv::new(&translation, settings))?;
         Ok(sections::image(translation, &linked, settings))
+    }
+
+    fn add_functions(&self, image: &[u8], functions: &[(DefinedFuncIndex, Arc<CompiledFunc>)]) -> Result<Vec<u8>, CompileError> {
+        added::image_with(image, functions, &self.budget)
     }
 
     fn lazy_functions(&self, wasm: WasmBytes, settings: &Settings, validation: Validation) -> Result<Arc<dyn LazyFunctions>, CompileError> {

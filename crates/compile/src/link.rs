@@ -8,19 +8,23 @@ use crate::relocate;
 use peregrine_artifact::abi::StubKind;
 use peregrine_artifact::compiler::CompileError;
 use peregrine_artifact::func::{CompiledFunc, Reloc, RelocKind, RelocTarget};
-use peregrine_artifact::image::{EntryArea, FunctionEntry, StubEntry};
+use peregrine_artifact::image::{EntryArea, FunctionEntry, ImageLayout, RelocEntry, Section, StubEntry};
 use peregrine_artifact::settings::Target;
 use peregrine_artifact::tables;
 use peregrine_wasm::{DefinedFuncIndex, Index, IndexVec, Module, TypeIndex};
 use std::collections::HashMap;
+use std::ops::Range;
 
 /// Code whose tables are encoded: what is left to do in order is to copy bytes.
+#[derive(Default)]
 pub(crate) struct Piece {
     code: Vec<u8>,
     relocs: Vec<Reloc>,
     /// The trap stream, then the address stream.
     tables: Vec<u8>,
     traps_len: u32,
+    /// See [`FunctionEntry::tier`].
+    tier: u32,
 }
 
 impl Piece {
@@ -31,12 +35,27 @@ impl Piece {
     /// [`CompileError::Limit`] if the code is too large, [`CompileError::Internal`] if the tier broke its contract.
     pub(crate) fn new(compiled: CompiledFunc, budget: &Budget) -> Result<Self, CompileError> {
         check(&compiled, budget)?;
-        let CompiledFunc { code, relocs, traps, addresses } = compiled;
+        let CompiledFunc { code, relocs, traps, addresses, tier } = compiled;
         let mut streams = Vec::new();
         tables::traps::encode(&traps, &mut streams);
         let traps_len = streams.len() as u32;
         tables::addresses::encode(&addresses, &mut streams);
-        Ok(Self { code, relocs, tables: streams, traps_len })
+        Ok(Self { code, relocs, tables: streams, traps_len, tier: FunctionEntry::tier_number(tier) })
+    }
+
+    /// What is at `code_start` of the text of a checked image, `code_len` bytes long, with the tables that `entry` tells of, if any. `None` if
+    /// the image is damaged.
+    pub(crate) fn of_image(layout: &ImageLayout, image: &[u8], code: Range<u32>, entry: Option<&FunctionEntry>) -> Option<Self> {
+        let text = layout.section(image, Section::Text).get(code.start as usize..code.end as usize)?.to_vec();
+        let all = layout.relocs(image);
+        let first = all.partition_point(|reloc| reloc.place.get() < code.start);
+        let after = all.partition_point(|reloc| reloc.place.get() < code.end);
+        let relocs = all.get(first..after)?.iter().map(|reloc| reloc.reloc(code.start)).collect::<Option<Vec<_>>>()?;
+        let inside = |reloc: &Reloc| reloc.offset as usize + relocate::size_bytes(reloc.kind) <= text.len();
+        let Some(entry) = entry else { return relocs.iter().all(inside).then(|| Self { code: text, relocs, ..Self::default() }) };
+        let streams_len = entry.traps_len.get().checked_add(entry.addresses_len.get())?;
+        let tables = layout.section(image, Section::Tables).get(entry.tables_start.get() as usize..)?.get(..streams_len as usize)?.to_vec();
+        relocs.iter().all(inside).then(|| Self { code: text, relocs, tables, traps_len: entry.traps_len.get(), tier: entry.tier.get() })
     }
 }
 
@@ -46,7 +65,7 @@ impl Piece {
 ///
 /// [`CompileError::Limit`] if the code is too large, [`CompileError::Internal`] if the tier broke its contract.
 pub(crate) fn check(compiled: &CompiledFunc, budget: &Budget) -> Result<(), CompileError> {
-    let CompiledFunc { code, relocs, traps, addresses } = compiled;
+    let CompiledFunc { code, relocs, traps, addresses, tier: _ } = compiled;
     if code.len() > budget.max_function_code_bytes {
         return Err(exceeded("bytes of code", "max_function_code_bytes", budget.max_function_code_bytes, code.len()));
     }
@@ -66,6 +85,8 @@ pub(crate) fn check(compiled: &CompiledFunc, budget: &Budget) -> Result<(), Comp
 pub(crate) struct Linked {
     pub(crate) text: Vec<u8>,
     pub(crate) tables: Vec<u8>,
+    /// Places that refer to what is behind the text.
+    pub(crate) relocs: Vec<RelocEntry>,
     pub(crate) functions: Vec<FunctionEntry>,
     /// One for each type; those of types that are the same as an earlier one are not filled in.
     pub(crate) stubs: IndexVec<TypeIndex, StubEntry>,
@@ -108,7 +129,7 @@ impl<'a> Linker<'a> {
             defined_functions: functions,
             // `int3`; zeros are no instruction on all other processors.
             padding: if is("x86_64") { 0xcc } else { 0 },
-            linked: Linked { text: Vec::new(), tables: Vec::new(), functions: Vec::with_capacity(functions), stubs },
+            linked: Linked { text: Vec::new(), tables: Vec::new(), relocs: Vec::new(), functions: Vec::with_capacity(functions), stubs },
             reach_bytes: reach_bytes.unwrap_or(u32::MAX),
             pending: Vec::new(),
             behind: Vec::new(),
@@ -148,6 +169,7 @@ impl<'a> Linker<'a> {
             traps_len: piece.traps_len.into(),
             addresses_len: (piece.tables.len() as u32 - piece.traps_len).into(),
             body_start: (body_start as u32).into(),
+            tier: piece.tier.into(),
         });
         // Only now is the function's own address known, for calls of itself.
         self.relocate(piece, code_start)
@@ -200,6 +222,8 @@ impl<'a> Linker<'a> {
                 RelocTarget::Function(_) => continue,
             };
             self.write(place, &reloc, (target as i64).wrapping_add(reloc.addend))?;
+            let unknown = || CompileError::Internal { message: "a tier asked for an address far from anything".into() };
+            self.linked.relocs.push(RelocEntry::new(place, &Reloc { offset: 0, ..reloc }).ok_or_else(unknown)?);
         }
         for index in self.linked.stubs.indices() {
             self.linked.stubs[index] = self.linked.stubs[canonical(index)];

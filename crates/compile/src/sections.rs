@@ -44,6 +44,7 @@ pub(crate) fn image(translation: Translation<'_>, linked: &Linked, settings: &Se
         functions: &linked.functions,
         stubs: linked.stubs.as_slice(),
         tables: &linked.tables,
+        relocs: &linked.relocs,
         names: &names,
         data: &data,
         custom: &custom,

@@ -6,7 +6,7 @@ use cranelift_codegen::binemit::Reloc as ClifReloc;
 use cranelift_codegen::ir::function::FunctionParameters;
 use cranelift_codegen::ir::{ExternalName, TrapCode};
 use cranelift_codegen::{FinalizedMachReloc, FinalizedRelocTarget};
-use peregrine_artifact::compiler::CompileError;
+use peregrine_artifact::compiler::{CompileError, CompilerKind};
 use peregrine_artifact::func::{CompiledFunc, Reloc, RelocKind, RelocTarget};
 use peregrine_artifact::settings::Tiering;
 use peregrine_wasm::{FuncIndex, Trap};
@@ -27,7 +27,7 @@ pub(crate) fn emit(compiled: &CompiledCode, params: &FunctionParameters, tiering
     let mut traps = buffer.traps().iter().map(|found| Ok((found.offset, trap(found.code)?))).collect::<Result<Vec<_>, CompileError>>()?;
     traps.sort_by_key(|entry| entry.0);
     traps.dedup_by_key(|entry| entry.0);
-    Ok(CompiledFunc { code, relocs, traps, addresses: addresses(compiled) })
+    Ok(CompiledFunc { code, relocs, traps, addresses: addresses(compiled), tier: CompilerKind::Optimizing })
 }
 
 /// Fills in a direct call, which is one of the function itself: true if `reloc` is one.

@@ -1,5 +1,8 @@
 //! The fixed part of an image and the fixed-size entries of its tables.
 
+use crate::compiler::CompilerKind;
+use crate::func::{Reloc, RelocKind, RelocTarget};
+use peregrine_wasm::{DefinedFuncIndex, FuncIndex};
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -7,7 +10,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 pub const MAGIC: [u8; 8] = *b"\x7fPGN\r\n\x1a\n";
 
 /// Raised with every change of the format or of what code expects from the engine.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 
 /// Alignment of text and memory images in the file: the largest page size among the targets.
 pub const PAGE_ALIGN_BYTES: u64 = 64 << 10;
@@ -26,6 +29,9 @@ pub enum Section {
     Stubs,
     /// Streams of traps and addresses, see [`crate::tables`].
     Tables,
+    /// A [`RelocEntry`] for each place in the text that refers to what is behind the image, by rising place. Only with
+    /// [`crate::settings::Tiering`]: so that code can be added.
+    Relocs,
     /// `u32` ends of names of all functions (imports included), then the names one after the other in UTF-8. An empty name is none.
     Names,
     /// Bytes of data segments.
@@ -93,6 +99,79 @@ pub struct FunctionEntry {
     pub addresses_len: U32,
     /// Where its body begins in the binary, in bytes.
     pub body_start: U32,
+    /// What made its code: see [`Self::tier`].
+    pub tier: U32,
+}
+
+impl FunctionEntry {
+    /// What [`Self::tier`] is for code of a compiler.
+    pub fn tier_number(kind: CompilerKind) -> u32 {
+        match kind {
+            CompilerKind::Baseline => 1,
+            CompilerKind::Optimizing => 2,
+        }
+    }
+
+    /// Which compiler made its code, if there is code.
+    pub fn tier(&self) -> Option<CompilerKind> {
+        match self.tier.get() {
+            _ if self.code_len == 0 => None,
+            1 => Some(CompilerKind::Baseline),
+            _ => Some(CompilerKind::Optimizing),
+        }
+    }
+}
+
+/// A place in the text that refers to an entry slot or a budget.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct RelocEntry {
+    /// Where in the text, in bytes.
+    pub place: U32,
+    /// The kind in the low byte; in the next one, 0 for a slot and 1 for a budget.
+    pub kind_and_target: U32,
+    /// Index of the function: among all for a slot, among defined ones for a budget.
+    pub function: U32,
+    /// What is added to the address, in two's complement.
+    pub addend: U32,
+}
+
+impl RelocEntry {
+    /// The entry for `reloc`, whose code begins at `code_start`. `None` if it refers to code, or the addend is beyond 32 bits.
+    pub fn new(code_start: u32, reloc: &Reloc) -> Option<Self> {
+        let kind: u32 = match reloc.kind {
+            RelocKind::X64Rel32 => 0,
+            RelocKind::Aarch64Call26 => 1,
+            RelocKind::Riscv64CallPair => 2,
+            RelocKind::S390xRel32Halfwords => 3,
+        };
+        let (target, function) = match reloc.target {
+            RelocTarget::Function(_) => return None,
+            RelocTarget::Slot(function) => (0, function.as_u32()),
+            RelocTarget::Budget(function) => (1, function.as_u32()),
+        };
+        let addend = i32::try_from(reloc.addend).ok()? as u32;
+        let place = code_start.checked_add(reloc.offset)?;
+        Some(Self { place: place.into(), kind_and_target: (kind | target << 8).into(), function: function.into(), addend: addend.into() })
+    }
+
+    /// What it stands for, in code that begins at `code_start`. `None` if it is before that, or damaged.
+    pub fn reloc(&self, code_start: u32) -> Option<Reloc> {
+        let kind = match self.kind_and_target.get() & 0xff {
+            0 => RelocKind::X64Rel32,
+            1 => RelocKind::Aarch64Call26,
+            2 => RelocKind::Riscv64CallPair,
+            3 => RelocKind::S390xRel32Halfwords,
+            _ => return None,
+        };
+        let target = match self.kind_and_target.get() >> 8 {
+            0 => RelocTarget::Slot(FuncIndex::from_u32(self.function.get())),
+            1 => RelocTarget::Budget(DefinedFuncIndex::from_u32(self.function.get())),
+            _ => return None,
+        };
+        let addend = i64::from(self.addend.get() as i32);
+        Some(Reloc { offset: self.place.get().checked_sub(code_start)?, kind, target, addend })
+    }
 }
 
 /// The stubs for one function type.

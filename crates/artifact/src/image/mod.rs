@@ -1,7 +1,7 @@
 //! The image: one mappable, position-independent file with the code of a module and all that running it needs.
 //!
 //! ```text
-//! header | settings | meta | functions | stubs | tables | names | data | custom | debug | (page) memory image | (page) text
+//! header | settings | meta | functions | stubs | tables | relocs | names | data | custom | debug | (page) memory image | (page) text
 //! ```
 //!
 //! The header is fixed; sections are found through it. Text and memory image start at multiples of [`PAGE_ALIGN_BYTES`], so that they
@@ -16,7 +16,7 @@ mod read;
 mod write;
 
 pub use entry::{BUDGET_SIZE_BYTES, EntryArea, SLOT_SIZE_BYTES};
-pub use header::{FORMAT_VERSION, FunctionEntry, MAGIC, PAGE_ALIGN_BYTES, Section, StubEntry};
+pub use header::{FORMAT_VERSION, FunctionEntry, MAGIC, PAGE_ALIGN_BYTES, RelocEntry, Section, StubEntry};
 pub use read::{ImageError, ImageLayout};
 pub use write::{ImageParts, write_image};
 

@@ -1,6 +1,6 @@
 //! Reads images: checks them once, then gives their parts.
 
-use super::header::{FORMAT_VERSION, FunctionEntry, Header, MAGIC, PAGE_ALIGN_BYTES, Section, StubEntry};
+use super::header::{FORMAT_VERSION, FunctionEntry, Header, MAGIC, PAGE_ALIGN_BYTES, RelocEntry, Section, StubEntry};
 use super::{ImageMeta, checksum};
 use crate::settings::Settings;
 use crate::tables;
@@ -133,6 +133,7 @@ impl ImageLayout {
         }
         let whole = <[FunctionEntry]>::ref_from_bytes(self.section(bytes, Section::Functions)).is_ok()
             && <[StubEntry]>::ref_from_bytes(self.section(bytes, Section::Stubs)).is_ok()
+            && <[RelocEntry]>::ref_from_bytes(self.section(bytes, Section::Relocs)).is_ok()
             && self.range(Section::Names).len() >= self.functions as usize * 4;
         if whole { Ok(()) } else { Err(ImageError::Malformed { part: "function table" }) }
     }
@@ -200,6 +201,12 @@ impl ImageLayout {
     pub fn stubs<'a>(&self, bytes: &'a [u8]) -> &'a [StubEntry] {
         // Checked in `check_tables`.
         <[StubEntry]>::ref_from_bytes(self.section(bytes, Section::Stubs)).unwrap_or(&[])
+    }
+
+    /// Places in the text that refer to what is behind the image, by rising place.
+    pub fn relocs<'a>(&self, bytes: &'a [u8]) -> &'a [RelocEntry] {
+        // Checked in `check_tables`.
+        <[RelocEntry]>::ref_from_bytes(self.section(bytes, Section::Relocs)).unwrap_or(&[])
     }
 
     /// The stubs for the function type `ty`.

@@ -37,6 +37,7 @@ fn sample_with(change: impl FnOnce(&mut ImageMeta)) -> Vec<u8> {
         functions: &[function],
         stubs: &[StubEntry::default()],
         tables: &tables,
+        relocs: &[],
         names: &["main"],
         data: b"data",
         custom: &[],

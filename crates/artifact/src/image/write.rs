@@ -1,7 +1,7 @@
 //! Writes images.
 
 use super::header::{FORMAT_VERSION, Header, MAGIC, PAGE_ALIGN_BYTES, Section, SectionRange};
-use super::{FunctionEntry, ImageMeta, StubEntry, checksum};
+use super::{FunctionEntry, ImageMeta, RelocEntry, StubEntry, checksum};
 use crate::settings::Settings;
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -17,6 +17,8 @@ pub struct ImageParts<'a> {
     pub stubs: &'a [StubEntry],
     /// Streams of traps and addresses.
     pub tables: &'a [u8],
+    /// Places in the text that refer to what is behind the image, by rising place.
+    pub relocs: &'a [RelocEntry],
     /// A name (or nothing) for each function, imports included.
     pub names: &'a [&'a str],
     /// Bytes of data segments.
@@ -43,6 +45,7 @@ pub fn write_image(parts: &ImageParts<'_>) -> Vec<u8> {
         parts.functions.as_bytes(),
         parts.stubs.as_bytes(),
         parts.tables,
+        parts.relocs.as_bytes(),
         &names,
         parts.data,
         parts.custom,

@@ -6,7 +6,7 @@
 use crate::driver::ImageCompiler;
 use crate::tier::{FunctionCompiler, ModuleEnv, Tier};
 use peregrine_artifact::abi::StubKind;
-use peregrine_artifact::compiler::{CompileError, Compiler};
+use peregrine_artifact::compiler::{CompileError, Compiler, CompilerKind};
 use peregrine_artifact::func::{CompiledFunc, Reloc, RelocKind, RelocTarget};
 use peregrine_artifact::image::{ImageLayout, ImageMeta, Section};
 use peregrine_artifact::settings::{Settings, Target, Tiering};
@@ -20,6 +20,9 @@ use wasmparser::Operator;
 pub(super) const FAIL: i32 = 0x0bad;
 pub(super) const PANIC: i32 = 0x0badbad;
 pub(super) const HUGE: i32 = 0x7777;
+
+/// The mark of the baseline.
+pub(super) const FAST: u8 = 0xfa;
 
 #[derive(Default)]
 pub(super) struct FakeTier {
@@ -63,7 +66,8 @@ impl FunctionCompiler for FakeCompiler<'_> {
     fn function(&mut self, index: DefinedFuncIndex) -> Result<CompiledFunc, CompileError> {
         self.functions.fetch_add(1, Ordering::Relaxed);
         let body = self.env.translation.body(index);
-        let mut compiled = CompiledFunc::default();
+        let tier = if self.mark == FAST { CompilerKind::Baseline } else { CompilerKind::Optimizing };
+        let mut compiled = CompiledFunc { tier, ..CompiledFunc::default() };
         compiled.code.push(self.mark);
         compiled.code.extend((body.as_bytes().len() as u32).to_le_bytes());
         if self.env.settings.tiering == Tiering::Counted {

@@ -1,6 +1,6 @@
 //! Images without code, and functions compiled one by one.
 
-use super::fake_tier::{Checked, FAIL, FakeTier, HUGE, PANIC, settings};
+use super::fake_tier::{Checked, FAIL, FAST, FakeTier, HUGE, PANIC, settings};
 use crate::budget::Budget;
 use crate::driver::ImageCompiler;
 use crate::tier::{FunctionCompiler, ModuleEnv, Tier};
@@ -15,7 +15,6 @@ use peregrine_wasm::{DefinedFuncIndex, FuncIndex, TypeIndex};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-const FAST: u8 = 0xfa;
 const OPTIMIZING: u8 = 0x0b;
 
 fn slots() -> Settings {
@@ -242,4 +241,42 @@ fn slots_and_budgets_are_behind_the_text_of_whole_images() {
             assert_eq!(code_start + place as i64 + 4 + rel32(place), area.slot(FuncIndex::from_u32(*callee)) as i64);
         }
     }
+}
+
+#[test]
+fn code_is_added_to_images_again_and_again() {
+    let counted = Settings { tiering: Tiering::Counted, ..settings() };
+    let compiler = two_tiers();
+    let text = r#"(module $name (import "a" "b" (func)) (memory 1) (data (i32.const 0) "data") (data "passive")
+        (func $one (export "one") (param i32) unreachable) (func $two call $two call $three nop) (func $three call 0) (func $four call $one (i32.const 0)))"#
+        .replace("call $one (i32.const 0)", "(call $one (i32.const 0))");
+    let module = wasm(&text);
+    let whole = Checked::new(compiler.compile((*module).as_ref(), &counted, &()).expect("a good module"));
+    let functions = compiler.lazy_functions(module.clone(), &counted, Validation::Trusted).expect("settings with slots");
+    let compile = |index, kind| {
+        let compiled = functions.compile(&request(index, kind)).expect("a good function");
+        (DefinedFuncIndex::from_u32(index), Arc::new(compiled))
+    };
+    let mut image = compiler.prepare((*module).as_ref(), &counted, Validation::Trusted).expect("a good module");
+    // Out of order, one twice, and one beyond the last that is ignored.
+    let ghost = (DefinedFuncIndex::from_u32(77), compile(0, CompilerKind::Baseline).1);
+    for added in [vec![compile(2, CompilerKind::Baseline)], vec![], vec![compile(0, CompilerKind::Optimizing), ghost]] {
+        image = compiler.add_functions(&image, &added).expect("a good image");
+    }
+    let partly = Checked::new(image.clone());
+    assert_eq!(partly.meta, whole.meta);
+    let tiers: Vec<_> = partly.layout.functions(&partly.bytes).iter().map(|entry| entry.tier()).collect();
+    assert_eq!(tiers, [Some(CompilerKind::Optimizing), None, Some(CompilerKind::Baseline), None]);
+    assert_eq!(partly.code(0)[5..], whole.code(0)[5..]);
+    let entry = partly.layout.functions(&partly.bytes)[0];
+    let trap = (0..entry.code_len.get()).find_map(|offset| partly.layout.trap_at(&partly.bytes, entry.code_start.get() + offset));
+    assert_eq!(trap, Some(peregrine_wasm::Trap::UnreachableCodeReached));
+
+    // With all functions by the optimizing tier it is the image of a whole compilation to the byte.
+    let all: Vec<_> = (0..4).map(|index| compile(index, CompilerKind::Optimizing)).collect();
+    assert!(compiler.add_functions(&image, &all).expect("a good image") == whole.bytes);
+    assert!(compiler.add_functions(&whole.bytes, &[]).expect("a good image") == whole.bytes);
+
+    image.truncate(image.len() - 1);
+    assert!(matches!(compiler.add_functions(&image, &all), Err(CompileError::Invalid { .. })));
 }
