@@ -11,6 +11,7 @@ use super::store::VmStore;
 use super::suspend::{Progress, Suspended, Wait};
 use super::value::ValRaw;
 use crate::Caller;
+use crate::call_hook::CallHook;
 use crate::error::Result;
 use crate::store::StoreInner;
 use peregrine_artifact::vmctx::VmContextHeader;
@@ -161,7 +162,11 @@ impl<T: 'static, B: AsyncHostBody<T>> Future for HostFuture<T, B> {
         self.future = None;
         // SAFETY: the body is kept by the store, as long as calls are under way; the store is borrowed for this future, and the values are where
         // the guest, which waits, expects them.
-        let ended = unsafe { self.body.as_ref().end(&mut *self.store.as_ptr(), output, &mut *self.values) };
+        let ended = unsafe {
+            let store = &mut *self.store.as_ptr();
+            let ended = self.body.as_ref().end(store, output, &mut *self.values);
+            store.crossing(CallHook::ReturningFromHost).and(ended)
+        };
         Poll::Ready(match ended {
             Ok(()) => Ok(0),
             // SAFETY: the body is done with the store.
@@ -194,6 +199,8 @@ pub(crate) unsafe extern "C" fn async_host_entry<T: Send + 'static, B: AsyncHost
         // SAFETY: the body is kept by the store. The future is dropped before the borrows end that it is made of: by `HostFuture` before it
         // uses the store, and by the call that waits for it before the store is given back.
         let mut future = unsafe {
+            let hooked = (*store.as_ptr()).crossing(CallHook::CallingHost);
+            hooked.map_err(|error| Pending::Error(error, super::backtrace(vm.as_ref())))?;
             let values = std::ptr::slice_from_raw_parts_mut(values, body.as_ref().slots());
             let future = body.as_ref().begin(Caller::new(&mut *store.as_ptr(), caller), &*values);
             let future = std::mem::transmute::<
