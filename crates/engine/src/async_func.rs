@@ -383,12 +383,7 @@ impl<T: 'static> Linker<T> {
     /// # Errors
     ///
     /// As [`module`](Self::module).
-    pub async fn module_async(
-        &mut self,
-        mut store: impl AsContextMut<Data = T>,
-        module_name: &str,
-        module: &Module,
-    ) -> Result<&mut Self>
+    pub async fn module_async(&mut self, mut store: impl AsContextMut<Data = T>, module_name: &str, module: &Module) -> Result<&mut Self>
     where
         T: Send + 'static,
     {

@@ -1,8 +1,8 @@
 //! Calls as futures: suspended and gone on with at every kind of place, on executors of any kind, cancelled, nested, and moved between threads.
 
 use peregrine::{
-    Caller, Config, Engine, Error, Extern, Func, FuncType, Instance, Linker, Module, Result, Store, Strategy, Trap, TypedFunc, Val, ValType,
-    WasmBacktrace,
+    Caller, Config, Engine, Error, Extern, Func, FuncType, Instance, Linker, Module, Result, Store, Strategy, Trap, TypedFunc, Val,
+    ValType, WasmBacktrace,
 };
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -29,8 +29,8 @@ pub(crate) mod table;
 pub(crate) mod types;
 pub(crate) mod value;
 
-pub(crate) use code::{LoadError, LoadedModule};
 pub(crate) use async_call::{AsyncHostBody, GuestCall, async_host_entry};
+pub(crate) use code::{LoadError, LoadedModule};
 pub(crate) use entry::call;
 pub(crate) use fault::prepare_thread;
 pub(crate) use fault::walk::{RawFrame, backtrace};
