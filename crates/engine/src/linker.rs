@@ -357,17 +357,25 @@ impl<T: 'static> Linker<T> {
 
     /// What is defined by a pair of names.
     ///
+    /// # Errors
+    ///
+    /// If nothing is.
+    ///
     /// # Panics
     ///
     /// If it is a host function and the store belongs to another engine than the linker.
-    pub fn get(&self, mut store: impl AsContextMut<Data = T>, module: &str, name: &str) -> Option<Extern> {
+    pub fn get(&self, store: impl AsContextMut<Data = T>, module: &str, name: &str) -> Result<Extern> {
+        self.find(store, module, name).with_context(|| format!("no item named `{module}::{name}` defined"))
+    }
+
+    fn find(&self, mut store: impl AsContextMut<Data = T>, module: &str, name: &str) -> Option<Extern> {
         let item = self.item(module, name)?;
         Some(item.definition.to_extern(&mut store.as_context_mut().0.opaque))
     }
 
     /// What is defined by the names of an import.
     pub fn get_by_import(&self, store: impl AsContextMut<Data = T>, import: &ImportType<'_>) -> Option<Extern> {
-        self.get(store, import.module(), import.name())
+        self.find(store, import.module(), import.name())
     }
 
     /// As [`get_by_import`](Self::get_by_import).
@@ -386,7 +394,7 @@ impl<T: 'static> Linker<T> {
     /// If the definition without a name or `_start` is not a function.
     pub fn get_default(&self, mut store: impl AsContextMut<Data = T>, module: &str) -> Result<Func> {
         for name in ["", "_start"] {
-            if let Some(item) = self.get(&mut store, module, name) {
+            if let Some(item) = self.find(&mut store, module, name) {
                 return item.into_func().with_context(|| format!("default export in `{module}` is not a function"));
             }
         }
