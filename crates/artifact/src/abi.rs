@@ -34,10 +34,22 @@
 //!
 //! Every function keeps a frame pointer: at it the caller's frame pointer, above it the return address.
 
+use peregrine_wasm::ValType;
 use serde::{Deserialize, Serialize};
 
 /// Bytes of one slot in an array of values.
 pub const VALUE_SIZE_BYTES: usize = 16;
+
+/// So many results of each class have registers.
+const RESULT_REGISTERS: usize = 8;
+
+/// Whether results are in an area on the caller's stack, since not all of them have registers. The address of the area is the first argument
+/// then, before the context. On x86-64, with `Tail`.
+pub fn has_result_area(results: &[ValType]) -> bool {
+    let in_vector_registers = |ty: &&ValType| matches!(ty, ValType::F32 | ValType::F64 | ValType::V128);
+    let vectors = results.iter().filter(in_vector_registers).count();
+    vectors > RESULT_REGISTERS || results.len() - vectors > RESULT_REGISTERS
+}
 
 /// The kinds of functions that no wasm function body stands for. There is one of each kind for every function type of a module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

@@ -1,10 +1,11 @@
 //! What an engine does and how: the choices of an embedder, before any [`Engine`](crate::Engine) is made of them.
 
 use crate::Cache;
+use crate::TieringStress;
 use crate::accepted::Accepted;
 use crate::error::{Result, bail};
 use peregrine_artifact::compiler::{CompilerKind, CompilerOptions};
-use peregrine_artifact::settings::{self, Settings, Target};
+use peregrine_artifact::settings::{self, Settings, Target, Tiering};
 use peregrine_wasm::Features;
 use std::borrow::Cow;
 use std::fmt;
@@ -33,6 +34,8 @@ pub struct Config {
     pub(crate) accepted: Accepted,
     pub(crate) target: Option<String>,
     strategy: Strategy,
+    pub(crate) deferred_validation: bool,
+    pub(crate) tiering_stress: TieringStress,
     opt_level: OptLevel,
     nan_canonicalization: bool,
     spectre_mitigations: bool,
@@ -59,17 +62,30 @@ pub struct Config {
 /// Address space that one memory may take: a part of what processors have, so that sums of sizes do not overflow.
 const MAX_RESERVED_BYTES: u64 = 1 << 45;
 
-/// Which compiler makes the code.
+/// When functions are compiled, and by which compiler.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Strategy {
     /// The best there is for the module.
     #[default]
     Auto,
+    /// Each function is compiled by the baseline when it is first called, and again by the optimizing compiler, in the background, when it
+    /// turns out to be hot: starts at once, and runs at full speed soon. Where the baseline has no code for the processor, as `Ahead`.
+    Tiered,
     /// The optimizing compiler, for everything, before the first call.
-    Cranelift,
-    /// The baseline compiler, for everything, before the first call: compiles many times faster, and the code is slower. x86-64 only.
-    Winch,
+    Ahead,
+    /// The baseline compiler alone, for each function when it is first called: compiles many times faster, and the code is slower. x86-64
+    /// only.
+    Baseline,
+}
+
+impl Strategy {
+    /// Another name of [`Strategy::Ahead`].
+    #[expect(non_upper_case_globals, reason = "embedders know the name")]
+    pub const Cranelift: Self = Self::Ahead;
+    /// Another name of [`Strategy::Baseline`].
+    #[expect(non_upper_case_globals, reason = "embedders know the name")]
+    pub const Winch: Self = Self::Baseline;
 }
 
 /// How much work the compiler does.
@@ -195,6 +211,8 @@ impl Default for Config {
             accepted: Accepted::default(),
             target: None,
             strategy: Strategy::Auto,
+            deferred_validation: false,
+            tiering_stress: TieringStress::None,
             opt_level: OptLevel::Speed,
             nan_canonicalization: false,
             spectre_mitigations: true,
@@ -335,9 +353,27 @@ impl Config {
         Ok(self)
     }
 
-    /// Which compiler makes the code. [`Strategy::Auto`] by default.
+    /// When functions are compiled, and by which compiler. [`Strategy::Auto`] by default.
     pub fn strategy(&mut self, strategy: Strategy) -> &mut Self {
         self.strategy = strategy;
+        self
+    }
+
+    /// Whether the body of a function is validated only when it is first called, where functions are compiled one by one
+    /// ([`Strategy::Tiered`], [`Strategy::Baseline`]). Off by default: all of a module is validated, in parallel, before
+    /// [`Module::new`](crate::Module::new) returns.
+    ///
+    /// What is given up: a module with an invalid body is accepted, and each call of that function fails with an error that is not a trap. What
+    /// runs is always valid.
+    pub fn deferred_validation(&mut self, enable: bool) -> &mut Self {
+        self.deferred_validation = enable;
+        self
+    }
+
+    /// Forces what usually depends on time, for tests of the tiers themselves.
+    #[doc(hidden)]
+    pub fn tiering_stress(&mut self, stress: TieringStress) -> &mut Self {
+        self.tiering_stress = stress;
         self
     }
 
@@ -592,8 +628,17 @@ impl Config {
     /// The compiler that the strategy asks for.
     pub(crate) fn compiler_kind(&self) -> CompilerKind {
         match self.strategy {
-            Strategy::Auto | Strategy::Cranelift => CompilerKind::Optimizing,
-            Strategy::Winch => CompilerKind::Baseline,
+            Strategy::Auto | Strategy::Tiered | Strategy::Ahead => CompilerKind::Optimizing,
+            Strategy::Baseline => CompilerKind::Baseline,
+        }
+    }
+
+    /// How functions reach each other.
+    pub(crate) fn tiering(&self) -> Tiering {
+        match self.strategy {
+            Strategy::Auto | Strategy::Ahead => Tiering::Whole,
+            Strategy::Tiered => Tiering::Counted,
+            Strategy::Baseline => Tiering::Slots,
         }
     }
 
@@ -626,6 +671,7 @@ impl Config {
         };
         settings.memory_reservation_bytes = self.memory_reservation_bytes;
         settings.memory_guard_bytes = self.memory_guard_bytes;
+        settings.tiering = self.tiering();
         settings.interrupt = self.epochs;
         settings.fuel = self.fuel;
         settings.nan_canonicalization = self.nan_canonicalization;

@@ -3,11 +3,12 @@
 use crate::config::{Config, ProfilingStrategy};
 use crate::error::{Context, Result, bail};
 use crate::profile::Profiler;
+use crate::tiering::Queue;
 use crate::vm::{InterruptPage, TypeRegistry, VmShared};
 use crate::{COMPILERS, compat};
 use peregrine_artifact::compiler::{Compiler, Progress};
 use peregrine_artifact::image::ImageLayout;
-use peregrine_artifact::settings::Settings;
+use peregrine_artifact::settings::{Settings, Tiering};
 use peregrine_sys::stack::{StackPool, StackPoolConfig};
 use std::collections::HashMap;
 use std::fmt;
@@ -41,6 +42,10 @@ struct EngineInner {
     config: Config,
     compiler: Option<Arc<dyn Compiler>>,
     shared: Arc<VmShared>,
+    /// The settings for modules that are compiled as a whole.
+    whole_settings: Settings,
+    /// Where functions wait for the optimizing tier, if they are compiled one by one.
+    queue: Option<Arc<Queue>>,
     profiler: Option<Profiler>,
     epoch: AtomicU64,
     /// Stores with a deadline, by number. Locked before any page is changed, so that a store that moves its deadline and an increment
@@ -90,9 +95,13 @@ impl Engine {
             ProfilingStrategy::None => None,
             strategy => Some(Profiler::new(strategy).context("cannot write for the profiler")?),
         };
+        let whole_settings = Settings { tiering: Tiering::Whole, ..settings.clone() };
+        let queue = (settings.tiering == Tiering::Counted).then(|| Arc::new(Queue::new(config.compiler_options().threads)));
         let shared = Arc::new(VmShared { types: TypeRegistry::default(), stacks, settings });
         let (epoch, deadlines) = (AtomicU64::new(0), Mutex::default());
-        let engine = Self { inner: Arc::new(EngineInner { config: config.clone(), compiler, shared, profiler, epoch, deadlines }) };
+        let config = config.clone();
+        let inner = EngineInner { config, compiler, shared, whole_settings, queue, profiler, epoch, deadlines };
+        let engine = Self { inner: Arc::new(inner) };
         engine.shared().types.set_engine(engine.weak());
         Ok(engine)
     }
@@ -185,12 +194,12 @@ impl Engine {
         refuse_image(bytes)?;
         let compiler = self.compiler()?;
         let wasm = compiler.to_binary(bytes)?;
-        Ok(compiler.compile(&wasm, self.settings(), progress)?)
+        Ok(compiler.compile(&wasm, self.whole_settings(), progress)?)
     }
 
     /// A number that is the same for engines that can load each other's images.
     pub fn precompile_compatibility_hash(&self) -> impl Hash {
-        CompatibilityHash(self.settings().hash())
+        CompatibilityHash(self.whole_settings().hash())
     }
 
     /// What `bytes` were compiled from, if they begin as an image does. They are not checked any further.
@@ -221,8 +230,18 @@ impl Engine {
         compat::check(settings, self.settings(), known, self.config())
     }
 
-    pub(crate) fn compiler(&self) -> Result<&dyn Compiler> {
-        self.inner.compiler.as_deref().context(NO_COMPILER)
+    pub(crate) fn compiler(&self) -> Result<&Arc<dyn Compiler>> {
+        self.inner.compiler.as_ref().context(NO_COMPILER)
+    }
+
+    /// What modules that are compiled as a whole are compiled with; [`settings`](Self::settings) may ask for functions one by one.
+    pub(crate) fn whole_settings(&self) -> &Settings {
+        &self.inner.whole_settings
+    }
+
+    /// Where functions wait for the optimizing tier, if they are compiled one by one and by it.
+    pub(crate) fn queue(&self) -> Option<&Arc<Queue>> {
+        self.inner.queue.as_ref()
     }
 
     pub(crate) fn shared(&self) -> &Arc<VmShared> {

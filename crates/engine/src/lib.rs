@@ -11,7 +11,6 @@
 #![deny(unsafe_code)]
 
 mod accepted;
-mod async_func;
 mod backtrace;
 mod cache;
 mod call_hook;
@@ -46,6 +45,7 @@ mod store;
 mod symbols;
 mod table;
 mod tag;
+mod tiering;
 mod typed;
 mod types;
 mod val;
@@ -87,6 +87,7 @@ pub use shared_memory::SharedMemory;
 pub use store::Store;
 pub use table::Table;
 pub use tag::Tag;
+pub use tiering::{TieringMetrics, TieringStress};
 pub use typed::{TypedFunc, WasmParams, WasmResults, WasmRet, WasmTy};
 pub use types::{
     ArrayType, ContType, ExnType, ExportType, ExternType, FieldType, Finality, FuncType, GlobalType, HeapType, ImportType, MemoryType,

@@ -4,15 +4,18 @@ use crate::cache::CacheKey;
 use crate::engine::refuse_image;
 use crate::error::{Context, Error, Result, bail};
 use crate::gdb_elf;
+use crate::tiering::{FirstTier, ModuleTiering, TieringMetrics, TieringSource};
 use crate::verified::Identity;
 use crate::vm::boundary::{self, map_image};
-use crate::vm::{LoadError, LoadedModule};
+use crate::vm::{LoadError, LoadOptions, LoadedModule};
 use crate::{Engine, ExportType, ExternType, ImportType, ProfilingStrategy};
-use peregrine_artifact::compiler::Progress;
+use peregrine_artifact::compiler::{CompileError, Progress, Validation, WasmBytes};
 use peregrine_artifact::image::{ImageError, ImageLayout, Section};
+use peregrine_artifact::settings::Tiering;
 use peregrine_artifact::tables;
 use peregrine_sys::{gdb, unwind};
 use peregrine_wasm::EntityIndex;
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
 use std::fs::File;
@@ -80,7 +83,7 @@ impl Module {
         let bytes = bytes.as_ref();
         refuse_image(bytes)?;
         let wasm = engine.compiler()?.to_binary(bytes)?;
-        Self::compile(engine, &wasm, progress)
+        Self::compile(engine, wasm, progress)
     }
 
     /// As [`new`](Self::new), for the content of a file.
@@ -91,7 +94,15 @@ impl Module {
     pub fn from_file(engine: &Engine, file: impl AsRef<Path>) -> Result<Self> {
         let path = file.as_ref();
         let bytes = std::fs::read(path).with_context(|| format!("failed to read `{}`", path.display()))?;
-        Self::new(engine, bytes).with_context(|| format!("failed to load `{}`", path.display()))
+        let load = || {
+            refuse_image(&bytes)?;
+            let text = match engine.compiler()?.to_binary(&bytes)? {
+                Cow::Borrowed(_) => None,
+                Cow::Owned(binary) => Some(binary),
+            };
+            Self::compile(engine, Cow::Owned(text.unwrap_or(bytes)), &())
+        };
+        load().with_context(|| format!("failed to load `{}`", path.display()))
     }
 
     /// Compiles a module in the binary format.
@@ -101,7 +112,7 @@ impl Module {
     /// As [`new`](Self::new); text is malformed here.
     pub fn from_binary(engine: &Engine, binary: &[u8]) -> Result<Self> {
         refuse_image(binary)?;
-        Self::compile(engine, binary, &())
+        Self::compile(engine, Cow::Borrowed(binary), &())
     }
 
     /// Checks a module in the binary format without compiling it.
@@ -114,13 +125,56 @@ impl Module {
         Ok(engine.compiler()?.validate(binary, engine.settings())?)
     }
 
-    fn compile(engine: &Engine, wasm: &[u8], progress: &dyn Progress) -> Result<Self> {
+    fn compile(engine: &Engine, wasm: Cow<'_, [u8]>, progress: &dyn Progress) -> Result<Self> {
+        match engine.settings().tiering {
+            Tiering::Whole => Self::compile_whole(engine, &wasm, progress),
+            Tiering::Slots | Tiering::Counted => Self::prepare(engine, wasm, progress),
+        }
+    }
+
+    /// Makes a module whose functions are compiled one by one.
+    fn prepare(engine: &Engine, wasm: Cow<'_, [u8]>, progress: &dyn Progress) -> Result<Self> {
         let compiler = engine.compiler()?;
+        let validation = if engine.config().deferred_validation { Validation::Deferred } else { Validation::Complete };
+        let image = match compiler.prepare(&wasm, engine.settings(), validation) {
+            Err(CompileError::Unsupported { message }) => {
+                tracing::debug!(message, "a module is compiled as a whole");
+                return Self::compile_whole(engine, &wasm, progress);
+            }
+            image => image?,
+        };
+        check_settings(engine, &image)?;
+        let loaded = match Self::load_bytes(engine, &image) {
+            Err(LoadError::TooLarge) => {
+                tracing::debug!(len_bytes = wasm.len(), "a module is too large for functions one by one and compiled as a whole");
+                return Self::compile_whole(engine, &wasm, progress);
+            }
+            loaded => loaded.map_err(load_error)?,
+        };
+        Self::set_tiering(engine, &loaded, Arc::new(wasm.into_owned()), validation)?;
+        Self::from_loaded(engine, loaded)
+    }
+
+    /// Lets the functions of a module that have no code be compiled from its binary, and hot ones again.
+    fn set_tiering(engine: &Engine, loaded: &LoadedModule, wasm: WasmBytes, validation: Validation) -> Result<()> {
+        let source = TieringSource { compiler: Arc::clone(engine.compiler()?), wasm, settings: engine.settings().clone(), validation };
+        let first = match engine.queue() {
+            Some(queue) => FirstTier::BaselineThen(Arc::clone(queue)),
+            None => FirstTier::Baseline,
+        };
+        let keep = engine.config().cache.is_some();
+        loaded.set_tiering(ModuleTiering::new(loaded, source, first, engine.config().tiering_stress, keep));
+        Ok(())
+    }
+
+    fn compile_whole(engine: &Engine, wasm: &[u8], progress: &dyn Progress) -> Result<Self> {
+        let compiler = engine.compiler()?;
+        let settings = engine.whole_settings();
         let Some(cache) = &engine.config().cache else {
-            let image = compiler.compile(wasm, engine.settings(), progress)?;
+            let image = compiler.compile(wasm, settings, progress)?;
             return Self::from_image(engine, &image);
         };
-        let key = CacheKey::new(wasm, engine.settings(), engine.config().compiler_kind());
+        let key = CacheKey::new(wasm, settings, engine.config().compiler_kind());
         if let Some(file) = cache.open(&key) {
             match Self::from_mapped(engine, &file) {
                 Ok(module) => return Ok(module),
@@ -130,7 +184,7 @@ impl Module {
                 }
             }
         }
-        let image = compiler.compile(wasm, engine.settings(), progress)?;
+        let image = compiler.compile(wasm, settings, progress)?;
         if let Err(error) = cache.put(&key, &image) {
             // A cache that cannot be written, on a full disk for example, must not keep programs from running.
             tracing::warn!("the cache cannot be written: {error:#}");
@@ -191,12 +245,14 @@ impl Module {
 
     fn from_image(engine: &Engine, image: &[u8]) -> Result<Self> {
         check_settings(engine, image)?;
-        let load = match engine.config().profiler {
-            ProfilingStrategy::PerfMap => LoadedModule::from_bytes_for_profiler,
-            _ => LoadedModule::from_bytes,
-        };
-        let loaded = load(image, &engine.shared().types).map_err(load_error)?;
+        let loaded = Self::load_bytes(engine, image).map_err(load_error)?;
+        refuse_partial(&loaded)?;
         Self::from_loaded(engine, loaded)
+    }
+
+    fn load_bytes(engine: &Engine, image: &[u8]) -> Result<Arc<LoadedModule>, LoadError> {
+        let for_profiler = engine.config().profiler == ProfilingStrategy::PerfMap;
+        LoadedModule::from_bytes(image, &engine.shared().types, LoadOptions { for_profiler, ..LoadOptions::default() })
     }
 
     fn from_mapped(engine: &Engine, file: &File) -> Result<Self> {
@@ -216,14 +272,16 @@ impl Module {
         if let Some(settings) = loaded.settings() {
             engine.check_image(settings)?;
         }
+        refuse_partial(&loaded)?;
         Self::from_loaded(engine, loaded)
     }
 
     fn from_loaded(engine: &Engine, loaded: Arc<LoadedModule>) -> Result<Self> {
         let text = loaded.text();
         let gdb = (engine.config().debug_info && !text.is_empty()).then(|| gdb::register(gdb_elf::object(&loaded)));
-        let unwind = match gdb_elf::eh_frame(&text) {
-            Some(eh_frame) if engine.config().native_unwind_info && !text.is_empty() => Some(boundary::register_unwind(&eh_frame)?),
+        let all_code = loaded.code_range();
+        let unwind = match gdb_elf::eh_frame(&all_code) {
+            Some(eh_frame) if engine.config().native_unwind_info && !all_code.is_empty() => Some(boundary::register_unwind(&eh_frame)?),
             _ => None,
         };
         if let Some(profiler) = engine.profiler() {
@@ -248,13 +306,22 @@ impl Module {
         Arc::ptr_eq(&a.inner.loaded, &b.inner.loaded)
     }
 
-    /// The bytes that [`deserialize`](Self::deserialize) takes.
+    /// The bytes that [`deserialize`](Self::deserialize) takes. Where functions are compiled one by one, the whole module is compiled for it.
     ///
     /// # Errors
     ///
-    /// None so far.
+    /// If the module has to be compiled for it and cannot be: a body is invalid, and validation was deferred, or a limit is exceeded.
     pub fn serialize(&self) -> Result<Vec<u8>> {
-        Ok(self.inner.loaded.image_bytes().to_vec())
+        let loaded = &self.inner.loaded;
+        let Some(tiering) = loaded.tiering() else { return Ok(loaded.image_bytes().to_vec()) };
+        let TieringSource { compiler, wasm, .. } = tiering.source();
+        Ok(compiler.compile((**wasm).as_ref(), self.inner.engine.whole_settings(), &())?)
+    }
+
+    /// What was compiled so far, and by which tier. All zero for a module that was compiled as a whole.
+    pub fn tiering_metrics(&self) -> TieringMetrics {
+        let loaded = &self.inner.loaded;
+        loaded.tiering().map_or_else(TieringMetrics::default, |tiering| tiering.metrics(loaded))
     }
 
     /// The engine.
@@ -371,8 +438,17 @@ fn refuse_wasm(bytes: &[u8]) -> Result<()> {
     Ok(())
 }
 
+/// Refuses an image that lacks the code of functions, where nothing can compile them.
+fn refuse_partial(loaded: &LoadedModule) -> Result<()> {
+    if loaded.is_partial() {
+        bail!("the image lacks the code of functions; make it with `Module::serialize` or `Engine::precompile_module`");
+    }
+    Ok(())
+}
+
 fn load_error(error: LoadError) -> Error {
     match error {
+        LoadError::TooLarge => Error::msg("the image is too large for functions that are compiled one by one; compile it as a whole"),
         LoadError::Image(error) => image_error(error),
         LoadError::Io(error) => Error::new(error).context("the system refused to load the image"),
     }

@@ -44,13 +44,6 @@ impl<Params, Results> TypedFunc<Params, Results> {
     }
 }
 
-impl<Params, Results> TypedFunc<Params, Results> {
-    /// The function, ready to be called.
-    pub(crate) fn callee(&self) -> Callee {
-        self.callee
-    }
-}
-
 impl<Params: WasmParams, Results: WasmResults> TypedFunc<Params, Results> {
     pub(crate) fn new(store: &StoreOpaque, func: Func) -> Result<Self> {
         let ty = func.ty_in(store);
@@ -177,7 +170,7 @@ pub trait WasmParams: Send {
     #[doc(hidden)]
     const COUNT: usize;
     #[doc(hidden)]
-    type Array: AsMut<[ValRaw]> + Send;
+    type Array: AsMut<[ValRaw]>;
     #[doc(hidden)]
     fn array() -> Self::Array;
     #[doc(hidden)]

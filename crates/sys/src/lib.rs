@@ -9,6 +9,7 @@
 //! |-----------|---------------------------------------------------------------------------|
 //! | `pages`   | the page size and owned reservations of address space                     |
 //! | `image`   | code mapped from a file or from bytes, and copy-on-write memory content   |
+//! | `room`    | room for code that is made while it runs                                  |
 //! | `icache`  | making freshly written code visible to instruction fetch                  |
 //! | `faults`  | hardware faults as a callback, with the earlier handlers kept in the chain |
 //! | `stack`   | guarded stacks and a pool of them                                         |
@@ -35,4 +36,4 @@ compile_error!("peregrine-sys does not support this operating system: it needs a
 #[cfg(not(target_pointer_width = "64"))]
 compile_error!("peregrine-sys supports 64-bit hosts only");
 
-pub use platform::{cpu, faults, file, gdb, icache, image, pages, perf, stack, threads, unwind};
+pub use platform::{cpu, faults, file, gdb, icache, image, pages, perf, room, stack, threads, unwind};

@@ -54,6 +54,7 @@ pub struct RefType {
 
 /// What a reference refers to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum HeapType {
     /// Any host value.
     Extern,

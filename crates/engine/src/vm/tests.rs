@@ -35,7 +35,7 @@ impl Machine {
     fn instantiate(&mut self, text: &str, imports: &[VmImport]) -> Result<InstanceId, Pending> {
         let wasm = self.compiler.to_binary(text.as_bytes()).expect("good text");
         let image = self.compiler.compile(&wasm, &self.shared.settings, &()).expect("a valid module");
-        let module = LoadedModule::from_bytes(&image, &self.shared.types).expect("a good image");
+        let module = LoadedModule::from_bytes(&image, &self.shared.types, LoadOptions::default()).expect("a good image");
         self.store.instantiate(&module, imports)
     }
 

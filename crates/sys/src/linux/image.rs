@@ -7,6 +7,7 @@
 //! | 0                              | the image, padded to whole pages       | read                |
 //! | ranges given to `map_executable` | the code in the image                | read, execute       |
 //! | [`slots_offset`](CodeMapping::slots_offset) | slots: zeroed data beside the code | read, write |
+//! | [`room_offset`](CodeMapping::room_offset) | room for code that is made later: see [`room`](super::room) | none at first |
 //!
 //! No page is ever writable and executable at one address, nor executable after having been writable there, except
 //! where neither files nor memory files may be executed: there the code is written to a page elsewhere, which is moved into
@@ -24,21 +25,33 @@ use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags};
 
 use super::icache;
 use super::pages::{Reservation, page_size, round_up_to_pages};
+use super::room::{CodeRoom, RoomKind};
+
+/// What follows an image in the address space.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Beside {
+    /// Slots and room begin at multiples of this many bytes, a power of two, or of the page size if that is more.
+    pub align_bytes: usize,
+    /// Bytes of zeroed memory.
+    pub slots_len_bytes: usize,
+    /// Bytes of address space for code that is made later.
+    pub room_len_bytes: usize,
+}
 
 /// An image mapped for execution, with a writable range of slots directly after it.
 #[derive(Debug)]
 pub struct CodeMapping {
-    reservation: Reservation,
+    reservation: Arc<Reservation>,
     image_len_bytes: usize,
     slots_offset: usize,
     slots_len_bytes: usize,
+    room_offset: usize,
     /// The file behind the image and the offset of its first byte; `None` for plain memory.
     file: Option<(Arc<OwnedFd>, u64)>,
 }
 
 impl CodeMapping {
-    /// Maps `len_bytes` of a file at `file_offset`, a multiple of the page size, read-only, and `slots_len_bytes` of zeroed
-    /// memory after it. The file's pages are shared with every other process that maps it and are read on first use.
+    /// Maps `len_bytes` of a file at `file_offset`, a multiple of the page size, read-only, and what is to be `beside` it. The file's pages are shared with every other process that maps it and are read on first use.
     ///
     /// # Errors
     /// `UnexpectedEof` where the file is shorter, `InvalidInput` for an offset that is not page-aligned, otherwise what
@@ -46,35 +59,34 @@ impl CodeMapping {
     ///
     /// # Safety
     /// 1. While the mapping lives, nobody changes or shortens the file: writers replace it by renaming another one over it.
-    pub unsafe fn from_file(file: &File, file_offset: u64, len_bytes: usize, slots_len_bytes: usize) -> io::Result<Self> {
+    pub unsafe fn from_file(file: &File, file_offset: u64, len_bytes: usize, beside: Beside) -> io::Result<Self> {
         let file_len_bytes = file.metadata()?.len();
         if file_offset.checked_add(len_bytes as u64).is_none_or(|end| end > file_len_bytes) {
             let message = format!("image of {len_bytes} bytes at {file_offset} does not fit in a file of {file_len_bytes} bytes");
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, message));
         }
         let fd = Arc::new(file.as_fd().try_clone_to_owned()?);
-        Self::map(fd, file_offset, len_bytes, slots_len_bytes)
+        Self::map(fd, file_offset, len_bytes, beside)
     }
 
     /// Holds a copy of `image` in an anonymous memory file, sealed against change, or in plain memory where the system
-    /// allows none, with `slots_len_bytes` of zeroed memory after it.
+    /// allows none, with what is to be `beside` it.
     ///
     /// # Errors
     /// What the system said.
-    pub fn from_bytes(image: &[u8], slots_len_bytes: usize) -> io::Result<Self> {
+    pub fn from_bytes(image: &[u8], beside: Beside) -> io::Result<Self> {
         match memory_file(c"peregrine-code", image, image.len() as u64) {
-            Ok(fd) => Self::map(Arc::new(fd), 0, image.len(), slots_len_bytes),
-            Err(_) => Self::from_bytes_anonymous(image, slots_len_bytes),
+            Ok(fd) => Self::map(Arc::new(fd), 0, image.len(), beside),
+            Err(_) => Self::from_bytes_anonymous(image, beside),
         }
     }
 
-    /// Holds a copy of `image` in plain memory, which profilers look up by address rather than by file, with `slots_len_bytes` of zeroed
-    /// memory after it.
+    /// Holds a copy of `image` in plain memory, which profilers look up by address rather than by file, with what is to be `beside` it.
     ///
     /// # Errors
     /// What the system said.
-    pub fn from_bytes_anonymous(image: &[u8], slots_len_bytes: usize) -> io::Result<Self> {
-        let mapping = Self::reserve(image.len(), slots_len_bytes)?;
+    pub fn from_bytes_anonymous(image: &[u8], beside: Beside) -> io::Result<Self> {
+        let mapping = Self::reserve(image.len(), beside)?;
         mapping.reservation.map_anonymous_over(0..mapping.slots_offset)?;
         // SAFETY: the range was just mapped writable, is at least as long as the image, and nobody else knows it.
         unsafe { std::ptr::copy_nonoverlapping(image.as_ptr(), mapping.reservation.ptr(), image.len()) };
@@ -82,20 +94,30 @@ impl CodeMapping {
         Ok(mapping)
     }
 
-    fn map(fd: Arc<OwnedFd>, file_offset: u64, len_bytes: usize, slots_len_bytes: usize) -> io::Result<Self> {
-        let mut mapping = Self::reserve(len_bytes, slots_len_bytes)?;
+    fn map(fd: Arc<OwnedFd>, file_offset: u64, len_bytes: usize, beside: Beside) -> io::Result<Self> {
+        let mut mapping = Self::reserve(len_bytes, beside)?;
+        // Up to the slots, beyond the end of the file if need be, so that no gap needs a mapping of its own.
         mapping.reservation.map_file_read_only(0, &fd, file_offset, mapping.slots_offset)?;
         mapping.file = Some((fd, file_offset));
         Ok(mapping)
     }
 
-    fn reserve(image_len_bytes: usize, slots_len_bytes: usize) -> io::Result<Self> {
+    fn reserve(image_len_bytes: usize, beside: Beside) -> io::Result<Self> {
         let too_long = || io::Error::new(io::ErrorKind::InvalidInput, format!("image of {image_len_bytes} bytes is too long"));
-        let slots_offset = round_up_to_pages(image_len_bytes).ok_or_else(too_long)?;
-        let slots_end = slots_offset.checked_add(slots_len_bytes).ok_or_else(too_long)?;
-        let reservation = Reservation::new(slots_end)?;
-        reservation.commit(slots_offset..reservation.len_bytes())?;
-        Ok(Self { reservation, image_len_bytes, slots_offset, slots_len_bytes, file: None })
+        let align_bytes = beside.align_bytes.max(page_size());
+        let round_up = |len_bytes: usize| len_bytes.checked_next_multiple_of(align_bytes).ok_or_else(too_long);
+        let slots_offset = round_up(image_len_bytes)?;
+        let slots_end = slots_offset.checked_add(beside.slots_len_bytes).ok_or_else(too_long)?;
+        let room_offset = if beside.room_len_bytes == 0 { slots_end } else { round_up(slots_end)? };
+        let reservation = Reservation::new(room_offset.checked_add(beside.room_len_bytes).ok_or_else(too_long)?)?;
+        reservation.commit(slots_offset..round_up_to_pages(room_offset).ok_or_else(too_long)?)?;
+        let slots_len_bytes = beside.slots_len_bytes;
+        Ok(Self { reservation: Arc::new(reservation), image_len_bytes, slots_offset, slots_len_bytes, room_offset, file: None })
+    }
+
+    /// Bytes of the image, rounded up to whole pages.
+    fn image_pages(&self) -> usize {
+        self.image_len_bytes.next_multiple_of(page_size())
     }
 
     /// Makes a page-aligned byte range of the image executable and visible to instruction fetch. It is not writable since it was
@@ -156,7 +178,7 @@ impl CodeMapping {
         unsafe { std::slice::from_raw_parts(self.reservation.ptr(), self.image_len_bytes) }
     }
 
-    /// The offset of the slots from the start of the image: its length rounded up to whole pages.
+    /// The offset of the slots from the start of the image: its length, rounded up.
     pub fn slots_offset(&self) -> usize {
         self.slots_offset
     }
@@ -171,7 +193,22 @@ impl CodeMapping {
         self.slots_len_bytes
     }
 
-    /// Whether the address lies in the image or its slots.
+    /// The offset of the room for later code from the start of the image.
+    pub fn room_offset(&self) -> usize {
+        self.room_offset
+    }
+
+    /// The room for later code. Asked for once: a second one would write over the first.
+    pub fn room(&self, kind: RoomKind) -> CodeRoom {
+        CodeRoom::new(Arc::clone(&self.reservation), self.room_offset, kind)
+    }
+
+    /// Lets go of the file that the image came from, as its content will not be mapped again.
+    pub fn close_file(&mut self) {
+        self.file = None;
+    }
+
+    /// Whether the address lies in the image, its slots or its room.
     pub fn contains(&self, addr: usize) -> bool {
         self.reservation.contains(addr)
     }
@@ -181,7 +218,7 @@ impl CodeMapping {
     pub fn memory_image(&self, range: Range<usize>) -> Option<MemoryImage> {
         let (fd, file_offset) = self.file.as_ref()?;
         let aligned = range.start.is_multiple_of(page_size()) && range.end.is_multiple_of(page_size());
-        (aligned && range.start <= range.end && range.end <= self.slots_offset).then(|| MemoryImage {
+        (aligned && range.start <= range.end && range.end <= self.image_pages()).then(|| MemoryImage {
             fd: Arc::clone(fd),
             file_offset: file_offset + range.start as u64,
             len_bytes: range.len(),
@@ -282,6 +319,10 @@ mod tests {
     #[cfg(target_arch = "aarch64")]
     const RETURN_42: &[u8] = &[0x40, 0x05, 0x80, 0x52, 0xc0, 0x03, 0x5f, 0xd6];
 
+    fn slots(slots_len_bytes: usize) -> Beside {
+        Beside { slots_len_bytes, ..Beside::default() }
+    }
+
     /// A page of data, a page with a function that returns 42, and a bit more.
     fn sample_image() -> Vec<u8> {
         let mut image = vec![0x11u8; page_size()];
@@ -336,20 +377,20 @@ mod tests {
 
     #[test]
     fn bytes_become_code() {
-        let mapping = CodeMapping::from_bytes(&sample_image(), 100).unwrap();
+        let mapping = CodeMapping::from_bytes(&sample_image(), slots(100)).unwrap();
         check(&mapping);
         assert!(mapping.file.is_some(), "this system has memory files");
     }
 
     #[test]
     fn bytes_become_code_without_memory_files() {
-        check(&CodeMapping::from_bytes_anonymous(&sample_image(), 100).unwrap());
+        check(&CodeMapping::from_bytes_anonymous(&sample_image(), slots(100)).unwrap());
     }
 
     #[test]
     fn code_that_may_not_be_executed_in_place_is_copied() {
         let page = page_size();
-        let mapping = CodeMapping::from_bytes(&sample_image(), page + 1).unwrap();
+        let mapping = CodeMapping::from_bytes(&sample_image(), slots(page + 1)).unwrap();
         mapping.map_executable_copy(page..2 * page).unwrap();
         check(&mapping);
     }
@@ -364,18 +405,18 @@ mod tests {
         let file = File::open(&path).unwrap();
         // SAFETY: the file is this test's own and stays as it is.
         unsafe {
-            check(&CodeMapping::from_file(&file, page as u64, sample_image().len(), 100).unwrap());
-            assert!(CodeMapping::from_file(&file, 1, 10, 0).is_err());
-            let error = CodeMapping::from_file(&file, page as u64, sample_image().len() + 1, 0).unwrap_err();
+            check(&CodeMapping::from_file(&file, page as u64, sample_image().len(), slots(100)).unwrap());
+            assert!(CodeMapping::from_file(&file, 1, 10, Beside::default()).is_err());
+            let error = CodeMapping::from_file(&file, page as u64, sample_image().len() + 1, Beside::default()).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
-            assert!(CodeMapping::from_file(&file, u64::MAX - 4095, page, 0).is_err());
+            assert!(CodeMapping::from_file(&file, u64::MAX - 4095, page, Beside::default()).is_err());
         }
         std::fs::remove_file(path).unwrap();
     }
 
     #[test]
     fn a_memory_file_cannot_be_changed_afterwards() {
-        let mapping = CodeMapping::from_bytes(&sample_image(), 0).unwrap();
+        let mapping = CodeMapping::from_bytes(&sample_image(), Beside::default()).unwrap();
         let (fd, _) = mapping.file.as_ref().unwrap();
         let mut file = File::from(fd.try_clone().unwrap());
         assert!(file.write_all(b"x").is_err());
@@ -409,7 +450,7 @@ mod tests {
         let page = page_size();
         let fd = Arc::new(unnamed_file(b"abc", page as u64).unwrap());
         let from_file = MemoryImage { fd, file_offset: 0, len_bytes: page };
-        let mapping = CodeMapping::from_bytes(&sample_image(), 0).unwrap();
+        let mapping = CodeMapping::from_bytes(&sample_image(), Beside::default()).unwrap();
         let from_image = mapping.memory_image(2 * page..3 * page).unwrap();
         let reservation = Reservation::new(2 * page).unwrap();
         from_file.map_into(&reservation, 0).unwrap();

@@ -4,6 +4,8 @@ pub mod pages;
 
 pub mod image;
 
+pub mod room;
+
 pub mod icache;
 
 pub mod faults;

@@ -162,7 +162,7 @@ impl Reservation {
     /// # Errors
     /// `InvalidInput` for a bad range or offset, otherwise what `mmap` said.
     pub fn map_file_private(&self, offset: usize, file: impl AsFd, file_offset: u64, len_bytes: usize) -> io::Result<()> {
-        self.map_file(offset, file, file_offset, len_bytes, ProtFlags::READ | ProtFlags::WRITE)
+        self.map_file(offset, file, file_offset, len_bytes, ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE)
     }
 
     /// As [`map_file_private`](Reservation::map_file_private), readable only.
@@ -170,12 +170,17 @@ impl Reservation {
     /// # Errors
     /// `InvalidInput` for a bad range or offset, otherwise what `mmap` said.
     pub fn map_file_read_only(&self, offset: usize, file: impl AsFd, file_offset: u64, len_bytes: usize) -> io::Result<()> {
-        self.map_file(offset, file, file_offset, len_bytes, ProtFlags::READ)
+        self.map_file(offset, file, file_offset, len_bytes, ProtFlags::READ, MapFlags::PRIVATE)
     }
 
     /// As [`map_file_private`](Reservation::map_file_private), readable and executable from the first moment.
     pub(crate) fn map_file_read_execute(&self, offset: usize, file: impl AsFd, file_offset: u64, len_bytes: usize) -> io::Result<()> {
-        self.map_file(offset, file, file_offset, len_bytes, ProtFlags::READ | ProtFlags::EXEC)
+        self.map_file(offset, file, file_offset, len_bytes, ProtFlags::READ | ProtFlags::EXEC, MapFlags::PRIVATE)
+    }
+
+    /// As [`map_file_read_execute`](Reservation::map_file_read_execute), showing what is written to the file later.
+    pub(crate) fn map_shared_read_execute(&self, offset: usize, file: impl AsFd, file_offset: u64, len_bytes: usize) -> io::Result<()> {
+        self.map_file(offset, file, file_offset, len_bytes, ProtFlags::READ | ProtFlags::EXEC, MapFlags::SHARED)
     }
 
     /// Replaces a range by fresh zero pages, readable and writable.
@@ -241,7 +246,15 @@ impl Reservation {
         Ok(())
     }
 
-    fn map_file(&self, offset: usize, file: impl AsFd, file_offset: u64, len_bytes: usize, prot: ProtFlags) -> io::Result<()> {
+    fn map_file(
+        &self,
+        offset: usize,
+        file: impl AsFd,
+        file_offset: u64,
+        len_bytes: usize,
+        prot: ProtFlags,
+        sharing: MapFlags,
+    ) -> io::Result<()> {
         let end = offset.checked_add(len_bytes).ok_or_else(|| invalid(format!("range at {offset} of {len_bytes} bytes overflows")))?;
         let Some(start) = self.check(&(offset..end))? else {
             return Ok(());
@@ -252,9 +265,8 @@ impl Reservation {
         let fd = file.as_fd();
         debug_assert!(fd.as_raw_fd() >= 0);
         // SAFETY: the fixed range was checked to lie in this reservation, which nobody else owns.
-        let mapped = unsafe {
-            rustix::mm::mmap(start.cast(), len_bytes, prot, MapFlags::PRIVATE | MapFlags::FIXED | MapFlags::NORESERVE, fd, file_offset)
-        }?;
+        let mapped =
+            unsafe { rustix::mm::mmap(start.cast(), len_bytes, prot, sharing | MapFlags::FIXED | MapFlags::NORESERVE, fd, file_offset) }?;
         debug_assert_eq!(mapped.cast::<u8>(), start);
         Ok(())
     }

@@ -6,6 +6,8 @@ mod memory;
 mod table;
 mod tiering;
 
+pub(super) use tiering::first_call;
+
 use super::entry::veneer;
 use super::fault::walk::backtrace;
 use super::pending::Pending;
@@ -54,7 +56,7 @@ mod code {
 /// The context that a builtin was called with.
 #[derive(Clone, Copy)]
 #[repr(transparent)]
-struct Caller(NonNull<VmContextHeader>);
+pub(in crate::vm) struct Caller(NonNull<VmContextHeader>);
 
 impl Caller {
     /// The store of the call.

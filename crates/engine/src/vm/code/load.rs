@@ -1,18 +1,23 @@
 //! Loads images: checks them, maps them, makes their text executable and registers it.
 
+use super::blobs::BlobKind;
 use super::registry;
+use super::tiered::{self, TieredCode};
+use crate::tiering::ModuleTiering;
 use crate::vm::types::TypeRegistry;
 use peregrine_artifact::image::{ImageError, ImageLayout, ImageMeta, Section, StubEntry};
-use peregrine_artifact::settings::Settings;
+use peregrine_artifact::settings::{Settings, Tiering};
+use peregrine_artifact::tables::addresses::LOOP_ENTRY_CALL;
 use peregrine_artifact::vmctx::VmLayout;
-use peregrine_sys::image::{CodeMapping, MemoryImage};
+use peregrine_sys::image::{Beside, CodeMapping, MemoryImage};
+use peregrine_sys::room::RoomKind;
 use peregrine_wasm::{
     DefinedFuncIndex, DefinedMemoryIndex, ElementItems, ElementMode, FuncIndex, Index, Module, TableIndex, Trap, TypeIndex,
 };
 use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 /// Why an image is not loaded.
 #[derive(Debug)]
@@ -21,6 +26,30 @@ pub(crate) enum LoadError {
     Image(ImageError),
     /// The system refused.
     Io(io::Error),
+    /// Functions are to be compiled one by one, and the module is too large for it.
+    TooLarge,
+}
+
+/// How an image is loaded.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct LoadOptions {
+    /// To memory without a file behind it: profilers find the names of functions by their addresses.
+    pub(crate) for_profiler: bool,
+    /// The content is known to be undamaged: only the header is checked. Of files only.
+    pub(crate) verified: bool,
+}
+
+/// What code is at a program counter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct CodePlace {
+    /// The function.
+    pub(crate) function: FuncIndex,
+    /// Where in the binary the code comes from, if it is known.
+    pub(crate) wasm_offset: Option<u32>,
+    /// Whether it is code that goes on in the middle of the function, called by other code of it.
+    pub(crate) is_loop_entry: bool,
+    /// Whether it is the call of such code, so that its frame is passed over.
+    pub(crate) calls_loop_entry: bool,
 }
 
 impl From<ImageError> for LoadError {
@@ -49,6 +78,8 @@ pub(crate) struct LoadedModule {
     memory_images: Vec<LoadedMemoryImage>,
     /// The code, unless this describes what the host makes.
     code: Option<Code>,
+    /// What compiles functions that have no code yet, and better code for those that have.
+    tiering: OnceLock<ModuleTiering>,
     this: Weak<LoadedModule>,
 }
 
@@ -62,10 +93,14 @@ const LAZY_ELEMENTS: usize = 1 << 12;
 const LAZY_ELEMENTS_PER_ITEM: usize = 8;
 
 struct Code {
+    /// What is not in the image. Dropped before the mapping that it is in.
+    tiered: Option<TieredCode>,
     mapping: CodeMapping,
     layout: ImageLayout,
     settings: Settings,
     text: Range<usize>,
+    /// All addresses that code may have.
+    registered: Range<usize>,
 }
 
 /// Initial content of a memory, ready to be mapped.
@@ -80,54 +115,51 @@ pub(crate) struct LoadedMemoryImage {
 
 impl LoadedModule {
     /// Loads the image in `bytes`.
-    pub(crate) fn from_bytes(bytes: &[u8], types: &TypeRegistry) -> Result<Arc<Self>, LoadError> {
+    pub(crate) fn from_bytes(bytes: &[u8], types: &TypeRegistry, options: LoadOptions) -> Result<Arc<Self>, LoadError> {
         let layout = ImageLayout::check(bytes)?;
-        Self::load(CodeMapping::from_bytes(bytes, slots_len_bytes(&layout))?, layout, types)
+        let meta = layout.meta(bytes)?;
+        let beside = beside(&layout, bytes, &meta)?;
+        let mapping =
+            if options.for_profiler { CodeMapping::from_bytes_anonymous(bytes, beside)? } else { CodeMapping::from_bytes(bytes, beside)? };
+        Self::load(mapping, layout, meta, types, options)
     }
 
-    /// Loads the image in `bytes` to memory without a file behind it: profilers find the names of its functions by their addresses.
-    pub(crate) fn from_bytes_for_profiler(bytes: &[u8], types: &TypeRegistry) -> Result<Arc<Self>, LoadError> {
-        let layout = ImageLayout::check(bytes)?;
-        Self::load(CodeMapping::from_bytes_anonymous(bytes, slots_len_bytes(&layout))?, layout, types)
-    }
-
-    /// Loads the image that `file` holds, by mapping it. If its content is known to be `verified`, only the header is checked.
+    /// Loads the image that `file` holds, by mapping it.
     ///
     /// # Safety
     ///
     /// 1. Nobody changes or shortens the file while it is mapped; it is replaced by renaming only.
-    pub(crate) unsafe fn from_file(file: &File, types: &TypeRegistry, verified: bool) -> Result<Arc<Self>, LoadError> {
+    pub(crate) unsafe fn from_file(file: &File, types: &TypeRegistry, options: LoadOptions) -> Result<Arc<Self>, LoadError> {
         let len = usize::try_from(file.metadata()?.len()).map_err(|_| ImageError::NotAnImage)?;
         if len == 0 {
             return Err(ImageError::NotAnImage.into());
         }
-        // The number of slots is in the header, which is read through a first, plain map's worth of bytes.
-        let slots_len_bytes = {
-            use std::os::unix::fs::FileExt;
-            let mut start = [0u8; 16];
-            file.read_exact_at(&mut start, 0).map_err(|_| ImageError::NotAnImage)?;
-            if !ImageLayout::is_image(&start) {
-                return Err(ImageError::NotAnImage.into());
-            }
-            let functions = u32::from_le_bytes([start[12], start[13], start[14], start[15]]) as usize;
-            // A damaged header is found below; until then its number only must not exhaust the address space.
-            functions.min(len) * size_of::<usize>()
-        };
         // SAFETY: the caller keeps the file as it is (1).
-        let mapping = unsafe { CodeMapping::from_file(file, 0, len, slots_len_bytes)? };
-        let layout = if verified { ImageLayout::check_header(mapping.bytes())? } else { ImageLayout::check(mapping.bytes())? };
-        Self::load(mapping, layout, types)
+        let mut mapping = unsafe { CodeMapping::from_file(file, 0, len, Beside::default())? };
+        let layout = if options.verified { ImageLayout::check_header(mapping.bytes())? } else { ImageLayout::check(mapping.bytes())? };
+        let meta = layout.meta(mapping.bytes())?;
+        let beside = beside(&layout, mapping.bytes(), &meta)?;
+        if beside.room_len_bytes > 0 {
+            // SAFETY: as above.
+            mapping = unsafe { CodeMapping::from_file(file, 0, len, beside)? };
+        }
+        Self::load(mapping, layout, meta, types, options)
     }
 
-    fn load(mapping: CodeMapping, layout: ImageLayout, types: &TypeRegistry) -> Result<Arc<Self>, LoadError> {
+    fn load(
+        mut mapping: CodeMapping,
+        layout: ImageLayout,
+        meta: ImageMeta,
+        types: &TypeRegistry,
+        options: LoadOptions,
+    ) -> Result<Arc<Self>, LoadError> {
         let bytes = mapping.bytes();
-        let meta = layout.meta(bytes)?;
         let settings = layout.settings(bytes)?;
         check_code_offsets(&layout, bytes)?;
         let text = layout.range(Section::Text);
         if !text.is_empty() {
-            let end = peregrine_sys::pages::round_up_to_pages(text.end).ok_or(ImageError::Malformed { part: "text" })?;
-            mapping.map_executable(text.start..end)?;
+            // Text is the last section. What follows up to the slots is mapped too.
+            mapping.map_executable(text.start..mapping.slots_offset())?;
         }
         let base = mapping.ptr() as usize;
         let section = layout.range(Section::MemoryImage);
@@ -157,11 +189,20 @@ impl LoadedModule {
             }
             memory_images.push(LoadedMemoryImage { memory: image.memory, offset, content });
         }
-        let code = Code { text: base + text.start..base + text.end, mapping, layout, settings };
-        let text = code.text.clone();
+        // Memory images keep the file open as long as they need it.
+        mapping.close_file();
+        let text = base + text.start..base + text.end;
+        let kind = if options.for_profiler { RoomKind::Plain } else { RoomKind::Shared };
+        let tiered = match settings.tiering {
+            Tiering::Whole => None,
+            Tiering::Slots | Tiering::Counted => Some(TieredCode::new(&mapping, &layout, &meta.module, text.start, kind)?),
+        };
+        let end = tiered.as_ref().map_or(text.end, |tiered| tiered.range().end);
+        let registered = text.start..end;
+        let code = Code { tiered, mapping, layout, settings, text, registered: registered.clone() };
         let module = Self::describe(meta, memory_images, Some(code), types);
-        if !text.is_empty() {
-            registry::register(text, Arc::as_ptr(&module));
+        if !registered.is_empty() {
+            registry::register(registered, Arc::as_ptr(&module));
         }
         Ok(module)
     }
@@ -191,6 +232,7 @@ impl LoadedModule {
             memory_images,
             code,
             meta,
+            tiering: OnceLock::new(),
             this: this.clone(),
         })
     }
@@ -265,11 +307,53 @@ impl LoadedModule {
         self.code.as_ref().map_or(0..0, |code| code.text.clone())
     }
 
-    /// The code of a defined function. Null if there is no code.
+    /// All addresses that code of the module may have: the text, and what is compiled later.
+    pub(crate) fn code_range(&self) -> Range<usize> {
+        self.code.as_ref().map_or(0..0, |code| code.registered.clone())
+    }
+
+    /// The code of a defined function, for those who keep it: it stays right when better code is made. Null if there is no code.
     pub(crate) fn function_code(&self, index: DefinedFuncIndex) -> *const u8 {
         let Some(code) = &self.code else { return std::ptr::null() };
         let entry = code.layout.functions(code.mapping.bytes())[index.as_usize()];
-        (code.text.start + entry.code_start.get() as usize) as *const u8
+        match &code.tiered {
+            Some(tiered) => tiered.follower(index) as *const u8,
+            None => (code.text.start + entry.code_start.get() as usize) as *const u8,
+        }
+    }
+
+    /// What changes while the module runs, if its functions are compiled one by one.
+    pub(crate) fn tiered(&self) -> Option<&TieredCode> {
+        self.code.as_ref()?.tiered.as_ref()
+    }
+
+    /// What compiles its functions, if they are compiled one by one.
+    pub(crate) fn tiering(&self) -> Option<&ModuleTiering> {
+        self.tiering.get()
+    }
+
+    /// Says what compiles its functions. Once, before the module runs.
+    pub(crate) fn set_tiering(&self, tiering: ModuleTiering) {
+        let first = self.tiering.set(tiering).is_ok();
+        debug_assert!(first, "a module is given to the tiers once");
+    }
+
+    /// Whether functions have no code in the image.
+    pub(crate) fn is_partial(&self) -> bool {
+        let Some(code) = &self.code else { return false };
+        code.layout.functions(code.mapping.bytes()).iter().any(|entry| entry.code_len.get() == 0)
+    }
+
+    /// Where the body of a defined function begins in the binary, in bytes.
+    pub(crate) fn body_start(&self, index: DefinedFuncIndex) -> Option<u32> {
+        let code = self.code.as_ref()?;
+        Some(code.layout.functions(code.mapping.bytes()).get(index.as_usize())?.body_start.get())
+    }
+
+    /// Whether a defined function has code in the image.
+    pub(crate) fn has_image_code(&self, index: DefinedFuncIndex) -> bool {
+        let entry = self.code.as_ref().and_then(|code| code.layout.functions(code.mapping.bytes()).get(index.as_usize()));
+        entry.is_some_and(|entry| entry.code_len.get() > 0)
     }
 
     /// The stubs for a function type: code of Enter and Exit. Null where there is none: a module with very many types has only those
@@ -292,17 +376,34 @@ impl LoadedModule {
     /// Why the instruction at `pc` traps, if it does. Signal-safe.
     pub(crate) fn trap_at(&self, pc: usize) -> Option<Trap> {
         let code = self.code.as_ref()?;
+        if !code.text.contains(&pc) {
+            return code.tiered.as_ref()?.find(pc)?.trap_at(pc);
+        }
         let offset = u32::try_from(pc.checked_sub(code.text.start)?).ok()?;
         code.layout.trap_at(code.mapping.bytes(), offset)
     }
 
-    /// The function whose code contains `pc`, and where in the binary that code comes from.
-    pub(crate) fn function_at(&self, pc: usize) -> Option<(FuncIndex, Option<u32>)> {
+    /// The function whose code contains `pc`, and what of it that code is.
+    pub(crate) fn function_at(&self, pc: usize) -> Option<CodePlace> {
         let code = self.code.as_ref()?;
+        if !code.text.contains(&pc) {
+            let blob = code.tiered.as_ref()?.find(pc)?;
+            let offset = blob.body_offset_at(pc);
+            let calls_loop_entry = offset == Some(LOOP_ENTRY_CALL);
+            let offset = offset.filter(|_| !calls_loop_entry);
+            return Some(CodePlace {
+                function: self.module().func_index(blob.function),
+                wasm_offset: offset.and_then(|offset| self.body_start(blob.function)?.checked_add(offset)),
+                is_loop_entry: blob.kind == BlobKind::LoopEntry,
+                calls_loop_entry,
+            });
+        }
         let bytes = code.mapping.bytes();
         let offset = u32::try_from(pc.checked_sub(code.text.start)?).ok()?;
         let (defined, _) = code.layout.function_at(bytes, offset)?;
-        Some((self.module().func_index(defined), code.layout.wasm_offset_at(bytes, offset)))
+        let function = self.module().func_index(defined);
+        let wasm_offset = code.layout.wasm_offset_at(bytes, offset);
+        Some(CodePlace { function, wasm_offset, is_loop_entry: false, calls_loop_entry: false })
     }
 
     /// The shared handle of this module.
@@ -314,16 +415,21 @@ impl LoadedModule {
 impl Drop for LoadedModule {
     fn drop(&mut self) {
         if let Some(code) = &self.code
-            && !code.text.is_empty()
+            && !code.registered.is_empty()
         {
-            registry::unregister(code.text.start);
+            registry::unregister(code.registered.start);
         }
     }
 }
 
-/// Bytes of the entry slots of a module.
-fn slots_len_bytes(layout: &ImageLayout) -> usize {
-    layout.function_count() * size_of::<usize>()
+/// What has to be beside an image.
+fn beside(layout: &ImageLayout, bytes: &[u8], meta: &ImageMeta) -> Result<Beside, LoadError> {
+    if layout.settings(bytes)?.tiering == Tiering::Whole {
+        return Ok(Beside::default());
+    }
+    let first = layout.functions(bytes).first().map_or(meta.wasm_len_bytes, |entry| u64::from(entry.body_start.get()));
+    let code_bytes = meta.wasm_len_bytes.saturating_sub(first);
+    tiered::beside(bytes.len(), layout.function_count(), code_bytes).ok_or(LoadError::TooLarge)
 }
 
 /// Checks that all code is within the text.

@@ -1,6 +1,10 @@
-//! Code in memory: images loaded, and the registry that finds them by program counter.
+//! Code in memory: images loaded, code that is added to them while they run, and the registry that finds both by program counter.
 
+mod blobs;
 mod load;
 pub(crate) mod registry;
+mod tiered;
 
-pub(crate) use load::{LoadError, LoadedModule, NO_FUNCTION};
+pub(crate) use blobs::BlobKind;
+pub(crate) use load::{LoadError, LoadOptions, LoadedModule, NO_FUNCTION};
+pub(crate) use tiered::{InstallError, TieredCode};

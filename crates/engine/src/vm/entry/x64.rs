@@ -11,21 +11,10 @@
 //! | -56 | `host_sp` of the activation below |
 //! | -64 | the store's context; `host_sp` points here |
 //!
-//! Frame of a veneer on the guest's stack, by offset from its frame pointer, which `exit_fp` is:
-//!
-//! | offset | content |
-//! |---|---|
-//! | +8 | return address to the guest |
-//! | 0 | the guest's frame pointer |
-//! | -8..-40 | while the guest is suspended: its rbx, r12, r13, r14, r15 |
-//! | -48 | the store's context; a nested activation begins below |
-//!
-//! An activation is suspended when the host function that the veneer called says so: `enter` returns, and no host frame is left.
-//! [`resume`] makes a new frame of the layout above and goes on in the veneer. The Enter stub keeps the frame pointer of `enter` two
-//! words below the activation's first stack pointer, and gives it back at the end: that word is made to point to the new frame.
+//! Frame of a veneer on the guest's stack: return address to the guest, the guest's frame pointer (`exit_fp` points here), the store's context.
 
-use crate::vm::suspend::PENDING_SUSPENSION;
 use crate::vm::value::ValRaw;
+use peregrine_artifact::func::RelocKind;
 use peregrine_artifact::vmctx::{VmContextHeader, VmStoreContext};
 use std::arch::naked_asm;
 use std::mem::offset_of;
@@ -33,10 +22,7 @@ use std::mem::offset_of;
 /// Where `enter` keeps the `exit_fp` of the activation below, from its frame pointer.
 pub(in crate::vm) const OUTER_EXIT_FP_OFFSET: isize = -48;
 
-/// How far below `exit_fp` the frame of a veneer reaches.
-pub(in crate::vm) const VENEER_FRAME_BYTES: usize = 48;
-
-/// Runs an Enter stub on the guest's stack. Returns 0 when the guest returns, 1 when it was unwound, 2 when it is suspended.
+/// Runs an Enter stub on the guest's stack. Returns 0 when the guest returns, 1 when it was unwound.
 ///
 /// # Safety
 ///
@@ -75,7 +61,7 @@ pub(in crate::vm) unsafe extern "C" fn enter(
         "mov [rdi + {host_sp}], rsp",
         // The guest goes on below its last frame, or at the top of a fresh stack.
         "mov r9, [rdi + {stack_top}]",
-        "lea r10, [rax - {veneer_frame}]",
+        "lea r10, [rax - 32]",
         "test rax, rax",
         "cmovnz r9, r10",
         "and r9, -16",
@@ -103,45 +89,6 @@ pub(in crate::vm) unsafe extern "C" fn enter(
         exit_fp = const offset_of!(VmStoreContext, exit_fp),
         host_sp = const offset_of!(VmStoreContext, host_sp),
         stack_top = const offset_of!(VmStoreContext, guest_stack_top),
-        veneer_frame = const VENEER_FRAME_BYTES,
-    )
-}
-
-/// Goes on in the veneer that a suspended activation left by, whose `exit_fp` is given, with `result` as what the host function returned.
-/// `enter_fp` is where the activation's Enter stub keeps the frame pointer of `enter`. Returns what [`enter`] would.
-///
-/// # Safety
-///
-/// 1. The activation is suspended, is the last one on the guest's stack, and the store is prepared as for [`super::call`].
-/// 2. The context's `exit_fp` is that of the activation below.
-#[unsafe(naked)]
-pub(in crate::vm) unsafe extern "C" fn resume(store: *mut VmStoreContext, exit_fp: u64, result: u64, enter_fp: *mut u64) -> u64 {
-    naked_asm!(
-        "push rbp",
-        "mov rbp, rsp",
-        "push rbx",
-        "push r12",
-        "push r13",
-        "push r14",
-        "push r15",
-        "push [rdi + {exit_fp}]",
-        "push [rdi + {host_sp}]",
-        "push rdi",
-        "mov [rdi + {host_sp}], rsp",
-        "mov [rcx], rbp",
-        "mov rax, rdx",
-        "mov rbp, rsi",
-        "mov rbx, [rbp - 8]",
-        "mov r12, [rbp - 16]",
-        "mov r13, [rbp - 24]",
-        "mov r14, [rbp - 32]",
-        "mov r15, [rbp - 40]",
-        "mov qword ptr [rdi + {exit_fp}], 0",
-        "mov rsp, rbp",
-        "pop rbp",
-        "ret",
-        exit_fp = const offset_of!(VmStoreContext, exit_fp),
-        host_sp = const offset_of!(VmStoreContext, host_sp),
     )
 }
 
@@ -152,43 +99,10 @@ pub(in crate::vm) unsafe extern "C" fn resume(store: *mut VmStoreContext, exit_f
 /// 1. Jumped to, not called; the activation's `enter` frame is there.
 #[unsafe(naked)]
 unsafe extern "C" fn unwind() {
-    naked_asm!("mov eax, 1", "jmp {end}", end = sym end)
-}
-
-/// What a veneer whose frame is in rbp does when something is pending after a host function: unwinds, or suspends the activation.
-///
-/// # Safety
-///
-/// 1. As for [`unwind`].
-#[unsafe(naked)]
-unsafe extern "C" fn stop() {
-    naked_asm!(
-        "cmp qword ptr [r10 + {pending}], {suspend}",
-        "jne {unwind}",
-        "mov [rbp - 8], rbx",
-        "mov [rbp - 16], r12",
-        "mov [rbp - 24], r13",
-        "mov [rbp - 32], r14",
-        "mov [rbp - 40], r15",
-        "mov eax, 2",
-        "jmp {end}",
-        pending = const offset_of!(VmStoreContext, pending),
-        suspend = const PENDING_SUSPENSION,
-        unwind = sym unwind,
-        end = sym end,
-    )
-}
-
-/// Lets `enter` or `resume` return what is in eax.
-///
-/// # Safety
-///
-/// 1. As for [`unwind`].
-#[unsafe(naked)]
-unsafe extern "C" fn end() {
     naked_asm!(
         "mov rsp, [r10 + {host_sp}]",
         "lea rbp, [rsp + 64]",
+        "mov eax, 1",
         "pop rdi",
         "pop [rdi + {host_sp}]",
         "pop [rdi + {exit_fp}]",
@@ -205,7 +119,7 @@ unsafe extern "C" fn end() {
 }
 
 /// Calls the host function whose address is in rax, on the host's stack, with the arguments as they are. The first is a context.
-/// Unwinds, or suspends the activation, if something is pending afterwards.
+/// Unwinds if something is pending afterwards.
 ///
 /// # Safety
 ///
@@ -222,14 +136,13 @@ pub(in crate::vm) unsafe extern "C" fn leave() {
         "mov rbp, rsp",
         ".cfi_def_cfa_register rbp",
         "mov r10, [rdi + {store}]",
-        // The lowest word of the frame: the guard, if it is there, is found now.
-        "mov [rbp - {frame}], r10",
+        "push r10",
         "mov [r10 + {exit_fp}], rbp",
         "mov rsp, [r10 + {host_sp}]",
         "call rax",
-        "mov r10, [rbp - {frame}]",
+        "mov r10, [rbp - 8]",
         "cmp qword ptr [r10 + {pending}], 0",
-        "jne {stop}",
+        "jne {unwind}",
         "mov qword ptr [r10 + {exit_fp}], 0",
         "mov rsp, rbp",
         "pop rbp",
@@ -240,9 +153,142 @@ pub(in crate::vm) unsafe extern "C" fn leave() {
         exit_fp = const offset_of!(VmStoreContext, exit_fp),
         host_sp = const offset_of!(VmStoreContext, host_sp),
         pending = const offset_of!(VmStoreContext, pending),
-        frame = const VENEER_FRAME_BYTES,
-        stop = sym stop,
+        unwind = sym unwind,
     )
+}
+
+/// [`lazy_call`] for functions whose context is their first argument.
+///
+/// # Safety
+///
+/// 1. Jumped to by thunks only.
+#[unsafe(naked)]
+unsafe extern "C" fn lazy_call_first() {
+    naked_asm!("mov r11, rdi", "jmp {lazy_call}", lazy_call = sym lazy_call)
+}
+
+/// [`lazy_call`] for functions whose context is their second argument, after the address of an area for results.
+///
+/// # Safety
+///
+/// 1. Jumped to by thunks only.
+#[unsafe(naked)]
+unsafe extern "C" fn lazy_call_second() {
+    naked_asm!("mov r11, rsi", "jmp {lazy_call}", lazy_call = sym lazy_call)
+}
+
+/// Has a function compiled that was called through its entry slot, with the mark of its thunk in rax and its context in r11, and goes on to
+/// its code. All arguments stay as they are. Unwinds if there is no code.
+///
+/// The frame on the guest's stack is that of [`leave`], with the registers that hold arguments below it.
+///
+/// # Safety
+///
+/// 1. Jumped to by thunks only.
+#[unsafe(naked)]
+unsafe extern "C" fn lazy_call() {
+    naked_asm!(
+        ".cfi_startproc",
+        ".cfi_signal_frame",
+        "push rbp",
+        ".cfi_def_cfa_offset 16",
+        ".cfi_offset rbp, -16",
+        "mov rbp, rsp",
+        ".cfi_def_cfa_register rbp",
+        "mov r10, [r11 + {store}]",
+        "push r10",
+        "push rdi",
+        "push rsi",
+        "push rdx",
+        "push rcx",
+        "push r8",
+        "push r9",
+        "sub rsp, 136",
+        "movups [rbp - 192], xmm0",
+        "movups [rbp - 176], xmm1",
+        "movups [rbp - 160], xmm2",
+        "movups [rbp - 144], xmm3",
+        "movups [rbp - 128], xmm4",
+        "movups [rbp - 112], xmm5",
+        "movups [rbp - 96], xmm6",
+        "movups [rbp - 80], xmm7",
+        "mov [r10 + {exit_fp}], rbp",
+        "mov rsp, [r10 + {host_sp}]",
+        "mov rdi, r11",
+        "mov rsi, rax",
+        "call {first_call}",
+        "mov r10, [rbp - 8]",
+        "cmp qword ptr [r10 + {pending}], 0",
+        "jne {unwind}",
+        "mov qword ptr [r10 + {exit_fp}], 0",
+        "movups xmm0, [rbp - 192]",
+        "movups xmm1, [rbp - 176]",
+        "movups xmm2, [rbp - 160]",
+        "movups xmm3, [rbp - 144]",
+        "movups xmm4, [rbp - 128]",
+        "movups xmm5, [rbp - 112]",
+        "movups xmm6, [rbp - 96]",
+        "movups xmm7, [rbp - 80]",
+        "mov rdi, [rbp - 16]",
+        "mov rsi, [rbp - 24]",
+        "mov rdx, [rbp - 32]",
+        "mov rcx, [rbp - 40]",
+        "mov r8, [rbp - 48]",
+        "mov r9, [rbp - 56]",
+        "mov rsp, rbp",
+        "pop rbp",
+        ".cfi_def_cfa rsp, 8",
+        "jmp rax",
+        ".cfi_endproc",
+        store = const offset_of!(VmContextHeader, store),
+        exit_fp = const offset_of!(VmStoreContext, exit_fp),
+        host_sp = const offset_of!(VmStoreContext, host_sp),
+        pending = const offset_of!(VmStoreContext, pending),
+        first_call = sym crate::vm::builtins::first_call,
+        unwind = sym unwind,
+    )
+}
+
+/// Bytes of a thunk: a call, whose return address is the mark.
+pub(super) const THUNK_BYTES: usize = 5;
+/// Bytes after the last thunk of a piece.
+pub(super) const THUNK_END_BYTES: usize = 16;
+
+/// A piece of code of `len_bytes` with `count` thunks, each of which goes to [`lazy_call`] with its mark in rax. No argument is passed in
+/// rax or r11.
+pub(super) fn thunks(count: usize, len_bytes: usize, results_in_area: bool) -> Vec<u8> {
+    let target = if results_in_area { lazy_call_second as *const () } else { lazy_call_first as *const () };
+    let end = count * THUNK_BYTES;
+    let mut code = Vec::with_capacity(len_bytes);
+    for thunk in 0..count {
+        code.push(0xe8);
+        code.extend_from_slice(&((end - (thunk + 1) * THUNK_BYTES) as u32).to_le_bytes());
+    }
+    // pop rax; jmp [rip + 0]
+    code.extend_from_slice(&[0x58, 0xff, 0x25, 0, 0, 0, 0]);
+    code.extend_from_slice(&(target as u64).to_le_bytes());
+    code.resize(len_bytes, 0xcc);
+    code
+}
+
+/// Bytes of code that goes to where a slot points. As long as a slot, so that slots and such code are at one distance throughout.
+pub(in crate::vm) const FOLLOWER_BYTES: usize = 8;
+
+/// Code that goes to where the slot `distance` bytes from it points, if that can be expressed.
+pub(in crate::vm) fn follower(distance: i64) -> Option<[u8; FOLLOWER_BYTES]> {
+    // jmp [rip + rel32]; int3; int3
+    let rel32 = i32::try_from(distance - 6).ok()?.to_le_bytes();
+    Some([0xff, 0x25, rel32[0], rel32[1], rel32[2], rel32[3], 0xcc, 0xcc])
+}
+
+/// Writes the distance of an address into code at `place`, if it can be expressed there. `delta` is counted from the place, addend included.
+pub(in crate::vm) fn relocate(kind: RelocKind, place: &mut [u8], delta: i64) -> Option<()> {
+    match kind {
+        RelocKind::X64Rel32 => place.get_mut(..4)?.copy_from_slice(&i32::try_from(delta).ok()?.to_le_bytes()),
+        // Of other processors.
+        _ => return None,
+    }
+    Some(())
 }
 
 /// The veneer of the builtin `host_call`: the code to call is in the host context.

@@ -1,0 +1,37 @@
+//! How much work a function does before it is worth compiling again.
+//!
+//! Work is counted by code of the baseline in bytes of the binary that it runs through. Compiling costs the optimizing tier about a microsecond
+//! for a byte, in which the baseline runs through some two thousand; but other threads do it, and what they make pays for longer than the
+//! time since the start of the program, so less than that is asked.
+
+/// Work for each byte of a body.
+const WORK_PER_BYTE: u64 = 400;
+/// Work of any function.
+const MIN_WORK: u64 = 20_000;
+/// No function works longer unnoticed: about a second.
+const MAX_WORK: u64 = 1 << 30;
+
+/// What is counted down where nothing more is to be compiled. Once in a while it is used up all the same.
+pub(super) const FAR: i32 = i32::MAX;
+
+/// What a function with a body of so many bytes may do before it is compiled again.
+pub(super) fn first(body_bytes: u32) -> i32 {
+    (MIN_WORK + u64::from(body_bytes) * WORK_PER_BYTE).min(MAX_WORK) as i32
+}
+
+/// What it may do until it is asked for its heat again, and until a loop looks whether there is better code.
+pub(super) fn slice(body_bytes: u32) -> i32 {
+    (first(body_bytes) / 4).min(1 << 20)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_functions_have_to_work_for_it() {
+        assert!(first(10) < first(1000) && first(1000) < first(100_000));
+        assert_eq!(first(u32::MAX), MAX_WORK as i32);
+        assert!(slice(10) > 0 && slice(10) < first(10));
+    }
+}

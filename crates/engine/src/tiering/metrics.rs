@@ -1,0 +1,74 @@
+//! Counts of what the tiers did for a module.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// What was compiled of a module so far, and what for. See [`Module::tiering_metrics`](crate::Module::tiering_metrics).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TieringMetrics {
+    /// Functions that the module defines.
+    pub functions: u64,
+    /// Functions whose code was in the image that the module was loaded from.
+    pub precompiled_functions: u64,
+    /// Functions that the baseline compiled.
+    pub baseline_functions: u64,
+    /// Functions that the optimizing tier compiled.
+    pub optimized_functions: u64,
+    /// Loops that the optimizing tier compiled an entry at.
+    pub loop_entries: u64,
+    /// How often such entries were taken.
+    pub loop_entries_taken: u64,
+    /// Requests for optimized code that came to nothing: no tier takes the function or the loop, or there is no room.
+    pub refused: u64,
+    /// Bytes of code of the baseline.
+    pub baseline_code_bytes: u64,
+    /// Bytes of code of the optimizing tier.
+    pub optimized_code_bytes: u64,
+    /// Time spent in the baseline compiler.
+    pub baseline_time: Duration,
+    /// Time spent in the optimizing compiler, by threads in the background.
+    pub optimizing_time: Duration,
+    /// Bytes of address space for code that are used, and how many there are.
+    pub room_used_bytes: u64,
+    /// See `room_used_bytes`.
+    pub room_bytes: u64,
+}
+
+/// The counters behind it. They order nothing.
+#[derive(Default)]
+pub(super) struct Counters {
+    pub(super) baseline_functions: AtomicU64,
+    pub(super) optimized_functions: AtomicU64,
+    pub(super) loop_entries: AtomicU64,
+    pub(super) loop_entries_taken: AtomicU64,
+    pub(super) refused: AtomicU64,
+    pub(super) baseline_code_bytes: AtomicU64,
+    pub(super) optimized_code_bytes: AtomicU64,
+    pub(super) baseline_ns: AtomicU64,
+    pub(super) optimizing_ns: AtomicU64,
+}
+
+/// Adds to a counter.
+pub(super) fn add(counter: &AtomicU64, count: u64) {
+    counter.fetch_add(count, Ordering::Relaxed);
+}
+
+impl Counters {
+    /// The counts so far.
+    pub(super) fn metrics(&self) -> TieringMetrics {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        TieringMetrics {
+            baseline_functions: get(&self.baseline_functions),
+            optimized_functions: get(&self.optimized_functions),
+            loop_entries: get(&self.loop_entries),
+            loop_entries_taken: get(&self.loop_entries_taken),
+            refused: get(&self.refused),
+            baseline_code_bytes: get(&self.baseline_code_bytes),
+            optimized_code_bytes: get(&self.optimized_code_bytes),
+            baseline_time: Duration::from_nanos(get(&self.baseline_ns)),
+            optimizing_time: Duration::from_nanos(get(&self.optimizing_ns)),
+            ..TieringMetrics::default()
+        }
+    }
+}

@@ -1,0 +1,21 @@
+//! When functions are compiled, and by which tier: the policy of modules whose functions are compiled one by one.
+//!
+//! ```text
+//! first call of a function -first_call-> baseline code, at once, by the calling thread
+//! budget used up at an entry -hot_function-> Queue -> a worker: optimized code -> the entry slot
+//! budget used up in a loop   -hot_loop---> Queue -> a worker: optimized code from that loop on, which the next turn goes on with
+//! ```
+//!
+//! The machine calls the three functions here from its builtins; where code lies and how it is reached is its business
+//! ([`crate::vm`]). Lock order: the state of a module before that of the queue.
+
+mod budget;
+mod metrics;
+mod module;
+mod queue;
+mod stress;
+
+pub use metrics::TieringMetrics;
+pub(crate) use module::{FirstTier, ModuleTiering, TieringSource, first_call, hot_function, hot_loop};
+pub(crate) use queue::Queue;
+pub use stress::TieringStress;

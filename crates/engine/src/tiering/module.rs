@@ -1,0 +1,471 @@
+//! The tiers of one module: which functions are compiled, which are asked for, and what happens when compiled code calls.
+
+use super::budget;
+use super::metrics::{Counters, TieringMetrics, add};
+use super::queue::{Queue, Request};
+use super::stress::{Choice, Choices, TieringStress};
+use crate::error::{Error, Result};
+use crate::vm::{BlobKind, InstallError, LoadedModule, TieredCode};
+use peregrine_artifact::compiler::{
+    CompileError, Compiler, CompilerKind, FunctionRequest, LazyFunctions, LoopEntry, Validation, WasmBytes,
+};
+use peregrine_artifact::func::CompiledFunc;
+use peregrine_artifact::settings::Settings;
+use peregrine_wasm::{DefinedFuncIndex, Index};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::time::Instant;
+
+/// What functions of a module are compiled from, and how.
+pub(crate) struct TieringSource {
+    pub(crate) compiler: Arc<dyn Compiler>,
+    pub(crate) wasm: WasmBytes,
+    pub(crate) settings: Settings,
+    pub(crate) validation: Validation,
+}
+
+/// What compiles functions when they are first called.
+#[derive(Clone)]
+pub(crate) enum FirstTier {
+    /// The baseline; hot functions go to the queue.
+    BaselineThen(Arc<Queue>),
+    /// The baseline, and nothing else.
+    Baseline,
+}
+
+/// The tiers of one module. The module owns it.
+pub(crate) struct ModuleTiering {
+    source: TieringSource,
+    /// Made when the first function is compiled.
+    functions: OnceLock<Result<Arc<dyn LazyFunctions>, CompileError>>,
+    queue: Option<Arc<Queue>>,
+    stress: TieringStress,
+    choices: Choices,
+    /// One of `COLD`, `COMPILING`, `READY` for each function.
+    states: Box<[AtomicU8]>,
+    /// How many threads wait for a function that another one compiles; they do with `compiled`.
+    waiting: AtomicUsize,
+    compiled_lock: Mutex<()>,
+    compiled: Condvar,
+    hot: Mutex<Hot>,
+    /// Whether unlinked code of optimized functions is kept, to be written to the cache.
+    keep_optimized: bool,
+    counters: Counters,
+}
+
+/// Nobody called the function yet.
+const COLD: u8 = 0;
+/// A thread compiles it for its first call.
+const COMPILING: u8 = 1;
+/// Its slot points to code.
+const READY: u8 = 2;
+
+/// What is known of functions and loops whose budget was used up.
+#[derive(Default)]
+struct Hot {
+    functions: HashMap<DefinedFuncIndex, Better>,
+    /// By function and offset of the loop.
+    loops: HashMap<(DefinedFuncIndex, u32), Better>,
+    /// Code of the baseline, for tests that go back to it.
+    baseline: HashMap<DefinedFuncIndex, usize>,
+    optimized: Vec<(DefinedFuncIndex, Arc<CompiledFunc>)>,
+    /// How often loops were entered under [`TieringStress::LoopEntryEverywhere`].
+    entries: HashMap<DefinedFuncIndex, u32>,
+}
+
+/// What became of a request for better code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Better {
+    Requested,
+    /// The address of the code.
+    There(usize),
+    /// There will be none.
+    Refused,
+}
+
+/// Under stress, a function whose loops were entered this often is optimized as a whole: each entry that ends with a tail call leaves a frame
+/// behind.
+const MAX_STRESSED_ENTRIES: u32 = 200;
+
+/// The share of the room that optimized code may fill, so that functions that were never called find some.
+const OPTIMIZED_ROOM_PERCENT: usize = 75;
+
+impl ModuleTiering {
+    /// The tiers of `module`.
+    pub(crate) fn new(module: &LoadedModule, source: TieringSource, first: FirstTier, stress: TieringStress, keep_optimized: bool) -> Self {
+        let queue = match first {
+            FirstTier::BaselineThen(queue) => Some(queue),
+            FirstTier::Baseline => None,
+        };
+        let functions = (0..module.module().defined_functions()).map(DefinedFuncIndex::from_usize);
+        let state = |function| AtomicU8::new(if module.has_image_code(function) { READY } else { COLD });
+        let seed = if let TieringStress::Random(seed) = stress { seed } else { 0 };
+        Self {
+            source,
+            functions: OnceLock::new(),
+            queue,
+            stress,
+            choices: Choices::new(seed),
+            states: functions.map(state).collect(),
+            waiting: AtomicUsize::new(0),
+            compiled_lock: Mutex::new(()),
+            compiled: Condvar::new(),
+            hot: Mutex::default(),
+            keep_optimized,
+            counters: Counters::default(),
+        }
+    }
+
+    /// What the module was made of.
+    pub(crate) fn source(&self) -> &TieringSource {
+        &self.source
+    }
+
+    /// Optimized functions so far, not linked, by rising index; none unless they are kept.
+    pub(crate) fn optimized(&self) -> Vec<(DefinedFuncIndex, Arc<CompiledFunc>)> {
+        let mut optimized = self.hot().optimized.clone();
+        optimized.sort_by_key(|(function, _)| *function);
+        optimized
+    }
+
+    /// What was done so far for `module`, whose tiers these are.
+    pub(crate) fn metrics(&self, module: &LoadedModule) -> TieringMetrics {
+        let functions = (0..module.module().defined_functions()).map(DefinedFuncIndex::from_usize);
+        let precompiled = functions.filter(|function| module.has_image_code(*function)).count();
+        let (used, all) = module.tiered().map_or((0, 0), TieredCode::room_bytes);
+        TieringMetrics {
+            functions: self.states.len() as u64,
+            precompiled_functions: precompiled as u64,
+            room_used_bytes: used as u64,
+            room_bytes: all as u64,
+            ..self.counters.metrics()
+        }
+    }
+
+    /// What compiles functions; reads the module if that was not done yet.
+    fn functions(&self) -> Result<Arc<dyn LazyFunctions>, CompileError> {
+        let TieringSource { compiler, wasm, settings, validation } = &self.source;
+        self.functions.get_or_init(|| compiler.lazy_functions(Arc::clone(wasm), settings, *validation)).clone()
+    }
+
+    fn hot(&self) -> MutexGuard<'_, Hot> {
+        self.hot.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until another thread is done with compiling a function.
+    fn wait_for(&self, state: &AtomicU8) {
+        // Ordered against the look at `waiting` in `done`: either this thread sees the new state, or the other one sees that it waits.
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        let mut guard = self.compiled_lock.lock().unwrap_or_else(PoisonError::into_inner);
+        while state.load(Ordering::SeqCst) == COMPILING {
+            guard = self.compiled.wait(guard).unwrap_or_else(PoisonError::into_inner);
+        }
+        self.waiting.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// Lets others go on that wait for a function.
+    fn done(&self, state: &AtomicU8, new: u8) {
+        state.store(new, Ordering::SeqCst);
+        if self.waiting.load(Ordering::SeqCst) > 0 {
+            drop(self.compiled_lock.lock().unwrap_or_else(PoisonError::into_inner));
+            self.compiled.notify_all();
+        }
+    }
+
+    /// Compiles a function for its first call, and lets its slot point to it.
+    fn compile_first(&self, module: &LoadedModule, code: &TieredCode, function: DefinedFuncIndex) -> Result<usize> {
+        let start = Instant::now();
+        let compiled =
+            self.functions()?.compile(&FunctionRequest { function, tier: CompilerKind::Baseline, loop_entry: None }).map_err(Error::new)?;
+        let address = code.add(function, BlobKind::Baseline, &compiled).map_err(|error| install_error(module, function, &error))?;
+        add(&self.counters.baseline_ns, start.elapsed().as_nanos() as u64);
+        add(&self.counters.baseline_functions, 1);
+        add(&self.counters.baseline_code_bytes, compiled.code.len() as u64);
+        code.set_budget(function, if self.stress == TieringStress::None { budget::first(body_bytes(module, function)) } else { 0 });
+        let mut hot = self.hot();
+        if self.stress != TieringStress::None {
+            hot.baseline.insert(function, address);
+        }
+        // It may have been optimized meanwhile.
+        match hot.functions.get(&function) {
+            Some(Better::There(better)) => Ok(*better),
+            _ => {
+                code.set_entry(function, address);
+                Ok(address)
+            }
+        }
+    }
+
+    /// Compiles what was asked for with the optimizing tier, and installs it.
+    fn compile_better(&self, request: Request) -> Result<CompiledFunc, CompileError> {
+        let start = Instant::now();
+        let Request { function, loop_entry } = request;
+        let compiled = self.functions()?.compile(&FunctionRequest { function, tier: CompilerKind::Optimizing, loop_entry });
+        add(&self.counters.optimizing_ns, start.elapsed().as_nanos() as u64);
+        compiled
+    }
+
+    /// Puts optimized code where it will be found, or notes that there is none.
+    fn install(&self, module: &LoadedModule, request: Request, compiled: Result<CompiledFunc, CompileError>) -> Option<usize> {
+        let code = module.tiered()?;
+        let Request { function, loop_entry } = request;
+        let kind = if loop_entry.is_some() { BlobKind::LoopEntry } else { BlobKind::Optimized };
+        let (used, all) = code.room_bytes();
+        let added = compiled.map_err(|error| error.to_string()).and_then(|compiled| {
+            if used + compiled.code.len() > all / 100 * OPTIMIZED_ROOM_PERCENT {
+                return Err(format!("no room for optimized code: {used} of {all} bytes are used"));
+            }
+            let address = code.add(function, kind, &compiled).map_err(|error| error.to_string())?;
+            Ok((address, compiled))
+        });
+        let mut hot = self.hot();
+        let (better, address) = match added {
+            Ok((address, compiled)) => {
+                let (len, function) = (compiled.code.len(), module.module().func_index(function).as_u32());
+                tracing::debug!(function, ?kind, len, "optimized");
+                add(if loop_entry.is_some() { &self.counters.loop_entries } else { &self.counters.optimized_functions }, 1);
+                add(&self.counters.optimized_code_bytes, len as u64);
+                if self.keep_optimized && loop_entry.is_none() {
+                    hot.optimized.push((request.function, Arc::new(compiled)));
+                }
+                (Better::There(address), Some(address))
+            }
+            Err(error) => {
+                let function = module.module().func_index(function).as_u32();
+                tracing::debug!(function, ?kind, error, "not optimized");
+                add(&self.counters.refused, 1);
+                (Better::Refused, None)
+            }
+        };
+        match loop_entry {
+            Some(entry) => {
+                hot.loops.insert((function, entry.offset), better);
+                // The loop looks at its next turn.
+                code.set_budget(function, 0);
+            }
+            None => {
+                hot.functions.insert(function, better);
+                if let Some(address) = address {
+                    code.set_entry(function, address);
+                    // Whoever waited for its first call may have found it cold.
+                    let _ = self.states[function.as_usize()].compare_exchange(COLD, READY, Ordering::SeqCst, Ordering::SeqCst);
+                }
+            }
+        }
+        address
+    }
+
+    /// Asks for better code in the background.
+    fn request(&self, module: &Arc<LoadedModule>, hot: &mut Hot, request: Request) {
+        let Some(queue) = &self.queue else { return };
+        let Request { function, loop_entry } = request;
+        let known = match loop_entry {
+            Some(entry) => hot.loops.get(&(function, entry.offset)),
+            None => hot.functions.get(&function),
+        };
+        if matches!(known, Some(Better::There(_) | Better::Refused)) || !queue.request(module, request) {
+            return;
+        }
+        match loop_entry {
+            Some(entry) => hot.loops.insert((function, entry.offset), Better::Requested),
+            None => hot.functions.insert(function, Better::Requested),
+        };
+    }
+
+    /// Compiles and installs at once, for tests.
+    fn now(&self, module: &LoadedModule, request: Request) -> Option<usize> {
+        let known = match request.loop_entry {
+            Some(entry) => self.hot().loops.get(&(request.function, entry.offset)).copied(),
+            None => self.hot().functions.get(&request.function).copied(),
+        };
+        match known {
+            Some(Better::There(address)) => Some(address),
+            Some(Better::Refused) => None,
+            Some(Better::Requested) | None => {
+                // Not on this thread: its stack may be small.
+                let compile = || self.compile_better(request);
+                let compiled = std::thread::scope(|scope| {
+                    let thread = std::thread::Builder::new().stack_size(16 << 20).spawn_scoped(scope, compile);
+                    thread.ok().and_then(|thread| thread.join().ok())
+                });
+                let failed = || Err(CompileError::Internal { message: "the compiler panicked, or has no thread".into() });
+                self.install(module, request, compiled.unwrap_or_else(failed))
+            }
+        }
+    }
+}
+
+/// The code of a function that is called for the first time; compiles it, or waits for who does.
+///
+/// # Errors
+///
+/// If it cannot be compiled: it is invalid, and validation was deferred; it is beyond a limit; there is no room for its code.
+pub(crate) fn first_call(module: &LoadedModule, function: DefinedFuncIndex) -> Result<usize> {
+    let (Some(tiering), Some(code)) = (module.tiering(), module.tiered()) else {
+        return Err(Error::msg("internal error: a function without code was called in a module that is not compiled further"));
+    };
+    let state = &tiering.states[function.as_usize()];
+    loop {
+        match state.compare_exchange(COLD, COMPILING, Ordering::SeqCst, Ordering::SeqCst) {
+            Ok(_) => {
+                let result = tiering.compile_first(module, code, function);
+                tiering.done(state, if result.is_ok() { READY } else { COLD });
+                return result;
+            }
+            Err(COMPILING) => tiering.wait_for(state),
+            Err(_) => return Ok(code.entry(function)),
+        }
+    }
+}
+
+/// Called when a function that is in the baseline has used up its budget at its entry.
+pub(crate) fn hot_function(module: &Arc<LoadedModule>, function: DefinedFuncIndex) {
+    let (Some(tiering), Some(code)) = (module.tiering(), module.tiered()) else { return };
+    let request = Request { function, loop_entry: None };
+    match tiering.stress {
+        TieringStress::None => {}
+        TieringStress::OneInstructionBudget => {
+            code.set_budget(function, 0);
+            return tiering.request(module, &mut tiering.hot(), request);
+        }
+        TieringStress::OptimizeAtOnce => {
+            code.set_budget(function, 0);
+            tiering.now(module, request);
+            return;
+        }
+        TieringStress::LoopEntryEverywhere => return code.set_budget(function, 0),
+        TieringStress::Random(_) => {
+            code.set_budget(function, 0);
+            return choose(tiering, module, code, function);
+        }
+    }
+    let mut hot = tiering.hot();
+    tiering.request(module, &mut hot, request);
+    code.set_budget(function, next_budget(module, &hot, function));
+}
+
+/// Called when a function that is in the baseline has used up its budget in a loop. Returns code to go on with.
+pub(crate) fn hot_loop(module: &Arc<LoadedModule>, function: DefinedFuncIndex, entry: LoopEntry) -> Option<usize> {
+    let (tiering, code) = (module.tiering()?, module.tiered()?);
+    let request = Request { function, loop_entry: Some(entry) };
+    let address = match tiering.stress {
+        TieringStress::None => {
+            let mut hot = tiering.hot();
+            let there = match hot.loops.get(&(function, entry.offset)) {
+                Some(Better::There(address)) => Some(*address),
+                // The function first: it may be called often and stay in its loops for a short time only.
+                _ if !hot.functions.contains_key(&function) => {
+                    tiering.request(module, &mut hot, Request { function, loop_entry: None });
+                    None
+                }
+                _ => {
+                    tiering.request(module, &mut hot, request);
+                    None
+                }
+            };
+            code.set_budget(function, next_budget(module, &hot, function));
+            there
+        }
+        TieringStress::OneInstructionBudget => {
+            code.set_budget(function, 0);
+            let mut hot = tiering.hot();
+            tiering.request(module, &mut hot, request);
+            match hot.loops.get(&(function, entry.offset)) {
+                Some(Better::There(address)) => Some(*address),
+                _ => None,
+            }
+        }
+        TieringStress::OptimizeAtOnce => {
+            code.set_budget(function, 0);
+            tiering.now(module, request)
+        }
+        TieringStress::LoopEntryEverywhere => {
+            code.set_budget(function, 0);
+            let address = tiering.now(module, request);
+            let entries = {
+                let mut hot = tiering.hot();
+                let entries = hot.entries.entry(function).or_default();
+                *entries += 1;
+                *entries
+            };
+            if entries > MAX_STRESSED_ENTRIES {
+                tiering.now(module, Request { function, loop_entry: None });
+            }
+            address
+        }
+        TieringStress::Random(_) => {
+            code.set_budget(function, 0);
+            match tiering.choices.next() {
+                Choice::Enter | Choice::Optimize => tiering.now(module, request),
+                Choice::Stay | Choice::Baseline => None,
+            }
+        }
+    };
+    if address.is_some() {
+        add(&tiering.counters.loop_entries_taken, 1);
+    }
+    address
+}
+
+/// What a random test does at the entry of a function.
+fn choose(tiering: &ModuleTiering, module: &LoadedModule, code: &TieredCode, function: DefinedFuncIndex) {
+    match tiering.choices.next() {
+        Choice::Stay | Choice::Enter => {}
+        Choice::Optimize => {
+            if let Some(address) = tiering.now(module, Request { function, loop_entry: None }) {
+                code.set_entry(function, address);
+            }
+        }
+        Choice::Baseline => {
+            if let Some(address) = tiering.hot().baseline.get(&function) {
+                code.set_entry(function, *address);
+            }
+        }
+    }
+}
+
+/// Compiles on a thread of the queue what was asked for, and installs it, if the module is still there.
+pub(super) fn optimize(module: &Weak<LoadedModule>, request: Request) {
+    let Some(alive) = module.upgrade() else { return };
+    let Some(tiering) = alive.tiering() else { return };
+    let functions = tiering.functions();
+    // The module may be dropped while this compiles.
+    let compiling = functions.map(|functions| {
+        let start = Instant::now();
+        drop(alive);
+        let Request { function, loop_entry } = request;
+        (functions.compile(&FunctionRequest { function, tier: CompilerKind::Optimizing, loop_entry }), start.elapsed())
+    });
+    let Some(alive) = module.upgrade() else { return };
+    let Some(tiering) = alive.tiering() else { return };
+    let compiled = compiling.and_then(|(compiled, time)| {
+        add(&tiering.counters.optimizing_ns, time.as_nanos() as u64);
+        compiled
+    });
+    tiering.install(&alive, request, compiled);
+}
+
+/// What a function in the baseline may do until it calls again.
+fn next_budget(module: &LoadedModule, hot: &Hot, function: DefinedFuncIndex) -> i32 {
+    match hot.functions.get(&function) {
+        // Only calls under way are in the baseline still, and look for better code of their loops.
+        Some(Better::Requested | Better::There(_)) => budget::slice(body_bytes(module, function)),
+        Some(Better::Refused) => budget::FAR,
+        // The queue was full.
+        None => budget::first(body_bytes(module, function)),
+    }
+}
+
+/// About how many bytes the body of a function has.
+fn body_bytes(module: &LoadedModule, function: DefinedFuncIndex) -> u32 {
+    let start = module.body_start(function).unwrap_or(0);
+    let next = module.body_start(DefinedFuncIndex::from_usize(function.as_usize() + 1));
+    next.unwrap_or_else(|| u32::try_from(module.meta().wasm_len_bytes).unwrap_or(u32::MAX)).saturating_sub(start)
+}
+
+fn install_error(module: &LoadedModule, function: DefinedFuncIndex, error: &InstallError) -> Error {
+    let index = module.module().func_index(function);
+    let name = module.function_name(index).map(|name| format!(" (`{name}`)")).unwrap_or_default();
+    Error::msg(format!("function {}{name} cannot be compiled: {error}", index.as_u32()))
+}

@@ -1,0 +1,166 @@
+//! Functions that wait for the optimizing tier, hottest first, and the threads that compile them.
+//!
+//! One queue for each engine. Threads are started when there is work, at low priority, as many as the machine can spare besides one that runs
+//! guests, and end when there was none for a while. Jobs hold modules weakly: a module that is dropped takes its jobs with it.
+
+use crate::vm::LoadedModule;
+use peregrine_artifact::compiler::LoopEntry;
+use peregrine_sys::threads;
+use peregrine_wasm::DefinedFuncIndex;
+use std::num::NonZeroUsize;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+/// Jobs that wait at most.
+const MAX_JOBS: usize = 4096;
+/// How long a thread waits for work before it ends.
+const IDLE: Duration = Duration::from_secs(5);
+/// Compilers recurse over what they compile.
+const STACK_BYTES: usize = 16 << 20;
+
+/// What to compile: a function, or a function from a loop on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Request {
+    pub(crate) function: DefinedFuncIndex,
+    pub(crate) loop_entry: Option<LoopEntry>,
+}
+
+struct Job {
+    module: Weak<LoadedModule>,
+    request: Request,
+    /// How often its budget was used up.
+    heat: u32,
+}
+
+/// The queue of an engine. Its threads end when it is dropped.
+pub(crate) struct Queue {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    /// Told when there is a job, or no more will come.
+    changed: Condvar,
+    max_threads: usize,
+}
+
+#[derive(Default)]
+struct State {
+    jobs: Vec<Job>,
+    /// What threads compile now, with the addresses of modules, which are not given to others meanwhile.
+    running: Vec<(usize, Request)>,
+    threads: usize,
+    waiting_threads: usize,
+    closed: bool,
+    /// The process that started the threads: after a fork there are none.
+    process: u32,
+}
+
+impl Queue {
+    /// A queue with as many threads as the machine can spare, or with `threads`.
+    pub(crate) fn new(threads: Option<NonZeroUsize>) -> Self {
+        let max_threads = threads.map_or_else(|| threads::available_parallelism().get() - 1, NonZeroUsize::get).max(1);
+        Self { shared: Arc::new(Shared { state: Mutex::default(), changed: Condvar::new(), max_threads }) }
+    }
+
+    /// Adds a job, or makes one that waits hotter. Whether it is there afterwards: the queue may be full.
+    pub(super) fn request(&self, module: &Arc<LoadedModule>, request: Request) -> bool {
+        let mut state = self.shared.lock();
+        let same = |job: &&mut Job| job.request == request && std::ptr::eq(job.module.as_ptr(), Arc::as_ptr(module));
+        if let Some(job) = state.jobs.iter_mut().find(same) {
+            job.heat = job.heat.saturating_add(1);
+            return true;
+        }
+        if state.running.contains(&(Arc::as_ptr(module).addr(), request)) {
+            return true;
+        }
+        if state.jobs.len() >= MAX_JOBS {
+            return false;
+        }
+        if state.process != std::process::id() {
+            (state.threads, state.waiting_threads, state.process) = (0, 0, std::process::id());
+        }
+        // Loops were hot before their functions are asked to be entered there.
+        let heat = if request.loop_entry.is_some() { 2 } else { 1 };
+        state.jobs.push(Job { module: Arc::downgrade(module), request, heat });
+        if state.jobs.len() > state.waiting_threads && state.threads < self.shared.max_threads {
+            let shared = Arc::clone(&self.shared);
+            let thread = std::thread::Builder::new().name("peregrine-tier".into()).stack_size(STACK_BYTES);
+            match thread.spawn(move || shared.work()) {
+                Ok(_) => state.threads += 1,
+                Err(error) if state.threads == 0 => {
+                    tracing::debug!(%error, "no thread for the optimizing tier");
+                    state.jobs.pop();
+                    return false;
+                }
+                Err(_) => {}
+            }
+        }
+        drop(state);
+        self.shared.changed.notify_one();
+        true
+    }
+
+    /// Whether nothing waits to be compiled, or is compiled now.
+    pub(crate) fn is_idle(&self) -> bool {
+        let state = self.shared.lock();
+        state.jobs.is_empty() && state.running.is_empty()
+    }
+}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        let mut state = self.shared.lock();
+        state.closed = true;
+        state.jobs.clear();
+        drop(state);
+        self.shared.changed.notify_all();
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What a thread does.
+    fn work(&self) {
+        if let Err(error) = threads::set_low_priority() {
+            tracing::debug!(%error, "the optimizing tier runs at the usual priority");
+        }
+        while let Some(job) = self.next() {
+            let compiled = catch_unwind(AssertUnwindSafe(|| super::module::optimize(&job.module, job.request)));
+            let done = (job.module.as_ptr().addr(), job.request);
+            self.lock().running.retain(|running| *running != done);
+            if compiled.is_err() {
+                tracing::error!(function = job.request.function.as_u32(), "the optimizing tier panicked");
+            }
+        }
+    }
+
+    /// The hottest job; `None` when the thread shall end.
+    fn next(&self) -> Option<Job> {
+        let mut state = self.lock();
+        loop {
+            if state.closed {
+                state.threads -= 1;
+                return None;
+            }
+            let hottest = state.jobs.iter().enumerate().max_by_key(|(position, job)| (job.heat, usize::MAX - position));
+            if let Some((position, _)) = hottest {
+                let job = state.jobs.remove(position);
+                state.running.push((job.module.as_ptr().addr(), job.request));
+                return Some(job);
+            }
+            state.waiting_threads += 1;
+            let (guard, timeout) = self.changed.wait_timeout(state, IDLE).unwrap_or_else(PoisonError::into_inner);
+            state = guard;
+            state.waiting_threads -= 1;
+            if timeout.timed_out() && state.jobs.is_empty() {
+                state.threads -= 1;
+                return None;
+            }
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! The part of a module that changes while it runs: entry slots, budgets, and the code of functions that are compiled one by one.
+//!
+//! Behind the image follow slots and budgets (see [`EntryArea`]), then the room for code, at whose start is a follower for each function: code
+//! that goes to where the function's slot points. What holds a code pointer for long (function references, imports) holds that of the
+//! follower, so that better code reaches it too. A slot is changed by one store; the code before stays valid as long as the module.
+//!
+//! What is compiled when is decided in [`crate::tiering`].
+
+use super::blobs::{Blob, BlobKind, Blobs};
+use crate::vm::entry::lazy::LazyThunks;
+use crate::vm::entry::veneer;
+use peregrine_artifact::abi;
+use peregrine_artifact::func::{CompiledFunc, RelocTarget};
+use peregrine_artifact::image::{BUDGET_SIZE_BYTES, EntryArea, ImageLayout, PAGE_ALIGN_BYTES, SLOT_SIZE_BYTES};
+use peregrine_sys::image::{Beside, CodeMapping};
+use peregrine_sys::pages::page_size;
+use peregrine_sys::room::{CodeRoom, RoomKind};
+use peregrine_wasm::{DefinedFuncIndex, FuncIndex, Index, Module};
+use std::io;
+use std::ops::Range;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Room for code in any module.
+const MIN_ROOM_BYTES: u64 = 1 << 20;
+/// Room for code for each byte of the binary's code: both tiers, and entries at loops.
+const ROOM_PER_BYTE: u64 = 24;
+/// Less than what code can express as a distance.
+const MAX_REACH_BYTES: u64 = (2 << 30) - (1 << 20);
+
+/// Slots, budgets and later code of one module.
+pub(crate) struct TieredCode {
+    imported_functions: u32,
+    functions: u32,
+    slots: NonNull<AtomicU64>,
+    budgets: NonNull<AtomicI32>,
+    room: Mutex<CodeRoom>,
+    /// The addresses of the room.
+    range: Range<usize>,
+    followers: Followers,
+    blobs: Blobs,
+}
+
+// SAFETY: slots and budgets are atomics in memory that the module's mapping keeps, which outlives this.
+unsafe impl Send for TieredCode {}
+// SAFETY: as above.
+unsafe impl Sync for TieredCode {}
+
+/// Code that goes where slots point.
+struct Followers {
+    /// The address of the one for the first defined function.
+    start: usize,
+    /// What all of them are.
+    code: [u8; veneer::FOLLOWER_BYTES],
+    /// Which pages of them are there.
+    pages: Box<[AtomicBool]>,
+}
+
+/// Why code is not installed.
+#[derive(Debug)]
+pub(crate) enum InstallError {
+    /// The room is full, or the system refused.
+    Io(io::Error),
+    /// The compiler made code that cannot be linked here.
+    Code(&'static str),
+}
+
+impl std::fmt::Display for InstallError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Io(error) => write!(f, "no room for code: {error}"),
+            Self::Code(what) => write!(f, "the compiler made code with {what}"),
+        }
+    }
+}
+
+/// What is to be beside an image whose functions are compiled one by one, if that is possible: everything has to be within reach of code.
+pub(super) fn beside(image_len_bytes: usize, functions: usize, code_bytes: u64) -> Option<Beside> {
+    let functions = u32::try_from(functions).ok()?;
+    let area = EntryArea::new(image_len_bytes as u64, functions);
+    let room = (MIN_ROOM_BYTES + code_bytes.saturating_mul(ROOM_PER_BYTE) + u64::from(functions) * SLOT_SIZE_BYTES)
+        .min(MAX_REACH_BYTES.checked_sub(area.code_start)?);
+    // With less than half of what is usual, modules would run into the end of it.
+    let enough = room >= MIN_ROOM_BYTES + code_bytes * ROOM_PER_BYTE / 2;
+    enough.then_some(Beside {
+        align_bytes: PAGE_ALIGN_BYTES as usize,
+        slots_len_bytes: (u64::from(functions) * (SLOT_SIZE_BYTES + BUDGET_SIZE_BYTES)) as usize,
+        room_len_bytes: room.next_multiple_of(PAGE_ALIGN_BYTES) as usize,
+    })
+}
+
+impl TieredCode {
+    /// Makes slots of a module that was mapped with what [`beside`] told: of functions with code in the image to that, of all others to code that
+    /// has them compiled.
+    ///
+    /// # Errors
+    ///
+    /// What the system said.
+    pub(super) fn new(mapping: &CodeMapping, layout: &ImageLayout, module: &Module, text_start: usize, kind: RoomKind) -> io::Result<Self> {
+        let base = mapping.ptr() as usize;
+        let entries = layout.functions(mapping.bytes());
+        let functions = layout.function_count() as u32;
+        let imported_functions = functions - entries.len() as u32;
+        let area = EntryArea::new(mapping.bytes().len() as u64, functions);
+        debug_assert_eq!((area.slots_start, area.code_start), (mapping.slots_offset() as u64, mapping.room_offset() as u64));
+        let thunks = LazyThunks::ensure(functions as usize, false)?;
+        let with_area: Vec<bool> = module.types.values().map(|ty| abi::has_result_area(&ty.results)).collect();
+        let thunks_with_area = match with_area.contains(&true) {
+            true => LazyThunks::ensure(functions as usize, true)?,
+            false => thunks,
+        };
+        let slots = mapping.slots_ptr().cast::<AtomicU64>();
+        for function in 0..functions {
+            let entry = function.checked_sub(imported_functions).map(|defined| entries[defined as usize]);
+            let code = match entry.filter(|entry| entry.code_len.get() > 0) {
+                Some(entry) => text_start + entry.code_start.get() as usize,
+                None if with_area[module.functions[FuncIndex::from_u32(function)].ty.as_usize()] => thunks_with_area.address(function),
+                None => thunks.address(function),
+            };
+            // SAFETY: there is a slot for each function, and nobody else knows them yet.
+            unsafe { slots.add(function as usize).write(AtomicU64::new(code as u64)) };
+        }
+        let budgets = mapping.slots_ptr().wrapping_add((area.budgets_start - area.slots_start) as usize).cast::<AtomicI32>();
+        let (Some(slots), Some(budgets)) = (NonNull::new(slots), NonNull::new(budgets)) else {
+            return Err(io::Error::other("slots are mapped at address zero"));
+        };
+        let mut room = mapping.room(kind);
+        let range = base + mapping.room_offset()..base + mapping.room_offset() + room.left_bytes();
+        let followers_len = entries.len() * veneer::FOLLOWER_BYTES;
+        let start = room.put_aside(followers_len)?;
+        let distance = (base as i64 + area.slot(FuncIndex::from_u32(imported_functions)) as i64) - start as i64;
+        let code = veneer::follower(distance).ok_or_else(|| io::Error::other("slots are out of reach"))?;
+        let pages = (0..followers_len.div_ceil(page_size())).map(|_| AtomicBool::new(false)).collect();
+        let followers = Followers { start, code, pages };
+        let room = Mutex::new(room);
+        Ok(Self { imported_functions, functions, slots, budgets, room, range, followers, blobs: Blobs::new() })
+    }
+
+    /// The addresses of later code.
+    pub(crate) fn range(&self) -> Range<usize> {
+        self.range.clone()
+    }
+
+    /// The slot of a defined function.
+    fn slot(&self, function: DefinedFuncIndex) -> &AtomicU64 {
+        let position = self.imported_functions as usize + function.as_usize();
+        assert!(position < self.functions as usize, "a function of the module");
+        // SAFETY: there is a slot for each function.
+        unsafe { self.slots.add(position).as_ref() }
+    }
+
+    fn budget(&self, function: DefinedFuncIndex) -> &AtomicI32 {
+        assert!(self.imported_functions as usize + function.as_usize() < self.functions as usize, "a function of the module");
+        // SAFETY: there is a budget for each defined function.
+        unsafe { self.budgets.add(function.as_usize()).as_ref() }
+    }
+
+    /// Sets the work that a function may do before it is reported. Compiled code counts it down without any order; what it counts at the
+    /// same moment may be lost.
+    pub(crate) fn set_budget(&self, function: DefinedFuncIndex, budget: i32) {
+        self.budget(function).store(budget, Ordering::Relaxed);
+    }
+
+    /// Where the slot of a function points.
+    pub(crate) fn entry(&self, function: DefinedFuncIndex) -> usize {
+        // Paired with the store in `set_entry`: whoever sees the address sees the code.
+        self.slot(function).load(Ordering::Acquire) as usize
+    }
+
+    /// Lets calls of a function go to code that [`add`](Self::add) gave for it.
+    ///
+    /// # Panics
+    ///
+    /// If the code is not that of a function as a whole, or of another one.
+    pub(crate) fn set_entry(&self, function: DefinedFuncIndex, code: usize) {
+        let blob = self.blobs.find(code).filter(|blob| blob.start == code);
+        assert!(blob.is_some_and(|blob| blob.function == function && blob.kind != BlobKind::LoopEntry), "code of the function");
+        self.slot(function).store(code as u64, Ordering::Release);
+    }
+
+    /// Code for holders of pointers: it goes to where the slot points at the time of each call.
+    pub(crate) fn follower(&self, function: DefinedFuncIndex) -> usize {
+        let offset = function.as_usize() * veneer::FOLLOWER_BYTES;
+        let page = offset / page_size();
+        // Paired with the store below.
+        if !self.followers.pages[page].load(Ordering::Acquire) {
+            let mut room = self.room();
+            let code = self.followers.code.repeat(page_size() / veneer::FOLLOWER_BYTES);
+            if !self.followers.pages[page].load(Ordering::Relaxed) {
+                if let Err(error) = room.fill_page(page, &code) {
+                    tracing::debug!(%error, "no page for code that follows slots");
+                    // What the slot points to now is right as well, if not the best for ever.
+                    return self.entry(function);
+                }
+                self.followers.pages[page].store(true, Ordering::Release);
+            }
+        }
+        self.followers.start + offset
+    }
+
+    /// Links code of a function into the room, and describes it. Returns its address.
+    ///
+    /// # Errors
+    ///
+    /// If there is no room, or the code refers to what cannot be expressed.
+    pub(crate) fn add(&self, function: DefinedFuncIndex, kind: BlobKind, compiled: &CompiledFunc) -> Result<usize, InstallError> {
+        let mut code = compiled.code.clone();
+        let len = u32::try_from(code.len()).ok().filter(|len| *len > 0).ok_or(InstallError::Code("no bytes, or too many"))?;
+        let mut room = self.room();
+        let start = room.next_address().map_err(InstallError::Io)?;
+        for reloc in &compiled.relocs {
+            let target = match reloc.target {
+                RelocTarget::Slot(index) if index.as_u32() < self.functions => {
+                    self.slots.as_ptr() as usize + index.as_usize() * SLOT_SIZE_BYTES as usize
+                }
+                RelocTarget::Budget(index) if index.as_u32() < self.functions - self.imported_functions => {
+                    self.budgets.as_ptr() as usize + index.as_usize() * BUDGET_SIZE_BYTES as usize
+                }
+                RelocTarget::Function(_) => return Err(InstallError::Code("a direct call of a function")),
+                _ => return Err(InstallError::Code("a reference to a function that the module does not have")),
+            };
+            let place = code.get_mut(reloc.offset as usize..).ok_or(InstallError::Code("a reference outside of it"))?;
+            let delta = (target as i64).wrapping_add(reloc.addend).wrapping_sub(start as i64 + i64::from(reloc.offset));
+            veneer::relocate(reloc.kind, place, delta).ok_or(InstallError::Code("a reference that is out of reach"))?;
+        }
+        room.append(&code).map_err(InstallError::Io)?;
+        let blob = Blob::new(start, len, function, kind, &compiled.traps, &compiled.addresses);
+        // SAFETY: the room is locked.
+        unsafe { self.blobs.push(blob) };
+        Ok(start)
+    }
+
+    /// What is known of the code at `pc`. Signal-safe.
+    pub(crate) fn find(&self, pc: usize) -> Option<&Blob> {
+        self.blobs.find(pc)
+    }
+
+    /// All code that was added, by rising address.
+    pub(crate) fn blobs(&self) -> impl Iterator<Item = &Blob> {
+        self.blobs.iter()
+    }
+
+    /// The bytes of code that was added.
+    pub(crate) fn code_of(&self, blob: &Blob) -> &[u8] {
+        debug_assert!(self.range.contains(&blob.start));
+        // SAFETY: the code of a description is in the room, readable, and never changes.
+        unsafe { std::slice::from_raw_parts(blob.start as *const u8, blob.len as usize) }
+    }
+
+    /// Bytes of the room that are used, and all bytes of it.
+    pub(crate) fn room_bytes(&self) -> (usize, usize) {
+        (self.room().used_bytes(), self.range.len())
+    }
+
+    fn room(&self) -> MutexGuard<'_, CodeRoom> {
+        self.room.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,433 @@
+//! Room for code that is made while other code of the process runs.
+//!
+//! Code is written to a file in memory, one for the whole process, and each room maps a range of it for execution: no page is writable at
+//! any address, and there is one descriptor however many rooms there are. Where that cannot be had, or a profiler is to find code by its
+//! address, a room is plain memory: pages are filled while nobody knows them and become executable afterwards, so each piece of code takes
+//! whole pages.
+//!
+//! A child process after `fork` has the same file as its parent, so it continues in a file of its own, from the next page on.
+//!
+//! `image` gives out the rooms; what is written and when it may run is the machine's business (in the engine).
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustix::fs::{FallocateFlags, MemfdFlags};
+use rustix::process::Resource;
+
+use super::icache;
+use super::pages::{Reservation, page_size, round_up_to_pages};
+
+/// What backs a room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RoomKind {
+    /// The file of the process, or plain memory where there can be none.
+    Shared,
+    /// Plain memory.
+    Plain,
+}
+
+/// A range of address space that is filled with code from its start.
+#[derive(Debug)]
+pub struct CodeRoom {
+    reservation: Arc<Reservation>,
+    /// All offsets are from the start of the reservation.
+    start: usize,
+    used: usize,
+    backing: Backing,
+    /// Where pages that were put aside are in a file.
+    aside: Option<(Arc<CodeFile>, u64)>,
+}
+
+#[derive(Debug)]
+enum Backing {
+    /// Nothing was written yet.
+    None,
+    /// The range of a file from an offset on, mapped from `start` on.
+    File { file: Arc<CodeFile>, file_offset: u64, start: usize },
+    /// Pages become executable as they are filled.
+    Plain,
+}
+
+/// Code begins at multiples of this many bytes.
+pub const CODE_ALIGN_BYTES: usize = 16;
+
+impl CodeRoom {
+    pub(super) fn new(reservation: Arc<Reservation>, start: usize, kind: RoomKind) -> Self {
+        let backing = match kind {
+            RoomKind::Shared => Backing::None,
+            RoomKind::Plain => Backing::Plain,
+        };
+        Self { reservation, start, used: start, backing, aside: None }
+    }
+
+    /// The address that the next code will have.
+    ///
+    /// # Errors
+    /// What the system said when it was asked for backing.
+    pub fn next_address(&mut self) -> io::Result<usize> {
+        self.prepare()?;
+        self.used = match self.backing {
+            Backing::Plain => round_up_to_pages(self.used),
+            _ => self.used.checked_next_multiple_of(CODE_ALIGN_BYTES),
+        }
+        .unwrap_or(self.reservation.len_bytes());
+        Ok(self.reservation.ptr().addr() + self.used)
+    }
+
+    /// How many bytes of code there may be yet.
+    pub fn left_bytes(&self) -> usize {
+        self.reservation.len_bytes().saturating_sub(self.used)
+    }
+
+    /// How many bytes are used up, gaps included.
+    pub fn used_bytes(&self) -> usize {
+        self.used - self.start
+    }
+
+    /// Puts code at the address that [`next_address`](Self::next_address) told. It may run when this returns; other threads have to learn
+    /// of it by something that orders memory.
+    ///
+    /// # Errors
+    /// `StorageFull` where it does not fit, otherwise what the system said; nothing is used up then.
+    pub fn append(&mut self, code: &[u8]) -> io::Result<()> {
+        let address = self.next_address()?;
+        if code.len() > self.left_bytes() {
+            let message = format!("{} bytes of code do not fit in the {} bytes that are left", code.len(), self.left_bytes());
+            return Err(io::Error::new(io::ErrorKind::StorageFull, message));
+        }
+        match &self.backing {
+            Backing::File { file, file_offset, start } => file.file.write_all_at(code, file_offset + (self.used - start) as u64)?,
+            _ => self.fill_fresh(self.used, code)?,
+        }
+        // SAFETY: the range was just mapped and filled.
+        unsafe { icache::publish(address as *const u8, code.len()) };
+        self.used += code.len();
+        Ok(())
+    }
+
+    /// Puts pages aside that are filled later. Returns the address of the first one. Before anything else is asked of the room.
+    ///
+    /// # Errors
+    /// `StorageFull` where there is no room, otherwise what the system said.
+    pub fn put_aside(&mut self, len_bytes: usize) -> io::Result<usize> {
+        debug_assert_eq!(self.used, self.start);
+        self.prepare()?;
+        let len_bytes = len_bytes.next_multiple_of(page_size());
+        if len_bytes > self.left_bytes() {
+            return Err(io::Error::new(io::ErrorKind::StorageFull, format!("{len_bytes} bytes cannot be put aside")));
+        }
+        if let Backing::File { file, file_offset, .. } = &self.backing {
+            self.aside = Some((Arc::clone(file), *file_offset));
+        }
+        self.used += len_bytes;
+        Ok(self.reservation.ptr().addr() + self.start)
+    }
+
+    /// Fills the page with number `page` of those that were put aside. Once for each, but for processes that were forked since: there it is the
+    /// same content.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn fill_page(&mut self, page: usize, code: &[u8]) -> io::Result<()> {
+        debug_assert!(code.len() <= page_size() && (page + 1) * page_size() <= self.used - self.start);
+        let offset = page * page_size();
+        match &self.aside {
+            Some((file, file_offset)) => file.file.write_all_at(code, file_offset + offset as u64)?,
+            None => self.fill_fresh(self.start + offset, code)?,
+        }
+        // SAFETY: the page is in the reservation, mapped and filled.
+        unsafe { icache::publish(self.reservation.ptr().add(self.start + offset), code.len()) };
+        Ok(())
+    }
+
+    /// Fills fresh pages, and makes them executable.
+    fn fill_fresh(&self, start: usize, code: &[u8]) -> io::Result<()> {
+        let pages = start..start + code.len().next_multiple_of(page_size());
+        self.reservation.commit(pages.clone())?;
+        // SAFETY: the range is in the reservation, as was checked by `commit`, writable, and nobody else knows it.
+        unsafe { std::ptr::copy_nonoverlapping(code.as_ptr(), self.reservation.ptr().add(start), code.len()) };
+        self.reservation.protect_read_execute(pages)
+    }
+
+    /// Makes sure that the room beyond `used` is backed, by this process alone.
+    fn prepare(&mut self) -> io::Result<()> {
+        match &self.backing {
+            Backing::Plain => return Ok(()),
+            Backing::File { file, .. } if file.process == std::process::id() => return Ok(()),
+            _ => {}
+        }
+        let start = round_up_to_pages(self.used).unwrap_or(self.reservation.len_bytes()).min(self.reservation.len_bytes());
+        let len_bytes = self.reservation.len_bytes() - start;
+        let mapped = claim(len_bytes as u64).and_then(|(file, file_offset)| {
+            self.reservation.map_shared_read_execute(start, &file.file, file_offset, len_bytes)?;
+            Ok(Backing::File { file, file_offset, start })
+        });
+        self.used = start;
+        self.backing = match mapped {
+            Ok(backing) => backing,
+            // Whatever was mapped of the parent's file goes, beyond what is used.
+            Err(_) => {
+                self.reservation.reserve_over(start..self.reservation.len_bytes())?;
+                Backing::Plain
+            }
+        };
+        Ok(())
+    }
+}
+
+impl Drop for CodeRoom {
+    fn drop(&mut self) {
+        if let Backing::File { file, file_offset, start } = &self.backing
+            && file.process == std::process::id()
+        {
+            let used = (self.used - start).next_multiple_of(page_size()) as u64;
+            if used > 0 {
+                // The room's range is not used again, so this gives its memory back. If it fails, the memory stays until the process ends.
+                let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+                let _ = rustix::fs::fallocate(&file.file, flags, *file_offset, used);
+            }
+        }
+    }
+}
+
+/// One piece of code, many times one after the other, in the memory of one.
+#[derive(Debug)]
+pub struct RepeatedCode {
+    reservation: Reservation,
+    code: Vec<u8>,
+    file: Option<(Arc<CodeFile>, u64)>,
+    times: usize,
+}
+
+impl RepeatedCode {
+    /// Reserves address space for `code`, a multiple of the page size long, up to `max_times` times.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn new(code: Vec<u8>, max_times: usize) -> io::Result<Self> {
+        debug_assert!(code.len().is_multiple_of(page_size()));
+        let reservation = Reservation::new(code.len().saturating_mul(max_times))?;
+        let file = claim(code.len() as u64).and_then(|(file, offset)| {
+            file.file.write_all_at(&code, offset)?;
+            Ok((file, offset))
+        });
+        Ok(Self { reservation, code, file: file.ok(), times: 0 })
+    }
+
+    /// The first byte.
+    pub fn ptr(&self) -> *const u8 {
+        self.reservation.ptr()
+    }
+
+    /// Makes sure that the code is there at least `times` times.
+    ///
+    /// # Errors
+    /// `InvalidInput` where that is more than there is address space for, otherwise what the system said.
+    pub fn ensure(&mut self, times: usize) -> io::Result<()> {
+        while self.times < times {
+            let start = self.times * self.code.len();
+            let shared = self.file.as_ref().is_some_and(|(file, file_offset)| {
+                self.reservation.map_shared_read_execute(start, &file.file, *file_offset, self.code.len()).is_ok()
+            });
+            if !shared {
+                self.file = None;
+                let range = start..start + self.code.len();
+                self.reservation.map_anonymous_over(range.clone())?;
+                // SAFETY: the range was just mapped, writable, and nobody else knows it.
+                unsafe { std::ptr::copy_nonoverlapping(self.code.as_ptr(), self.reservation.ptr().add(start), self.code.len()) };
+                self.reservation.protect_read_execute(range)?;
+            }
+            self.times += 1;
+        }
+        Ok(())
+    }
+}
+
+/// The file that code is written to.
+#[derive(Debug)]
+struct CodeFile {
+    file: std::fs::File,
+    /// The process that writes to it.
+    process: u32,
+}
+
+/// The file of this process, and how much of it is given away.
+static FILE: Mutex<Option<(Arc<CodeFile>, u64)>> = Mutex::new(None);
+
+/// A range of the file, page-aligned, that nobody else has or gets.
+fn claim(len_bytes: u64) -> io::Result<(Arc<CodeFile>, u64)> {
+    let mut current = FILE.lock().unwrap_or_else(PoisonError::into_inner);
+    let (file, given) = match current.take() {
+        Some((file, given)) if file.process == std::process::id() => (file, given),
+        _ => (Arc::new(CodeFile::create()?), 0),
+    };
+    let end = given.saturating_add(len_bytes).next_multiple_of(page_size() as u64);
+    // The file is sparse: only what is written takes memory.
+    let grown = file.file.set_len(end);
+    *current = Some((Arc::clone(&file), if grown.is_ok() { end } else { given }));
+    grown.map(|()| (file, given))
+}
+
+impl CodeFile {
+    fn create() -> io::Result<Self> {
+        if rustix::process::getrlimit(Resource::Fsize).current.is_some() {
+            // The limit counts files in memory too, and going beyond it ends the process.
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, "the size of files is limited"));
+        }
+        let flags = MemfdFlags::CLOEXEC;
+        let name = c"peregrine-code";
+        // As for images: mapping for execution needs no permission to execute.
+        let fd: OwnedFd = match rustix::fs::memfd_create(name, flags | MemfdFlags::NOEXEC_SEAL) {
+            Err(rustix::io::Errno::INVAL) => rustix::fs::memfd_create(name, flags),
+            result => result,
+        }?;
+        Ok(Self { file: fd.into(), process: std::process::id() })
+    }
+}
+
+#[cfg(test)]
+#[cfg(target_arch = "x86_64")]
+mod tests {
+    use super::*;
+    use crate::image::{Beside, CodeMapping};
+
+    /// `mov eax, number; ret`
+    fn returns(number: u32) -> Vec<u8> {
+        let mut code = vec![0xb8];
+        code.extend_from_slice(&number.to_le_bytes());
+        code.push(0xc3);
+        code
+    }
+
+    fn run(address: usize) -> u32 {
+        // SAFETY: the tests put a function of this type there.
+        let function: extern "C" fn() -> u32 = unsafe { std::mem::transmute(address) };
+        function()
+    }
+
+    fn mapping() -> CodeMapping {
+        let beside = Beside { align_bytes: 64 << 10, slots_len_bytes: 100, room_len_bytes: 64 << 10 };
+        CodeMapping::from_bytes(b"image", beside).unwrap()
+    }
+
+    fn permissions(address: usize) -> String {
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+        let parse = |line: &str| {
+            let (range, rest) = line.split_once(' ')?;
+            let (start, end) = range.split_once('-')?;
+            let range = usize::from_str_radix(start, 16).ok()?..usize::from_str_radix(end, 16).ok()?;
+            Some((range, rest.get(..4)?.to_string()))
+        };
+        maps.lines().filter_map(parse).find(|(range, _)| range.contains(&address)).unwrap().1
+    }
+
+    #[test]
+    fn code_that_is_added_runs_beside_code_that_runs() {
+        for kind in [RoomKind::Shared, RoomKind::Plain] {
+            let mapping = mapping();
+            let mut room = mapping.room(kind);
+            let mut addresses = Vec::new();
+            for number in 0..10 {
+                let address = room.next_address().unwrap();
+                assert_eq!(address % CODE_ALIGN_BYTES, 0);
+                assert!(mapping.contains(address));
+                room.append(&returns(number)).unwrap();
+                addresses.push(address);
+                assert!(addresses.iter().enumerate().all(|(number, address)| run(*address) == number as u32), "{kind:?}");
+                assert!(matches!(&*permissions(address), "r-xs" | "r-xp"));
+            }
+        }
+    }
+
+    #[test]
+    fn pages_that_were_put_aside_are_filled_later() {
+        for kind in [RoomKind::Shared, RoomKind::Plain] {
+            let mapping = mapping();
+            let mut room = mapping.room(kind);
+            let aside = room.put_aside(3 * page_size() - 1).unwrap();
+            let address = room.next_address().unwrap();
+            assert_eq!(address, aside + 3 * page_size());
+            room.append(&returns(1)).unwrap();
+            room.fill_page(2, &returns(2)).unwrap();
+            room.fill_page(0, &returns(3)).unwrap();
+            assert_eq!((run(address), run(aside + 2 * page_size()), run(aside)), (1, 2, 3));
+        }
+    }
+
+    #[test]
+    fn a_room_is_filled_to_its_end_and_no_further() {
+        let mapping = mapping();
+        let mut room = mapping.room(RoomKind::Shared);
+        assert_eq!(room.left_bytes(), 64 << 10);
+        room.append(&vec![0xcc; (64 << 10) - 100]).unwrap();
+        assert_eq!(room.append(&[0xcc; 101]).unwrap_err().kind(), io::ErrorKind::StorageFull);
+        let address = room.next_address().unwrap();
+        room.append(&returns(7)).unwrap();
+        assert_eq!(run(address), 7);
+    }
+
+    #[test]
+    fn rooms_share_one_descriptor() {
+        let count = || {
+            std::fs::read_dir("/proc/self/fd")
+                .unwrap()
+                .filter_map(|fd| std::fs::read_link(fd.unwrap().path()).ok())
+                .filter(|path| path.to_string_lossy().contains("memfd:peregrine-code"))
+                .count()
+        };
+        let rooms: Vec<_> = (0..50)
+            .map(|number| {
+                let mut mapping = mapping();
+                mapping.close_file();
+                let mut room = mapping.room(RoomKind::Shared);
+                let address = room.next_address().unwrap();
+                room.append(&returns(number)).unwrap();
+                (mapping, room, address)
+            })
+            .collect();
+        assert!(rooms.iter().enumerate().all(|(number, (.., address))| run(*address) == number as u32));
+        // Other tests have some at the same time.
+        assert!(count() < 30, "{}", count());
+    }
+
+    #[test]
+    fn repeated_code_takes_the_memory_of_one() {
+        let mut code = returns(3);
+        code.resize(2 * page_size(), 0xcc);
+        let mut repeated = RepeatedCode::new(code, 10).unwrap();
+        repeated.ensure(3).unwrap();
+        repeated.ensure(2).unwrap();
+        repeated.ensure(10).unwrap();
+        let start = repeated.ptr().addr();
+        assert!((0..10).all(|time| run(start + time * 2 * page_size()) == 3));
+        assert!(repeated.ensure(11).is_err());
+    }
+
+    #[test]
+    fn a_child_process_does_not_write_to_the_code_of_its_parent() {
+        let mapping = mapping();
+        let mut room = mapping.room(RoomKind::Shared);
+        let first = room.next_address().unwrap();
+        room.append(&returns(1)).unwrap();
+        // Another test must not have it locked in the child for ever.
+        let file = FILE.lock().unwrap();
+        // SAFETY: the child only makes system calls and ends without running anything of the parent's.
+        let child = unsafe { libc::fork() };
+        drop(file);
+        let second = room.next_address().unwrap();
+        let number = if child == 0 { 3 } else { 2 };
+        room.append(&returns(number)).unwrap();
+        let good = run(first) == 1 && run(second) == number;
+        if child == 0 {
+            // SAFETY: ends the child.
+            unsafe { libc::_exit(i32::from(!good)) };
+        }
+        let mut status = 0;
+        // SAFETY: waits for the child made above.
+        unsafe { libc::waitpid(child, &mut status, 0) };
+        assert!(good && status == 0 && run(second) == 2, "{status}");
+    }
+}
