@@ -243,6 +243,7 @@ impl<'a> Body<'a> {
             0x44 => self.position += 8,
             0xfc => return self.skip_bulk_immediates(),
             0xfd => self.skip_vector_immediates(),
+            0xfe => self.skip_atomic_immediates(),
             _ => return false,
         }
         true
@@ -259,6 +260,15 @@ impl<'a> Body<'a> {
             self.u32();
         }
         true
+    }
+
+    fn skip_atomic_immediates(&mut self) {
+        match self.u32() {
+            3 => self.position += 1,
+            _ => {
+                self.memarg();
+            }
+        }
     }
 
     fn skip_vector_immediates(&mut self) {
@@ -306,6 +316,8 @@ mod tests {
             (memory.init $bytes (i32.const 0) (i32.const 0) (i32.const 0)) data.drop $bytes (memory.fill $other (i64.const 0) (i32.const 0) (i64.const 0))
             (memory.copy 0 1 (i32.const 0) (i64.const 0) (i32.const 0)) (table.init $funcs $passive (i32.const 0) (i32.const 0) (i32.const 0))
             elem.drop $passive (table.copy $funcs $funcs (i32.const 0) (i32.const 0) (i32.const 0)) table.size $funcs drop
+            atomic.fence (i64.atomic.rmw16.cmpxchg_u $other offset=300 (i64.const 0) (i64.const 1) (i64.const 2)) drop
+            (memory.atomic.wait64 (i32.const 0) (i64.const 0) (i64.const 0)) drop
             (i64.trunc_sat_f64_u (f64.const 0)) drop (i64.mul_wide_u (i64.const 1) (i64.const 2)) drop drop
             (return_call_indirect $funcs (param i32) (result i32) (i32.const 0) (i32.const 1)))
         (func (param (ref null $t)) (block (br_on_null 0 (local.get 0)) drop) (call_ref $t (i32.const 0) (i64.const 0) (local.get 0)) drop drop))"#;

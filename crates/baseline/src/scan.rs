@@ -116,6 +116,8 @@ impl Scan {
                     self.memory = self.memory.saturating_add(weight);
                 }
             }
+            0xfe if body.peek() < 3 => self.call(weight),
+            0xfe => self.memory = self.memory.saturating_add(weight),
             _ => {}
         }
         body.skip_immediates(opcode)

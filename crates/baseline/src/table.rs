@@ -34,7 +34,7 @@ impl Compiler<'_> {
     }
 
     /// Pops an operand as an argument; in a register an `i32` is zero-extended, and so is what is loaded as one.
-    fn pop_argument(&mut self, ty: Ty) -> (Ty, Value) {
+    pub(crate) fn pop_argument(&mut self, ty: Ty) -> (Ty, Value) {
         match self.pop() {
             Value::Const(bits) if ty == Ty::I32 => (ty, Value::Const(u64::from(bits as u32))),
             value => (ty, value),

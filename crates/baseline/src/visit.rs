@@ -43,6 +43,7 @@ impl Compiler<'_> {
             0x00..=0x1f => self.visit_control(opcode, body),
             0xfc => self.visit_bulk(body),
             0xfd => self.visit_vector(body),
+            0xfe => self.visit_atomic(body),
             _ => self.visit_other(opcode, body),
         }
     }
@@ -344,6 +345,37 @@ impl Compiler<'_> {
         self.look_ahead(body);
         if !operator.is_some_and(|operator| self.simd(&operator)) {
             self.unknown(0xfd);
+        }
+    }
+
+    fn visit_atomic(&mut self, body: &mut Body<'_>) {
+        let opcode = body.u32();
+        if opcode == 3 {
+            body.byte();
+            return self.atomic_fence();
+        }
+        let memarg = &body.memarg();
+        // After `wait`, `notify` and `fence` there are seven widths of each kind, in the same order.
+        let (ty, size_bytes) =
+            [(I32, 4), (I64, 8), (I32, 1), (I32, 2), (I64, 1), (I64, 2), (I64, 4)][opcode.wrapping_sub(0x10) as usize % 7];
+        self.hint = None;
+        match opcode {
+            0 => self.atomic_notify(memarg),
+            1 => self.atomic_wait(I32, memarg),
+            2 => self.atomic_wait(I64, memarg),
+            0x10..=0x16 => {
+                self.look_ahead(body);
+                self.atomic_load(ty, size_bytes, memarg);
+            }
+            0x17..=0x1d => self.atomic_store(ty, size_bytes, memarg),
+            0x1e..=0x24 => self.atomic_add(ty, size_bytes, memarg, false),
+            0x25..=0x2b => self.atomic_add(ty, size_bytes, memarg, true),
+            0x2c..=0x32 => self.atomic_logic(Alu::And, ty, size_bytes, memarg),
+            0x33..=0x39 => self.atomic_logic(Alu::Or, ty, size_bytes, memarg),
+            0x3a..=0x40 => self.atomic_logic(Alu::Xor, ty, size_bytes, memarg),
+            0x41..=0x47 => self.atomic_exchange(ty, size_bytes, memarg),
+            0x48..=0x4e => self.atomic_compare_exchange(ty, size_bytes, memarg),
+            _ => self.unknown(0xfe),
         }
     }
 }

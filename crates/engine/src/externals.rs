@@ -7,7 +7,6 @@ use crate::{ExternType, Func, Global, Memory, SharedMemory, Table, Tag};
 
 /// Something that can be imported and exported.
 #[derive(Clone, Debug)]
-#[non_exhaustive]
 pub enum Extern {
     /// A function.
     Func(Func),

@@ -29,7 +29,7 @@ pub struct Func {
 }
 
 /// Values that a call keeps on the stack; more go to the heap.
-const STACK_VALUES: usize = 16;
+pub(crate) const STACK_VALUES: usize = 16;
 
 impl Func {
     /// A host function of type `ty`. `func` gets the arguments and fills in the results, which are zero or null before.
@@ -134,12 +134,18 @@ impl Func {
             on_heap.resize(slots, ValRaw::i32(0));
             &mut on_heap
         };
-        for (position, ((value, param), ty)) in values.iter_mut().zip(params).zip(&ty.as_wasm().params).enumerate() {
-            *value = param.to_slot(&store.opaque, *ty, || format!("argument type mismatch at position {position}"))?;
-        }
+        self.write_params(&store.opaque, &ty, params, values)?;
         self.call_values(store, values)?;
         for ((result, value), ty) in results.iter_mut().zip(values).zip(&ty.as_wasm().results) {
             *result = Val::from_slot(&store.opaque, *value, *ty);
+        }
+        Ok(())
+    }
+
+    /// Writes the parameters of a call, whose number is checked, to `values`.
+    pub(crate) fn write_params(&self, store: &StoreOpaque, ty: &FuncType, params: &[Val], values: &mut [ValRaw]) -> Result<()> {
+        for (position, ((value, param), ty)) in values.iter_mut().zip(params).zip(&ty.as_wasm().params).enumerate() {
+            *value = param.to_slot(store, *ty, || format!("argument type mismatch at position {position}"))?;
         }
         Ok(())
     }

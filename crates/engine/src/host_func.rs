@@ -4,7 +4,7 @@ use crate::caller::Caller;
 use crate::error::{Context, Result, ensure};
 use crate::typed::{WasmParams, WasmRet, WasmTy};
 use crate::vm::boundary::host_entry;
-use crate::vm::{HostCode, ValRaw};
+use crate::vm::{AsyncHostBody, HostCode, ValRaw, async_host_entry};
 use crate::{Engine, FuncType, Val};
 use std::any::Any;
 use std::marker::PhantomData;
@@ -41,6 +41,11 @@ impl<B: Send + Sync + 'static> SharedBody for Arc<B> {
 impl HostFunc {
     pub(crate) fn with_body<T: 'static, B: HostBody<T>>(ty: FuncType, body: B) -> Self {
         Self { ty, code: host_entry::<T, B>, body: Box::new(Arc::new(body)) }
+    }
+
+    /// A function that is a future.
+    pub(crate) fn with_async_body<T: Send + 'static, B: AsyncHostBody<T>>(ty: FuncType, body: B) -> Self {
+        Self { ty, code: async_host_entry::<T, B>, body: Box::new(Arc::new(body)) }
     }
 
     /// A function whose types are known at run time only.

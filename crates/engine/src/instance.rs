@@ -73,6 +73,12 @@ impl Instance {
     /// If an import belongs to another store.
     pub fn new(mut store: impl AsContextMut, module: &Module, imports: &[Extern]) -> Result<Self> {
         let store = store.as_context_mut().0;
+        let imports = Self::check_imports(store, module, imports)?;
+        Self::instantiate(store, module, &imports)
+    }
+
+    /// Checks that `imports` fit the module, and the module the store.
+    pub(crate) fn check_imports<T: 'static>(store: &mut StoreInner<T>, module: &Module, imports: &[Extern]) -> Result<Vec<VmImport>> {
         check_engine(module, &store.opaque)?;
         let expected = module.imports().len();
         if imports.len() != expected {
@@ -84,12 +90,20 @@ impl Instance {
                 matching::check_import(module, position, &item.ty_in(&store.opaque))?;
             }
         }
-        let imports: Vec<VmImport> = imports.iter().map(|item| item.to_import(&mut store.opaque)).collect();
-        Self::instantiate(store, module, &imports)
+        Ok(imports.iter().map(|item| item.to_import(&mut store.opaque)).collect())
     }
 
     /// `imports` are checked, and so is the engine.
     fn instantiate<T: 'static>(store: &mut StoreInner<T>, module: &Module, imports: &[VmImport]) -> Result<Self> {
+        let (instance, start) = Self::create(store, module, imports)?;
+        if let Some(start) = start {
+            start.call_values(store, &mut [])?;
+        }
+        Ok(instance)
+    }
+
+    /// Makes an instance whose start function, if it has one, is still to be called. `imports` are checked, and so is the engine.
+    pub(crate) fn create<T: 'static>(store: &mut StoreInner<T>, module: &Module, imports: &[VmImport]) -> Result<(Self, Option<Func>)> {
         let loaded = module.loaded();
         let description = loaded.module();
         let tables = description.tables.len() - description.imported_tables as usize;
@@ -97,11 +111,11 @@ impl Instance {
         store.opaque.counts.add(1, tables, memories)?;
         let id = boundary::instantiate(store, loaded, imports).map_err(|pending| store.opaque.error_of(pending))?;
         store.opaque.set_module(id, module.clone());
-        if let Some(start) = description.start {
+        let start = description.start.map(|start| {
             let function = store.opaque.vm.instance(id).func_origin(start);
-            Func::from_id(&mut store.opaque, function).call_values(store, &mut [])?;
-        }
-        Ok(Self::from_id(&store.opaque, id))
+            Func::from_id(&mut store.opaque, function)
+        });
+        Ok((Self::from_id(&store.opaque, id), start))
     }
 
     pub(crate) fn from_id(store: &StoreOpaque, id: InstanceId) -> Self {
@@ -236,6 +250,12 @@ impl<T: 'static> InstancePre<T> {
     /// If something that was defined in the linker belongs to another store.
     pub fn instantiate(&self, mut store: impl AsContextMut<Data = T>) -> Result<Instance> {
         let store = store.as_context_mut().0;
+        let imports = self.imports(store)?;
+        Instance::instantiate(store, &self.module, &imports)
+    }
+
+    /// What fills the imports in `store`, which is of the right engine.
+    pub(crate) fn imports(&self, store: &mut StoreInner<T>) -> Result<Vec<VmImport>> {
         check_engine(&self.module, &store.opaque)?;
         let mut imports = Vec::with_capacity(self.items.len());
         for item in &*self.items {
@@ -244,7 +264,7 @@ impl<T: 'static> InstancePre<T> {
                 Definition::Extern(item) => item.to_import(&mut store.opaque),
             });
         }
-        Instance::instantiate(store, &self.module, &imports)
+        Ok(imports)
     }
 }
 

@@ -11,6 +11,7 @@
 #![deny(unsafe_code)]
 
 mod accepted;
+mod async_func;
 mod backtrace;
 mod cache;
 mod call_hook;

@@ -111,7 +111,7 @@ impl<T: 'static> Linker<T> {
         Ok(self)
     }
 
-    fn define_host(&mut self, module: &str, name: &str, function: HostFunc) -> Result<&mut Self> {
+    pub(crate) fn define_host(&mut self, module: &str, name: &str, function: HostFunc) -> Result<&mut Self> {
         let ty = function.ty().clone().into();
         self.insert(module, name, Item { definition: Definition::Host(Arc::new(function)), ty })?;
         Ok(self)
@@ -203,8 +203,7 @@ impl<T: 'static> Linker<T> {
     ///
     /// As [`define`](Self::define) and [`instantiate`](Self::instantiate).
     pub fn module(&mut self, mut store: impl AsContextMut<Data = T>, module_name: &str, module: &Module) -> Result<&mut Self> {
-        let is_command = matches!(module.get_export("_start"), Some(ExternType::Func(_)));
-        if !is_command {
+        if !Self::is_command(module) {
             let instance = self.instantiate(&mut store, module)?;
             if let Some(initialize) = instance.get_func(&mut store, "_initialize") {
                 initialize.typed::<(), ()>(&store)?.call(&mut store, ()).context("calling the `_initialize` function")?;
@@ -228,14 +227,21 @@ impl<T: 'static> Linker<T> {
             });
             self.define_host(module_name, export.name(), function)?;
         }
-        if let Some(ExternType::Func(ty)) = module.get_export("_start") {
-            debug_assert_eq!(ty.params().len(), 0);
-            // The default export of a command is its start.
-            if self.item(module_name, "").is_none() {
-                self.alias(module_name, "_start", module_name, "")?;
-            }
-        }
+        self.alias_start(module_name, module)?;
         Ok(self)
+    }
+
+    /// Whether `module` is a command: see [`module`](Self::module).
+    pub(crate) fn is_command(module: &Module) -> bool {
+        matches!(module.get_export("_start"), Some(ExternType::Func(_)))
+    }
+
+    /// Makes the start of a command its default export, if it has none.
+    pub(crate) fn alias_start(&mut self, module_name: &str, module: &Module) -> Result<()> {
+        if Self::is_command(module) && self.item(module_name, "").is_none() {
+            self.alias(module_name, "_start", module_name, "")?;
+        }
+        Ok(())
     }
 
     /// Defines what is known by one pair of names by another one too.
@@ -319,7 +325,7 @@ impl<T: 'static> Linker<T> {
     }
 
     /// Resolves the imports of `module`. With a store, memories and tables are taken as large as they are now.
-    fn resolve(&self, module: &Module, store: Option<&StoreOpaque>) -> Result<InstancePre<T>> {
+    pub(crate) fn resolve(&self, module: &Module, store: Option<&StoreOpaque>) -> Result<InstancePre<T>> {
         let resolve = |(position, import): (usize, &peregrine_wasm::Import)| {
             let item = self.item(&import.module, &import.name);
             let item = item.ok_or_else(|| UnknownImportError::new(&matching::import(module, position)))?;
@@ -351,17 +357,25 @@ impl<T: 'static> Linker<T> {
 
     /// What is defined by a pair of names.
     ///
+    /// # Errors
+    ///
+    /// If nothing is.
+    ///
     /// # Panics
     ///
     /// If it is a host function and the store belongs to another engine than the linker.
-    pub fn get(&self, mut store: impl AsContextMut<Data = T>, module: &str, name: &str) -> Option<Extern> {
+    pub fn get(&self, store: impl AsContextMut<Data = T>, module: &str, name: &str) -> Result<Extern> {
+        self.find(store, module, name).with_context(|| format!("no item named `{module}::{name}` defined"))
+    }
+
+    fn find(&self, mut store: impl AsContextMut<Data = T>, module: &str, name: &str) -> Option<Extern> {
         let item = self.item(module, name)?;
         Some(item.definition.to_extern(&mut store.as_context_mut().0.opaque))
     }
 
     /// What is defined by the names of an import.
     pub fn get_by_import(&self, store: impl AsContextMut<Data = T>, import: &ImportType<'_>) -> Option<Extern> {
-        self.get(store, import.module(), import.name())
+        self.find(store, import.module(), import.name())
     }
 
     /// As [`get_by_import`](Self::get_by_import).
@@ -380,7 +394,7 @@ impl<T: 'static> Linker<T> {
     /// If the definition without a name or `_start` is not a function.
     pub fn get_default(&self, mut store: impl AsContextMut<Data = T>, module: &str) -> Result<Func> {
         for name in ["", "_start"] {
-            if let Some(item) = self.get(&mut store, module, name) {
+            if let Some(item) = self.find(&mut store, module, name) {
                 return item.into_func().with_context(|| format!("default export in `{module}` is not a function"));
             }
         }

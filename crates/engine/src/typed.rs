@@ -44,6 +44,13 @@ impl<Params, Results> TypedFunc<Params, Results> {
     }
 }
 
+impl<Params, Results> TypedFunc<Params, Results> {
+    /// The function, ready to be called.
+    pub(crate) fn callee(&self) -> Callee {
+        self.callee
+    }
+}
+
 impl<Params: WasmParams, Results: WasmResults> TypedFunc<Params, Results> {
     pub(crate) fn new(store: &StoreOpaque, func: Func) -> Result<Self> {
         let ty = func.ty_in(store);
@@ -170,7 +177,7 @@ pub trait WasmParams: Send {
     #[doc(hidden)]
     const COUNT: usize;
     #[doc(hidden)]
-    type Array: AsMut<[ValRaw]>;
+    type Array: AsMut<[ValRaw]> + Send;
     #[doc(hidden)]
     fn array() -> Self::Array;
     #[doc(hidden)]

@@ -12,6 +12,7 @@ mod process;
 mod programs;
 mod source_text;
 mod sources;
+mod stress;
 mod tidy;
 mod tools;
 mod workspace;
@@ -42,6 +43,9 @@ usage: cargo xtask TASK [OPTIONS]
       --peregrine PATH --wasmtime PATH --node PATH
       --json PATH      also write the figures
       --svg PATH       also draw them
+  stress               run the stress test under the address sanitizer (needs a nightly compiler)
+      --rounds N       things done by each thread (default: 2000)
+      --seed N         where the random choices begin (default: 1)
       --plot PATH      also draw how the engines start and warm up
 ";
 
@@ -65,6 +69,7 @@ fn run(task: &str, arguments: Arguments) -> Result<ExitCode> {
         "guests" => sources::run_guests(arguments),
         "programs" => programs::run(arguments),
         "bench" => bench::run(arguments),
+        "stress" => stress::run(arguments),
         // Not for users: `bench` calls this in a process of its own, see `bench::growth`.
         "generate" => bench::growth::run_generate(arguments),
         "" | "help" | "--help" | "-h" => {

@@ -11,6 +11,7 @@
 //! | `hotness` | budgets, and going on with other code at the head of a loop |
 //! | `numeric`, `float`, `convert` | scalar instructions |
 //! | `memory` | addresses, loads and stores |
+//! | `atomics` | atomic instructions |
 //! | `simd/…` | vector instructions |
 //!
 //! The rest of the crate says `crate::isa::target` and not which processor that is.

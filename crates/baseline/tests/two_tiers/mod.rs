@@ -32,6 +32,8 @@ pub fn load_with(engine: &Engine, which: Which, wasm: &[u8], change: impl FnOnce
     let compiler = ImageCompiler::new(tier);
     let wasm = compiler.to_binary(wasm)?;
     let mut settings = Settings::new(compiler.target(None)?);
+    // What engines mark their images with.
+    settings.module_version = env!("CARGO_PKG_VERSION").to_owned();
     change(&mut settings);
     let image = compiler.compile(&wasm, &settings, &())?;
     // SAFETY: the image was just made by a compiler of this program.

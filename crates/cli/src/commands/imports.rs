@@ -10,8 +10,7 @@ const MAX_NAMED: usize = 10;
 /// An error that names every import of `module` that `linker` does not define, with its type and what would help; `None` if all are
 /// defined.
 pub(super) fn unknown<T>(linker: &Linker<T>, store: &mut Store<T>, module: &Module) -> Option<Error> {
-    let unknown: Vec<ImportType<'_>> =
-        module.imports().filter(|import| linker.get(&mut *store, import.module(), import.name()).is_none()).collect();
+    let unknown: Vec<ImportType<'_>> = module.imports().filter(|import| linker.get_by_import(&mut *store, import).is_none()).collect();
     let first = unknown.first()?;
     let mut text = match unknown.len() {
         1 => format!("unknown import: {}", describe(first)),

@@ -10,7 +10,6 @@ use std::sync::Arc;
 
 /// The type of an import or export.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
 pub enum ExternType {
     /// A function.
     Func(FuncType),

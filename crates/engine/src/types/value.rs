@@ -54,7 +54,6 @@ pub struct RefType {
 
 /// What a reference refers to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
 pub enum HeapType {
     /// Any host value.
     Extern,

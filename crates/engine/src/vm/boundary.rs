@@ -5,6 +5,7 @@
 
 use super::code::{LoadError, LoadOptions, LoadedModule};
 use super::host::{HostCall, HostCode};
+use super::suspend::{Progress, Suspended};
 use super::value::ValRaw;
 use super::{FuncId, InstanceId, Pending, SharedMemory, StoreHost, VmImport, VmShared, VmStore, memory, table};
 use crate::Caller;
@@ -106,6 +107,40 @@ impl Drop for OwnedVm {
     }
 }
 
+impl OwnedVm {
+    /// The machine's part of the store, for who has borrowed the whole.
+    pub(super) fn pointer(&self) -> NonNull<VmStore> {
+        self.0
+    }
+}
+
+/// While it lives, a store is lent to the machine, by pointers alone.
+pub(super) struct StoreLoan {
+    vm: NonNull<VmStore>,
+    outer: Option<NonNull<dyn StoreHost>>,
+}
+
+impl StoreLoan {
+    /// # Safety
+    ///
+    /// 1. `vm` is the machine's part of `store`; both are valid as long as the result lives, and nobody else uses them.
+    pub(super) unsafe fn new<T: 'static>(vm: NonNull<VmStore>, store: NonNull<StoreInner<T>>) -> Self {
+        // SAFETY: as the caller says (1).
+        unsafe {
+            let outer = (*vm.as_ptr()).host();
+            (*vm.as_ptr()).set_host(store);
+            Self { vm, outer }
+        }
+    }
+}
+
+impl Drop for StoreLoan {
+    fn drop(&mut self) {
+        // SAFETY: as was promised to `new`.
+        unsafe { (*self.vm.as_ptr()).restore_host(self.outer) };
+    }
+}
+
 /// Lends the store to the machine, which may call back its limits and host functions.
 fn lend<T: 'static, R>(store: &mut StoreInner<T>, work: impl FnOnce(NonNull<VmStore>) -> R) -> R {
     let vm = store.opaque.vm.0;
@@ -167,11 +202,29 @@ impl Callee {
     /// If it belongs to another store, or `values` has fewer slots than parameters or results.
     #[inline]
     pub(crate) fn call<T: 'static>(&self, store: &mut StoreInner<T>, values: &mut [ValRaw]) -> Result<(), Pending> {
-        store.opaque.check_id(self.store);
-        assert!(values.len() >= self.slots as usize, "too few slots for a call");
+        self.check(store, values.len());
         let values = values.as_mut_ptr();
         store.crossing(CallHook::CallingWasm).map_err(|error| Pending::Error(error, Vec::new()))?;
-        let outcome = lend(store, |vm| match self.code {
+        // SAFETY: the store is borrowed.
+        let outcome = if let Some(task) = unsafe { (*store.opaque.vm.0.as_ptr()).set_task(None) } {
+            // A host function of a call that can wait makes one that cannot.
+            let vm = store.opaque.vm.0;
+            let outcome = self.call_values(store, values);
+            // SAFETY: the store is borrowed.
+            unsafe { (*vm.as_ptr()).set_task(Some(task)) };
+            outcome
+        } else {
+            self.call_values(store, values)
+        };
+        match (store.crossing(CallHook::ReturningFromWasm), outcome) {
+            (Err(error), outcome) if !matches!(outcome, Err(Pending::Panic(_))) => Err(Pending::Error(error, Vec::new())),
+            (_, outcome) => outcome,
+        }
+    }
+
+    #[inline]
+    fn call_values<T: 'static>(&self, store: &mut StoreInner<T>, values: *mut ValRaw) -> Result<(), Pending> {
+        lend(store, |vm| match self.code {
             // SAFETY: the store is lent and the reference is its own; there are enough slots, and the API has written values of the right
             // types to them.
             Code::Wasm(func_ref) => unsafe { super::call(vm, func_ref, values) },
@@ -184,10 +237,37 @@ impl Callee {
                     Some(pending) => Err(pending),
                 }
             }
-        });
-        match (store.crossing(CallHook::ReturningFromWasm), outcome) {
-            (Err(error), outcome) if !matches!(outcome, Err(Pending::Panic(_))) => Err(Pending::Error(error, Vec::new())),
-            (_, outcome) => outcome,
+        })
+    }
+
+    /// Checks that a call in `store` with `slots` values can be made.
+    #[inline]
+    pub(super) fn check<T: 'static>(&self, store: &StoreInner<T>, slots: usize) {
+        store.opaque.check_id(self.store);
+        assert!(slots >= self.slots as usize, "too few slots for a call");
+    }
+
+    /// Begins a call that may be suspended; the task is noted.
+    ///
+    /// # Safety
+    ///
+    /// 1. The store, which is the one that [`Callee::check`] was asked about, is lent.
+    /// 2. `values` has as many slots as were checked, and holds parameters of the right types. It stays where it is until the call has ended.
+    pub(super) unsafe fn begin(&self, vm: NonNull<VmStore>, values: *mut ValRaw) -> Progress {
+        match self.code {
+            // SAFETY: as the caller says (1, 2).
+            Code::Wasm(func_ref) => unsafe { super::entry::begin(vm, func_ref, values) },
+            Code::Host(code, context) => {
+                // SAFETY: the code belongs to the context, which the store keeps; values as the caller says (2).
+                unsafe { code(context.as_ptr(), values) };
+                // SAFETY: the function has returned or waits, so nobody has borrowed the machine's part.
+                let vm = unsafe { &mut *vm.as_ptr() };
+                match (vm.take_wait(), vm.take_pending()) {
+                    (Some((_, wait)), _) => Progress::Suspended(Suspended { frame: None, wait }),
+                    (None, Some(pending)) => Progress::Ended(pending),
+                    (None, None) => Progress::Returned,
+                }
+            }
         }
     }
 }

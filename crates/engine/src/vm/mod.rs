@@ -9,6 +9,7 @@
 //! Everything here works on raw contexts and is called by the API in the rest of this crate, which owns stores and checks
 //! handles and types.
 
+pub(crate) mod async_call;
 pub(crate) mod boundary;
 pub(crate) mod builtins;
 pub(crate) mod code;
@@ -23,10 +24,12 @@ pub(crate) mod parking;
 pub(crate) mod pending;
 pub(crate) mod shared_memory;
 pub(crate) mod store;
+pub(crate) mod suspend;
 pub(crate) mod table;
 pub(crate) mod types;
 pub(crate) mod value;
 
+pub(crate) use async_call::{AsyncHostBody, GuestCall, async_host_entry};
 pub(crate) use code::{BlobKind, InstallError, LoadError, LoadOptions, LoadedModule, TieredCode};
 pub(crate) use entry::call;
 pub(crate) use fault::prepare_thread;

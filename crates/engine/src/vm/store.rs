@@ -6,6 +6,7 @@ use super::instance::{FuncId, InstanceId, VmInstance};
 use super::interrupt::InterruptPage;
 use super::pending::Pending;
 use super::shared_memory::SharedMemory;
+use super::suspend::{PENDING_SUSPENSION, Wait};
 use super::types::TypeRegistry;
 use peregrine_artifact::settings::Settings;
 use peregrine_artifact::vmctx::{INSTANCE_MAGIC, VmContextHeader, VmFuncRef, VmStoreContext};
@@ -14,6 +15,7 @@ use std::any::Any;
 use std::collections::{HashMap, HashSet};
 use std::ptr::NonNull;
 use std::sync::Arc;
+use std::task::Context;
 
 /// What all stores of an engine share.
 pub(crate) struct VmShared {
@@ -61,6 +63,10 @@ pub(crate) struct VmStore {
     /// Instances without code that own the shared memories which came from outside.
     pub(super) adopted: HashMap<*const SharedMemory, InstanceId>,
     pending: Option<Pending>,
+    /// What the guest is to wait for, until the call that drives it takes it.
+    wait: Option<(u64, Wait)>,
+    /// The task that polls the call under way. None if the call cannot wait.
+    task: Option<NonNull<Context<'static>>>,
     host: Option<NonNull<dyn StoreHost>>,
     interrupt: Option<Arc<InterruptPage>>,
     /// Where the fault happened that is being turned into a trap: program counter, frame pointer, trap.
@@ -87,6 +93,8 @@ impl VmStore {
             modules: Vec::new(),
             adopted: HashMap::new(),
             pending: None,
+            wait: None,
+            task: None,
             host: None,
             interrupt,
             fault: None,
@@ -101,6 +109,11 @@ impl VmStore {
     /// Says who answers for limits. The pointer must stay valid as long as the store is used.
     pub(crate) fn set_host(&mut self, host: NonNull<dyn StoreHost>) {
         self.host = Some(host);
+    }
+
+    /// Puts back who answered before; if nobody did, whoever does now goes on.
+    pub(super) fn restore_host(&mut self, outer: Option<NonNull<dyn StoreHost>>) {
+        self.host = outer.or(self.host);
     }
 
     /// Who answers for limits.
@@ -228,6 +241,31 @@ impl VmStore {
     pub(crate) fn take_pending(&mut self) -> Option<Pending> {
         self.context.pending = 0;
         self.pending.take()
+    }
+
+    /// Records that the guest shall be suspended until `wait` is over. The veneer that the host was called by does it when it returns.
+    /// Only if [`task`](Self::task) says that the call can wait.
+    pub(crate) fn suspend(&mut self, wait: Wait) {
+        debug_assert!(self.task.is_some() && self.pending.is_none());
+        self.context.pending = PENDING_SUSPENSION;
+        // `exit_fp` is that of the call below when the veneer has suspended the guest.
+        self.wait = Some((self.context.exit_fp, wait));
+    }
+
+    /// Takes what the guest waits for, with the frame pointer of the veneer that it left by.
+    pub(super) fn take_wait(&mut self) -> Option<(u64, Wait)> {
+        self.context.pending = 0;
+        self.wait.take()
+    }
+
+    /// The task that polls the call under way, if the call can wait.
+    pub(crate) fn task(&self) -> Option<NonNull<Context<'static>>> {
+        self.task
+    }
+
+    /// Notes the task that polls the call under way. Returns the one before.
+    pub(super) fn set_task(&mut self, task: Option<NonNull<Context<'static>>>) -> Option<NonNull<Context<'static>>> {
+        std::mem::replace(&mut self.task, task)
     }
 
     /// Makes sure that there is a stack to run guests on.

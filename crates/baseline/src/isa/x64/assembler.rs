@@ -409,6 +409,12 @@ impl Masm {
         self.plain(wide, 0x85, right, left);
     }
 
+    /// `test left, immediate`, of the low bytes.
+    pub(crate) fn test8_imm(&mut self, left: Reg, immediate: u8) {
+        let op = Opcode { prefix: 0, wide: false, map: 0, byte: 0xf6, byte_operand: (4..8).contains(&left.0) };
+        self.modrm(&op, 0, left.into(), immediate.into(), 1);
+    }
+
     /// `imul target, source`.
     pub(crate) fn imul(&mut self, wide: Wide, target: Reg, source: impl Into<Rm>) {
         self.extended(0, wide, 0xaf, target, source);
@@ -471,6 +477,42 @@ impl Masm {
     /// `cmovcc target, source`.
     pub(crate) fn cmov(&mut self, cc: Cc, wide: Wide, target: Reg, source: impl Into<Rm>) {
         self.extended(0, wide, 0x40 | cc as u8, target, source);
+    }
+
+    // Atomics, of 1, 2, 4 or 8 bytes.
+
+    /// `xchg [target], source`, which is atomic without a prefix.
+    pub(crate) fn xchg(&mut self, size_bytes: u32, target: Mem, source: Reg) {
+        self.sized(0, [0x86, 0x87], size_bytes, target, source);
+    }
+
+    /// `lock xadd [target], source`.
+    pub(crate) fn lock_xadd(&mut self, size_bytes: u32, target: Mem, source: Reg) {
+        self.put_slice(&[0xf0]);
+        self.sized(1, [0xc0, 0xc1], size_bytes, target, source);
+    }
+
+    /// `lock cmpxchg [target], source`.
+    pub(crate) fn lock_cmpxchg(&mut self, size_bytes: u32, target: Mem, source: Reg) {
+        self.put_slice(&[0xf0]);
+        self.sized(1, [0xb0, 0xb1], size_bytes, target, source);
+    }
+
+    /// An instruction with one opcode for bytes and one for all other sizes.
+    fn sized(&mut self, map: u8, [byte, other]: [u8; 2], size_bytes: u32, target: Mem, source: Reg) {
+        let op = Opcode {
+            prefix: if size_bytes == 2 { 0x66 } else { 0 },
+            wide: size_bytes == 8,
+            map,
+            byte: if size_bytes == 1 { byte } else { other },
+            byte_operand: size_bytes == 1 && (4..8).contains(&source.0),
+        };
+        self.modrm(&op, source.number(), target.into(), 0, 0);
+    }
+
+    /// `mfence`.
+    pub(crate) fn mfence(&mut self) {
+        self.put_slice(&[0x0f, 0xae, 0xf0]);
     }
 
     // Control.
@@ -719,6 +761,19 @@ mod tests {
         check(|m| m.mov_store16(Mem::new(R8, 0), R15), "mov [r8],r15w");
         check(|m| m.mov_store16_imm(Mem::new(R8, 0), 0x1234), "mov word ptr [r8],1234h");
         check(|m| m.mov_store8_imm(Mem::new(RBP, 0), 7), "mov byte ptr [rbp],7");
+    }
+
+    #[test]
+    fn atomics() {
+        check(|m| m.test8_imm(RSI, 7), "test sil,7");
+        check(|m| m.test8_imm(R12, 3), "test r12b,3");
+        check(|m| m.xchg(1, Mem::new(RAX, 4), RDI), "xchg [rax+4],dil");
+        check(|m| m.xchg(2, Mem::new(R8, 0), RCX), "xchg [r8],cx");
+        check(|m| m.lock_xadd(1, Mem::new(RAX, 4), RSI), "lock xadd [rax+4],sil");
+        check(|m| m.lock_xadd(2, Mem::new(R8, 0), R15), "lock xadd [r8],r15w");
+        check(|m| m.lock_cmpxchg(4, Mem::indexed(R13, RSI, 0, 127), R8), "lock cmpxchg [r13+rsi+7Fh],r8d");
+        check(|m| m.lock_cmpxchg(8, Mem::new(RSP, 8), RDX), "lock cmpxchg [rsp+8],rdx");
+        check(Masm::mfence, "mfence");
     }
 
     #[test]

@@ -74,10 +74,15 @@ impl Compiler<'_> {
 
     /// Pops the address of an access of `size_bytes` and checks its bounds.
     pub(crate) fn address(&mut self, memarg: &MemArg, size_bytes: u32) -> Address {
+        let index = self.pop();
+        self.address_of(index, memarg, size_bytes)
+    }
+
+    /// The same with an address that was popped before.
+    pub(super) fn address_of(&mut self, index: Value, memarg: &MemArg, size_bytes: u32) -> Address {
         let memory = MemoryIndex::from_u32(memarg.memory);
         let ty = &self.module.memories[memory];
         let index_ty = if ty.memory64 { Ty::I64 } else { Ty::I32 };
-        let index = self.pop();
         let end = u128::from(memarg.offset) + u128::from(size_bytes);
         let reach = match self.settings.memory_style(ty) {
             MemoryStyle::Guarded => self.settings.memory_reservation_bytes - (4 << 30) + self.settings.memory_guard_bytes,

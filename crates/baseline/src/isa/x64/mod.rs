@@ -2,6 +2,7 @@
 
 pub(crate) mod abi;
 pub(crate) mod assembler;
+pub(crate) mod atomics;
 pub(crate) mod calls;
 pub(crate) mod convert;
 pub(crate) mod float;

@@ -23,6 +23,7 @@ pub(in crate::vm) mod lazy;
 use super::fault;
 use super::pending::Pending;
 use super::store::VmStore;
+use super::suspend::{Progress, Suspended, SuspendedFrame, first_stack_pointer};
 use super::value::ValRaw;
 use peregrine_artifact::vmctx::VmFuncRef;
 use peregrine_sys::threads;
@@ -55,17 +56,108 @@ pub(super) fn current_store() -> *mut VmStore {
 /// 2. `func_ref` is a reference of this store to a wasm function (its `enter` is not null).
 /// 3. `values` has room for the parameters and for the results of the function's type, and holds parameters of the right types.
 pub(crate) unsafe fn call(store: NonNull<VmStore>, func_ref: NonNull<VmFuncRef>, values: *mut ValRaw) -> Result<(), Pending> {
-    let pointer = store.as_ptr();
-    // SAFETY: the store is ours for now (1).
+    // SAFETY: passed on.
+    let ended = unsafe { enter(store, func_ref, values) }?;
+    if ended == RETURNED {
+        return Ok(());
+    }
+    // SAFETY: the store is ours again (1).
+    let pending = unsafe { (*store.as_ptr()).take_pending() };
+    Err(pending.unwrap_or_else(|| Pending::Error(anyhow::anyhow!("a call ended without saying why"), Vec::new())))
+}
+
+/// What the veneers return when the guest returned, and when it was suspended.
+const RETURNED: u64 = 0;
+const SUSPENDED: u64 = 2;
+
+/// Calls a wasm function that may be suspended, which takes that the task is noted.
+///
+/// # Safety
+///
+/// 1. As for [`call`]; and the values stay where they are until the call has ended.
+pub(super) unsafe fn begin(store: NonNull<VmStore>, func_ref: NonNull<VmFuncRef>, values: *mut ValRaw) -> Progress {
+    // SAFETY: the store is ours for now (1), and the rest is passed on.
     unsafe {
-        if (*pointer).context.guest_stack_top == 0 {
-            prepare(store).map_err(|error| Pending::Error(error, Vec::new()))?;
+        let outer_exit_fp = (*store.as_ptr()).context.exit_fp;
+        match enter(store, func_ref, values) {
+            Ok(ended) => {
+                let first_sp = first_stack_pointer(outer_exit_fp, (*store.as_ptr()).context.guest_stack_top);
+                progress(store, ended, (first_sp - 16) as *mut u64)
+            }
+            Err(pending) => Progress::Ended(pending),
         }
     }
-    if !CURRENT.get().is_null() && !host_can_go_deeper() {
-        // SAFETY: as above.
-        return Err(Pending::Trap(Trap::StackOverflow, unsafe { fault::walk::backtrace(&*pointer) }));
+}
+
+/// Lets a suspended activation go on, with `result` in the register where the host function returns its result.
+///
+/// # Safety
+///
+/// 1. `store` is valid, no reference into it is held, and nobody else uses it meanwhile.
+/// 2. `frame` is that of the last activation on the guest's stack, and what it waited for has come.
+pub(super) unsafe fn go_on(store: NonNull<VmStore>, frame: SuspendedFrame, result: u64) -> Progress {
+    // SAFETY: as the caller says (1, 2); the guest's stack is there since the activation is.
+    unsafe {
+        let ended =
+            on_this_thread(store, |pointer| veneer::resume((&raw mut (*pointer).context).cast(), frame.exit_fp, result, frame.enter_fp));
+        match ended {
+            Ok(ended) => progress(store, ended, frame.enter_fp),
+            Err(pending) => Progress::Ended(pending),
+        }
     }
+}
+
+/// What became of an activation, by what the veneer returned.
+///
+/// # Safety
+///
+/// 1. `store` is valid and no reference into it is held.
+/// 2. `enter_fp` is where the Enter stub of the activation keeps the frame pointer of `enter`.
+unsafe fn progress(store: NonNull<VmStore>, ended: u64, enter_fp: *mut u64) -> Progress {
+    if ended == RETURNED {
+        return Progress::Returned;
+    }
+    // SAFETY: the store is ours again (1).
+    let store = unsafe { &mut *store.as_ptr() };
+    if ended != SUSPENDED {
+        let pending = store.take_pending();
+        return Progress::Ended(pending.unwrap_or_else(|| Pending::Error(anyhow::anyhow!("a call ended without saying why"), Vec::new())));
+    }
+    let (exit_fp, wait) = store.take_wait().expect("a veneer suspends when there is something to wait for");
+    // The frame of `enter` is gone. Walks go on in the activation below, or end.
+    // SAFETY: the activation is suspended, so its Enter stub's frame is intact (2).
+    unsafe { enter_fp.write(store.context.exit_fp) };
+    Progress::Suspended(Suspended { frame: Some(SuspendedFrame { exit_fp, enter_fp }), wait })
+}
+
+/// Runs the guest from the beginning.
+///
+/// # Safety
+///
+/// 1. As for [`call`].
+#[inline]
+unsafe fn enter(store: NonNull<VmStore>, func_ref: NonNull<VmFuncRef>, values: *mut ValRaw) -> Result<u64, Pending> {
+    // SAFETY: the store is ours for now, and the reference is live (1).
+    let VmFuncRef { code, vmctx, enter, .. } = unsafe {
+        if (*store.as_ptr()).context.guest_stack_top == 0 {
+            prepare(store).map_err(|error| Pending::Error(error, Vec::new()))?;
+        }
+        *func_ref.as_ptr()
+    };
+    // SAFETY: the Enter stub belongs to the function's type, and values are as it expects (1); the guest stack is there.
+    unsafe { on_this_thread(store, |pointer| veneer::enter(pointer.cast(), enter, vmctx, code, values)) }
+}
+
+/// Does `run`, which enters a guest, with this thread prepared for its faults.
+///
+/// # Safety
+///
+/// 1. `store` is valid, no reference into it is held, and nobody else uses it meanwhile.
+#[inline]
+unsafe fn on_this_thread(store: NonNull<VmStore>, run: impl FnOnce(*mut VmStore) -> u64) -> Result<u64, Pending> {
+    let pointer = store.as_ptr();
+    // SAFETY: as the caller says (1).
+    unsafe { check_depth(store)? };
     let outer = CURRENT.replace(pointer);
     if outer.is_null()
         && let Err(error) = fault::prepare_thread()
@@ -73,17 +165,25 @@ pub(crate) unsafe fn call(store: NonNull<VmStore>, func_ref: NonNull<VmFuncRef>,
         CURRENT.set(outer);
         return Err(Pending::Error(error.into(), Vec::new()));
     }
-    // SAFETY: the reference is live (2).
-    let VmFuncRef { code, vmctx, enter, .. } = unsafe { *func_ref.as_ptr() };
-    // SAFETY: the Enter stub belongs to the function's type, and values are as it expects (2, 3); the guest stack is there.
-    let unwound = unsafe { veneer::enter(pointer.cast(), enter, vmctx, code, values) };
+    let ended = run(pointer);
     CURRENT.set(outer);
-    if unwound == 0 {
-        return Ok(());
+    Ok(ended)
+}
+
+/// Refuses to go deeper for want of room on the host's stack, if there is a guest on the way to here.
+///
+/// # Safety
+///
+/// 1. `store` is valid, and no mutable reference into it is held.
+#[inline]
+pub(super) unsafe fn check_depth(store: NonNull<VmStore>) -> Result<(), Pending> {
+    // SAFETY: as the caller says (1).
+    let is_nested = unsafe { (*store.as_ptr()).context.exit_fp != 0 } || !CURRENT.get().is_null();
+    if is_nested && !host_can_go_deeper() {
+        // SAFETY: as above.
+        return Err(Pending::Trap(Trap::StackOverflow, unsafe { fault::walk::backtrace(&*store.as_ptr()) }));
     }
-    // SAFETY: the store is ours again (1).
-    let pending = unsafe { (*pointer).take_pending() };
-    Err(pending.unwrap_or_else(|| Pending::Error(anyhow::anyhow!("a call ended without saying why"), Vec::new())))
+    Ok(())
 }
 
 /// Whether the host's stack has room for what a nested call may do. The guest's stack does not bound recursion that goes through the

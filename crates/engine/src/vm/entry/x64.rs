@@ -11,8 +11,20 @@
 //! | -56 | `host_sp` of the activation below |
 //! | -64 | the store's context; `host_sp` points here |
 //!
-//! Frame of a veneer on the guest's stack: return address to the guest, the guest's frame pointer (`exit_fp` points here), the store's context.
+//! Frame of a veneer on the guest's stack, by offset from its frame pointer, which `exit_fp` is:
+//!
+//! | offset | content |
+//! |---|---|
+//! | +8 | return address to the guest |
+//! | 0 | the guest's frame pointer |
+//! | -8..-40 | while the guest is suspended: its rbx, r12, r13, r14, r15 |
+//! | -48 | the store's context; a nested activation begins below |
+//!
+//! An activation is suspended when the host function that the veneer called says so: `enter` returns, and no host frame is left.
+//! [`resume`] makes a new frame of the layout above and goes on in the veneer. The Enter stub keeps the frame pointer of `enter` two
+//! words below the activation's first stack pointer, and gives it back at the end: that word is made to point to the new frame.
 
+use crate::vm::suspend::PENDING_SUSPENSION;
 use crate::vm::value::ValRaw;
 use peregrine_artifact::func::RelocKind;
 use peregrine_artifact::vmctx::{VmContextHeader, VmStoreContext};
@@ -22,7 +34,10 @@ use std::mem::offset_of;
 /// Where `enter` keeps the `exit_fp` of the activation below, from its frame pointer.
 pub(in crate::vm) const OUTER_EXIT_FP_OFFSET: isize = -48;
 
-/// Runs an Enter stub on the guest's stack. Returns 0 when the guest returns, 1 when it was unwound.
+/// How far below `exit_fp` the frame of a veneer reaches.
+pub(in crate::vm) const VENEER_FRAME_BYTES: usize = 48;
+
+/// Runs an Enter stub on the guest's stack. Returns 0 when the guest returns, 1 when it was unwound, 2 when it is suspended.
 ///
 /// # Safety
 ///
@@ -61,7 +76,7 @@ pub(in crate::vm) unsafe extern "C" fn enter(
         "mov [rdi + {host_sp}], rsp",
         // The guest goes on below its last frame, or at the top of a fresh stack.
         "mov r9, [rdi + {stack_top}]",
-        "lea r10, [rax - 32]",
+        "lea r10, [rax - {veneer_frame}]",
         "test rax, rax",
         "cmovnz r9, r10",
         "and r9, -16",
@@ -89,6 +104,45 @@ pub(in crate::vm) unsafe extern "C" fn enter(
         exit_fp = const offset_of!(VmStoreContext, exit_fp),
         host_sp = const offset_of!(VmStoreContext, host_sp),
         stack_top = const offset_of!(VmStoreContext, guest_stack_top),
+        veneer_frame = const VENEER_FRAME_BYTES,
+    )
+}
+
+/// Goes on in the veneer that a suspended activation left by, whose `exit_fp` is given, with `result` as what the host function returned.
+/// `enter_fp` is where the activation's Enter stub keeps the frame pointer of `enter`. Returns what [`enter`] would.
+///
+/// # Safety
+///
+/// 1. The activation is suspended, is the last one on the guest's stack, and the store is prepared as for [`super::call`].
+/// 2. The context's `exit_fp` is that of the activation below.
+#[unsafe(naked)]
+pub(in crate::vm) unsafe extern "C" fn resume(store: *mut VmStoreContext, exit_fp: u64, result: u64, enter_fp: *mut u64) -> u64 {
+    naked_asm!(
+        "push rbp",
+        "mov rbp, rsp",
+        "push rbx",
+        "push r12",
+        "push r13",
+        "push r14",
+        "push r15",
+        "push [rdi + {exit_fp}]",
+        "push [rdi + {host_sp}]",
+        "push rdi",
+        "mov [rdi + {host_sp}], rsp",
+        "mov [rcx], rbp",
+        "mov rax, rdx",
+        "mov rbp, rsi",
+        "mov rbx, [rbp - 8]",
+        "mov r12, [rbp - 16]",
+        "mov r13, [rbp - 24]",
+        "mov r14, [rbp - 32]",
+        "mov r15, [rbp - 40]",
+        "mov qword ptr [rdi + {exit_fp}], 0",
+        "mov rsp, rbp",
+        "pop rbp",
+        "ret",
+        exit_fp = const offset_of!(VmStoreContext, exit_fp),
+        host_sp = const offset_of!(VmStoreContext, host_sp),
     )
 }
 
@@ -99,10 +153,43 @@ pub(in crate::vm) unsafe extern "C" fn enter(
 /// 1. Jumped to, not called; the activation's `enter` frame is there.
 #[unsafe(naked)]
 unsafe extern "C" fn unwind() {
+    naked_asm!("mov eax, 1", "jmp {end}", end = sym end)
+}
+
+/// What a veneer whose frame is in rbp does when something is pending after a host function: unwinds, or suspends the activation.
+///
+/// # Safety
+///
+/// 1. As for [`unwind`].
+#[unsafe(naked)]
+unsafe extern "C" fn stop() {
+    naked_asm!(
+        "cmp qword ptr [r10 + {pending}], {suspend}",
+        "jne {unwind}",
+        "mov [rbp - 8], rbx",
+        "mov [rbp - 16], r12",
+        "mov [rbp - 24], r13",
+        "mov [rbp - 32], r14",
+        "mov [rbp - 40], r15",
+        "mov eax, 2",
+        "jmp {end}",
+        pending = const offset_of!(VmStoreContext, pending),
+        suspend = const PENDING_SUSPENSION,
+        unwind = sym unwind,
+        end = sym end,
+    )
+}
+
+/// Lets `enter` or `resume` return what is in eax.
+///
+/// # Safety
+///
+/// 1. As for [`unwind`].
+#[unsafe(naked)]
+unsafe extern "C" fn end() {
     naked_asm!(
         "mov rsp, [r10 + {host_sp}]",
         "lea rbp, [rsp + 64]",
-        "mov eax, 1",
         "pop rdi",
         "pop [rdi + {host_sp}]",
         "pop [rdi + {exit_fp}]",
@@ -119,7 +206,7 @@ unsafe extern "C" fn unwind() {
 }
 
 /// Calls the host function whose address is in rax, on the host's stack, with the arguments as they are. The first is a context.
-/// Unwinds if something is pending afterwards.
+/// Unwinds, or suspends the activation, if something is pending afterwards.
 ///
 /// # Safety
 ///
@@ -136,13 +223,14 @@ pub(in crate::vm) unsafe extern "C" fn leave() {
         "mov rbp, rsp",
         ".cfi_def_cfa_register rbp",
         "mov r10, [rdi + {store}]",
-        "push r10",
+        // The lowest word of the frame: the guard, if it is there, is found now.
+        "mov [rbp - {frame}], r10",
         "mov [r10 + {exit_fp}], rbp",
         "mov rsp, [r10 + {host_sp}]",
         "call rax",
-        "mov r10, [rbp - 8]",
+        "mov r10, [rbp - {frame}]",
         "cmp qword ptr [r10 + {pending}], 0",
-        "jne {unwind}",
+        "jne {stop}",
         "mov qword ptr [r10 + {exit_fp}], 0",
         "mov rsp, rbp",
         "pop rbp",
@@ -153,7 +241,8 @@ pub(in crate::vm) unsafe extern "C" fn leave() {
         exit_fp = const offset_of!(VmStoreContext, exit_fp),
         host_sp = const offset_of!(VmStoreContext, host_sp),
         pending = const offset_of!(VmStoreContext, pending),
-        unwind = sym unwind,
+        frame = const VENEER_FRAME_BYTES,
+        stop = sym stop,
     )
 }
 

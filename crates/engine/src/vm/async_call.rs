@@ -1,0 +1,234 @@
+//! Calls as futures: each poll enters or resumes the guest, until it returns or waits; and the host functions that it waits for.
+//!
+//! The task of a poll is noted in the store as long as the guest runs, and only then can the guest be suspended: a call that is made in
+//! the meantime by other means than a future hides it.
+
+use super::boundary::{Callee, StoreLoan};
+use super::entry;
+use super::host::HostCall;
+use super::pending::Pending;
+use super::store::VmStore;
+use super::suspend::{Progress, Suspended, Wait};
+use super::value::ValRaw;
+use crate::Caller;
+use crate::call_hook::CallHook;
+use crate::error::Result;
+use crate::store::StoreInner;
+use peregrine_artifact::vmctx::VmContextHeader;
+use std::marker::PhantomData;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::ptr::NonNull;
+use std::task::{Context, Poll, Waker};
+
+/// A call under way, with the store lent to it.
+pub(crate) struct GuestCall<'a, T: 'static> {
+    store: NonNull<StoreInner<T>>,
+    vm: NonNull<VmStore>,
+    state: State,
+    borrowed: PhantomData<(&'a mut StoreInner<T>, &'a mut [ValRaw])>,
+}
+
+enum State {
+    New(Callee, *mut ValRaw),
+    Suspended(Suspended),
+    Done,
+}
+
+// SAFETY: it is a unique borrow of a store and of values, as its type says; what it waits for is `Send`.
+unsafe impl<T: Send> Send for GuestCall<'_, T> {}
+
+impl<'a, T: 'static> GuestCall<'a, T> {
+    /// A call that begins when it is first polled. `values` holds parameters of the types that the function takes, and its results in the
+    /// end.
+    ///
+    /// # Panics
+    ///
+    /// If the function belongs to another store, or `values` has fewer slots than parameters or results.
+    pub(crate) fn new(store: &'a mut StoreInner<T>, callee: Callee, values: &'a mut [ValRaw]) -> Self {
+        callee.check(store, values.len());
+        let vm = store.opaque.vm.pointer();
+        Self { store: NonNull::from(store), vm, state: State::New(callee, values.as_mut_ptr()), borrowed: PhantomData }
+    }
+
+    /// Does one turn, with the store lent.
+    fn turn(&mut self, task: &mut Context<'_>) -> Progress {
+        let vm = self.vm;
+        match std::mem::replace(&mut self.state, State::Done) {
+            // SAFETY: the store is lent to this call; the values are as `new` asks, and there are enough of them.
+            State::New(callee, values) => with_task(vm, task, || unsafe { callee.begin(vm, values) }),
+            State::Suspended(mut suspended) => {
+                // SAFETY: the store is lent, and the guest's stack is as it was left: whoever used the store meanwhile is gone.
+                let polled = unsafe {
+                    if let Err(pending) = entry::check_depth(vm) {
+                        suspended.cancel(vm);
+                        return Progress::Ended(pending);
+                    }
+                    catch_unwind(AssertUnwindSafe(|| suspended.poll(vm, task)))
+                };
+                match polled {
+                    Ok(Poll::Pending) => Progress::Suspended(suspended),
+                    Ok(Poll::Ready(Err(pending))) => Progress::Ended(pending),
+                    Ok(Poll::Ready(Ok((value, _)))) => match suspended.frame {
+                        None => Progress::Returned,
+                        // SAFETY: as above; the frame is that of the activation, which is the last on the stack.
+                        Some(frame) => with_task(vm, task, || unsafe { entry::go_on(vm, frame, value) }),
+                    },
+                    Err(payload) => Progress::Ended(Pending::Panic(payload)),
+                }
+            }
+            State::Done => panic!("a call was polled after it had ended"),
+        }
+    }
+}
+
+/// Does `work` with the task noted.
+fn with_task<R>(vm: NonNull<VmStore>, task: &mut Context<'_>, work: impl FnOnce() -> R) -> R {
+    // SAFETY: the store is lent to the caller. The machine looks at the task only while `work` is under way.
+    unsafe {
+        let outer = (*vm.as_ptr()).set_task(Some(NonNull::from(task).cast()));
+        let result = work();
+        (*vm.as_ptr()).set_task(outer);
+        result
+    }
+}
+
+impl<T: 'static> Future for GuestCall<'_, T> {
+    type Output = Result<(), Pending>;
+
+    fn poll(mut self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<Self::Output> {
+        // SAFETY: the store is borrowed by this call, and nobody but what it waits for uses it in the meantime.
+        let _loan = unsafe { StoreLoan::new(self.vm, self.store) };
+        match self.turn(task) {
+            Progress::Returned => Poll::Ready(Ok(())),
+            Progress::Ended(pending) => Poll::Ready(Err(pending)),
+            Progress::Suspended(suspended) => {
+                self.state = State::Suspended(suspended);
+                Poll::Pending
+            }
+        }
+    }
+}
+
+impl<T: 'static> Drop for GuestCall<'_, T> {
+    fn drop(&mut self) {
+        if let State::Suspended(suspended) = std::mem::replace(&mut self.state, State::Done) {
+            // SAFETY: as in `poll`.
+            unsafe {
+                let _loan = StoreLoan::new(self.vm, self.store);
+                suspended.cancel(self.vm);
+            }
+        }
+    }
+}
+
+/// What an asynchronous host function does, by values as the machine passes them.
+pub(crate) trait AsyncHostBody<T: 'static>: Send + Sync + 'static {
+    /// What the future gives.
+    type Output;
+
+    /// How many values a call has room for: the larger of the numbers of parameters and results.
+    fn slots(&self) -> usize;
+
+    /// Begins to serve a call with the parameters `values`.
+    fn begin<'a>(&'a self, caller: Caller<'a, T>, values: &[ValRaw]) -> Pin<Box<dyn Future<Output = Self::Output> + Send + 'a>>;
+
+    /// Ends it: writes the results.
+    fn end(&self, store: &mut StoreInner<T>, output: Self::Output, values: &mut [ValRaw]) -> Result<()>;
+}
+
+/// A call of a host function under way.
+struct HostFuture<T: 'static, B: AsyncHostBody<T>> {
+    /// The body's future, whose borrows are those of this struct. `None` once it has ended.
+    future: Option<Pin<Box<dyn Future<Output = B::Output> + Send>>>,
+    body: NonNull<B>,
+    store: NonNull<StoreInner<T>>,
+    vm: NonNull<VmStore>,
+    values: *mut [ValRaw],
+}
+
+// SAFETY: it stands for a unique borrow of the store and of values on the guest's stack, and a shared one of the body, which is `Sync`.
+unsafe impl<T: Send, B: AsyncHostBody<T>> Send for HostFuture<T, B> {}
+
+impl<T: 'static, B: AsyncHostBody<T>> Unpin for HostFuture<T, B> {}
+
+impl<T: 'static, B: AsyncHostBody<T>> Future for HostFuture<T, B> {
+    type Output = Result<u64, Pending>;
+
+    fn poll(mut self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<Self::Output> {
+        let Some(future) = &mut self.future else { panic!("a host function was polled after it had ended") };
+        let output = std::task::ready!(future.as_mut().poll(task));
+        // The store's borrow ends with it.
+        self.future = None;
+        // SAFETY: the body is kept by the store, as long as calls are under way; the store is borrowed for this future, and the values are where
+        // the guest, which waits, expects them.
+        let ended = unsafe {
+            let store = &mut *self.store.as_ptr();
+            let ended = self.body.as_ref().end(store, output, &mut *self.values);
+            store.crossing(CallHook::ReturningFromHost).and(ended)
+        };
+        Poll::Ready(match ended {
+            Ok(()) => Ok(0),
+            // SAFETY: the body is done with the store.
+            Err(error) => Err(Pending::Error(error, super::backtrace(unsafe { self.vm.as_ref() }))),
+        })
+    }
+}
+
+/// The code of asynchronous host functions with the body `B`, whose data is an `Arc<B>`, in stores of `T`.
+///
+/// # Safety
+///
+/// 1. As for [`super::boundary::host_entry`].
+pub(crate) unsafe extern "C" fn async_host_entry<T: Send + 'static, B: AsyncHostBody<T>>(
+    context: *mut VmContextHeader,
+    values: *mut ValRaw,
+) {
+    // SAFETY: as in `host_entry` (1).
+    let (mut vm, store, body, caller) = unsafe {
+        let call = HostCall::from_context(context);
+        let host = call.store.as_ref().host().expect("the guest runs only in a store that was lent");
+        let body = &*std::ptr::from_ref(call.function.as_ref().data()).cast::<std::sync::Arc<B>>();
+        (call.store, host.cast::<StoreInner<T>>(), NonNull::from(&**body), call.caller)
+    };
+    // SAFETY: the task, if there is one, is that of the poll which this call is part of.
+    let task = unsafe { vm.as_ref().task().map(|task| &mut *task.as_ptr()) };
+    let can_wait = task.is_some();
+    let mut nobody = Context::from_waker(Waker::noop());
+    let work = || {
+        // SAFETY: the body is kept by the store. The future is dropped before the borrows end that it is made of: by `HostFuture` before it
+        // uses the store, and by the call that waits for it before the store is given back.
+        let mut future = unsafe {
+            let hooked = (*store.as_ptr()).crossing(CallHook::CallingHost);
+            hooked.map_err(|error| Pending::Error(error, super::backtrace(vm.as_ref())))?;
+            let values = std::ptr::slice_from_raw_parts_mut(values, body.as_ref().slots());
+            let future = body.as_ref().begin(Caller::new(&mut *store.as_ptr(), caller), &*values);
+            let future = std::mem::transmute::<
+                Pin<Box<dyn Future<Output = B::Output> + Send + '_>>,
+                Pin<Box<dyn Future<Output = B::Output> + Send + 'static>>,
+            >(future);
+            HostFuture::<T, B> { future: Some(future), body, store, vm, values }
+        };
+        match Pin::new(&mut future).poll(task.unwrap_or(&mut nobody)) {
+            Poll::Ready(result) => result.map(|_| None),
+            Poll::Pending if can_wait => Ok(Some(future)),
+            Poll::Pending => {
+                drop(future);
+                // SAFETY: the body is done with the store.
+                Err(Pending::Error(crate::format_err!("{CANNOT_WAIT}"), super::backtrace(unsafe { vm.as_ref() })))
+            }
+        }
+    };
+    let outcome = catch_unwind(AssertUnwindSafe(work));
+    // SAFETY: the body is done with the store, or waits.
+    let vm = unsafe { vm.as_mut() };
+    match outcome {
+        Ok(Ok(None)) => {}
+        Ok(Ok(Some(future))) => vm.suspend(Wait::for_future(Box::pin(future))),
+        Ok(Err(pending)) => vm.raise(pending),
+        Err(payload) => vm.raise(Pending::Panic(payload)),
+    }
+}
+
+const CANNOT_WAIT: &str = "an asynchronous host function has to wait, but the guest was not called as a future; \
+    use `call_async`, `instantiate_async` or another function whose name ends in `_async`";

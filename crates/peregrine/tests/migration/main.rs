@@ -1,0 +1,11 @@
+//! Programs as embedders of the `wasmtime` crate (version 48) write them. Each compiles and behaves the same with that name in place of
+//! `peregrine`: that is what these tests are for, so nothing in here is special to this crate.
+
+mod callbacks;
+mod errors;
+mod images;
+mod limits;
+mod linking;
+mod plugins;
+mod raw;
+mod reflection;
