@@ -14,7 +14,8 @@ pub struct CompiledFunc {
     pub traps: Vec<(u32, Trap)>,
     /// Where code comes from: offset in the code, and offset in the binary relative to the start of the body (the byte after its length),
     /// by rising offset in the code; each holds up to the next. The call of a loop entry has no offset but
-    /// [`LOOP_ENTRY_CALL`](crate::tables::addresses::LOOP_ENTRY_CALL), to be passed over in backtraces.
+    /// [`LOOP_ENTRY_CALL`](crate::tables::addresses::LOOP_ENTRY_CALL), to be passed over in backtraces. Code of functions that were compiled into
+    /// this one has several entries at one place: see [`crate::tables::addresses`].
     pub addresses: Vec<(u32, u32)>,
     /// What made it. Without meaning for stubs.
     pub tier: CompilerKind,

@@ -407,7 +407,10 @@ impl Module {
         Some(layout.functions(bytes).iter().flat_map(move |function| {
             let start = function.tables_start.get() as usize + function.traps_len.get() as usize;
             let stream = streams.get(start..).and_then(|stream| stream.get(..function.addresses_len.get() as usize)).unwrap_or(&[]);
+            // Code of a function that was compiled into this one counts as the call.
+            let mut last = None;
             tables::addresses::entries(stream)
+                .filter(move |(code, wasm)| last.replace(*code) != Some(*code) && wasm & tables::addresses::INLINED == 0)
                 .map(move |(code, wasm)| (function.code_start.get() as usize + code as usize, function.body_start.get().checked_add(wasm)))
         }))
     }

@@ -1,22 +1,29 @@
 //! From what Cranelift compiled to a [`CompiledFunc`].
 
+use crate::places::Places;
 use crate::translate::FUNCTION_NAMESPACE;
 use cranelift_codegen::CompiledCode;
 use cranelift_codegen::binemit::Reloc as ClifReloc;
 use cranelift_codegen::ir::function::FunctionParameters;
-use cranelift_codegen::ir::{ExternalName, TrapCode};
+use cranelift_codegen::ir::{ExternalName, SourceLoc, TrapCode};
 use cranelift_codegen::{FinalizedMachReloc, FinalizedRelocTarget};
 use peregrine_artifact::compiler::{CompileError, CompilerKind};
 use peregrine_artifact::func::{CompiledFunc, Reloc, RelocKind, RelocTarget};
 use peregrine_artifact::settings::Tiering;
 use peregrine_wasm::{FuncIndex, Trap};
 
-/// The code, relocations and tables of a compiled function. `tiering` says how functions reach each other.
+/// The code, relocations and tables of a compiled function. `tiering` says how functions reach each other, `places` what source locations
+/// stand for.
 ///
 /// # Errors
 ///
 /// [`CompileError::Internal`] if the code refers to what no image holds.
-pub(crate) fn emit(compiled: &CompiledCode, params: &FunctionParameters, tiering: Tiering) -> Result<CompiledFunc, CompileError> {
+pub(crate) fn emit(
+    compiled: &CompiledCode,
+    params: &FunctionParameters,
+    tiering: Tiering,
+    places: &Places,
+) -> Result<CompiledFunc, CompileError> {
     let buffer = &compiled.buffer;
     let mut code = buffer.data().to_vec();
     let mut relocs = buffer.relocs().iter().map(|found| reloc(found, params)).collect::<Result<Vec<_>, _>>()?;
@@ -27,7 +34,7 @@ pub(crate) fn emit(compiled: &CompiledCode, params: &FunctionParameters, tiering
     let mut traps = buffer.traps().iter().map(|found| Ok((found.offset, trap(found.code)?))).collect::<Result<Vec<_>, CompileError>>()?;
     traps.sort_by_key(|entry| entry.0);
     traps.dedup_by_key(|entry| entry.0);
-    Ok(CompiledFunc { code, relocs, traps, addresses: addresses(compiled), tier: CompilerKind::Optimizing })
+    Ok(CompiledFunc { code, relocs, traps, addresses: addresses(compiled, places), tier: CompilerKind::Optimizing })
 }
 
 /// Fills in a direct call, which is one of the function itself: true if `reloc` is one.
@@ -41,17 +48,21 @@ fn is_resolved(reloc: &Reloc, code: &mut [u8]) -> bool {
     true
 }
 
-fn addresses(compiled: &CompiledCode) -> Vec<(u32, u32)> {
-    let mut addresses: Vec<(u32, u32)> = Vec::new();
+fn addresses(compiled: &CompiledCode, places: &Places) -> Vec<(u32, u32)> {
+    let mut starts: Vec<(u32, SourceLoc)> = Vec::new();
     for range in compiled.buffer.get_srclocs_sorted() {
         if range.loc.is_default() || range.start == range.end {
             continue;
         }
-        match addresses.last_mut() {
-            Some(last) if last.1 == range.loc.bits() => {}
-            Some(last) if last.0 == range.start => last.1 = range.loc.bits(),
-            _ => addresses.push((range.start, range.loc.bits())),
+        match starts.last_mut() {
+            Some(last) if last.1 == range.loc => {}
+            Some(last) if last.0 == range.start => last.1 = range.loc,
+            _ => starts.push((range.start, range.loc)),
         }
+    }
+    let mut addresses = Vec::with_capacity(starts.len());
+    for (offset, location) in starts {
+        places.write(offset, location, &mut addresses);
     }
     addresses
 }

@@ -3,6 +3,7 @@
 use crate::budget::{self, Budget, Mode};
 use crate::inlining::{self, Candidates};
 use crate::isa::{self, Isas};
+use crate::places::{self, Places};
 use crate::translate::{FunctionInput, Stopped, Translated, translate, trap_code};
 use crate::{emit, stubs};
 use cranelift_codegen::control::ControlPlane;
@@ -30,6 +31,7 @@ pub(crate) struct Compiler<'m> {
     builder: FunctionBuilderContext,
     allocator: regalloc2::Ctx,
     candidates: Candidates,
+    places: Places,
     /// Who compiles what is too costly here, once that was needed.
     linear: Linear<'m>,
     /// How every body is translated, instead of as its budget says.
@@ -86,6 +88,7 @@ impl<'m> Compiler<'m> {
             builder: FunctionBuilderContext::new(),
             allocator: regalloc2::Ctx::default(),
             candidates: Candidates::default(),
+            places: Places::default(),
             linear: Linear { tier: linear, compiler: None },
             forced_mode: None,
         })
@@ -161,6 +164,7 @@ impl<'m> Compiler<'m> {
         max_bytes: u64,
     ) -> Result<Translated, Stopped> {
         self.context.clear();
+        self.places.clear();
         let input = FunctionInput { env: self.env, isa: &*self.isas.optimized, index, mode, entry, max_bytes };
         let translated = translate(&input, &mut self.context.func, &mut self.builder);
         if translated.is_err() {
@@ -195,8 +199,10 @@ impl<'m> Compiler<'m> {
         }
         // Fuel is counted at calls, so that they must stay.
         if self.env.settings.inlining && !self.env.settings.fuel && mode == Mode::Optimized && translated.calls {
-            inlining::inline(&mut self.context, self.env, &*isa, index, &mut self.candidates).map_err(|error| self.failed(&error))?;
+            inlining::inline(&mut self.context, self.env, &*isa, index, &mut self.candidates, &mut self.places)
+                .map_err(|error| self.failed(&error))?;
         }
+        places::locate_conditional_traps(&mut self.context.func);
         let mut control = ControlPlane::default();
         self.context.optimize(&*isa, &mut control).map_err(|error| self.failed(&error))?;
         if self.env.settings.interrupt {
@@ -207,7 +213,7 @@ impl<'m> Compiler<'m> {
             .compile_function(&self.context.func, &self.context.domtree, &mut self.allocator, false, &mut control)
             .map_err(|error| self.failed(&error))?
             .apply_params(&self.context.func.params);
-        emit::emit(&compiled, &self.context.func.params, self.env.settings.tiering)
+        emit::emit(&compiled, &self.context.func.params, self.env.settings.tiering, &self.places)
     }
 
     /// [`finish`](Self::finish), when the module may take the memory; gives back much of it.
@@ -261,6 +267,7 @@ impl FunctionCompiler for Compiler<'_> {
             return linear.stub(kind, index);
         }
         self.context.clear();
+        self.places.clear();
         let isa = self.isa(Mode::Optimized);
         stubs::build(kind, ty, &*isa, &mut self.context.func, &mut self.builder);
         let mut control = ControlPlane::default();
@@ -272,7 +279,7 @@ impl FunctionCompiler for Compiler<'_> {
             }
         };
         let compiled = compiled.ok_or_else(|| CompileError::Internal { message: String::from("a stub without code") })?;
-        emit::emit(&compiled, &self.context.func.params, self.env.settings.tiering)
+        emit::emit(&compiled, &self.context.func.params, self.env.settings.tiering, &self.places)
     }
 }
 

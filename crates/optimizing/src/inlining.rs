@@ -1,10 +1,11 @@
 //! Inlining: calls of small functions of the module become their bodies.
 //!
-//! A candidate calls nothing, has no loop, and traps for no other reason than an access to memory: then neither interruption nor the
-//! depth of the stack nor, but for such an access, a backtrace can tell that there is no call. Instructions of an inlined body count as
-//! the call instruction. Whether a call is inlined depends on the module alone, not on what was compiled before.
+//! A candidate calls nothing and has no loop: then neither interruption nor the depth of the stack can tell that there is no call. Nor can a
+//! backtrace: instructions of an inlined body that trap have a place of their own, with a frame for the call. All others count as the call
+//! instruction. Whether a call is inlined depends on the module alone, not on what was compiled before.
 
 use crate::budget::Mode;
+use crate::places::{InlinedPlace, Places};
 use crate::translate::{FUNCTION_NAMESPACE, FunctionInput, translate};
 use cranelift_codegen::CodegenResult;
 use cranelift_codegen::Context;
@@ -12,12 +13,14 @@ use cranelift_codegen::entity::EntityRef;
 use cranelift_codegen::inline::{Inline, InlineCommand};
 use cranelift_codegen::ir::{ExternalName, FuncRef, Function, Inst, Opcode, SourceLoc, Value};
 use cranelift_codegen::isa::TargetIsa;
+use cranelift_codegen::traversals::Dfs;
 use cranelift_frontend::FunctionBuilderContext;
 use peregrine_compile::tier::ModuleEnv;
 use peregrine_frontend::FuncValidatorAllocations;
 use peregrine_wasm::{DefinedFuncIndex, FuncIndex};
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::ops::Range;
 
 /// The longest body that is looked at, in bytes.
 const MAX_BODY_BYTES: usize = 160;
@@ -54,26 +57,55 @@ pub(crate) fn inline(
     isa: &dyn TargetIsa,
     caller: DefinedFuncIndex,
     candidates: &mut Candidates,
+    places: &mut Places,
 ) -> CodegenResult<()> {
     if candidates.known.len() > MAX_KEPT {
         candidates.known.clear();
     }
     let growth_left = context.func.dfg.num_insts().clamp(MIN_GROWTH, MAX_GROWTH);
-    let mut pass = Pass { env, isa, caller, candidates, growth_left, inlined: Vec::new() };
+    let mut pass = Pass { env, isa, caller, candidates, growth_left, looked_at: Vec::new() };
     if !context.inline(&mut pass)? {
         return Ok(());
     }
-    let inlined = pass.inlined;
+    let looked_at = pass.looked_at;
     context.flowgraph();
-    for (position, &(first, location)) in inlined.iter().enumerate() {
-        let end = inlined.get(position + 1).map_or(context.func.dfg.num_insts(), |next| next.0);
-        if let Some(location) = location {
-            for number in first..end {
-                context.func.set_srcloc(Inst::new(number), location);
-            }
+    for (position, (first, inlined)) in looked_at.iter().enumerate() {
+        let end = looked_at.get(position + 1).map_or(context.func.dfg.num_insts(), |next| next.0);
+        if let Some(inlined) = inlined
+            && let Some(Some(body)) = candidates.known.get(&inlined.function)
+        {
+            locate(&mut context.func, *first..end, inlined, body, places);
         }
     }
     Ok(())
+}
+
+/// Says where instructions come from that were made from those of `body`.
+fn locate(func: &mut Function, numbers: Range<usize>, inlined: &Inlined, body: &Function, places: &mut Places) {
+    // In this order they were made.
+    let mut order = Dfs::new();
+    let mut originals = order.pre_order_iter(body).flat_map(|block| body.layout.block_insts(block));
+    for number in numbers {
+        let inst = Inst::new(number);
+        func.set_srcloc(inst, inlined.call);
+        let Some(original) = originals.next() else { continue };
+        let made_from = &body.dfg.insts[original];
+        debug_assert!(made_from.opcode().is_return() || func.dfg.insts[inst].opcode() == made_from.opcode());
+        if made_from.opcode().can_trap() || made_from.memflags_trap_code(&body.dfg).is_some() {
+            let call = (!inlined.is_last_act).then(|| inlined.call.bits());
+            let offset = body.srcloc(original).bits();
+            func.set_srcloc(inst, places.keep(InlinedPlace { function: inlined.function, offset, call }));
+        }
+    }
+}
+
+/// A call that became a body.
+struct Inlined {
+    function: DefinedFuncIndex,
+    /// Where the call was.
+    call: SourceLoc,
+    /// Whether it was in tail position.
+    is_last_act: bool,
 }
 
 /// One run over the calls of a function.
@@ -83,8 +115,8 @@ struct Pass<'p, 'm> {
     caller: DefinedFuncIndex,
     candidates: &'p mut Candidates,
     growth_left: usize,
-    /// For every call that was looked at: how many instructions there were, and where those that come next count to come from.
-    inlined: Vec<(usize, Option<SourceLoc>)>,
+    /// For every call that was looked at: how many instructions there were, and what those that come next are made from.
+    looked_at: Vec<(usize, Option<Inlined>)>,
 }
 
 impl Pass<'_, '_> {
@@ -127,26 +159,23 @@ fn is_candidate(func: &Function) -> bool {
     if func.dfg.num_insts() > MAX_INSTRUCTIONS || func.dfg.num_blocks() > MAX_BLOCKS {
         return false;
     }
-    func.layout.blocks().flat_map(|block| func.layout.block_insts(block)).all(|inst| {
-        let opcode = func.dfg.insts[inst].opcode();
-        let memory = opcode.can_load() || opcode.can_store();
-        !opcode.is_call() && (memory || !opcode.can_trap() && opcode != Opcode::Trap)
-    })
+    func.layout.blocks().flat_map(|block| func.layout.block_insts(block)).all(|inst| !func.dfg.insts[inst].opcode().is_call())
 }
 
 impl Inline for Pass<'_, '_> {
-    fn inline(&mut self, caller: &Function, call: Inst, _: Opcode, callee: FuncRef, _: &[Value]) -> InlineCommand<'_> {
+    fn inline(&mut self, caller: &Function, call: Inst, opcode: Opcode, callee: FuncRef, _: &[Value]) -> InlineCommand<'_> {
         let instructions = caller.dfg.num_insts();
         let found = if self.growth_left == 0 { None } else { self.callee(caller, callee) };
         if let Some(index) = found {
             self.look_at(index);
             if let Some(Some(candidate)) = self.candidates.known.get(&index) {
                 self.growth_left = self.growth_left.saturating_sub(candidate.dfg.num_insts() + CALL_GROWTH);
-                self.inlined.push((instructions, Some(caller.srcloc(call))));
+                let inlined = Inlined { function: index, call: caller.srcloc(call), is_last_act: opcode == Opcode::ReturnCall };
+                self.looked_at.push((instructions, Some(inlined)));
                 return InlineCommand::Inline { callee: Cow::Borrowed(candidate), visit_callee: false };
             }
         }
-        self.inlined.push((instructions, None));
+        self.looked_at.push((instructions, None));
         InlineCommand::KeepCall
     }
 }

@@ -13,6 +13,7 @@ mod emit;
 mod function;
 mod inlining;
 mod isa;
+mod places;
 mod stubs;
 mod tier;
 mod translate;

@@ -234,13 +234,27 @@ impl ImageLayout {
 
     /// The offset in the binary that the code at `text_offset` comes from.
     pub fn wasm_offset_at(&self, bytes: &[u8], text_offset: u32) -> Option<u32> {
-        let (_, function) = self.function_at(bytes, text_offset)?;
+        self.frames_at(bytes, text_offset).first()?.1
+    }
+
+    /// The functions that the code at `text_offset` belongs to, newest call first, and where in the binary: several where functions were compiled
+    /// into their callers. None in stubs, and where a loop entry is called, whose frame stands for that of the caller.
+    pub fn frames_at(&self, bytes: &[u8], text_offset: u32) -> Vec<(DefinedFuncIndex, Option<u32>)> {
+        let Some((index, function)) = self.function_at(bytes, text_offset) else { return Vec::new() };
+        let functions = self.functions(bytes);
         let start = function.tables_start.get() as usize + function.traps_len.get() as usize;
-        let stream = self.section(bytes, Section::Tables).get(start..)?.get(..function.addresses_len.get() as usize)?;
-        let offset = tables::addresses::lookup(stream, text_offset - function.code_start.get());
-        // A fault before the first entry is in the function's own entry: the stack is exhausted, for example.
-        let offset = offset.or_else(|| Some(tables::addresses::entries(stream).next()?.1))?;
-        function.body_start.get().checked_add(offset)
+        let tables = self.section(bytes, Section::Tables).get(start..);
+        let stream = tables.and_then(|stream| stream.get(..function.addresses_len.get() as usize)).unwrap_or_default();
+        if stream.is_empty() {
+            return vec![(index, None)];
+        }
+        let frames = tables::addresses::frames(stream, text_offset - function.code_start.get());
+        let place = |frame: tables::addresses::Frame| {
+            let function = frame.function.unwrap_or(index);
+            let body_start = functions.get(function.as_usize())?.body_start.get();
+            Some((function, body_start.checked_add(frame.offset)))
+        };
+        frames.into_iter().filter_map(place).collect()
     }
 
     /// The name of a function, if it has one.

@@ -91,6 +91,6 @@ fn check_tables(func: &CompiledFunc) {
     let len = func.code.len() as u32;
     assert!(len > 0);
     assert!(func.traps.is_sorted_by(|a, b| a.0 < b.0) && func.traps.iter().all(|trap| trap.0 < len));
-    assert!(func.addresses.is_sorted_by(|a, b| a.0 < b.0) && func.addresses.iter().all(|address| address.0 < len));
+    assert!(func.addresses.is_sorted_by_key(|address| address.0) && func.addresses.iter().all(|address| address.0 < len));
     assert!(func.relocs.iter().all(|reloc| reloc.offset < len));
 }

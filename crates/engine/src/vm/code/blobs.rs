@@ -2,6 +2,7 @@
 //! signal handlers too.
 
 use peregrine_artifact::tables;
+use peregrine_artifact::tables::addresses::Frame;
 use peregrine_wasm::{DefinedFuncIndex, Trap};
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
@@ -54,12 +55,10 @@ impl Blob {
         tables::traps::lookup(self.tables.get(..self.traps_len as usize)?, (pc - self.start) as u32)
     }
 
-    /// The offset in the body that the code at `pc` comes from.
-    pub(crate) fn body_offset_at(&self, pc: usize) -> Option<u32> {
-        let stream = self.tables.get(self.traps_len as usize..)?;
-        let offset = tables::addresses::lookup(stream, (pc - self.start) as u32);
-        // As for code in images: before the first entry is the function's own entry.
-        offset.or_else(|| Some(tables::addresses::entries(stream).next()?.1))
+    /// The calls that the code at `pc` belongs to, newest first.
+    pub(crate) fn frames_at(&self, pc: usize) -> Vec<Frame> {
+        let stream = self.tables.get(self.traps_len as usize..).unwrap_or_default();
+        tables::addresses::frames(stream, (pc - self.start) as u32)
     }
 }
 
@@ -190,7 +189,7 @@ mod tests {
         for number in 0..COUNT {
             let found = blobs.find(number * 100 + 7).unwrap();
             assert_eq!((found.function.as_usize(), found.trap_at(number * 100 + 7)), (number, Some(Trap::IntegerOverflow)));
-            assert_eq!([3, 8, 9].map(|offset| found.body_offset_at(number * 100 + offset)), [Some(1), Some(1), Some(5)]);
+            assert_eq!([3, 8, 9].map(|offset| found.frames_at(number * 100 + offset)[0].offset), [1, 1, 5]);
         }
     }
 }

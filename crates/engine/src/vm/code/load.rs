@@ -1,13 +1,12 @@
 //! Loads images: checks them, maps them, makes their text executable and registers it.
 
-use super::blobs::BlobKind;
 use super::registry;
 use super::tiered::{self, TieredCode};
 use crate::tiering::ModuleTiering;
 use crate::vm::types::TypeRegistry;
 use peregrine_artifact::image::{ImageError, ImageLayout, ImageMeta, Section, StubEntry};
 use peregrine_artifact::settings::{Settings, Tiering};
-use peregrine_artifact::tables::addresses::LOOP_ENTRY_CALL;
+use peregrine_artifact::tables::addresses::Frame;
 use peregrine_artifact::vmctx::VmLayout;
 use peregrine_sys::image::{Beside, CodeMapping, MemoryImage};
 use peregrine_sys::room::RoomKind;
@@ -37,19 +36,6 @@ pub(crate) struct LoadOptions {
     pub(crate) for_profiler: bool,
     /// The content is known to be undamaged: only the header is checked. Of files only.
     pub(crate) verified: bool,
-}
-
-/// What code is at a program counter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct CodePlace {
-    /// The function.
-    pub(crate) function: FuncIndex,
-    /// Where in the binary the code comes from, if it is known.
-    pub(crate) wasm_offset: Option<u32>,
-    /// Whether it is code that goes on in the middle of the function, called by other code of it.
-    pub(crate) is_loop_entry: bool,
-    /// Whether it is the call of such code, so that its frame is passed over.
-    pub(crate) calls_loop_entry: bool,
 }
 
 impl From<ImageError> for LoadError {
@@ -383,27 +369,21 @@ impl LoadedModule {
         code.layout.trap_at(code.mapping.bytes(), offset)
     }
 
-    /// The function whose code contains `pc`, and what of it that code is.
-    pub(crate) fn function_at(&self, pc: usize) -> Option<CodePlace> {
-        let code = self.code.as_ref()?;
+    /// The functions that the code at `pc` belongs to, newest call first, and where in the binary it comes from: several where functions were
+    /// compiled into their callers, none in stubs and where code that goes on in a loop is called, which has a frame of its own.
+    pub(crate) fn frames_at(&self, pc: usize) -> Vec<(FuncIndex, Option<u32>)> {
+        let Some(code) = &self.code else { return Vec::new() };
         if !code.text.contains(&pc) {
-            let blob = code.tiered.as_ref()?.find(pc)?;
-            let offset = blob.body_offset_at(pc);
-            let calls_loop_entry = offset == Some(LOOP_ENTRY_CALL);
-            let offset = offset.filter(|_| !calls_loop_entry);
-            return Some(CodePlace {
-                function: self.module().func_index(blob.function),
-                wasm_offset: offset.and_then(|offset| self.body_start(blob.function)?.checked_add(offset)),
-                is_loop_entry: blob.kind == BlobKind::LoopEntry,
-                calls_loop_entry,
-            });
+            let Some(blob) = code.tiered.as_ref().and_then(|tiered| tiered.find(pc)) else { return Vec::new() };
+            let place = |frame: Frame| {
+                let function = frame.function.unwrap_or(blob.function);
+                let wasm_offset = self.body_start(function).and_then(|start| start.checked_add(frame.offset));
+                (self.module().func_index(function), wasm_offset)
+            };
+            return blob.frames_at(pc).into_iter().map(place).collect();
         }
-        let bytes = code.mapping.bytes();
-        let offset = u32::try_from(pc.checked_sub(code.text.start)?).ok()?;
-        let (defined, _) = code.layout.function_at(bytes, offset)?;
-        let function = self.module().func_index(defined);
-        let wasm_offset = code.layout.wasm_offset_at(bytes, offset);
-        Some(CodePlace { function, wasm_offset, is_loop_entry: false, calls_loop_entry: false })
+        let frames = code.layout.frames_at(code.mapping.bytes(), (pc - code.text.start) as u32);
+        frames.into_iter().map(|(function, wasm_offset)| (self.module().func_index(function), wasm_offset)).collect()
     }
 
     /// The shared handle of this module.

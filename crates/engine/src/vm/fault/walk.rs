@@ -27,13 +27,13 @@ pub(crate) fn backtrace(store: &VmStore) -> Vec<RawFrame> {
 
 /// The frames of the guest, beginning with a fault's program counter and frame pointer if there is one.
 pub(super) fn backtrace_from(store: &VmStore, fault: Option<(usize, usize)>) -> Vec<RawFrame> {
-    let mut walk = Walk::default();
+    let mut frames = Vec::new();
     let mut fp = store.context.exit_fp as usize;
     if let Some((pc, fault_fp)) = fault {
-        walk.push_frame(pc);
+        push_frame(&mut frames, pc);
         fp = fault_fp;
     }
-    while fp != 0 && walk.frames.len() < MAX_FRAMES {
+    while fp != 0 && frames.len() < MAX_FRAMES {
         if !store.is_on_stack(fp) {
             // The frame of `enter`, on the host's stack, which remembers where the activation below left the guest. The walk may begin with it: an
             // Enter stub that runs off the stack at once has no frame of its own.
@@ -44,33 +44,19 @@ pub(super) fn backtrace_from(store: &VmStore, fault: Option<(usize, usize)>) -> 
         // SAFETY: `fp` is the frame pointer of a veneer, of an Enter stub or of compiled code: each keeps the caller's frame pointer there
         // and the return address above it. The guest is stopped, so its frames are intact.
         let (caller_fp, return_address) = unsafe { ((fp as *const usize).read(), (fp as *const usize).add(1).read()) };
-        walk.push_frame(return_address.wrapping_sub(1));
+        push_frame(&mut frames, return_address.wrapping_sub(1));
         fp = caller_fp;
     }
-    walk.frames
+    frames.truncate(MAX_FRAMES);
+    frames
 }
 
-/// The frames found so far.
-#[derive(Default)]
-struct Walk {
-    frames: Vec<RawFrame>,
-    /// The function whose code from a loop on was found last: the frame that called it is the same call of the function.
-    loop_entry: Option<(*const LoadedModule, FuncIndex)>,
-}
-
-impl Walk {
-    /// Adds the frame of the function that contains `pc`. Stubs are not functions and are passed over.
-    fn push_frame(&mut self, pc: usize) {
-        let Some(pointer) = registry::lookup(pc) else { return };
-        // SAFETY: code on the stack of a store belongs to a module that the store keeps.
-        let Some(module) = unsafe { &*pointer }.to_arc() else { return };
-        let Some(place) = module.function_at(pc) else { return };
-        let same_call = self.loop_entry.take() == Some((pointer, place.function)) && !place.is_loop_entry;
-        if place.is_loop_entry {
-            self.loop_entry = Some((pointer, place.function));
-        }
-        if !same_call && !place.calls_loop_entry {
-            self.frames.push(RawFrame { module, function: place.function, wasm_offset: place.wasm_offset });
-        }
+/// Adds the frames of the functions that the code at `pc` belongs to. Stubs are not functions and are passed over.
+fn push_frame(frames: &mut Vec<RawFrame>, pc: usize) {
+    let Some(module) = registry::lookup(pc) else { return };
+    // SAFETY: code on the stack of a store belongs to a module that the store keeps.
+    let Some(module) = unsafe { &*module }.to_arc() else { return };
+    for (function, wasm_offset) in module.frames_at(pc) {
+        frames.push(RawFrame { module: module.clone(), function, wasm_offset });
     }
 }
