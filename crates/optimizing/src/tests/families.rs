@@ -5,6 +5,7 @@ use crate::budget::Mode;
 use crate::isa;
 use peregrine_artifact::compiler::CompileError;
 use peregrine_artifact::settings::Settings;
+use peregrine_artifact::tables::addresses;
 use peregrine_wasm::Trap;
 
 #[test]
@@ -388,25 +389,39 @@ fn small_functions_are_inlined() {
 }
 
 #[test]
-fn functions_that_trap_loop_or_call_are_not_inlined() {
+fn functions_that_loop_or_call_are_not_inlined() {
     let settings = settings(None);
-    for body in
-        ["unreachable", "(loop (br 0))", "(call 0)", "(drop (i32.div_u (i32.const 1) (global.get 0)))", "(call_indirect (global.get 0))"]
-    {
+    let calls = |body: &str| {
         let text = format!("(module (table 1 funcref) (global (mut i32) (i32.const 1)) (func (call 1)) (func {body}))");
-        assert_eq!(calls_in_first(&text, &settings), 1, "{body}");
+        calls_in_first(&text, &settings)
+    };
+    for body in ["(loop (br 0))", "(call 0)", "(call_indirect (global.get 0))", "(return_call 0)"] {
+        assert_eq!(calls(body), 1, "{body}");
+    }
+    for body in ["unreachable", "(drop (i32.div_u (i32.const 1) (global.get 0)))", "(if (global.get 0) (then unreachable))"] {
+        assert_eq!(calls(body), 0, "{body}");
     }
 }
 
 #[test]
-fn inlined_instructions_count_as_the_call() {
+fn inlined_instructions_that_trap_have_a_place_of_their_own() {
     let settings = settings(None);
-    let text = "(module (memory 1) (func (param i32) (result i32) nop nop (call 1 (local.get 0))) (func (param i32) (result i32)
-        (i32.load offset=8 (local.get 0))))";
-    let compiled = compile(&wat::parse_str(text).unwrap(), &settings, None).unwrap();
-    let (trap, reason) = compiled[0].traps[0];
-    assert_eq!(reason, Trap::MemoryOutOfBounds);
-    let address = compiled[0].addresses.iter().rev().find(|address| address.0 <= trap);
-    // No local declarations (1), two `nop` (2), `local.get 0` (2), then the call.
-    assert_eq!(address.map(|address| address.1), Some(5));
+    let places = |call: &str| {
+        let text = format!(
+            "(module (memory 1) (func (param i32) (result i32) nop nop (local.get 0) {call} i32.const 3 i32.mul)
+            (func (param i32) (result i32) (i32.load offset=8 (local.get 0))))"
+        );
+        let compiled = compile(&wat::parse_str(&text).unwrap(), &settings, None).unwrap();
+        let (trap, reason) = compiled[0].traps[0];
+        assert_eq!(reason, Trap::MemoryOutOfBounds);
+        let mut stream = Vec::new();
+        addresses::encode(&compiled[0].addresses, &mut stream);
+        addresses::frames(&stream, trap)
+            .into_iter()
+            .map(|frame| (frame.function.map(|index| index.as_u32()), frame.offset))
+            .collect::<Vec<_>>()
+    };
+    // No local declarations (1), in the callee `local.get 0` (2), then the access; in the caller two `nop` (2) more, then the call.
+    assert_eq!(places("(call 1)"), [(Some(1), 3), (None, 5)]);
+    assert_eq!(places("(return_call 1)"), [(Some(1), 3)]);
 }
