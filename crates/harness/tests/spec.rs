@@ -4,7 +4,7 @@
 //! that is named and passes. Arguments filter by name, as `cargo test --test spec -- wasm-v2/` does.
 
 use libtest_mimic::{Arguments, Failed, Trial};
-use peregrine::{Config, Engine, OptLevel, Store};
+use peregrine::{Config, Engine, OptLevel, Store, Strategy, TieringStress};
 use peregrine_harness::wast::{self, WastOptions};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -41,10 +41,33 @@ enum Setup {
     Instrumented,
     /// Without optimization.
     Unoptimized,
+    /// Functions are compiled when they are called, by the baseline.
+    Baseline,
+    /// The same, and again when they are hot.
+    Tiered,
+    /// Functions are optimized at their first call, and loops at their first turn.
+    OptimizedAtOnce,
+    /// Every loop is left for optimized code at its first turn.
+    LoopEntries,
+    /// Every call and every turn of a loop asks for better code.
+    OneInstruction,
+    /// Functions change between tiers at random.
+    Random,
 }
 
 impl Setup {
-    const ALL: &[Self] = &[Self::Default, Self::Checked, Self::Instrumented, Self::Unoptimized];
+    const ALL: &[Self] = &[
+        Self::Default,
+        Self::Checked,
+        Self::Instrumented,
+        Self::Unoptimized,
+        Self::Baseline,
+        Self::Tiered,
+        Self::OptimizedAtOnce,
+        Self::LoopEntries,
+        Self::OneInstruction,
+        Self::Random,
+    ];
 
     fn name(self) -> &'static str {
         match self {
@@ -52,6 +75,12 @@ impl Setup {
             Self::Checked => "checked",
             Self::Instrumented => "instrumented",
             Self::Unoptimized => "unoptimized",
+            Self::Baseline => "baseline",
+            Self::Tiered => "tiered",
+            Self::OptimizedAtOnce => "optimized-at-once",
+            Self::LoopEntries => "loop-entries",
+            Self::OneInstruction => "one-instruction",
+            Self::Random => "random-tiers",
         }
     }
 
@@ -80,13 +109,35 @@ impl Setup {
             Self::Unoptimized => {
                 config.cranelift_opt_level(OptLevel::None);
             }
+            Self::Baseline => {
+                config.strategy(Strategy::Baseline);
+            }
+            Self::Tiered => {
+                config.strategy(Strategy::Tiered);
+            }
+            // With what the tiers have to keep equal.
+            Self::OptimizedAtOnce => {
+                config.strategy(Strategy::Tiered).tiering_stress(TieringStress::OptimizeAtOnce).epoch_interruption(true);
+            }
+            Self::LoopEntries => {
+                config.strategy(Strategy::Tiered).tiering_stress(TieringStress::LoopEntryEverywhere).consume_fuel(true);
+            }
+            Self::OneInstruction => {
+                config.strategy(Strategy::Tiered).tiering_stress(TieringStress::OneInstructionBudget);
+                config.memory_reservation(0).memory_guard_size(0);
+            }
+            Self::Random => {
+                config.strategy(Strategy::Tiered).tiering_stress(TieringStress::Random(1));
+            }
         }
         Engine::new(&config).expect("an engine for every setup")
     }
 
     fn prepare(self, store: &mut Store<()>) {
-        if self == Self::Instrumented {
+        if matches!(self, Self::Instrumented | Self::LoopEntries) {
             store.set_fuel(u64::MAX / 4).expect("fuel is on");
+        }
+        if matches!(self, Self::Instrumented | Self::OptimizedAtOnce) {
             store.set_epoch_deadline(1 << 40);
         }
     }
