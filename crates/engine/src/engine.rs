@@ -4,7 +4,9 @@ use crate::config::{Config, ProfilingStrategy};
 use crate::error::{Context, Result, bail};
 use crate::profile::Profiler;
 use crate::tiering::Queue;
-use crate::vm::{InterruptPage, TypeRegistry, VmShared};
+use crate::vm::alloc::Pool;
+use crate::vm::alloc::pool::Anchor;
+use crate::vm::{InterruptPage, VmShared};
 use crate::{COMPILERS, compat};
 use peregrine_artifact::compiler::{Compiler, Progress};
 use peregrine_artifact::image::ImageLayout;
@@ -27,9 +29,21 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 /// let module = Module::new(&engine, "(module (memory 1) (memory 1))")?;
 /// # Ok::<(), peregrine::Error>(())
 /// ```
-#[derive(Clone)]
 pub struct Engine {
     inner: Arc<EngineInner>,
+}
+
+impl Clone for Engine {
+    fn clone(&self) -> Self {
+        self.inner.pool.add_handle();
+        Self { inner: Arc::clone(&self.inner) }
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.inner.pool.remove_handle();
+    }
 }
 
 /// An [`Engine`] that does not keep it alive. Made by [`Engine::weak`].
@@ -39,6 +53,8 @@ pub struct EngineWeak {
 }
 
 struct EngineInner {
+    /// Keeps the engine alive for stores.
+    pool: Pool<()>,
     config: Config,
     compiler: Option<Arc<dyn Compiler>>,
     shared: Arc<VmShared>,
@@ -97,10 +113,10 @@ impl Engine {
         };
         let whole_settings = Settings { tiering: Tiering::Whole, ..settings.clone() };
         let queue = (settings.tiering == Tiering::Counted).then(|| Arc::new(Queue::new(config.compiler_options().threads)));
-        let shared = Arc::new(VmShared { types: TypeRegistry::default(), stacks, settings });
+        let shared = Arc::new(VmShared::new(settings, stacks));
         let (epoch, deadlines) = (AtomicU64::new(0), Mutex::default());
         let config = config.clone();
-        let inner = EngineInner { config, compiler, shared, whole_settings, queue, profiler, epoch, deadlines };
+        let inner = EngineInner { pool: Pool::new(), config, compiler, shared, whole_settings, queue, profiler, epoch, deadlines };
         let engine = Self { inner: Arc::new(inner) };
         engine.shared().types.set_engine(engine.weak());
         Ok(engine)
@@ -244,6 +260,16 @@ impl Engine {
         self.inner.queue.as_ref()
     }
 
+    /// What keeps the engine alive for stores.
+    pub(crate) fn pool(&self) -> &Pool<()> {
+        &self.inner.pool
+    }
+
+    /// A reference that is not a handle.
+    pub(crate) fn anchor(&self) -> Anchor {
+        Arc::clone(&self.inner) as Anchor
+    }
+
     pub(crate) fn shared(&self) -> &Arc<VmShared> {
         &self.inner.shared
     }
@@ -290,7 +316,9 @@ impl fmt::Debug for Engine {
 impl EngineWeak {
     /// The engine, if it is still alive.
     pub fn upgrade(&self) -> Option<Engine> {
-        self.inner.upgrade().map(|inner| Engine { inner })
+        let inner = self.inner.upgrade()?;
+        inner.pool.add_handle();
+        Some(Engine { inner })
     }
 }
 

@@ -109,8 +109,7 @@ impl Instance {
         let tables = description.tables.len() - description.imported_tables as usize;
         let memories = description.memories.len() - description.imported_memories as usize;
         store.opaque.counts.add(1, tables, memories)?;
-        let id = boundary::instantiate(store, loaded, imports).map_err(|pending| store.opaque.error_of(pending))?;
-        store.opaque.set_module(id, module.clone());
+        let id = boundary::instantiate(store, module, imports).map_err(|pending| store.opaque.error_of(pending))?;
         let start = description.start.map(|start| {
             let function = store.opaque.vm.instance(id).func_origin(start);
             Func::from_id(&mut store.opaque, function)

@@ -7,7 +7,9 @@ use crate::gdb_elf;
 use crate::tiering::{FirstTier, ModuleTiering, TieringMetrics, TieringSource};
 use crate::verified::Identity;
 use crate::vm::boundary::{self, map_image};
-use crate::vm::{LoadError, LoadOptions, LoadedModule};
+use crate::vm::alloc::Pool;
+use crate::vm::alloc::pool::Anchor;
+use crate::vm::{LoadError, LoadOptions, LoadedModule, VmInstance};
 use crate::{Engine, ExportType, ExternType, ImportType, ProfilingStrategy};
 use peregrine_artifact::compiler::{CompileError, Progress, Validation, WasmBytes};
 use peregrine_artifact::image::{ImageError, ImageLayout, Section};
@@ -40,12 +42,29 @@ const FEW_EXPORTS: usize = 12;
 /// assert_eq!(module.exports().map(|export| export.name()).collect::<Vec<_>>(), ["run"]);
 /// # Ok::<(), peregrine::Error>(())
 /// ```
-#[derive(Clone)]
 pub struct Module {
     inner: Arc<ModuleInner>,
 }
 
+impl Clone for Module {
+    fn clone(&self) -> Self {
+        self.inner.pool.add_handle();
+        Self { inner: Arc::clone(&self.inner) }
+    }
+}
+
+impl Drop for Module {
+    fn drop(&mut self) {
+        let spare = self.inner.pool.remove_handle();
+        for instance in &spare {
+            self.inner.engine.shared().idle.remove(instance.reserved_bytes());
+        }
+    }
+}
+
 struct ModuleInner {
+    /// Warm instances. Before the code that they are instances of.
+    pool: Pool<Box<VmInstance>>,
     // Before the code that they are about.
     _gdb: Option<gdb::Registration>,
     _unwind: Option<unwind::UnwindRegistration>,
@@ -288,13 +307,23 @@ impl Module {
             profiler.loaded(&loaded).context("cannot write for the profiler")?;
         }
         let exports = OnceLock::new();
-        Ok(Self { inner: Arc::new(ModuleInner { _gdb: gdb, _unwind: unwind, loaded, engine: engine.clone(), exports }) })
+        Ok(Self { inner: Arc::new(ModuleInner { pool: Pool::new(), _gdb: gdb, _unwind: unwind, loaded, engine: engine.clone(), exports }) })
     }
 
     /// Another handle of a module that is loaded.
     pub(crate) fn of_loaded(engine: &Engine, loaded: Arc<LoadedModule>) -> Self {
         let exports = OnceLock::new();
-        Self { inner: Arc::new(ModuleInner { _gdb: None, _unwind: None, loaded, engine: engine.clone(), exports }) }
+        Self { inner: Arc::new(ModuleInner { pool: Pool::new(), _gdb: None, _unwind: None, loaded, engine: engine.clone(), exports }) }
+    }
+
+    /// Warm instances, and what keeps the module alive for stores.
+    pub(crate) fn pool(&self) -> &Pool<Box<VmInstance>> {
+        &self.inner.pool
+    }
+
+    /// A reference that is not a handle.
+    pub(crate) fn anchor(&self) -> Anchor {
+        Arc::clone(&self.inner) as Anchor
     }
 
     pub(crate) fn loaded(&self) -> &Arc<LoadedModule> {

@@ -5,10 +5,12 @@ use crate::context::{AsContext, AsContextMut, StoreContext, StoreContextMut};
 use crate::error::{Error, Result, bail};
 use crate::extern_ref::HandleTable;
 use crate::host_func::HostFunc;
+use crate::vm::alloc::EngineLease;
 use crate::vm::boundary::{OwnedVm, StoreBox};
 use crate::vm::{FuncId, InstanceId, Pending, StoreHost};
 use crate::{Engine, FuncType, GcHeapOutOfMemory, Module, ResourceLimiter, TagType, Trap, Val, WasmBacktrace, WasmCoreDump, limits};
 use std::any::Any;
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::fmt;
 use std::num::NonZeroU64;
@@ -40,6 +42,25 @@ pub struct Store<T: 'static> {
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct StoreId(NonZeroU64);
 
+/// Numbers of stores that a thread takes at once, so that threads do not meet at the counter.
+const NUMBERS_AT_ONCE: u64 = 1 << 10;
+
+impl StoreId {
+    fn next() -> Self {
+        thread_local! {
+            static LEFT: Cell<(u64, u64)> = const { Cell::new((0, 0)) };
+        }
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let (mut next, mut end) = LEFT.get();
+        if next == end {
+            next = NEXT.fetch_add(NUMBERS_AT_ONCE, Ordering::Relaxed);
+            end = next + NUMBERS_AT_ONCE;
+        }
+        LEFT.set((next + 1, end));
+        Self(NonZeroU64::new(next).expect("numbers end later than the process"))
+    }
+}
+
 /// A store with its data.
 pub struct StoreInner<T: 'static> {
     pub(crate) opaque: StoreOpaque,
@@ -53,10 +74,9 @@ type Limiter<T> = Box<dyn (FnMut(&mut T) -> &mut dyn ResourceLimiter) + Send + S
 /// A store without its data.
 pub struct StoreOpaque {
     id: StoreId,
-    engine: Engine,
     pub(crate) vm: OwnedVm,
-    /// Modules of instances, by instance number. None for what the host made, and for instances that failed.
-    modules: Vec<Option<Module>>,
+    /// Dropped after the machine's part, which uses what belongs to the engine.
+    engine: EngineLease,
     pub(crate) handles: HandleTable,
     /// Host functions of linkers that are part of this store already, by address.
     shared_funcs: HashMap<usize, (Arc<HostFunc>, u32)>,
@@ -102,13 +122,11 @@ impl<T: 'static> Store<T> {
     ///
     /// If the engine interrupts by epochs and the system has no page of memory left for it.
     pub fn new(engine: &Engine, data: T) -> Self {
-        static NEXT: AtomicU64 = AtomicU64::new(1);
-        let id = NonZeroU64::new(NEXT.fetch_add(1, Ordering::Relaxed)).expect("numbers end later than the process");
+        let engine = EngineLease::new(engine);
         let opaque = StoreOpaque {
-            id: StoreId(id),
-            engine: engine.clone(),
-            vm: OwnedVm::new(Arc::clone(engine.shared())).expect("the system has a page of memory"),
-            modules: Vec::new(),
+            id: StoreId::next(),
+            vm: OwnedVm::new(&engine).expect("the system has a page of memory"),
+            engine,
             handles: HandleTable::default(),
             shared_funcs: HashMap::new(),
             counts: Counts {
@@ -122,7 +140,7 @@ impl<T: 'static> Store<T> {
             tags: Vec::new(),
         };
         let mut store = Self { inner: StoreBox::new(StoreInner { opaque, data, limiter: None, call_hook: None }) };
-        if engine.config().epochs {
+        if store.engine().config().epochs {
             store.set_epoch_deadline(0);
         }
         store
@@ -288,21 +306,12 @@ impl StoreOpaque {
 
     /// The module of an instance, if a module made it.
     pub(crate) fn module_of(&self, instance: InstanceId) -> Option<&Module> {
-        self.modules.get(instance.as_u32() as usize)?.as_ref()
+        self.vm.module_of(instance)
     }
 
     /// The instances that modules made, by rising number.
     pub(crate) fn instances(&self) -> impl Iterator<Item = (InstanceId, &Module)> {
-        let numbered = self.modules.iter().enumerate();
-        numbered.filter_map(|(number, module)| Some((InstanceId::from_u32(number as u32), module.as_ref()?)))
-    }
-
-    pub(crate) fn set_module(&mut self, instance: InstanceId, module: Module) {
-        let position = instance.as_u32() as usize;
-        if self.modules.len() <= position {
-            self.modules.resize_with(position + 1, || None);
-        }
-        self.modules[position] = Some(module);
+        self.vm.live_instances().filter_map(|instance| Some((instance.id(), self.vm.module_of(instance.id())?)))
     }
 
     /// The function type with an identity of the engine.

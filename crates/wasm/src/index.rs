@@ -149,6 +149,16 @@ impl<I: Index, T> IndexVec<I, T> {
         self.items.iter()
     }
 
+    /// All items, in order, for writing.
+    pub fn values_mut(&mut self) -> std::slice::IterMut<'_, T> {
+        self.items.iter_mut()
+    }
+
+    /// Removes all items and keeps the room for them.
+    pub fn clear(&mut self) {
+        self.items.clear();
+    }
+
     /// All indices, in order.
     pub fn indices(&self) -> impl DoubleEndedIterator<Item = I> + ExactSizeIterator + use<I, T> {
         (0..self.items.len()).map(I::from_usize)

@@ -3,6 +3,7 @@
 //! Everything here takes the API's own types and checks what can be checked in one comparison; what stays is listed with each function as
 //! an obligation that the API discharges by construction (handles carry their store, types are compared before values are written).
 
+use super::alloc::{EngineLease, KeptShared};
 use super::code::{LoadError, LoadOptions, LoadedModule};
 use super::host::{HostCall, HostCode};
 use super::suspend::{Progress, Suspended};
@@ -79,7 +80,11 @@ unsafe impl Sync for OwnedVm {}
 
 impl OwnedVm {
     /// An empty store.
-    pub(crate) fn new(shared: Arc<VmShared>) -> io::Result<Self> {
+    ///
+    /// The owner ends the lease after dropping the result: both are private to a store, which declares them in that order.
+    pub(crate) fn new(engine: &EngineLease) -> io::Result<Self> {
+        // SAFETY: as described.
+        let shared = unsafe { KeptShared::of(engine) };
         Ok(Self(NonNull::from(Box::leak(VmStore::new(shared)?))))
     }
 }
@@ -309,7 +314,7 @@ pub(crate) unsafe extern "C" fn host_entry<T: 'static, B: HostBody<T>>(context: 
 /// Makes an instance. See [`VmStore::instantiate`].
 pub(crate) fn instantiate<T: 'static>(
     store: &mut StoreInner<T>,
-    module: &Arc<LoadedModule>,
+    module: &crate::Module,
     imports: &[VmImport],
 ) -> Result<InstanceId, Pending> {
     // SAFETY: the machine's part is lent.

@@ -18,14 +18,13 @@ pub(crate) struct HostFunc {
 }
 
 impl HostFunc {
-    /// A host function of type `type_id`. `exit` is the code of the Exit stub for the type, or null if no module in the store has one yet.
+    /// A host function of type `type_id`. It has no Exit stub: no guest can call it through a reference yet.
     pub(crate) fn new(
         store: NonNull<VmStore>,
         number: u32,
         type_id: u32,
         code: HostCode,
         data: Box<dyn Any + Send + Sync>,
-        exit: *const u8,
     ) -> Box<Self> {
         let header = VmContextHeader {
             magic: HOST_MAGIC,
@@ -36,7 +35,7 @@ impl HostFunc {
             owner: 0,
             interrupt_page: 0,
         };
-        let func_ref = VmFuncRef { code: exit as u64, vmctx: 0, type_id, reserved: 0, enter: 0 };
+        let func_ref = VmFuncRef { code: 0, vmctx: 0, type_id, reserved: 0, enter: 0 };
         let mut function = Box::new(Self { header, func_ref, data });
         function.header.owner = &raw mut *function as u64;
         function.func_ref.vmctx = &raw mut function.header as u64;
@@ -58,6 +57,16 @@ impl HostFunc {
     /// What stands for the function as a value.
     pub(crate) fn func_ref(&mut self) -> NonNull<VmFuncRef> {
         NonNull::from(&mut self.func_ref)
+    }
+
+    /// The engine-wide identity of its type.
+    pub(crate) fn func_type_id(&self) -> u32 {
+        self.func_ref.type_id
+    }
+
+    /// The address of its Exit stub; 0 if it has none.
+    pub(crate) fn exit(&self) -> usize {
+        self.func_ref.code as usize
     }
 
     /// Gives the function the Exit stub of its type, if it has none.

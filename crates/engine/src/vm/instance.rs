@@ -1,5 +1,6 @@
 //! One instance: the context that compiled code works on, and the memories and tables it owns.
 
+use super::alloc::lease::ModuleRef;
 use super::code::LoadedModule;
 use super::host::BoundHostFunc;
 use super::shared_memory::InstanceMemory;
@@ -10,8 +11,8 @@ use peregrine_wasm::{
     MemoryIndex, TableIndex,
 };
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::io;
 use std::ptr::NonNull;
-use std::sync::Arc;
 
 /// The number of an instance in its store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -47,46 +48,107 @@ pub(crate) struct Origins {
     pub(crate) globals: IndexVec<GlobalIndex, (InstanceId, DefinedGlobalIndex)>,
 }
 
+impl Origins {
+    fn clear(&mut self) {
+        self.functions.clear();
+        self.tables.clear();
+        self.memories.clear();
+        self.globals.clear();
+    }
+}
+
 /// One instance. Boxed; never moves, for its context points to it.
 pub(crate) struct VmInstance {
     id: InstanceId,
-    module: Arc<LoadedModule>,
+    module: ModuleRef,
+    /// Which of the modules that the store keeps it is.
+    kept: u32,
     context: NonNull<VmContextHeader>,
     pub(super) origins: Origins,
     /// Imported host functions with this instance as the caller; the context's imports point here.
-    pub(super) host_imports: Box<[BoundHostFunc]>,
+    pub(super) host_imports: Vec<BoundHostFunc>,
     pub(super) memories: IndexVec<DefinedMemoryIndex, InstanceMemory>,
     pub(super) tables: IndexVec<DefinedTableIndex, Table>,
     dropped_data: Box<[bool]>,
     dropped_elements: Box<[bool]>,
 }
 
+// SAFETY: it owns what it points to, but for imports, which only its store follows; what is spare has none.
+unsafe impl Send for VmInstance {}
+
 impl VmInstance {
     /// An instance whose context is all zero but for the header.
-    pub(super) fn new(id: InstanceId, module: Arc<LoadedModule>, header: VmContextHeader) -> Box<Self> {
+    pub(super) fn new(id: InstanceId, (kept, module): (u32, ModuleRef), header: VmContextHeader) -> Box<Self> {
         let layout = context_layout(&module);
         // SAFETY: the layout is not empty: a context has a header.
         let memory = unsafe { alloc_zeroed(layout) };
         let Some(context) = NonNull::new(memory.cast::<VmContextHeader>()) else { handle_alloc_error(layout) };
-        // SAFETY: the block is large enough for a header and aligned to 16.
-        unsafe { context.write(header) };
         let dropped_data = vec![false; module.module().data.len()].into();
         let dropped_elements = vec![false; module.module().elements.len()].into();
         let mut instance = Box::new(Self {
             id,
             module,
+            kept,
             context,
             origins: Origins::default(),
-            host_imports: Box::default(),
+            host_imports: Vec::new(),
             memories: IndexVec::new(),
             tables: IndexVec::new(),
             dropped_data,
             dropped_elements,
         });
-        let owner = &raw mut *instance as u64;
-        // SAFETY: the context was just made.
-        unsafe { (*context.as_ptr()).owner = owner };
+        instance.write_header(header);
         instance
+    }
+
+    fn write_header(&mut self, header: VmContextHeader) {
+        let owner = &raw mut *self as u64;
+        // SAFETY: a context is large enough for a header and aligned to 16; no code runs in it now.
+        unsafe { self.context.write(VmContextHeader { owner, ..header }) };
+    }
+
+    /// Forgets everything that the instance was and did: what is left depends on its module alone.
+    ///
+    /// References to its functions stay as they are: they say where the code and this context are, and neither changes.
+    ///
+    /// # Errors
+    ///
+    /// What the system said about one of its memories or tables. The instance must be dropped then.
+    pub(super) fn reset(&mut self, guest_ran: bool) -> io::Result<()> {
+        self.memories.values_mut().try_for_each(|memory| memory.reset(guest_ran))?;
+        self.tables.values_mut().try_for_each(|table| table.reset(guest_ran))?;
+        let until = self.module.vm_layout().func_ref(0) as usize;
+        // SAFETY: the array of references is the last part of the context, so what is before it is inside of it; no code runs in it.
+        unsafe { self.context.cast::<u8>().write_bytes(0, until) };
+        self.origins.clear();
+        self.host_imports.clear();
+        self.dropped_data.fill(false);
+        self.dropped_elements.fill(false);
+        Ok(())
+    }
+
+    /// Begins a new life as instance `id` of the store that `header` is of, after a reset.
+    pub(super) fn renew(&mut self, id: InstanceId, kept: u32, header: VmContextHeader) {
+        (self.id, self.kept) = (id, kept);
+        self.write_header(header);
+        self.memories.values_mut().for_each(InstanceMemory::renew);
+        self.tables.values_mut().for_each(Table::renew);
+    }
+
+    /// Bytes of address space that its memories and tables take.
+    pub(crate) fn reserved_bytes(&self) -> usize {
+        let memories: usize = self.memories.values().filter_map(InstanceMemory::backing).map(Backing::reserved_bytes).sum();
+        memories + self.tables.values().map(|table| table.backing().reserved_bytes()).sum::<usize>()
+    }
+
+    /// Whether a reset can make it ready for another life: not if others may use a memory of it.
+    pub(super) fn is_reusable(&self) -> bool {
+        self.memories.values().all(|memory| memory.shared().is_none())
+    }
+
+    /// Which of the modules that the store keeps it is.
+    pub(super) fn kept(&self) -> u32 {
+        self.kept
     }
 
     /// Its number in the store.
@@ -95,8 +157,8 @@ impl VmInstance {
     }
 
     /// Its module.
-    pub(crate) fn module(&self) -> &Arc<LoadedModule> {
-        &self.module
+    pub(crate) fn module(&self) -> ModuleRef {
+        self.module
     }
 
     /// Its context.

@@ -1,7 +1,9 @@
 //! From a loaded module and its imports to an instance. Core specification, section 4.5.4; the start function is left to the API.
 
+use super::alloc::Counting;
+use super::alloc::lease::{ModuleRef, ModuleSource};
 use super::code::LoadedModule;
-use super::instance::{FuncId, InstanceId, Origins, VmInstance};
+use super::instance::{FuncId, InstanceId, VmInstance};
 use super::memory::{Memory, check_range};
 use super::pending::Pending;
 use super::shared_memory::{InstanceMemory, SharedMemory};
@@ -13,7 +15,6 @@ use peregrine_wasm::{
     EntityIndex, FuncIndex, GlobalIndex, GlobalType, Index, MemoryIndex, MemoryType, Module, TableIndex, TableType, Trap,
 };
 use std::ptr::NonNull;
-use std::sync::Arc;
 
 /// What fills one import. Its type has been checked.
 #[derive(Clone, Copy, Debug)]
@@ -35,8 +36,8 @@ impl VmStore {
     /// # Errors
     ///
     /// A trap of a segment that does not fit (what was written before stays written), a refusal of the limits, or an error of the system.
-    pub(crate) fn instantiate(&mut self, module: &Arc<LoadedModule>, imports: &[VmImport]) -> Result<InstanceId, Pending> {
-        let id = self.create(module, imports).map_err(|error| Pending::Error(error, Vec::new()))?;
+    pub(crate) fn instantiate<'a>(&mut self, module: impl Into<ModuleSource<'a>>, imports: &[VmImport]) -> Result<InstanceId, Pending> {
+        let id = self.create(module.into(), imports).map_err(|error| Pending::Error(error, Vec::new()))?;
         self.run_element_segments(id).map_err(|trap| Pending::Trap(trap, Vec::new()))?;
         self.run_data_segments(id).map_err(|trap| Pending::Trap(trap, Vec::new()))?;
         Ok(id)
@@ -68,52 +69,96 @@ impl VmStore {
 
     fn create_for_host(&mut self, module: Module) -> anyhow::Result<InstanceId> {
         let module = LoadedModule::without_code(module, &self.shared().types);
-        self.create(&module, &[])
+        self.create(ModuleSource::Own(&module), &[])
     }
 
     /// Makes an instance up to its globals.
-    fn create(&mut self, module: &Arc<LoadedModule>, imports: &[VmImport]) -> anyhow::Result<InstanceId> {
-        self.add_module(module);
+    fn create(&mut self, source: ModuleSource<'_>, imports: &[VmImport]) -> anyhow::Result<InstanceId> {
+        let (kept, is_new) = self.keep(source);
         let id = self.next_instance();
-        let header = self.instance_header(id, module);
-        let mut instance = VmInstance::new(id, Arc::clone(module), header);
+        match self.make(id, kept, imports) {
+            Ok(instance) => self.push_instance(instance),
+            Err(error) => {
+                if is_new {
+                    self.unkeep(kept);
+                }
+                return Err(error);
+            }
+        }
+        self.initialize_globals(id);
+        self.initialize_tables(id);
+        Ok(id)
+    }
+
+    /// An instance with its imports, memories and tables: a warm one if there is one.
+    fn make(&mut self, id: InstanceId, kept: u32, imports: &[VmImport]) -> anyhow::Result<Box<VmInstance>> {
+        let module = self.kept_module(kept);
+        self.ask_for_minima(module)?;
+        let header = self.instance_header(id, &module);
+        let mut instance = match self.take_warm(kept) {
+            Some(mut instance) => {
+                instance.renew(id, kept, header);
+                instance
+            }
+            None => match self.make_cold(VmInstance::new(id, (kept, module), header)) {
+                Ok(instance) => instance,
+                Err(error) => {
+                    self.give_nothing(kept);
+                    return Err(error);
+                }
+            },
+        };
         self.fill_imports(&mut instance, imports);
+        self.shared().counters.add(Counting::InstancesCreated, 1);
+        Ok(instance)
+    }
+
+    /// Asks the limits for the memories and tables of a new instance.
+    fn ask_for_minima(&mut self, module: ModuleRef) -> anyhow::Result<()> {
         let description = module.module();
-        let shared = Arc::clone(self.shared());
-        let settings = module.settings().unwrap_or(&shared.settings);
-        for (position, ty) in description.memories.values().skip(description.imported_memories as usize).enumerate() {
-            let index = DefinedMemoryIndex::from_usize(position);
+        for ty in description.memories.values().skip(description.imported_memories as usize) {
             let min_bytes = ty.min_bytes().and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(usize::MAX);
             let max_bytes = ty.max_pages.map(|_| ty.max_bytes() as usize);
             self.ask(
                 |host| host.memory_growing(0, min_bytes, max_bytes),
                 || format!("memory minimum size of {} pages exceeds memory limits", ty.min_pages),
             )?;
-            if ty.shared {
-                instance.add_shared_memory(SharedMemory::new(*ty, settings, (module, index))?);
-                continue;
-            }
-            let cell = instance.at(module.vm_layout().memory(index));
-            // SAFETY: the cell is in the context, which lives as long as the instance and its memories.
-            let memory = unsafe { Memory::new(*ty, settings, (module, index), cell)? };
-            instance.memories.push(InstanceMemory::Own(memory));
         }
-        for (position, table) in description.tables.values().skip(description.imported_tables as usize).enumerate() {
+        for table in description.tables.values().skip(description.imported_tables as usize) {
             let ty = table.ty;
             let max = ty.max.map(|max| max as usize);
             self.ask(
                 |host| host.table_growing(0, ty.min as usize, max),
                 || format!("table minimum size of {} elements exceeds table limits", ty.min),
             )?;
+        }
+        Ok(())
+    }
+
+    /// Maps the memories and tables of a new instance.
+    fn make_cold(&mut self, mut instance: Box<VmInstance>) -> anyhow::Result<Box<VmInstance>> {
+        let module = instance.module();
+        let description = module.module();
+        let shared = self.shared();
+        let settings = module.settings().unwrap_or(&shared.settings);
+        for (position, ty) in description.memories.values().skip(description.imported_memories as usize).enumerate() {
+            let index = DefinedMemoryIndex::from_usize(position);
+            if ty.shared {
+                instance.add_shared_memory(SharedMemory::new(*ty, settings, (&module, index))?);
+                continue;
+            }
+            let cell = instance.at(module.vm_layout().memory(index));
+            // SAFETY: the cell is in the context, which lives as long as the instance and its memories.
+            let memory = unsafe { Memory::new(*ty, settings, (&module, index), cell)? };
+            instance.memories.push(InstanceMemory::Own(memory));
+        }
+        for (position, table) in description.tables.values().skip(description.imported_tables as usize).enumerate() {
             let cell = instance.at(module.vm_layout().table(DefinedTableIndex::from_usize(position)));
             // SAFETY: as for memories.
-            let table = unsafe { Table::new(ty, cell)? };
+            let table = unsafe { Table::new(table.ty, cell)? };
             instance.tables.push(table);
         }
-        self.push_instance(instance);
-        self.initialize_globals(id);
-        self.initialize_tables(id);
-        Ok(id)
+        Ok(instance)
     }
 
     fn ask(
@@ -127,10 +172,11 @@ impl VmStore {
     }
 
     fn fill_imports(&mut self, instance: &mut VmInstance, imports: &[VmImport]) {
-        let module = Arc::clone(instance.module());
+        let module = instance.module();
         let layout = module.vm_layout();
-        let mut origins = Origins::default();
-        let mut host_imports = Vec::new();
+        // Of a warm instance they are empty and have the room that is needed.
+        let mut origins = std::mem::take(&mut instance.origins);
+        let mut host_imports = std::mem::take(&mut instance.host_imports);
         for (import, description) in imports.iter().zip(&module.module().imports) {
             match (*import, description.entity) {
                 (VmImport::Func(function), EntityIndex::Function(index)) => {
@@ -171,7 +217,7 @@ impl VmStore {
         debug_assert_eq!(imports.len(), module.module().imports.len());
         instance.origins = origins;
         // From here on the bound functions stay where they are.
-        instance.host_imports = host_imports.into_boxed_slice();
+        instance.host_imports = host_imports;
         let host_indices = instance.origins.functions.iter().filter(|(_, function)| matches!(function, FuncId::Host(_)));
         let host_indices: Vec<FuncIndex> = host_indices.map(|(index, _)| index).collect();
         for (position, index) in host_indices.into_iter().enumerate() {
@@ -185,7 +231,7 @@ impl VmStore {
     }
 
     fn initialize_globals(&mut self, id: InstanceId) {
-        let module = Arc::clone(self.instance(id).module());
+        let module = self.instance(id).module();
         let description = module.module();
         for (index, global) in description.globals.iter().skip(description.imported_globals as usize) {
             let Some(init) = &global.init else { continue };
@@ -198,7 +244,7 @@ impl VmStore {
     }
 
     fn initialize_tables(&mut self, id: InstanceId) {
-        let module = Arc::clone(self.instance(id).module());
+        let module = self.instance(id).module();
         let description = module.module();
         for (index, table) in description.tables.iter().skip(description.imported_tables as usize) {
             let Some(init) = &table.init else { continue };
@@ -243,7 +289,7 @@ impl VmStore {
     }
 
     fn run_element_segments(&mut self, id: InstanceId) -> Result<(), Trap> {
-        let module = Arc::clone(self.instance(id).module());
+        let module = self.instance(id).module();
         for (index, segment) in module.module().elements.iter() {
             let done = index.as_usize() < module.lazy_segments();
             match &segment.mode {
@@ -271,7 +317,8 @@ impl VmStore {
         let instance = self.instance(id);
         let (owner, defined) = instance.table_origin(table);
         self.instance(owner).table(defined).check(target, len)?;
-        let items = &instance.module().module().elements[segment].items;
+        let module = instance.module();
+        let items = &module.module().elements[segment].items;
         let available = if instance.is_element_dropped(segment) { 0 } else { items.len() as u64 };
         if source.checked_add(len).is_some_and(|end| end <= available) { Ok(()) } else { Err(Trap::TableOutOfBounds) }
     }
@@ -288,7 +335,7 @@ impl VmStore {
     ) -> Result<(), Trap> {
         self.check_table_init(id, (table, target), (segment, source), len)?;
         let (owner, defined) = self.instance(id).table_origin(table);
-        let module = Arc::clone(self.instance(id).module());
+        let module = self.instance(id).module();
         let items = &module.module().elements[segment].items;
         for offset in 0..len {
             let position = (source + offset) as usize;
@@ -302,7 +349,7 @@ impl VmStore {
     }
 
     fn run_data_segments(&mut self, id: InstanceId) -> Result<(), Trap> {
-        let module = Arc::clone(self.instance(id).module());
+        let module = self.instance(id).module();
         let mapped = module.meta().mapped_data_segments;
         for (position, segment) in module.module().data.iter() {
             let index = DataIndex::from_u32(mapped + position.as_u32());

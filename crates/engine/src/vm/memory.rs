@@ -3,6 +3,7 @@
 //! The base never moves. A guarded memory reserves everything that a 32-bit index and a static offset can reach; a checked memory
 //! reserves what it may grow to, as far as the host gives it.
 
+use super::alloc::Backing;
 use super::code::LoadedModule;
 use super::pending::Pending;
 use super::store::VmStore;
@@ -19,9 +20,7 @@ const CHECKED_RESERVATION_BYTES: u64 = 16 << 30;
 /// A defined memory of an instance.
 pub(crate) struct Memory {
     ty: MemoryType,
-    reservation: Reservation,
-    /// Bytes from the start of the reservation that are accessible: the length, rounded up to pages of the host.
-    committed_bytes: usize,
+    backing: Backing,
     cell: NonNull<VmMemory>,
 }
 
@@ -54,15 +53,40 @@ impl Memory {
             let asked = wanted_bytes.map_or(min_bytes, |bytes| bytes + guard_bytes);
             anyhow::Error::new(error).context(format!("cannot reserve {asked:#x} bytes of address space for a memory"))
         })?;
-        let committed_bytes = round_up(min_bytes as u64);
-        reservation.commit(0..committed_bytes)?;
+        let backing = Backing::new(reservation, min_bytes)?;
         let (module, index) = images;
         for image in module.memory_images().iter().filter(|image| image.memory == index) {
-            image.content.map_into(&reservation, image.offset)?;
+            image.content.map_into(backing.reservation(), image.offset)?;
         }
-        // SAFETY: the caller says that the cell may be written (1).
-        unsafe { cell.write(VmMemory { base: reservation.ptr() as u64, len_bytes: min_bytes as u64 }) };
-        Ok(Self { ty, reservation, committed_bytes, cell })
+        let memory = Self { ty, backing, cell };
+        memory.fill_cell();
+        Ok(memory)
+    }
+
+    /// Writes the cell of a memory at its minimum.
+    fn fill_cell(&self) {
+        let len_bytes = self.ty.min_bytes().expect("checked when the memory was made");
+        // SAFETY: the cell may be written as long as `self` lives; no code of its store runs now.
+        unsafe { self.cell.write(VmMemory { base: self.backing.address() as u64, len_bytes }) };
+    }
+
+    /// Makes it what it was when it was made, but for the cell, which is filled in by [`Memory::renew`].
+    ///
+    /// # Errors
+    ///
+    /// What the system said. The memory must not be used again then.
+    pub(super) fn reset(&mut self, guest_ran: bool) -> std::io::Result<()> {
+        self.backing.reset(guest_ran)
+    }
+
+    /// Prepares a memory that was reset for its next instance.
+    pub(super) fn renew(&mut self) {
+        self.fill_cell();
+    }
+
+    /// Its address space and accessible part.
+    pub(crate) fn backing(&self) -> &Backing {
+        &self.backing
     }
 
     /// The type, with the minimum it was made with.
@@ -77,7 +101,7 @@ impl Memory {
 
     /// The first byte.
     pub(crate) fn base(&self) -> *mut u8 {
-        self.reservation.ptr()
+        self.backing.ptr()
     }
 
     /// Accessible bytes.
@@ -93,13 +117,13 @@ impl Memory {
 
     /// The addresses of the memory and its guard.
     pub(super) fn reserved(&self) -> std::ops::Range<usize> {
-        let start = self.reservation.ptr() as usize;
-        start..start + self.reservation.len_bytes()
+        let start = self.backing.address();
+        start..start + self.backing.reserved_bytes()
     }
 
     /// Whether `address` is in the memory or its guard. Signal-safe.
     pub(crate) fn contains(&self, address: usize) -> bool {
-        self.reservation.contains(address)
+        self.backing.reservation().contains(address)
     }
 
     /// Makes the memory `delta_pages` larger. Returns the old size in pages, or `None` if the type's maximum, the address space or the host
@@ -108,14 +132,7 @@ impl Memory {
         let old_bytes = self.len_bytes();
         let old_pages = old_bytes as u64 >> self.ty.page_size_log2;
         let new_bytes = self.bytes_after_growing(delta_pages)?;
-        let needed = round_up(new_bytes as u64);
-        if needed > self.reservation.len_bytes() {
-            return None;
-        }
-        if needed > self.committed_bytes {
-            self.reservation.commit(self.committed_bytes..needed).ok()?;
-            self.committed_bytes = needed;
-        }
+        self.backing.grow(new_bytes).ok()?;
         // Paired with the load in `len_bytes`: whoever sees the new length may access what it covers.
         self.len_cell().store(new_bytes as u64, Ordering::Release);
         Some(old_pages)

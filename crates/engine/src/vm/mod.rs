@@ -9,6 +9,7 @@
 //! Everything here works on raw contexts and is called by the API in the rest of this crate, which owns stores and checks
 //! handles and types.
 
+pub(crate) mod alloc;
 pub(crate) mod async_call;
 pub(crate) mod boundary;
 pub(crate) mod builtins;
@@ -42,7 +43,6 @@ pub use parking::WaitResult;
 pub(crate) use pending::Pending;
 pub(crate) use shared_memory::SharedMemory;
 pub(crate) use store::{StoreHost, VmShared, VmStore};
-pub(crate) use types::TypeRegistry;
 pub use value::ValRaw;
 
 #[cfg(test)]

@@ -4,6 +4,8 @@
 //! the memory hold a pointer to it ([`peregrine_artifact::vmctx::MemoryCell::Behind`]). A memory that comes into a store from outside is
 //! owned there by an instance without code. Waiting and waking are in [`super::parking`].
 
+use super::alloc::Backing;
+use super::alloc::lease::ModuleSource;
 use super::code::LoadedModule;
 use super::instance::{InstanceId, VmInstance};
 use super::interrupt::InterruptPage;
@@ -195,6 +197,29 @@ impl InstanceMemory {
         }
     }
 
+    /// As [`Memory::reset`]. A memory that others may use is none to be reset.
+    pub(super) fn reset(&mut self, guest_ran: bool) -> std::io::Result<()> {
+        match self {
+            Self::Own(memory) => memory.reset(guest_ran),
+            Self::Shared(_) => Err(std::io::ErrorKind::ResourceBusy.into()),
+        }
+    }
+
+    /// As [`Memory::renew`].
+    pub(super) fn renew(&mut self) {
+        if let Self::Own(memory) = self {
+            memory.renew();
+        }
+    }
+
+    /// What it is in, if it is this instance's alone.
+    pub(crate) fn backing(&self) -> Option<&Backing> {
+        match self {
+            Self::Own(memory) => Some(memory.backing()),
+            Self::Shared(_) => None,
+        }
+    }
+
     /// Makes the memory `delta_pages` larger. Returns the old size in pages, or `None` if that is not possible.
     pub(super) fn grow(&mut self, delta_pages: u64) -> Option<u64> {
         match self {
@@ -222,9 +247,10 @@ impl VmStore {
         let mut module = Module::default();
         module.memories.push(*memory.ty());
         let module = LoadedModule::without_code(module, &self.shared().types);
+        let (kept, _) = self.keep(ModuleSource::Own(&module));
         let id = self.next_instance();
         let header = self.instance_header(id, &module);
-        let mut instance = VmInstance::new(id, module, header);
+        let mut instance = VmInstance::new(id, (kept, self.kept_module(kept)), header);
         instance.add_shared_memory(Arc::clone(memory));
         self.push_instance(instance);
         self.adopted.insert(Arc::as_ptr(memory), id);

@@ -1,5 +1,7 @@
 //! A store as the machine sees it: instances, host functions, the guest stack, and what is pending.
 
+use super::alloc::lease::{KeptModule, KeptShared, ModuleRef, ModuleSource};
+use super::alloc::{Counting, Counters, idle::IdleSlots};
 use super::code::LoadedModule;
 use super::host::{HostCode, HostFunc};
 use super::instance::{FuncId, InstanceId, VmInstance};
@@ -12,10 +14,13 @@ use peregrine_artifact::settings::Settings;
 use peregrine_artifact::vmctx::{INSTANCE_MAGIC, VmContextHeader, VmFuncRef, VmStoreContext};
 use peregrine_sys::stack::{GuestStack, StackPool};
 use std::any::Any;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::task::Context;
+
+/// Up to this many modules are compared one by one: faster than hashing, and without an allocation.
+const FEW_MODULES: usize = 8;
 
 /// What all stores of an engine share.
 pub(crate) struct VmShared {
@@ -25,6 +30,17 @@ pub(crate) struct VmShared {
     pub(crate) stacks: StackPool,
     /// What modules are compiled with.
     pub(crate) settings: Settings,
+    /// What happened so far.
+    pub(crate) counters: Counters,
+    /// How many warm instances are kept.
+    pub(crate) idle: IdleSlots,
+}
+
+impl VmShared {
+    /// For an engine that compiles with `settings` and whose guests run on `stacks`.
+    pub(crate) fn new(settings: Settings, stacks: StackPool) -> Self {
+        Self { types: TypeRegistry::default(), stacks, settings, counters: Counters::default(), idle: IdleSlots::default() }
+    }
 }
 
 /// The part of a store that knows the embedder's data and limits. Called back by the machine.
@@ -46,20 +62,20 @@ pub(crate) trait StoreHost {
 pub(crate) struct VmStore {
     /// What compiled code and veneers see. First, so that its address is the store's.
     pub(crate) context: VmStoreContext,
-    shared: Arc<VmShared>,
+    shared: KeptShared,
     stack: Option<GuestStack>,
+    /// Whether a guest has ever run here: memories that nobody wrote need no reset.
+    guest_ran: bool,
     instances: Vec<Option<Box<VmInstance>>>,
     /// Boxed, because contexts and references point to them.
     #[expect(clippy::vec_box, reason = "host functions must not move")]
     host_funcs: Vec<Box<HostFunc>>,
-    /// Code of Exit stubs by type.
-    exits: HashMap<u32, *const u8>,
-    /// Host functions of types that `exits` lacks, by type.
-    without_exit: HashMap<u32, Vec<u32>>,
-    /// Modules whose Exit stubs are in `exits`.
-    exit_modules: HashSet<*const LoadedModule>,
-    /// Every module that ran here: references to their functions may be anywhere in the store.
-    modules: Vec<Arc<LoadedModule>>,
+    /// Host functions that references were made to and whose types no module had an Exit stub for: type and number.
+    without_exit: Vec<(u32, u32)>,
+    /// Every module that ran here: references to their functions may be anywhere in the store. Dropped after the instances.
+    modules: Vec<KeptModule>,
+    /// Where modules are in `modules`, once there are many.
+    module_positions: HashMap<*const LoadedModule, u32>,
     /// Instances without code that own the shared memories which came from outside.
     pub(super) adopted: HashMap<*const SharedMemory, InstanceId>,
     pending: Option<Pending>,
@@ -79,19 +95,20 @@ impl VmStore {
     /// # Errors
     ///
     /// What the system said about the interrupt page, if the settings ask for one.
-    pub(crate) fn new(shared: Arc<VmShared>) -> std::io::Result<Box<Self>> {
+    pub(crate) fn new(shared: KeptShared) -> std::io::Result<Box<Self>> {
         let interrupt = if shared.settings.interrupt { Some(Arc::new(InterruptPage::new()?)) } else { None };
+        shared.counters.add(Counting::StoresCreated, 1);
         Ok(Box::new(Self {
             context: VmStoreContext::default(),
             shared,
             stack: None,
+            guest_ran: false,
             instances: Vec::new(),
             host_funcs: Vec::new(),
-            exits: HashMap::new(),
-            without_exit: HashMap::new(),
-            exit_modules: HashSet::new(),
+            without_exit: Vec::new(),
             modules: Vec::new(),
             adopted: HashMap::new(),
+            module_positions: HashMap::new(),
             pending: None,
             wait: None,
             task: None,
@@ -102,7 +119,7 @@ impl VmStore {
     }
 
     /// What it shares with other stores of the engine.
-    pub(crate) fn shared(&self) -> &Arc<VmShared> {
+    pub(crate) fn shared(&self) -> &VmShared {
         &self.shared
     }
 
@@ -171,11 +188,7 @@ impl VmStore {
     /// Makes a host function of type `type_id`. Returns its number.
     pub(crate) fn new_host_func(&mut self, type_id: u32, code: HostCode, data: Box<dyn Any + Send + Sync>) -> u32 {
         let number = u32::try_from(self.host_funcs.len()).expect("memory ends before the numbers do");
-        let exit = self.exits.get(&type_id).copied().unwrap_or(std::ptr::null());
-        if exit.is_null() {
-            self.without_exit.entry(type_id).or_default().push(number);
-        }
-        let function = HostFunc::new(NonNull::from(&mut *self), number, type_id, code, data, exit);
+        let function = HostFunc::new(NonNull::from(&mut *self), number, type_id, code, data);
         self.host_funcs.push(function);
         number
     }
@@ -190,28 +203,129 @@ impl VmStore {
         &mut self.host_funcs[number as usize]
     }
 
-    /// Keeps `module` as long as the store, and lets host functions use its Exit stubs.
-    pub(super) fn add_module(&mut self, module: &Arc<LoadedModule>) {
-        if !self.exit_modules.insert(Arc::as_ptr(module)) {
+    /// Keeps a module as long as the store, and lets host functions use its Exit stubs. Returns its number, and whether it is new.
+    pub(super) fn keep(&mut self, source: ModuleSource<'_>) -> (u32, bool) {
+        let address: *const LoadedModule = source.loaded();
+        let known = if self.modules.len() <= FEW_MODULES {
+            self.modules.iter().position(|kept| std::ptr::eq(kept.loaded(), address)).map(|position| position as u32)
+        } else {
+            self.module_positions.get(&address).copied()
+        };
+        if let Some(known) = known {
+            return (known, false);
+        }
+        let number = u32::try_from(self.modules.len()).expect("memory ends before the numbers do");
+        self.modules.push(source.keep());
+        if self.modules.len() > FEW_MODULES {
+            // All at once when they become many, then each.
+            let first = if self.modules.len() == FEW_MODULES + 1 { 0 } else { number as usize };
+            let new = self.modules.iter().enumerate().skip(first);
+            self.module_positions.extend(new.map(|(position, kept)| (std::ptr::from_ref(kept.loaded()), position as u32)));
+        }
+        if !self.without_exit.is_empty() {
+            let module = self.kept_module(number);
+            let host_funcs = &mut self.host_funcs;
+            self.without_exit.retain(|(type_id, function)| match module.exit_stub(*type_id) {
+                Some(exit) => {
+                    host_funcs[*function as usize].set_exit(exit);
+                    false
+                }
+                None => true,
+            });
+        }
+        (number, true)
+    }
+
+    /// Forgets a module that was kept last, for an instance that did not come about.
+    pub(super) fn unkeep(&mut self, number: u32) {
+        if number as usize + 1 != self.modules.len() {
             return;
         }
-        self.modules.push(Arc::clone(module));
-        for (index, _) in module.module().types.iter() {
-            let exit = module.stubs(index).1;
-            let type_id = module.type_ids()[peregrine_wasm::Index::as_usize(index)];
-            if !exit.is_null() && self.exits.insert(type_id, exit).is_none() {
-                for number in self.without_exit.remove(&type_id).unwrap_or_default() {
-                    self.host_func_mut(number).set_exit(exit);
-                }
-            }
+        let module = self.kept_module(number);
+        // Stubs of the module that host functions were given stay in use.
+        let text = module.text();
+        if self.host_funcs.iter().any(|function| text.contains(&function.exit())) {
+            return;
         }
+        if let Some(kept) = self.modules.pop() {
+            self.module_positions.remove(&std::ptr::from_ref(kept.loaded()));
+        }
+    }
+
+    /// A module that the store keeps.
+    pub(super) fn kept_module(&self, number: u32) -> ModuleRef {
+        // SAFETY: modules are dropped with the store, after its instances; what is made of the result lives in the store.
+        unsafe { ModuleRef::new(self.modules[number as usize].loaded()) }
+    }
+
+    /// The embedder's module that an instance is of.
+    pub(crate) fn module_of(&self, id: InstanceId) -> Option<&crate::Module> {
+        let instance = self.instances.get(id.as_u32() as usize)?.as_deref()?;
+        self.modules[instance.kept() as usize].module()
+    }
+
+    /// A warm instance of a module, reset.
+    pub(super) fn take_warm(&self, kept: u32) -> Option<Box<VmInstance>> {
+        let (pool, shard) = self.modules[kept as usize].pool()?;
+        let warm = pool.take(shard);
+        let what = if warm.is_some() { Counting::SlotsWarm } else { Counting::SlotsCold };
+        self.shared.counters.add(what, 1);
+        if let Some(instance) = &warm {
+            self.shared.idle.remove(instance.reserved_bytes());
+        }
+        warm
+    }
+
+    /// Says that what `take_warm` did not give was not made either.
+    pub(super) fn give_nothing(&self, kept: u32) {
+        if let Some((pool, shard)) = self.modules[kept as usize].pool() {
+            self.drop_surplus(pool.give(shard, None, 0));
+        }
+    }
+
+    fn drop_surplus(&self, surplus: Vec<Box<VmInstance>>) {
+        for instance in surplus {
+            self.shared.idle.remove(instance.reserved_bytes());
+            self.shared.counters.add(Counting::SlotsSurplus, 1);
+        }
+    }
+
+    /// Makes an instance warm, if its module is the embedder's, or frees it.
+    fn give_back(&mut self, mut instance: Box<VmInstance>) {
+        self.shared.counters.add(Counting::InstancesDropped, 1);
+        let Some((pool, shard)) = self.modules[instance.kept() as usize].pool() else { return };
+        let spare = match instance.reset(self.guest_ran) {
+            _ if !instance.is_reusable() => None,
+            Ok(()) => Some(instance),
+            Err(error) => {
+                tracing::warn!(%error, "an instance cannot be reset: what it held is unmapped");
+                self.shared.counters.add(Counting::SlotsQuarantined, 1);
+                None
+            }
+        };
+        if let Some(instance) = &spare {
+            self.shared.idle.add(instance.reserved_bytes());
+        }
+        let most = if self.shared.idle.is_full() { 0 } else { usize::MAX };
+        self.drop_surplus(pool.give(shard, spare, most));
     }
 
     /// The reference that stands for a function.
     pub(crate) fn func_ref(&mut self, function: FuncId) -> NonNull<VmFuncRef> {
         match function {
             FuncId::Wasm(instance, index) => self.instance_mut(instance).func_ref(index),
-            FuncId::Host(number) => self.host_func_mut(number).func_ref(),
+            FuncId::Host(number) => {
+                let host_func = &mut self.host_funcs[number as usize];
+                if host_func.exit() == 0 {
+                    let type_id = host_func.func_type_id();
+                    match self.modules.iter().find_map(|kept| kept.loaded().exit_stub(type_id)) {
+                        Some(exit) => host_func.set_exit(exit),
+                        None if self.without_exit.contains(&(type_id, number)) => {}
+                        None => self.without_exit.push((type_id, number)),
+                    }
+                }
+                host_func.func_ref()
+            }
         }
     }
 
@@ -270,6 +384,7 @@ impl VmStore {
 
     /// Makes sure that there is a stack to run guests on.
     pub(super) fn ensure_stack(&mut self) -> std::io::Result<()> {
+        self.guest_ran = true;
         if self.stack.is_none() {
             let stack = self.shared.stacks.take()?;
             self.context.guest_stack_top = stack.top() as u64;
@@ -297,6 +412,10 @@ impl VmStore {
 
 impl Drop for VmStore {
     fn drop(&mut self) {
+        for instance in std::mem::take(&mut self.instances).into_iter().flatten() {
+            self.give_back(instance);
+        }
+        self.shared.counters.add(Counting::StoresDropped, 1);
         if let Some(stack) = self.stack.take() {
             self.shared.stacks.give(stack);
         }

@@ -2,6 +2,7 @@
 //!
 //! The base never moves. Elements are raw: what a `funcref` is to compiled code, or a 32-bit handle; both are `u64` here.
 
+use super::alloc::Backing;
 use super::code::NO_FUNCTION;
 use super::pending::Pending;
 use super::store::VmStore;
@@ -17,8 +18,7 @@ const GROWTH_LIMIT: u64 = 1 << 24;
 /// A defined table of an instance.
 pub(crate) struct Table {
     ty: TableType,
-    reservation: Reservation,
-    committed_bytes: usize,
+    backing: Backing,
     cell: NonNull<VmTable>,
 }
 
@@ -34,15 +34,40 @@ impl Table {
             let bytes = elements.checked_mul(element_size(&ty)).filter(|bytes| *bytes <= isize::MAX as u64 / 2)?;
             Some((bytes as usize).next_multiple_of(page_size()))
         };
-        let (Some(reserved), Some(committed_bytes)) = (bytes(most), bytes(ty.min)) else {
+        let (Some(reserved), Some(initial_bytes)) = (bytes(most), bytes(ty.min)) else {
             anyhow::bail!("a table with a minimum of {} elements is larger than the address space", ty.min);
         };
         let reservation = Reservation::new(reserved.max(page_size()))
             .map_err(|error| anyhow::Error::new(error).context(format!("cannot reserve {reserved:#x} bytes for a table")))?;
-        reservation.commit(0..committed_bytes)?;
-        // SAFETY: the caller says that the cell may be written (1).
-        unsafe { cell.write(VmTable { base: reservation.ptr() as u64, len: ty.min }) };
-        Ok(Self { ty, reservation, committed_bytes, cell })
+        let backing = Backing::new(reservation, initial_bytes)?;
+        let table = Self { ty, backing, cell };
+        table.fill_cell();
+        Ok(table)
+    }
+
+    /// Writes the cell of a table at its minimum.
+    fn fill_cell(&self) {
+        // SAFETY: the cell may be written as long as `self` lives; no code of its store runs now.
+        unsafe { self.cell.write(VmTable { base: self.backing.address() as u64, len: self.ty.min }) };
+    }
+
+    /// Makes it what it was when it was made, but for the cell, which is filled in by [`Table::renew`].
+    ///
+    /// # Errors
+    ///
+    /// What the system said. The table must not be used again then.
+    pub(super) fn reset(&mut self, guest_ran: bool) -> std::io::Result<()> {
+        self.backing.reset(guest_ran)
+    }
+
+    /// Prepares a table that was reset for its next instance.
+    pub(super) fn renew(&mut self) {
+        self.fill_cell();
+    }
+
+    /// Its address space and accessible part.
+    pub(crate) fn backing(&self) -> &Backing {
+        &self.backing
     }
 
     /// The type, with the minimum it was made with.
@@ -69,7 +94,7 @@ impl Table {
     /// The stored bits of element `index`, which is in bounds.
     fn stored(&self, index: u64) -> u64 {
         assert!(index < self.len(), "callers check the index");
-        let base = self.reservation.ptr();
+        let base = self.backing.ptr();
         // SAFETY: the index is in bounds, so the element lies in the accessible part of the reservation, aligned to its size.
         unsafe {
             if self.is_func() {
@@ -83,7 +108,7 @@ impl Table {
     /// Writes the stored bits of element `index`, which is in bounds.
     fn store(&mut self, index: u64, bits: u64) {
         assert!(index < self.len(), "callers check the index");
-        let base = self.reservation.ptr();
+        let base = self.backing.ptr();
         // SAFETY: as in `stored`.
         unsafe {
             if self.is_func() {
@@ -112,13 +137,7 @@ impl Table {
         let old = self.len();
         let new = old.checked_add(delta).filter(|new| *new <= self.ty.max.unwrap_or(u64::MAX))?;
         let bytes = usize::try_from(new.checked_mul(element_size(&self.ty))?).ok()?.checked_next_multiple_of(page_size())?;
-        if bytes > self.reservation.len_bytes() {
-            return None;
-        }
-        if bytes > self.committed_bytes {
-            self.reservation.commit(self.committed_bytes..bytes).ok()?;
-            self.committed_bytes = bytes;
-        }
+        self.backing.grow(bytes).ok()?;
         // SAFETY: the cell is valid as long as `self` lives; compiled code of this store does not run while the host does.
         unsafe { (*self.cell.as_ptr()).len = new };
         // Fresh elements are null: those of a table of functions because the module prepares none beyond the minimum.
@@ -155,7 +174,7 @@ impl VmInstance {
         if bits != 0 {
             return Some(bits & !FUNC_ELEMENT_INITIALIZED);
         }
-        let module = self.module().clone();
+        let module = self.module();
         let table_index = TableIndex::from_u32(module.module().imported_tables + table.as_u32());
         let function = module.lazy_table(table_index).get(index as usize).copied().unwrap_or(NO_FUNCTION);
         let element = if function == NO_FUNCTION { 0 } else { self.func_ref(FuncIndex::from_u32(function)).as_ptr() as u64 };

@@ -1,5 +1,6 @@
 //! The machine alone: text to image to instance to call, without the API.
 
+use super::alloc::KeptShared;
 use super::host::HostCall;
 use super::*;
 use peregrine_artifact::compiler::Compiler;
@@ -27,8 +28,8 @@ impl Machine {
         let compiler = ImageCompiler::new(Arc::new(Optimizing));
         let mut settings = Settings::new(compiler.target(None).expect("this machine is supported"));
         change(&mut settings);
-        let shared = Arc::new(VmShared { types: TypeRegistry::default(), stacks: StackPool::new(StackPoolConfig::default()), settings });
-        let store = VmStore::new(Arc::clone(&shared)).expect("a store");
+        let shared = Arc::new(VmShared::new(settings, StackPool::new(StackPoolConfig::default())));
+        let store = VmStore::new(KeptShared::Own(Arc::clone(&shared))).expect("a store");
         Self { compiler, shared, store }
     }
 
@@ -40,7 +41,7 @@ impl Machine {
     }
 
     fn call(&mut self, instance: InstanceId, name: &str, arguments: &[ValRaw]) -> Result<ValRaw, Pending> {
-        let module = Arc::clone(self.store.instance(instance).module());
+        let module = self.store.instance(instance).module();
         let Some(EntityIndex::Function(index)) = module.module().export(name).map(|export| export.entity) else {
             panic!("no function is exported as {name}")
         };
@@ -129,7 +130,7 @@ unsafe extern "C" fn reenter(context: *mut VmContextHeader, values: *mut ValRaw)
             return;
         }
         let instance = call_.caller.unwrap_or(InstanceId::from_u32(0));
-        let module = Arc::clone((*store).instance(instance).module());
+        let module = (*store).instance(instance).module();
         let Some(EntityIndex::Function(index)) = module.module().export("inner").map(|export| export.entity) else { return };
         let func_ref = (*store).func_ref(FuncId::Wasm(instance, index));
         match call(call_.store, func_ref, values) {
@@ -201,7 +202,7 @@ fn what_is_prepared_of_tables_does_not_grow_with_their_size() {
             (func (export "other") (result i32) (call_indirect 1 (type $t) (i32.const 9999998))))"#,
         &[],
     ));
-    let module = Arc::clone(machine.store.instance(instance).module());
+    let module = machine.store.instance(instance).module();
     let prepared = [0, 1].map(|table| module.lazy_table(peregrine_wasm::TableIndex::from_u32(table)).len());
     assert_eq!((prepared, module.lazy_segments()), ([6, 0], 1));
     for name in ["low", "high", "other"] {

@@ -353,6 +353,12 @@ impl LoadedModule {
         (at(enter_start.get(), enter_len.get()), at(exit_start.get(), exit_len.get()))
     }
 
+    /// The Exit stub for the type with an engine-wide identity, if the module has one.
+    pub(crate) fn exit_stub(&self, type_id: u32) -> Option<*const u8> {
+        let position = self.type_ids.iter().position(|known| *known == type_id)?;
+        Some(self.stubs(TypeIndex::from_usize(position)).1).filter(|exit| !exit.is_null())
+    }
+
     /// The name of a function, if it has one.
     pub(crate) fn function_name(&self, index: FuncIndex) -> Option<&str> {
         let code = self.code.as_ref()?;

@@ -1,0 +1,162 @@
+//! The address space of one memory or table: accessible from its start up to where it has grown, and made what it was at first by a reset.
+
+use peregrine_sys::pages::{Reservation, page_size};
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// A reservation whose first bytes are accessible.
+pub(crate) struct Backing {
+    reservation: Reservation,
+    /// Accessible bytes at first: whole pages.
+    initial_bytes: usize,
+    /// Accessible bytes now: whole pages.
+    committed_bytes: usize,
+    /// Whether the host asked for the address since the last reset. What guests write is not noted here.
+    host_touched: AtomicBool,
+}
+
+impl Backing {
+    /// Makes the first `initial_bytes`, rounded up to pages, of a fresh reservation accessible.
+    ///
+    /// # Errors
+    ///
+    /// What the system said.
+    pub(crate) fn new(reservation: Reservation, initial_bytes: usize) -> io::Result<Self> {
+        let initial_bytes = initial_bytes.next_multiple_of(page_size());
+        reservation.commit(0..initial_bytes)?;
+        Ok(Self { reservation, initial_bytes, committed_bytes: initial_bytes, host_touched: AtomicBool::new(false) })
+    }
+
+    /// The address space.
+    pub(crate) fn reservation(&self) -> &Reservation {
+        &self.reservation
+    }
+
+    /// The first byte, for the host to read and write there.
+    pub(crate) fn ptr(&self) -> *mut u8 {
+        // Only this thread has the store; the reset that reads it happens when the store is dropped or borrowed mutably.
+        self.host_touched.store(true, Ordering::Relaxed);
+        self.reservation.ptr()
+    }
+
+    /// The address of the first byte.
+    pub(crate) fn address(&self) -> usize {
+        self.reservation.ptr() as usize
+    }
+
+    /// Bytes of address space.
+    pub(crate) fn reserved_bytes(&self) -> usize {
+        self.reservation.len_bytes()
+    }
+
+    /// Accessible bytes.
+    pub(crate) fn committed_bytes(&self) -> usize {
+        self.committed_bytes
+    }
+
+    /// Makes at least `bytes` accessible.
+    ///
+    /// # Errors
+    ///
+    /// What the system said, or that the reservation is smaller. Nothing has changed then.
+    pub(crate) fn grow(&mut self, bytes: usize) -> io::Result<()> {
+        let wanted = bytes.checked_next_multiple_of(page_size()).filter(|wanted| *wanted <= self.reservation.len_bytes());
+        let wanted = wanted.ok_or_else(|| io::Error::new(io::ErrorKind::OutOfMemory, "the reservation ends"))?;
+        if wanted > self.committed_bytes {
+            self.reservation.commit(self.committed_bytes..wanted)?;
+            self.committed_bytes = wanted;
+        }
+        Ok(())
+    }
+
+    /// Makes the content and the accessible length what they were at first. Only what may have been touched costs anything: nothing if
+    /// neither a guest ran nor the host asked for the address.
+    ///
+    /// # Errors
+    ///
+    /// What the system said. The content is then unknown, and must not be used again.
+    pub(crate) fn reset(&mut self, guest_ran: bool) -> io::Result<()> {
+        #[cfg(test)]
+        faults::check()?;
+        if self.committed_bytes > self.initial_bytes {
+            self.reservation.reserve_over(self.initial_bytes..self.committed_bytes)?;
+            self.committed_bytes = self.initial_bytes;
+        }
+        if guest_ran || *self.host_touched.get_mut() {
+            self.reservation.decommit(0..self.initial_bytes)?;
+        }
+        *self.host_touched.get_mut() = false;
+        Ok(())
+    }
+}
+
+/// Makes resets fail, in tests.
+#[cfg(test)]
+pub(crate) mod faults {
+    use std::cell::Cell;
+    use std::io;
+
+    thread_local! {
+        static LEFT: Cell<u32> = const { Cell::new(u32::MAX) };
+    }
+
+    /// Lets `count` resets of this thread succeed and fails one after them.
+    pub(crate) fn fail_after(count: u32) {
+        LEFT.set(count);
+    }
+
+    pub(super) fn check() -> io::Result<()> {
+        match LEFT.get() {
+            u32::MAX => Ok(()),
+            0 => {
+                LEFT.set(u32::MAX);
+                Err(io::Error::other("a fault was injected"))
+            }
+            left => {
+                LEFT.set(left - 1);
+                Ok(())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(backing: &Backing, offset: usize) -> u8 {
+        assert!(offset < backing.committed_bytes());
+        // SAFETY: the byte is accessible, and this test alone uses it.
+        unsafe { backing.ptr().add(offset).read_volatile() }
+    }
+
+    fn write(backing: &Backing, offset: usize, value: u8) {
+        assert!(offset < backing.committed_bytes());
+        // SAFETY: as above.
+        unsafe { backing.ptr().add(offset).write_volatile(value) }
+    }
+
+    #[test]
+    fn a_reset_leaves_nothing() {
+        let page = page_size();
+        let mut backing = Backing::new(Reservation::new(16 * page).unwrap(), 2 * page).unwrap();
+        write(&backing, 5, 1);
+        backing.grow(4 * page - 1).unwrap();
+        write(&backing, 4 * page - 1, 2);
+        backing.reset(false).unwrap();
+        assert_eq!((read(&backing, 5), backing.committed_bytes()), (0, 2 * page));
+        backing.grow(4 * page).unwrap();
+        assert_eq!(read(&backing, 4 * page - 1), 0);
+        assert!(backing.grow(16 * page + 1).is_err());
+        assert!(backing.grow(usize::MAX).is_err());
+    }
+
+    #[test]
+    fn what_guests_touch_is_reset() {
+        let mut backing = Backing::new(Reservation::new(page_size()).unwrap(), 1).unwrap();
+        // SAFETY: the page is accessible.
+        unsafe { backing.reservation().ptr().write_volatile(7) };
+        backing.reset(true).unwrap();
+        assert_eq!(read(&backing, 0), 0);
+    }
+}

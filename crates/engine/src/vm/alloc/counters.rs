@@ -1,0 +1,68 @@
+//! Counters of an engine that threads add to without meeting each other.
+
+use super::pool::{Apart, SHARDS, own_shard};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// What is counted. Sums wrap only after centuries.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub(crate) enum Counting {
+            $($(#[$doc])* $name,)*
+        }
+
+        const COUNTED: usize = [$(Counting::$name),*].len();
+    };
+}
+
+counters! {
+    /// Stores made.
+    StoresCreated,
+    /// Stores dropped.
+    StoresDropped,
+    /// Instances made.
+    InstancesCreated,
+    /// Instances dropped.
+    InstancesDropped,
+    /// Instances that were made of a warm slot.
+    SlotsWarm,
+    /// Instances for which everything was mapped anew.
+    SlotsCold,
+    /// Slots that were unmapped on their way back because enough were kept.
+    SlotsSurplus,
+    /// Slots that were unmapped because resetting them failed.
+    SlotsQuarantined,
+    /// Memories that got less address space than was wanted, because there was no more.
+    ReservationsReduced,
+    /// Outermost calls of guests.
+    Calls,
+    /// Traps that ended a call.
+    Traps,
+    /// Nanoseconds inside outermost calls, where that is measured.
+    GuestNanoseconds,
+    /// Modules compiled.
+    ModulesCompiled,
+    /// Nanoseconds spent compiling.
+    CompileNanoseconds,
+    /// Modules found in the cache.
+    CacheHits,
+    /// Modules not found in the cache.
+    CacheMisses,
+}
+
+/// The counters of one engine.
+#[derive(Default)]
+pub(crate) struct Counters([Apart<[AtomicU64; COUNTED]>; SHARDS]);
+
+impl Counters {
+    /// Adds `amount`.
+    #[inline]
+    pub(crate) fn add(&self, what: Counting, amount: u64) {
+        self.0[own_shard()].0[what as usize].fetch_add(amount, Ordering::Relaxed);
+    }
+
+    /// What was counted so far. Counts of other threads under way may be missing.
+    pub(crate) fn get(&self, what: Counting) -> u64 {
+        self.0.iter().map(|shard| shard.0[what as usize].load(Ordering::Relaxed)).fold(0, u64::wrapping_add)
+    }
+}

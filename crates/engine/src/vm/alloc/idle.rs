@@ -1,0 +1,54 @@
+//! How much an engine keeps warm: counted per shard, so that threads do not meet.
+
+use super::pool::{Apart, SHARDS, own_shard};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Warm instances that are kept per shard. Each has a few mappings, of which a process may have some 65,000.
+const MOST_SLOTS: usize = 1_024;
+/// Address space that warm instances of a shard may take: all shards together a quarter of what processes have.
+const MOST_BYTES: usize = 4 << 40;
+
+/// Warm instances of one engine.
+#[derive(Default)]
+pub(crate) struct IdleSlots([Apart<Idle>; SHARDS]);
+
+#[derive(Default)]
+struct Idle {
+    // What one shard adds another may remove, so that each alone may wrap; the sum is right.
+    slots: AtomicUsize,
+    bytes: AtomicUsize,
+}
+
+impl IdleSlots {
+    /// Counts an instance with `bytes` of address space.
+    pub(crate) fn add(&self, bytes: usize) {
+        let own = &self.0[own_shard()].0;
+        own.slots.fetch_add(1, Ordering::Relaxed);
+        own.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Whether this shard has more than its share.
+    pub(crate) fn is_full(&self) -> bool {
+        let own = &self.0[own_shard()].0;
+        // Removals of what another shard added may have made a count negative.
+        let beyond = |count: &AtomicUsize, most: usize| count.load(Ordering::Relaxed) as isize > most as isize;
+        beyond(&own.slots, MOST_SLOTS) || beyond(&own.bytes, MOST_BYTES)
+    }
+
+    /// Counts one less.
+    pub(crate) fn remove(&self, bytes: usize) {
+        let own = &self.0[own_shard()].0;
+        own.slots.fetch_sub(1, Ordering::Relaxed);
+        own.bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// How many warm instances there are.
+    pub(crate) fn slots(&self) -> usize {
+        self.0.iter().fold(0usize, |sum, shard| sum.wrapping_add(shard.0.slots.load(Ordering::Relaxed)))
+    }
+
+    /// Bytes of address space that they take.
+    pub(crate) fn bytes(&self) -> usize {
+        self.0.iter().fold(0usize, |sum, shard| sum.wrapping_add(shard.0.bytes.load(Ordering::Relaxed)))
+    }
+}
