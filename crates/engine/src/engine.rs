@@ -4,7 +4,7 @@ use crate::config::{Config, ProfilingStrategy};
 use crate::error::{Context, Result, bail};
 use crate::profile::Profiler;
 use crate::tiering::Queue;
-use crate::vm::alloc::Pool;
+use crate::vm::alloc::{Counting, Pool};
 use crate::vm::alloc::pool::Anchor;
 use crate::vm::{InterruptPage, VmShared};
 use crate::{COMPILERS, compat};
@@ -19,6 +19,7 @@ use std::io::Read;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Instant;
 
 /// Compiles modules and is what stores run in. Cheap to clone, and shared between threads: one per process is usual.
 ///
@@ -210,7 +211,18 @@ impl Engine {
         refuse_image(bytes)?;
         let compiler = self.compiler()?;
         let wasm = compiler.to_binary(bytes)?;
-        Ok(compiler.compile(&wasm, self.whole_settings(), progress)?)
+        self.compile_whole(&wasm, progress)
+    }
+
+    /// Compiles a module in the binary format as a whole.
+    pub(crate) fn compile_whole(&self, wasm: &[u8], progress: &dyn Progress) -> Result<Vec<u8>> {
+        let _span = tracing::info_span!("compile", wasm_bytes = wasm.len()).entered();
+        let start = Instant::now();
+        let image = self.compiler()?.compile(wasm, self.whole_settings(), progress)?;
+        let counters = &self.shared().counters;
+        counters.add(Counting::ModulesCompiled, 1);
+        counters.add(Counting::CompileNanoseconds, u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX));
+        Ok(image)
     }
 
     /// A number that is the same for engines that can load each other's images.

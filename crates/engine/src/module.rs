@@ -7,7 +7,7 @@ use crate::gdb_elf;
 use crate::tiering::{FirstTier, ModuleTiering, TieringMetrics, TieringSource};
 use crate::verified::Identity;
 use crate::vm::boundary::{self, map_image};
-use crate::vm::alloc::Pool;
+use crate::vm::alloc::{Counting, Pool};
 use crate::vm::alloc::pool::Anchor;
 use crate::vm::{LoadError, LoadOptions, LoadedModule, VmInstance};
 use crate::{Engine, ExportType, ExternType, ImportType, ProfilingStrategy};
@@ -187,23 +187,26 @@ impl Module {
     }
 
     fn compile_whole(engine: &Engine, wasm: &[u8], progress: &dyn Progress) -> Result<Self> {
-        let compiler = engine.compiler()?;
         let settings = engine.whole_settings();
         let Some(cache) = &engine.config().cache else {
-            let image = compiler.compile(wasm, settings, progress)?;
+            let image = engine.compile_whole(wasm, progress)?;
             return Self::from_image(engine, &image);
         };
         let key = CacheKey::new(wasm, settings, engine.config().compiler_kind());
         if let Some(file) = cache.open(&key) {
             match Self::from_mapped(engine, &file) {
-                Ok(module) => return Ok(module),
+                Ok(module) => {
+                    engine.shared().counters.add(Counting::CacheHits, 1);
+                    return Ok(module);
+                }
                 Err(error) => {
                     tracing::debug!(%error, "a cached module is damaged and compiled again");
                     cache.remove(&key);
                 }
             }
         }
-        let image = compiler.compile(wasm, settings, progress)?;
+        engine.shared().counters.add(Counting::CacheMisses, 1);
+        let image = engine.compile_whole(wasm, progress)?;
         if let Err(error) = cache.put(&key, &image) {
             // A cache that cannot be written, on a full disk for example, must not keep programs from running.
             tracing::warn!("the cache cannot be written: {error:#}");

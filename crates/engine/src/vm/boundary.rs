@@ -261,7 +261,10 @@ impl Callee {
     pub(super) unsafe fn begin(&self, vm: NonNull<VmStore>, values: *mut ValRaw) -> Progress {
         match self.code {
             // SAFETY: as the caller says (1, 2).
-            Code::Wasm(func_ref) => unsafe { super::entry::begin(vm, func_ref, values) },
+            Code::Wasm(func_ref) => unsafe {
+                (*vm.as_ptr()).used.calls += 1;
+                super::entry::begin(vm, func_ref, values)
+            },
             Code::Host(code, context) => {
                 // SAFETY: the code belongs to the context, which the store keeps; values as the caller says (2).
                 unsafe { code(context.as_ptr(), values) };

@@ -1,5 +1,6 @@
 //! One instance: the context that compiled code works on, and the memories and tables it owns.
 
+use super::alloc::Backing;
 use super::alloc::lease::ModuleRef;
 use super::code::LoadedModule;
 use super::host::BoundHostFunc;
@@ -67,8 +68,8 @@ pub(crate) struct VmInstance {
     pub(super) origins: Origins,
     /// Imported host functions with this instance as the caller; the context's imports point here.
     pub(super) host_imports: Vec<BoundHostFunc>,
-    pub(super) memories: IndexVec<DefinedMemoryIndex, InstanceMemory>,
-    pub(super) tables: IndexVec<DefinedTableIndex, Table>,
+    pub(crate) memories: IndexVec<DefinedMemoryIndex, InstanceMemory>,
+    pub(crate) tables: IndexVec<DefinedTableIndex, Table>,
     dropped_data: Box<[bool]>,
     dropped_elements: Box<[bool]>,
 }
@@ -135,10 +136,14 @@ impl VmInstance {
         self.tables.values_mut().for_each(Table::renew);
     }
 
+    /// What its memories and tables are in.
+    pub(crate) fn backings(&self) -> impl Iterator<Item = &Backing> {
+        self.memories.values().filter_map(InstanceMemory::backing).chain(self.tables.values().map(Table::backing))
+    }
+
     /// Bytes of address space that its memories and tables take.
     pub(crate) fn reserved_bytes(&self) -> usize {
-        let memories: usize = self.memories.values().filter_map(InstanceMemory::backing).map(Backing::reserved_bytes).sum();
-        memories + self.tables.values().map(|table| table.backing().reserved_bytes()).sum::<usize>()
+        self.backings().map(Backing::reserved_bytes).sum()
     }
 
     /// Whether a reset can make it ready for another life: not if others may use a memory of it.

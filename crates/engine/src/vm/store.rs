@@ -57,6 +57,15 @@ pub(crate) trait StoreHost {
     fn out_of_fuel(&mut self) -> anyhow::Result<()>;
 }
 
+/// What guests of a store used.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Used {
+    /// Calls from the host, calls by host functions that guests called included.
+    pub(crate) calls: u64,
+    /// Calls that ended with a trap.
+    pub(crate) traps: u64,
+}
+
 /// One store. Made on the heap, never moves: contexts and compiled code point to it.
 #[repr(C)]
 pub(crate) struct VmStore {
@@ -66,6 +75,7 @@ pub(crate) struct VmStore {
     stack: Option<GuestStack>,
     /// Whether a guest has ever run here: memories that nobody wrote need no reset.
     guest_ran: bool,
+    pub(crate) used: Used,
     instances: Vec<Option<Box<VmInstance>>>,
     /// Boxed, because contexts and references point to them.
     #[expect(clippy::vec_box, reason = "host functions must not move")]
@@ -103,6 +113,7 @@ impl VmStore {
             shared,
             stack: None,
             guest_ran: false,
+            used: Used::default(),
             instances: Vec::new(),
             host_funcs: Vec::new(),
             without_exit: Vec::new(),
@@ -161,6 +172,22 @@ impl VmStore {
         self.instances[id.as_u32() as usize].as_deref_mut().expect("handles to dropped instances are refused before")
     }
 
+    /// All instances.
+    pub(crate) fn live_instances(&self) -> impl Iterator<Item = &VmInstance> {
+        self.instances.iter().filter_map(|instance| instance.as_deref())
+    }
+
+    /// What guests of the store used so far.
+    pub(crate) fn used(&self) -> Used {
+        self.used
+    }
+
+    /// Bytes of memories and tables that are in physical memory.
+    pub(crate) fn resident_bytes(&self) -> std::io::Result<u64> {
+        let backings = self.live_instances().flat_map(VmInstance::backings);
+        backings.map(|backing| Ok(backing.reservation().resident_bytes(0..backing.committed_bytes())? as u64)).sum()
+    }
+
     /// The number of the next instance.
     pub(super) fn next_instance(&self) -> InstanceId {
         InstanceId::from_u32(u32::try_from(self.instances.len()).expect("memory ends before the numbers do"))
@@ -196,11 +223,6 @@ impl VmStore {
     /// A host function.
     pub(crate) fn host_func(&self, number: u32) -> &HostFunc {
         &self.host_funcs[number as usize]
-    }
-
-    /// A host function, to change it.
-    pub(crate) fn host_func_mut(&mut self, number: u32) -> &mut HostFunc {
-        &mut self.host_funcs[number as usize]
     }
 
     /// Keeps a module as long as the store, and lets host functions use its Exit stubs. Returns its number, and whether it is new.
@@ -354,7 +376,9 @@ impl VmStore {
     /// Takes what is pending.
     pub(crate) fn take_pending(&mut self) -> Option<Pending> {
         self.context.pending = 0;
-        self.pending.take()
+        let pending = self.pending.take();
+        self.used.traps += u64::from(matches!(pending, Some(Pending::Trap(..))));
+        pending
     }
 
     /// Records that the guest shall be suspended until `wait` is over. The veneer that the host was called by does it when it returns.
@@ -415,7 +439,14 @@ impl Drop for VmStore {
         for instance in std::mem::take(&mut self.instances).into_iter().flatten() {
             self.give_back(instance);
         }
-        self.shared.counters.add(Counting::StoresDropped, 1);
+        let counters = &self.shared.counters;
+        counters.add(Counting::StoresDropped, 1);
+        let Used { calls, traps } = self.used;
+        for (what, amount) in [(Counting::Calls, calls), (Counting::Traps, traps)] {
+            if amount != 0 {
+                counters.add(what, amount);
+            }
+        }
         if let Some(stack) = self.stack.take() {
             self.shared.stacks.give(stack);
         }

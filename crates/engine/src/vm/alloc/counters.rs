@@ -38,8 +38,6 @@ counters! {
     Calls,
     /// Traps that ended a call.
     Traps,
-    /// Nanoseconds inside outermost calls, where that is measured.
-    GuestNanoseconds,
     /// Modules compiled.
     ModulesCompiled,
     /// Nanoseconds spent compiling.

@@ -25,11 +25,6 @@ impl EngineLease {
         let engine = ManuallyDrop::new(unsafe { std::ptr::read(engine) });
         Self { engine, shard }
     }
-
-    /// The shard that the lease was taken in.
-    pub(crate) fn shard(&self) -> usize {
-        self.shard
-    }
 }
 
 impl Deref for EngineLease {
@@ -177,6 +172,7 @@ impl Deref for ModuleRef {
 /// What a store shares with others of its engine.
 pub(crate) enum KeptShared {
     /// Counted.
+    #[cfg(test)]
     Own(Arc<VmShared>),
     /// A copy that is not counted: the store's owner has a lease of the engine that outlives the store.
     Leased(ManuallyDrop<Arc<VmShared>>),
@@ -199,6 +195,7 @@ impl Deref for KeptShared {
 
     fn deref(&self) -> &Arc<VmShared> {
         match self {
+            #[cfg(test)]
             Self::Own(shared) => shared,
             Self::Leased(shared) => shared,
         }

@@ -1,0 +1,164 @@
+//! What engines and stores did and hold, as plain numbers. Always counted; what has to be looked up is looked up when it is asked for.
+
+use crate::context::AsContext;
+use crate::vm::alloc::Counting;
+use crate::{Engine, Store, StoreContext};
+use std::time::Duration;
+
+/// What an [`Engine`] did so far and holds. Made by [`Engine::metrics`].
+///
+/// Counters of threads that are at work at the moment may lag behind by what they are just doing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct EngineMetrics {
+    /// Stores made.
+    pub stores_created: u64,
+    /// Stores that have not been dropped.
+    pub stores_live: u64,
+    /// Instances made.
+    pub instances_created: u64,
+    /// Instances that have not been dropped.
+    pub instances_live: u64,
+    /// Instances that were made of a warm slot: without mapping anything.
+    pub slots_warm: u64,
+    /// Instances whose memories and tables were mapped anew.
+    pub slots_cold: u64,
+    /// Slots that are warm and unused now.
+    pub slots_idle: u64,
+    /// Address space of the unused warm slots, in bytes.
+    pub slots_idle_reserved_bytes: u64,
+    /// Slots that were unmapped because there were enough warm ones.
+    pub slots_surplus: u64,
+    /// Slots that were unmapped, and never used again, because resetting them failed.
+    pub slots_quarantined: u64,
+    /// Memories that got less address space than they asked for, and may grow less, because the system had no more.
+    pub reservations_reduced: u64,
+    /// Calls from the host that entered a guest, in stores that were dropped.
+    pub calls: u64,
+    /// Calls that ended with a trap, in stores that were dropped.
+    pub traps: u64,
+    /// Modules compiled.
+    pub modules_compiled: u64,
+    /// Time spent compiling them.
+    pub compile_time: Duration,
+    /// Modules that were found in the [cache](crate::Config::cache).
+    pub cache_hits: u64,
+    /// Modules that were looked for in the cache and not found, or found damaged.
+    pub cache_misses: u64,
+}
+
+/// What a [`Store`] did so far and holds. Made by [`Store::metrics`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StoreMetrics {
+    /// Instances, those that the host's own memories, tables and globals count as included.
+    pub instances_live: u64,
+    /// Linear memories.
+    pub memories: u64,
+    /// Tables.
+    pub tables: u64,
+    /// Sizes of the linear memories together, in bytes, as guests see them.
+    pub memory_bytes: u64,
+    /// Bytes of memories and tables that are mapped and accessible.
+    pub mapped_bytes: u64,
+    /// Address space of memories and tables, in bytes.
+    pub reserved_bytes: u64,
+    /// Calls from the host that entered a guest.
+    pub calls: u64,
+    /// Calls that ended with a trap.
+    pub traps: u64,
+}
+
+impl Engine {
+    /// What the engine did so far and holds.
+    ///
+    /// ```
+    /// use peregrine::{Engine, Instance, Module, Store};
+    ///
+    /// let engine = Engine::default();
+    /// let module = Module::new(&engine, "(module (memory 1))")?;
+    /// for _ in 0..10 {
+    ///     Instance::new(Store::new(&engine, ()), &module, &[])?;
+    /// }
+    /// let metrics = engine.metrics();
+    /// assert_eq!((metrics.instances_created, metrics.instances_live), (10, 0));
+    /// assert_eq!((metrics.slots_cold, metrics.slots_warm, metrics.slots_idle), (1, 9, 1));
+    /// # Ok::<(), peregrine::Error>(())
+    /// ```
+    pub fn metrics(&self) -> EngineMetrics {
+        let shared = self.shared();
+        let get = |what| shared.counters.get(what);
+        // A thread's drop may be seen before another's creation.
+        let live = |created: u64, dropped| created.saturating_sub(get(dropped));
+        let (stores_created, instances_created) = (get(Counting::StoresCreated), get(Counting::InstancesCreated));
+        EngineMetrics {
+            stores_created,
+            stores_live: live(stores_created, Counting::StoresDropped),
+            instances_created,
+            instances_live: live(instances_created, Counting::InstancesDropped),
+            slots_warm: get(Counting::SlotsWarm),
+            slots_cold: get(Counting::SlotsCold),
+            slots_idle: shared.idle.slots() as u64,
+            slots_idle_reserved_bytes: shared.idle.bytes() as u64,
+            slots_surplus: get(Counting::SlotsSurplus),
+            slots_quarantined: get(Counting::SlotsQuarantined),
+            reservations_reduced: get(Counting::ReservationsReduced),
+            calls: get(Counting::Calls),
+            traps: get(Counting::Traps),
+            modules_compiled: get(Counting::ModulesCompiled),
+            compile_time: Duration::from_nanos(get(Counting::CompileNanoseconds)),
+            cache_hits: get(Counting::CacheHits),
+            cache_misses: get(Counting::CacheMisses),
+        }
+    }
+}
+
+impl<T: 'static> Store<T> {
+    /// What the store did so far and holds.
+    ///
+    /// ```
+    /// use peregrine::{Engine, Instance, Module, Store};
+    ///
+    /// let module = Module::new(&Engine::default(), r#"(module (memory 2) (func (export "run")))"#)?;
+    /// let mut store = Store::new(module.engine(), ());
+    /// let instance = Instance::new(&mut store, &module, &[])?;
+    /// instance.get_typed_func::<(), ()>(&mut store, "run")?.call(&mut store, ())?;
+    /// let metrics = store.metrics();
+    /// assert_eq!((metrics.instances_live, metrics.calls, metrics.memory_bytes), (1, 1, 131_072));
+    /// # Ok::<(), peregrine::Error>(())
+    /// ```
+    pub fn metrics(&self) -> StoreMetrics {
+        self.as_context().metrics()
+    }
+
+    /// How many bytes of the store's memories and tables are in physical memory now.
+    ///
+    /// # Errors
+    ///
+    /// What the system said, where it does not tell.
+    pub fn resident_bytes(&self) -> crate::Result<u64> {
+        Ok(self.as_context().0.opaque.vm.resident_bytes()?)
+    }
+}
+
+impl<T: 'static> StoreContext<'_, T> {
+    /// As [`Store::metrics`].
+    pub fn metrics(&self) -> StoreMetrics {
+        let vm = &self.0.opaque.vm;
+        let used = vm.used();
+        let mut metrics = StoreMetrics {
+            calls: used.calls,
+            traps: used.traps,
+            ..StoreMetrics::default()
+        };
+        for instance in vm.live_instances() {
+            metrics.instances_live += 1;
+            metrics.memories += instance.memories.len() as u64;
+            metrics.tables += instance.tables.len() as u64;
+            metrics.memory_bytes += instance.memories.values().map(|memory| memory.len_bytes() as u64).sum::<u64>();
+            metrics.mapped_bytes += instance.backings().map(|backing| backing.committed_bytes() as u64).sum::<u64>();
+            metrics.reserved_bytes += instance.reserved_bytes() as u64;
+        }
+        metrics
+    }
+}
