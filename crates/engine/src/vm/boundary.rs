@@ -232,7 +232,10 @@ impl Callee {
         lend(store, |vm| match self.code {
             // SAFETY: the store is lent and the reference is its own; there are enough slots, and the API has written values of the right
             // types to them.
-            Code::Wasm(func_ref) => unsafe { super::call(vm, func_ref, values) },
+            Code::Wasm(func_ref) => unsafe {
+                (*vm.as_ptr()).used.calls += 1;
+                super::call(vm, func_ref, values)
+            },
             Code::Host(code, context) => {
                 // SAFETY: the code belongs to the context, which the store keeps; values as above.
                 unsafe { code(context.as_ptr(), values) };

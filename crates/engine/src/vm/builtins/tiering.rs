@@ -17,7 +17,8 @@ use std::sync::Arc;
 /// 1. No mutable reference into the store is held.
 unsafe fn module_of(caller: Caller) -> Arc<LoadedModule> {
     // SAFETY: the store is not borrowed mutably (1).
-    Arc::clone(unsafe { caller.store().as_ref() }.instance(caller.id()).module())
+    let module = unsafe { caller.store().as_ref() }.instance(caller.id()).module();
+    module.to_arc().expect("a module is alive while an instance of it is")
 }
 
 /// Has the function compiled that was called through its slot; `mark` is that of its thunk, `callee` the context it is called with. Returns
