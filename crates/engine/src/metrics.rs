@@ -146,11 +146,7 @@ impl<T: 'static> StoreContext<'_, T> {
     pub fn metrics(&self) -> StoreMetrics {
         let vm = &self.0.opaque.vm;
         let used = vm.used();
-        let mut metrics = StoreMetrics {
-            calls: used.calls,
-            traps: used.traps,
-            ..StoreMetrics::default()
-        };
+        let mut metrics = StoreMetrics { calls: used.calls, traps: used.traps, ..StoreMetrics::default() };
         for instance in vm.live_instances() {
             metrics.instances_live += 1;
             metrics.memories += instance.memories.len() as u64;

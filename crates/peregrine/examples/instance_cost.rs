@@ -3,7 +3,9 @@
 //!
 //! `instance_cost ROUNDS [on-demand|pooling] [million]`
 
-use peregrine::{Config, Engine, Instance, InstanceAllocationStrategy, InstancePre, Linker, Module, PoolingAllocationConfig, Result, Store};
+use peregrine::{
+    Config, Engine, Instance, InstanceAllocationStrategy, InstancePre, Linker, Module, PoolingAllocationConfig, Result, Store,
+};
 use std::hint::black_box;
 use std::time::Instant;
 

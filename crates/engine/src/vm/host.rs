@@ -19,13 +19,7 @@ pub(crate) struct HostFunc {
 
 impl HostFunc {
     /// A host function of type `type_id`. It has no Exit stub: no guest can call it through a reference yet.
-    pub(crate) fn new(
-        store: NonNull<VmStore>,
-        number: u32,
-        type_id: u32,
-        code: HostCode,
-        data: Box<dyn Any + Send + Sync>,
-    ) -> Box<Self> {
+    pub(crate) fn new(store: NonNull<VmStore>, number: u32, type_id: u32, code: HostCode, data: Box<dyn Any + Send + Sync>) -> Box<Self> {
         let header = VmContextHeader {
             magic: HOST_MAGIC,
             instance: number,

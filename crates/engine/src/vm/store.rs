@@ -1,7 +1,7 @@
 //! A store as the machine sees it: instances, host functions, the guest stack, and what is pending.
 
 use super::alloc::lease::{KeptModule, KeptShared, ModuleRef, ModuleSource};
-use super::alloc::{Counting, Counters, idle::IdleSlots};
+use super::alloc::{Counters, Counting, idle::IdleSlots};
 use super::code::LoadedModule;
 use super::host::{HostCode, HostFunc};
 use super::instance::{FuncId, InstanceId, VmInstance};

@@ -17,7 +17,6 @@ pub(crate) mod idle;
 pub(crate) mod lease;
 pub(crate) mod pool;
 
-
 pub(crate) use backing::Backing;
 pub(crate) use counters::{Counters, Counting};
 pub(crate) use lease::{EngineLease, KeptShared};
