@@ -2,11 +2,11 @@
 //! programs can name them and match on them, and null is all that there is of them.
 
 use crate::context::AsContext;
-use crate::rooting::{Place, Rooted, Sealed};
+use crate::rooting::{Place, Rooted, RootedGcRef, Sealed};
 use crate::store::StoreOpaque;
 use crate::typed::WasmTy;
 use crate::vm::ValRaw;
-use crate::{Ref, Val, ValType};
+use crate::{ExternRef, Ref, Val, ValType};
 use std::convert::Infallible;
 use std::fmt;
 
@@ -207,6 +207,58 @@ impl<T> fmt::Display for GcHeapOutOfMemory<T> {
 }
 
 impl<T> std::error::Error for GcHeapOutOfMemory<T> {}
+
+impl ExternRef {
+    /// A collected value as a host value, of which there are none.
+    ///
+    /// # Errors
+    ///
+    /// None so far.
+    pub fn convert_any(store: impl AsContext, anyref: impl RootedGcRef<AnyRef>) -> crate::Result<Rooted<ExternRef>> {
+        let _ = store;
+        anyref.absent()
+    }
+}
+
+impl AnyRef {
+    /// A host value as a collected value, of which there are none.
+    ///
+    /// # Errors
+    ///
+    /// Always: garbage collection is not implemented.
+    pub fn convert_extern(store: impl AsContext, externref: impl RootedGcRef<ExternRef>) -> crate::Result<Rooted<AnyRef>> {
+        let _ = (store, externref);
+        crate::error::bail!("host values cannot be made collected ones: garbage collection is not implemented")
+    }
+}
+
+/// What a host function returns when it has thrown an exception, of which there are none. See [`Store::throw`](crate::Store::throw).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ThrownException;
+
+impl fmt::Display for ThrownException {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an exception was thrown")
+    }
+}
+
+impl std::error::Error for ThrownException {}
+
+impl<T: 'static> crate::Store<T> {
+    /// Throws an exception, of which there are none.
+    ///
+    /// # Errors
+    ///
+    /// Always a [`ThrownException`].
+    pub fn throw<R>(&mut self, exception: Rooted<ExnRef>) -> crate::Result<R> {
+        exception.absent()
+    }
+
+    /// The exception on its way to the embedder, of which there are none.
+    pub fn take_pending_exception(&mut self) -> Option<Rooted<ExnRef>> {
+        None
+    }
+}
 
 impl Rooted<AnyRef> {
     /// The type of the value.

@@ -8,7 +8,7 @@ use crate::store::{StoreId, StoreInner, StoreOpaque};
 use crate::typed::{TypedFunc, WasmParams, WasmResults};
 use crate::vm::boundary;
 use crate::vm::{FuncId, InstanceId, VmImport};
-use crate::{Engine, Extern, Func, Global, Memory, Module, ModuleExport, SharedMemory, Table, matching};
+use crate::{Engine, Extern, Func, Global, Memory, Module, ModuleExport, SharedMemory, Table, Tag, matching};
 use peregrine_wasm::{EntityIndex, Index};
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -219,6 +219,13 @@ impl Instance {
     /// The exported global `name`, if there is one.
     pub fn get_global(&self, store: impl AsContextMut, name: &str) -> Option<Global> {
         self.get_export(store, name)?.into_global()
+    }
+}
+
+impl Instance {
+    /// The exported tag `name`: modules that have tags are refused, so there is none.
+    pub fn get_tag(&self, store: impl AsContextMut, name: &str) -> Option<Tag> {
+        self.get_export(store, name)?.into_tag()
     }
 }
 

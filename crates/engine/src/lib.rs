@@ -62,7 +62,9 @@ pub use backtrace::{FrameInfo, FrameSymbol, WasmBacktrace};
 pub use cache::Cache;
 pub use call_hook::CallHook;
 pub use caller::Caller;
-pub use collected::{AnyRef, ArrayRef, ContRef, EqRef, ExnRef, GcHeapOutOfMemory, I31, NoExtern, NoFunc, NoneRef, StructRef};
+pub use collected::{
+    AnyRef, ArrayRef, ContRef, EqRef, ExnRef, GcHeapOutOfMemory, I31, NoExtern, NoFunc, NoneRef, StructRef, ThrownException,
+};
 pub use config::{
     CacheStore, Config, CustomCodeMemory, Inlining, ModuleVersionStrategy, OptLevel, ProfilingStrategy, Strategy, WasmBacktraceDetails,
 };

@@ -6,6 +6,9 @@
 use crate::context::{AsContext, AsContextMut, StoreContext, StoreContextMut};
 use crate::error::Result;
 use crate::store::{StoreId, StoreOpaque};
+use crate::typed::WasmTy;
+use crate::vm::ValRaw;
+use crate::{ExternRef, ValType};
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::ops::Deref;
@@ -37,9 +40,9 @@ pub trait Sealed: Copy {
 
 impl<T: Sealed> GcRef for T {}
 
-impl Sealed for crate::ExternRef {
+impl Sealed for ExternRef {
     fn place(&self) -> Place {
-        crate::ExternRef::place(self)
+        ExternRef::place(self)
     }
 }
 
@@ -242,5 +245,33 @@ impl<C: AsContextMut> AsContext for RootScope<C> {
 impl<C: AsContextMut> AsContextMut for RootScope<C> {
     fn as_context_mut(&mut self) -> StoreContextMut<'_, C::Data> {
         self.store.as_context_mut()
+    }
+}
+
+impl WasmTy for OwnedRooted<ExternRef> {
+    fn valtype() -> ValType {
+        Rooted::<ExternRef>::valtype()
+    }
+
+    fn into_slot(self, store: &StoreOpaque) -> ValRaw {
+        Rooted { target: self.target }.into_slot(store)
+    }
+
+    fn from_slot(store: &StoreOpaque, raw: ValRaw) -> Self {
+        Self { target: Rooted::<ExternRef>::from_slot(store, raw).target }
+    }
+}
+
+impl WasmTy for Option<OwnedRooted<ExternRef>> {
+    fn valtype() -> ValType {
+        ValType::EXTERNREF
+    }
+
+    fn into_slot(self, store: &StoreOpaque) -> ValRaw {
+        self.map(|value| Rooted { target: value.target }).into_slot(store)
+    }
+
+    fn from_slot(store: &StoreOpaque, raw: ValRaw) -> Self {
+        Option::<Rooted<ExternRef>>::from_slot(store, raw).map(|value| OwnedRooted { target: value.target })
     }
 }

@@ -65,6 +65,18 @@ impl ValRaw {
         Self::u32(handle)
     }
 
+    /// A reference to a collected value. There is only null, 0.
+    #[inline]
+    pub const fn anyref(handle: u32) -> Self {
+        Self::u32(handle)
+    }
+
+    /// An exception. There is only null, 0.
+    #[inline]
+    pub const fn exnref(handle: u32) -> Self {
+        Self::u32(handle)
+    }
+
     /// The value as an `i32`.
     #[inline]
     pub const fn get_i32(&self) -> i32 {
@@ -111,6 +123,18 @@ impl ValRaw {
     #[inline]
     pub fn get_funcref(&self) -> *mut c_void {
         self.get_u64() as *mut c_void
+    }
+
+    /// The value as a reference to a collected value.
+    #[inline]
+    pub const fn get_anyref(&self) -> u32 {
+        self.get_u32()
+    }
+
+    /// The value as an exception.
+    #[inline]
+    pub const fn get_exnref(&self) -> u32 {
+        self.get_u32()
     }
 
     /// The value as a host reference.

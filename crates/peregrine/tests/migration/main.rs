@@ -1,6 +1,7 @@
 //! Programs as embedders of the `wasmtime` crate (version 48) write them. Each compiles and behaves the same with that name in place of
 //! `peregrine`: that is what these tests are for, so nothing in here is special to this crate.
 
+mod asynchronous;
 mod callbacks;
 mod errors;
 mod images;
@@ -9,3 +10,4 @@ mod linking;
 mod plugins;
 mod raw;
 mod reflection;
+mod threads;
