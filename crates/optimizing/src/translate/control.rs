@@ -218,7 +218,8 @@ impl Translator<'_, '_> {
         }
         if self.mode == Mode::Optimized {
             self.stack.truncate(height);
-            let params = Values::from_slice(self.builder.block_params(header));
+            // Those of variables follow.
+            let params = Values::from_slice(&self.builder.block_params(header)[..count]);
             self.push_values(&params);
         }
         self.control.push(Frame { kind: FrameKind::Loop { header }, ty, height, exit: None });
