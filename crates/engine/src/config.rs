@@ -47,6 +47,7 @@ pub struct Config {
     pub(crate) detect_host_feature: Option<fn(&str) -> Option<bool>>,
     pub(crate) fuel: bool,
     pub(crate) epochs: bool,
+    deadlines: bool,
     pub(crate) max_wasm_stack_bytes: usize,
     memory_reservation_bytes: u64,
     memory_guard_bytes: u64,
@@ -224,6 +225,7 @@ impl Default for Config {
             detect_host_feature: None,
             fuel: false,
             epochs: false,
+            deadlines: false,
             max_wasm_stack_bytes: 1 << 20,
             memory_reservation_bytes: 4 << 30,
             memory_guard_bytes: 2 << 30,
@@ -406,6 +408,15 @@ impl Config {
     /// default.
     pub fn consume_fuel(&mut self, enable: bool) -> &mut Self {
         self.fuel = enable;
+        self
+    }
+
+    /// Whether guests can be stopped by [`Store::deadline`](crate::Store::deadline). Off by default; [`epoch_interruption`]
+    /// turns it on too. It costs a load that nobody waits for in each turn of a loop.
+    ///
+    /// [`epoch_interruption`]: Self::epoch_interruption
+    pub fn deadlines(&mut self, enable: bool) -> &mut Self {
+        self.deadlines = enable;
         self
     }
 
@@ -672,7 +683,7 @@ impl Config {
         settings.memory_reservation_bytes = self.memory_reservation_bytes;
         settings.memory_guard_bytes = self.memory_guard_bytes;
         settings.tiering = self.tiering();
-        settings.interrupt = self.epochs;
+        settings.interrupt = self.epochs || self.deadlines;
         settings.fuel = self.fuel;
         settings.nan_canonicalization = self.nan_canonicalization;
         settings.spectre_mitigations = self.spectre_mitigations;

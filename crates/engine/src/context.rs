@@ -89,9 +89,6 @@ impl<'a, T: 'static> StoreContextMut<'a, T> {
         self.0.opaque.set_epoch_deadline(ticks_beyond_current);
     }
 
-    /// See [`Store::epoch_deadline_trap`].
-    pub fn epoch_deadline_trap(&mut self) {}
-
     /// See [`Store::gc`].
     ///
     /// # Errors

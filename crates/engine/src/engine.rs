@@ -6,13 +6,13 @@ use crate::profile::Profiler;
 use crate::tiering::Queue;
 use crate::vm::alloc::pool::Anchor;
 use crate::vm::alloc::{Counting, Pool};
-use crate::vm::{InterruptPage, VmShared};
+use crate::vm::{Cause, InterruptPage, VmShared};
 use crate::{COMPILERS, compat};
 use peregrine_artifact::compiler::{Compiler, Progress};
 use peregrine_artifact::image::ImageLayout;
 use peregrine_artifact::settings::{Settings, Tiering};
 use peregrine_sys::stack::{StackPool, StackPoolConfig};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::io::Read;
@@ -65,14 +65,9 @@ struct EngineInner {
     queue: Option<Arc<Queue>>,
     profiler: Option<Profiler>,
     epoch: AtomicU64,
-    /// Stores with a deadline, by number. Locked before any page is changed, so that a store that moves its deadline and an increment
-    /// see each other.
-    deadlines: Mutex<HashMap<u64, Deadline>>,
-}
-
-struct Deadline {
-    epoch: u64,
-    page: Arc<InterruptPage>,
+    /// The pages of stores whose deadline is to come, by its epoch and the store's number. Locked before any page is changed, so that a
+    /// store that moves its deadline and an increment see each other.
+    deadlines: Mutex<BTreeMap<(u64, u64), Arc<InterruptPage>>>,
 }
 
 /// What bytes were compiled from. See [`Engine::detect_precompiled`].
@@ -153,26 +148,31 @@ impl Engine {
     ///
     /// Costs the running guests nothing, and this call one system call for each store whose deadline is reached.
     pub fn increment_epoch(&self) {
-        let deadlines = self.inner.deadlines.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut deadlines = self.inner.deadlines.lock().unwrap_or_else(PoisonError::into_inner);
         let now = self.inner.epoch.fetch_add(1, Ordering::SeqCst) + 1;
-        for deadline in deadlines.values().filter(|deadline| deadline.epoch == now) {
+        while let Some(first) = deadlines.first_entry().filter(|first| first.key().0 <= now) {
+            let page = first.remove();
             // Changing the protection of a page that is mapped does not fail, but for want of kernel memory.
-            deadline.page.interrupt().expect("a page's protection can be changed");
+            page.raise(Cause::Epoch).expect("a page's protection can be changed");
         }
     }
 
-    /// Lets the store with number `store` stop `ticks` epochs from now.
-    pub(crate) fn set_deadline(&self, store: u64, page: &Arc<InterruptPage>, ticks: u64) {
+    /// Interrupts the store with number `store` `ticks` epochs from now, and not at the epoch `old` that was said before. Returns the epoch.
+    pub(crate) fn set_deadline(&self, store: u64, page: &Arc<InterruptPage>, old: u64, ticks: u64) -> u64 {
         let mut deadlines = self.inner.deadlines.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = self.inner.epoch.load(Ordering::SeqCst);
-        let changed = if ticks == 0 { page.interrupt() } else { page.clear() };
+        deadlines.remove(&(old, store));
+        let epoch = self.inner.epoch.load(Ordering::SeqCst).saturating_add(ticks);
+        let changed = if ticks == 0 { page.raise(Cause::Epoch) } else { page.clear(Cause::Epoch) };
         changed.expect("a page's protection can be changed");
-        deadlines.insert(store, Deadline { epoch: now.saturating_add(ticks), page: Arc::clone(page) });
+        if ticks != 0 {
+            deadlines.insert((epoch, store), Arc::clone(page));
+        }
+        epoch
     }
 
     /// Forgets the deadline of a store.
-    pub(crate) fn remove_deadline(&self, store: u64) {
-        self.inner.deadlines.lock().unwrap_or_else(PoisonError::into_inner).remove(&store);
+    pub(crate) fn remove_deadline(&self, store: u64, epoch: u64) {
+        self.inner.deadlines.lock().unwrap_or_else(PoisonError::into_inner).remove(&(epoch, store));
     }
 
     /// Compiles a module, in the binary or text format, to the bytes of an image: what

@@ -5,9 +5,10 @@ use crate::context::{AsContext, AsContextMut, StoreContext, StoreContextMut};
 use crate::error::{Error, Result, bail};
 use crate::extern_ref::HandleTable;
 use crate::host_func::HostFunc;
+use crate::interruption::EpochAction;
 use crate::vm::alloc::EngineLease;
 use crate::vm::boundary::{OwnedVm, StoreBox};
-use crate::vm::{FuncId, InstanceId, Pending, StoreHost};
+use crate::vm::{Cause, FuncId, InstanceId, Interruption, Pending, StoreHost};
 use crate::{Engine, FuncType, GcHeapOutOfMemory, Module, ResourceLimiter, TagType, Trap, Val, WasmBacktrace, WasmCoreDump, limits};
 use std::any::Any;
 use std::cell::Cell;
@@ -17,6 +18,7 @@ use std::num::NonZeroU64;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 /// Instances and everything they use, with data `T` of the embedder.
 ///
@@ -67,6 +69,7 @@ pub struct StoreInner<T: 'static> {
     pub(crate) data: T,
     limiter: Option<Limiter<T>>,
     pub(crate) call_hook: Option<Hook<T>>,
+    pub(crate) epoch_action: EpochAction<T>,
 }
 
 type Limiter<T> = Box<dyn (FnMut(&mut T) -> &mut dyn ResourceLimiter) + Send + Sync>;
@@ -83,6 +86,12 @@ pub struct StoreOpaque {
     pub(crate) counts: Counts,
     /// Fuel beyond what the machine's counter holds.
     fuel_reserve: u64,
+    /// After how much fuel the guest lets other tasks run.
+    pub(crate) fuel_interval: Option<NonZeroU64>,
+    /// The epoch at which the guest is interrupted.
+    epoch_deadline: u64,
+    /// The time at which the guest is interrupted.
+    pub(crate) time_deadline: Option<Instant>,
     /// Types of functions that were called dynamically, by identity.
     func_types: Vec<Option<FuncType>>,
     /// Values of dynamic calls, kept for their allocation.
@@ -125,7 +134,7 @@ impl<T: 'static> Store<T> {
         let engine = EngineLease::new(engine);
         let opaque = StoreOpaque {
             id: StoreId::next(),
-            vm: OwnedVm::new(&engine).expect("the system has a page of memory"),
+            vm: OwnedVm::new(&engine, engine.config().epochs.then_some(Cause::Epoch)).expect("the system has a page of memory"),
             engine,
             handles: HandleTable::default(),
             shared_funcs: HashMap::new(),
@@ -135,15 +144,15 @@ impl<T: 'static> Store<T> {
                 memories: [0, limits::DEFAULT_MEMORY_LIMIT],
             },
             fuel_reserve: 0,
+            fuel_interval: None,
+            epoch_deadline: 0,
+            time_deadline: None,
             func_types: Vec::new(),
             scratch: Vec::new(),
             tags: Vec::new(),
         };
-        let mut store = Self { inner: StoreBox::new(StoreInner { opaque, data, limiter: None, call_hook: None }) };
-        if store.engine().config().epochs {
-            store.set_epoch_deadline(0);
-        }
-        store
+        let inner = StoreInner { opaque, data, limiter: None, call_hook: None, epoch_action: EpochAction::Trap };
+        Self { inner: StoreBox::new(inner) }
     }
 
     /// As [`new`](Self::new).
@@ -157,6 +166,10 @@ impl<T: 'static> Store<T> {
     /// As there.
     pub fn try_new(engine: &Engine, data: T) -> Result<Self> {
         Ok(Self::new(engine, data))
+    }
+
+    pub(crate) fn inner_mut(&mut self) -> &mut StoreInner<T> {
+        &mut self.inner
     }
 
     /// The embedder's data.
@@ -233,9 +246,6 @@ impl<T: 'static> Store<T> {
         self.inner.opaque.set_epoch_deadline(ticks_beyond_current);
     }
 
-    /// Makes guests stop with [`Trap::Interrupt`] at their deadline, which is what they do.
-    pub fn epoch_deadline_trap(&mut self) {}
-
     /// Accepted for compatibility: there is no collector yet, host values that guests hold are freed with the store.
     ///
     /// # Errors
@@ -286,6 +296,13 @@ impl<T: Default> Default for Store<T> {
 impl fmt::Debug for StoreId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "store {}", self.0)
+    }
+}
+
+impl StoreId {
+    /// The number.
+    pub(crate) fn number(self) -> u64 {
+        self.0.get()
     }
 }
 
@@ -348,23 +365,27 @@ impl StoreOpaque {
         if !self.engine.config().fuel {
             bail!("fuel is not counted; turn on `Config::consume_fuel`");
         }
-        let left = self.vm.context.fuel_consumed.min(0).unsigned_abs();
-        Ok(left.saturating_add(self.fuel_reserve))
+        let consumed = self.vm.context.fuel_consumed;
+        let used_beyond = u64::try_from(consumed).unwrap_or(0);
+        Ok(self.fuel_reserve.saturating_add(consumed.min(0).unsigned_abs()).saturating_sub(used_beyond))
     }
 
     pub(crate) fn set_fuel(&mut self, fuel: u64) -> Result<()> {
         if !self.engine.config().fuel {
             bail!("fuel is not counted; turn on `Config::consume_fuel`");
         }
-        let counted = i64::try_from(fuel).unwrap_or(i64::MAX);
+        let counted = i64::try_from(fuel.min(self.fuel_interval.map_or(u64::MAX, NonZeroU64::get))).unwrap_or(i64::MAX);
         self.vm.context.fuel_consumed = -counted;
         self.fuel_reserve = fuel - counted as u64;
         Ok(())
     }
 
     pub(crate) fn set_epoch_deadline(&mut self, ticks: u64) {
+        if !self.engine.config().epochs {
+            return;
+        }
         if let Some(page) = self.vm.interrupt_page() {
-            self.engine.set_deadline(self.id.0.get(), page, ticks);
+            self.epoch_deadline = self.engine.set_deadline(self.id.0.get(), page, self.epoch_deadline, ticks);
         }
     }
 
@@ -385,13 +406,17 @@ impl StoreOpaque {
 
 impl Drop for StoreOpaque {
     fn drop(&mut self) {
-        if self.engine.config().epochs {
-            self.engine.remove_deadline(self.id.0.get());
+        // A new store's deadline is nowhere.
+        if self.epoch_deadline != 0 {
+            self.engine.remove_deadline(self.id.0.get(), self.epoch_deadline);
+        }
+        if let Some(at) = self.time_deadline {
+            crate::deadline::forget(at, self.id.0.get());
         }
     }
 }
 
-/// A panic of a limiter on its way through the machine, whose frames cannot be unwound: an error until it is back at the caller.
+/// A panic of a limiter or a callback on its way through the machine, whose frames cannot be unwound: an error until it is back at the caller.
 struct LimiterPanic(Mutex<Option<Box<dyn Any + Send>>>);
 
 impl LimiterPanic {
@@ -418,7 +443,7 @@ impl fmt::Debug for LimiterPanic {
 
 impl fmt::Display for LimiterPanic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a resource limiter panicked")
+        f.write_str("a resource limiter or a callback panicked")
     }
 }
 
@@ -453,16 +478,27 @@ impl<T: 'static> StoreHost for StoreInner<T> {
         }
     }
 
-    fn out_of_fuel(&mut self) -> Result<()> {
+    fn out_of_fuel(&mut self) -> Result<bool> {
         let opaque = &mut self.opaque;
-        if opaque.fuel_reserve == 0 {
+        let used_beyond = u64::try_from(opaque.vm.context.fuel_consumed).unwrap_or(0);
+        if opaque.fuel_reserve < used_beyond {
             // What was used beyond the fuel given is forgiven, so that what is left reads 0.
-            opaque.vm.context.fuel_consumed = 0;
+            (opaque.vm.context.fuel_consumed, opaque.fuel_reserve) = (0, 0);
             return Err(Trap::OutOfFuel.into());
         }
-        let refill = opaque.fuel_reserve.min(i64::MAX as u64 / 2);
+        // Whatever the interval, what was used is paid.
+        let wanted = opaque.fuel_interval.map_or(i64::MAX as u64 / 2, NonZeroU64::get).max(used_beyond);
+        let refill = opaque.fuel_reserve.min(wanted).min(i64::MAX as u64 / 2);
         opaque.fuel_reserve -= refill;
         opaque.vm.context.fuel_consumed -= refill as i64;
-        Ok(())
+        Ok(opaque.fuel_interval.is_some())
+    }
+
+    fn interrupted(&mut self) -> Result<Interruption> {
+        LimiterPanic::catch(|| self.at_interruption())
+    }
+
+    fn extend_deadline(&mut self, ticks: u64) {
+        self.opaque.set_epoch_deadline(ticks);
     }
 }

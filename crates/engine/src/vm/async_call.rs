@@ -8,7 +8,7 @@ use super::entry;
 use super::host::HostCall;
 use super::pending::Pending;
 use super::store::VmStore;
-use super::suspend::{Progress, Suspended, Wait};
+use super::suspend::{Progress, Suspended, Wait, extend_deadline};
 use super::value::ValRaw;
 use crate::Caller;
 use crate::call_hook::CallHook;
@@ -69,11 +69,17 @@ impl<'a, T: 'static> GuestCall<'a, T> {
                 match polled {
                     Ok(Poll::Pending) => Progress::Suspended(suspended),
                     Ok(Poll::Ready(Err(pending))) => Progress::Ended(pending),
-                    Ok(Poll::Ready(Ok((value, _)))) => match suspended.frame {
-                        None => Progress::Returned,
-                        // SAFETY: as above; the frame is that of the activation, which is the last on the stack.
-                        Some(frame) => with_task(vm, task, || unsafe { entry::go_on(vm, frame, value) }),
-                    },
+                    Ok(Poll::Ready(Ok((value, ticks)))) => {
+                        if let Some(ticks) = ticks {
+                            // SAFETY: as above; the host is the store's other part, which is lent too.
+                            unsafe { extend_deadline(vm, ticks) };
+                        }
+                        match suspended.frame {
+                            None => Progress::Returned,
+                            // SAFETY: as above; the frame is that of the activation, which is the last on the stack.
+                            Some(frame) => with_task(vm, task, || unsafe { entry::go_on(vm, frame, value) }),
+                        }
+                    }
                     Err(payload) => Progress::Ended(Pending::Panic(payload)),
                 }
             }

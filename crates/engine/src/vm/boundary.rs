@@ -8,7 +8,7 @@ use super::code::{LoadError, LoadOptions, LoadedModule};
 use super::host::{HostCall, HostCode};
 use super::suspend::{Progress, Suspended};
 use super::value::ValRaw;
-use super::{FuncId, InstanceId, Pending, SharedMemory, StoreHost, VmImport, VmShared, VmStore, memory, table};
+use super::{Cause, FuncId, InstanceId, Pending, SharedMemory, StoreHost, VmImport, VmShared, VmStore, memory, table};
 use crate::Caller;
 use crate::call_hook::CallHook;
 use crate::host_func::HostBody;
@@ -79,13 +79,13 @@ unsafe impl Send for OwnedVm {}
 unsafe impl Sync for OwnedVm {}
 
 impl OwnedVm {
-    /// An empty store.
+    /// An empty store, interrupted for `cause` from the beginning.
     ///
     /// The owner ends the lease after dropping the result: both are private to a store, which declares them in that order.
-    pub(crate) fn new(engine: &EngineLease) -> io::Result<Self> {
+    pub(crate) fn new(engine: &EngineLease, cause: Option<Cause>) -> io::Result<Self> {
         // SAFETY: as described.
         let shared = unsafe { KeptShared::of(engine) };
-        Ok(Self(NonNull::from(Box::leak(VmStore::new(shared)?))))
+        Ok(Self(NonNull::from(Box::leak(VmStore::new(shared, cause)?))))
     }
 }
 

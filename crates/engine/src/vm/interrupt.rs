@@ -2,14 +2,26 @@
 
 use peregrine_sys::pages::{Reservation, page_size};
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Mutex, PoisonError};
+
+/// Why a store is interrupted. Each is raised and cleared by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Cause {
+    /// The epoch of the deadline has come.
+    Epoch = 1,
+    /// The time of the deadline has come.
+    Time = 2,
+}
 
 /// One store's page. Shared with whoever may interrupt the store.
 pub(crate) struct InterruptPage {
     page: Reservation,
-    requested: AtomicBool,
-    /// Called when the page is requested: the store's thread sleeps in a builtin.
+    /// The causes that are raised, as bits. Changed with `state` locked.
+    causes: AtomicU8,
+    state: Mutex<State>,
+    /// Called when a cause is raised: the store's thread sleeps in a builtin.
     wake: Mutex<Option<Wake>>,
 }
 
@@ -25,28 +37,32 @@ impl Drop for Awake<'_> {
     }
 }
 
+/// Locked while the page's protection is changed, and before nothing else.
+struct State {
+    /// Guest code may look at the page: before, its protection does not matter and is left alone.
+    is_watched: bool,
+    is_closed: bool,
+}
+
 impl InterruptPage {
-    /// An accessible page.
-    pub(crate) fn new() -> io::Result<Self> {
+    /// A page, with `cause` raised if there is one.
+    pub(crate) fn new(cause: Option<Cause>) -> io::Result<Self> {
         let page = Reservation::new(page_size())?;
         page.commit(0..page_size())?;
-        Ok(Self { page, requested: AtomicBool::new(false), wake: Mutex::default() })
+        let causes = AtomicU8::new(cause.map_or(0, |cause| cause as u8));
+        Ok(Self { page, causes, state: Mutex::new(State { is_watched: false, is_closed: false }), wake: Mutex::default() })
     }
 
-    /// Makes the guest trap at its next look. From any thread.
-    pub(crate) fn interrupt(&self) -> io::Result<()> {
-        // Paired with the load in `is_requested`: long builtins look at the flag, compiled code at the page.
-        self.requested.store(true, Ordering::Release);
+    /// Interrupts the guest at its next look. From any thread.
+    pub(crate) fn raise(&self, cause: Cause) -> io::Result<()> {
+        // Paired with the loads in `is_raised`: long builtins look at the causes, compiled code at the page.
+        self.change(|_| {
+            self.causes.fetch_or(cause as u8, Ordering::Release);
+        })?;
         if let Some(wake) = &*self.wake.lock().unwrap_or_else(PoisonError::into_inner) {
             wake();
         }
-        self.page.protect_none(0..page_size())
-    }
-
-    /// Lets the guest run on.
-    pub(crate) fn clear(&self) -> io::Result<()> {
-        self.requested.store(false, Ordering::Release);
-        self.page.commit(0..page_size())
+        Ok(())
     }
 
     /// Calls `wake` on every interruption while the result lives. The caller looks at [`is_requested`](Self::is_requested) before it
@@ -56,9 +72,41 @@ impl InterruptPage {
         Awake(self)
     }
 
+    /// Lets the guest run on, unless there is another cause.
+    pub(crate) fn clear(&self, cause: Cause) -> io::Result<()> {
+        self.change(|_| {
+            self.causes.fetch_and(!(cause as u8), Ordering::Release);
+        })
+    }
+
+    /// From now on guest code may look at the page.
+    pub(crate) fn watch(&self) -> io::Result<()> {
+        self.change(|state| state.is_watched = true)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut State)) -> io::Result<()> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut state);
+        let close = state.is_watched && self.is_requested();
+        if close != state.is_closed {
+            if close {
+                self.page.protect_none(0..page_size())?
+            } else {
+                self.page.commit(0..page_size())?
+            }
+            state.is_closed = close;
+        }
+        Ok(())
+    }
+
     /// Whether the guest is to stop.
     pub(crate) fn is_requested(&self) -> bool {
-        self.requested.load(Ordering::Acquire)
+        self.causes.load(Ordering::Acquire) != 0
+    }
+
+    /// Whether it is to stop for `cause`.
+    pub(crate) fn is_raised(&self, cause: Cause) -> bool {
+        self.causes.load(Ordering::Acquire) & cause as u8 != 0
     }
 
     /// Whether `address` is in the page. Signal-safe.

@@ -125,6 +125,7 @@ impl Parking {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::vm::Cause;
     use std::thread;
 
     fn wait(parking: &Arc<Parking>, address: u64, timeout: Option<Duration>, page: Option<&InterruptPage>) -> Result<WaitResult, Trap> {
@@ -174,10 +175,10 @@ mod tests {
     fn an_interruption_ends_the_wait_whenever_it_comes() {
         let parking = Arc::new(Parking::default());
         for _ in 0..200 {
-            let page = Arc::new(InterruptPage::new().unwrap());
+            let page = Arc::new(InterruptPage::new(None).unwrap());
             let interrupter = {
                 let page = Arc::clone(&page);
-                thread::spawn(move || page.interrupt().unwrap())
+                thread::spawn(move || page.raise(Cause::Time).unwrap())
             };
             assert_eq!(wait(&parking, 8, None, Some(&page)), Err(Trap::Interrupt));
             interrupter.join().unwrap();

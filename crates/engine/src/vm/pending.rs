@@ -13,3 +13,13 @@ pub(crate) enum Pending {
     /// A host function panicked; goes on in the caller.
     Panic(Box<dyn Any + Send>),
 }
+
+impl Pending {
+    /// An error of the host, which may be a trap, with the guest's frames.
+    pub(crate) fn of_error(error: anyhow::Error, frames: Vec<RawFrame>) -> Self {
+        match error.downcast::<Trap>() {
+            Ok(trap) => Self::Trap(trap, frames),
+            Err(error) => Self::Error(error, frames),
+        }
+    }
+}

@@ -5,8 +5,9 @@ use super::alloc::{Counters, Counting, idle::IdleSlots};
 use super::code::LoadedModule;
 use super::host::{HostCode, HostFunc};
 use super::instance::{FuncId, InstanceId, VmInstance};
-use super::interrupt::InterruptPage;
+use super::interrupt::{Cause, InterruptPage};
 use super::pending::Pending;
+use super::preempt::Interruption;
 use super::shared_memory::SharedMemory;
 use super::suspend::{PENDING_SUSPENSION, Wait};
 use super::types::TypeRegistry;
@@ -53,8 +54,12 @@ pub(crate) trait StoreHost {
     fn memory_grow_failed(&mut self, error: anyhow::Error) -> anyhow::Result<()>;
     /// Told that a table did not grow although it was allowed to. An error ends the guest's call.
     fn table_grow_failed(&mut self, error: anyhow::Error) -> anyhow::Result<()>;
-    /// The fuel is used up: refill it, or refuse with an error.
-    fn out_of_fuel(&mut self) -> anyhow::Result<()>;
+    /// The fuel is used up: refill it, or refuse with an error. Says whether to let other tasks run first.
+    fn out_of_fuel(&mut self) -> anyhow::Result<bool>;
+    /// The guest was interrupted: says what to do.
+    fn interrupted(&mut self) -> anyhow::Result<Interruption>;
+    /// Sets the next deadline, `ticks` epochs from now.
+    fn extend_deadline(&mut self, ticks: u64);
 }
 
 /// What guests of a store used.
@@ -95,18 +100,20 @@ pub(crate) struct VmStore {
     task: Option<NonNull<Context<'static>>>,
     host: Option<NonNull<dyn StoreHost>>,
     interrupt: Option<Arc<InterruptPage>>,
+    /// A guest that is interrupted may go on, so that one which cannot, for want of room on its stack, has another reason to stop.
+    pub(super) may_go_on: bool,
     /// Where the fault happened that is being turned into a trap: program counter, frame pointer, trap.
     pub(super) fault: Option<(usize, usize, peregrine_wasm::Trap)>,
 }
 
 impl VmStore {
-    /// An empty store.
+    /// An empty store, interrupted for `cause` from the beginning.
     ///
     /// # Errors
     ///
     /// What the system said about the interrupt page, if the settings ask for one.
-    pub(crate) fn new(shared: KeptShared) -> std::io::Result<Box<Self>> {
-        let interrupt = if shared.settings.interrupt { Some(Arc::new(InterruptPage::new()?)) } else { None };
+    pub(crate) fn new(shared: KeptShared, cause: Option<Cause>) -> std::io::Result<Box<Self>> {
+        let interrupt = if shared.settings.interrupt { Some(Arc::new(InterruptPage::new(cause)?)) } else { None };
         shared.counters.add(Counting::StoresCreated, 1);
         Ok(Box::new(Self {
             context: VmStoreContext::default(),
@@ -125,6 +132,7 @@ impl VmStore {
             task: None,
             host: None,
             interrupt,
+            may_go_on: false,
             fault: None,
         }))
     }
@@ -152,6 +160,16 @@ impl VmStore {
     /// The page to interrupt the store by, if its code looks at one.
     pub(crate) fn interrupt_page(&self) -> Option<&Arc<InterruptPage>> {
         self.interrupt.as_ref()
+    }
+
+    /// Says whether a guest that is interrupted may go on.
+    pub(crate) fn set_may_go_on(&mut self, may: bool) {
+        self.may_go_on = may;
+    }
+
+    /// The usable part of the guest's stack below `address`, in bytes, if it is on that stack.
+    pub(super) fn stack_left_below(&self, address: usize) -> Option<usize> {
+        self.is_on_stack(address).then(|| address - self.context.guest_stack_limit as usize)
     }
 
     /// An instance.

@@ -49,12 +49,26 @@ impl Wait {
     }
 
     /// Goes on waiting. Gives what the host function returns, and the ticks to the next deadline.
-    fn poll(&mut self, task: &mut Context<'_>) -> Poll<Result<(u64, Option<u64>), Pending>> {
+    pub(super) fn poll(&mut self, task: &mut Context<'_>) -> Poll<Result<(u64, Option<u64>), Pending>> {
         let result = match &mut self.future {
             Some(future) => std::task::ready!(future.as_mut().poll(task)),
             None => Ok(0),
         };
         Poll::Ready(result.map(|value| (value, self.then_ticks)))
+    }
+}
+
+/// Sets the store's next deadline.
+///
+/// # Safety
+///
+/// 1. `store` is valid and lent, and no reference into it or its host is held.
+pub(super) unsafe fn extend_deadline(store: NonNull<VmStore>, ticks: u64) {
+    // SAFETY: as the caller says (1).
+    unsafe {
+        if let Some(mut host) = store.as_ref().host() {
+            host.as_mut().extend_deadline(ticks);
+        }
     }
 }
 

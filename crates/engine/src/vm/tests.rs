@@ -29,7 +29,7 @@ impl Machine {
         let mut settings = Settings::new(compiler.target(None).expect("this machine is supported"));
         change(&mut settings);
         let shared = Arc::new(VmShared::new(settings, StackPool::new(StackPoolConfig::default())));
-        let store = VmStore::new(KeptShared::Own(Arc::clone(&shared))).expect("a store");
+        let store = VmStore::new(KeptShared::Own(Arc::clone(&shared)), None).expect("a store");
         Self { compiler, shared, store }
     }
 
@@ -173,12 +173,12 @@ fn interruption_and_fuel_stop_loops() {
         let page = Arc::clone(&page);
         move || {
             std::thread::sleep(std::time::Duration::from_millis(20));
-            page.interrupt()
+            page.raise(Cause::Time)
         }
     });
     assert_eq!(machine.trap(instance, "spin", &[]).0, Trap::Interrupt);
     watchdog.join().expect("no panic").expect("protected");
-    page.clear().expect("accessible again");
+    page.clear(Cause::Time).expect("accessible again");
     assert_eq!(ok(machine.call(instance, "one", &[])).get_i32(), 1);
 
     let mut machine = Machine::with(|settings| settings.fuel = true);

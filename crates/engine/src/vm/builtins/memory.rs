@@ -1,6 +1,7 @@
 //! Builtins for memories. Long operations go in slices, and stop between two of them when the store is interrupted.
 
 use super::Caller;
+use super::slices::Range;
 use crate::vm::memory::{self, check_range};
 use crate::vm::{InterruptPage, SharedMemory, WaitResult};
 use peregrine_artifact::builtins::unpack_indices;
@@ -9,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// What a slice of a long operation copies at most.
-const SLICE_BYTES: usize = 1 << 20;
+const SLICE_BYTES: u64 = 1 << 20;
 
 /// The first byte and the length of a memory of the calling instance.
 ///
@@ -46,26 +47,15 @@ pub(super) unsafe extern "C" fn memory_copy(caller: Caller, memories: u64, targe
         Ok(ranges) => ranges,
         Err(trap) => return caller.check(Err(trap)),
     };
-    // SAFETY: both ranges were just checked; memories do not shrink or move. `copy` allows overlap.
-    let copy = |offset: usize, len: usize| unsafe {
-        std::ptr::copy(source_base.add(source.start + offset), target_base.add(target.start + offset), len);
-    };
-    let len = len as usize;
-    if len <= SLICE_BYTES {
-        return copy(0, len);
-    }
     // Slices go away from the overlap, as bytes would.
-    let forward = (target_base as usize + target.start) <= (source_base as usize + source.start);
-    let mut done = 0;
-    while done < len {
-        let slice = SLICE_BYTES.min(len - done);
-        copy(if forward { done } else { len - done - slice }, slice);
-        done += slice;
-        // SAFETY: no reference into the store is held.
-        if unsafe { caller.is_interrupted() } {
-            return caller.check(Err(Trap::Interrupt));
-        }
-    }
+    let is_backward = (target_base as usize + target.start) > (source_base as usize + source.start);
+    let (target, source) = (target_base as usize + target.start, source_base as usize + source.start);
+    caller.in_slices(Range { slice_len: SLICE_BYTES, len, is_backward }, 0, move |offset, slice| {
+        let offset = offset as usize;
+        // SAFETY: both ranges were checked before; memories do not shrink or move while their store is in a call. `copy` allows overlap.
+        unsafe { std::ptr::copy((source + offset) as *const u8, (target + offset) as *mut u8, slice as usize) };
+        Ok(())
+    });
 }
 
 pub(super) unsafe extern "C" fn memory_fill(caller: Caller, index: u32, target: u64, value: u32, len: u64) {
@@ -75,17 +65,12 @@ pub(super) unsafe extern "C" fn memory_fill(caller: Caller, index: u32, target: 
         Ok(range) => range,
         Err(trap) => return caller.check(Err(trap)),
     };
-    let mut start = range.start;
-    while start < range.end {
-        let slice = SLICE_BYTES.min(range.end - start);
-        // SAFETY: the range was just checked; memories do not shrink or move.
-        unsafe { std::ptr::write_bytes(base.add(start), value as u8, slice) };
-        start += slice;
-        // SAFETY: no reference into the store is held.
-        if start < range.end && unsafe { caller.is_interrupted() } {
-            return caller.check(Err(Trap::Interrupt));
-        }
-    }
+    let start = base as usize + range.start;
+    caller.in_slices(Range { slice_len: SLICE_BYTES, len, is_backward: false }, 0, move |offset, slice| {
+        // SAFETY: the range was checked before; memories do not shrink or move while their store is in a call.
+        unsafe { std::ptr::write_bytes((start + offset as usize) as *mut u8, value as u8, slice as usize) };
+        Ok(())
+    });
 }
 
 pub(super) unsafe extern "C" fn memory_init(caller: Caller, memory_and_data: u64, target: u64, source: u32, len: u32) {
@@ -93,17 +78,17 @@ pub(super) unsafe extern "C" fn memory_init(caller: Caller, memory_and_data: u64
     let (memory, data) = (MemoryIndex::from_u32(memory), DataIndex::from_u32(data));
     // SAFETY: no reference into the store is held.
     let (_, memory_len) = unsafe { span(caller, memory.as_u32()) };
-    let result = check_range(target, u64::from(len), memory_len).and_then(|_| {
-        caller.in_slices(SLICE_BYTES as u64, u64::from(len), false, |offset, slice| {
-            // The rest of the segment is checked with each slice; the first one finds what is beyond it.
-            let rest = u64::from(len) - offset;
-            // SAFETY: the only reference into the store, gone when the slice is done.
-            let store = unsafe { caller.store_mut() };
-            store.check_data(caller.id(), data, u64::from(source) + offset, rest)?;
-            store.memory_init(caller.id(), memory, data, target + offset, u64::from(source) + offset, slice)
-        })
+    let (source, len) = (u64::from(source), u64::from(len));
+    if let Err(trap) = check_range(target, len, memory_len) {
+        return caller.check(Err(trap));
+    }
+    caller.in_slices(Range { slice_len: SLICE_BYTES, len, is_backward: false }, 0, move |offset, slice| {
+        // SAFETY: the only reference into the store, gone when the slice is done.
+        let store = unsafe { caller.store_mut() };
+        // The rest of the segment is checked with each slice; the first one finds what is beyond it.
+        store.check_data(caller.id(), data, source + offset, len - offset)?;
+        store.memory_init(caller.id(), memory, data, target + offset, source + offset, slice)
     });
-    caller.check(result);
 }
 
 pub(super) unsafe extern "C" fn data_drop(caller: Caller, data: u32) {

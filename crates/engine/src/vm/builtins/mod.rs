@@ -3,6 +3,7 @@
 
 mod float;
 mod memory;
+mod slices;
 mod table;
 mod tiering;
 
@@ -12,6 +13,7 @@ use super::entry::veneer;
 use super::fault::walk::backtrace;
 use super::pending::Pending;
 use super::store::VmStore;
+use super::suspend::Wait;
 use super::{InstanceId, VmInstance};
 use peregrine_artifact::builtins::Builtin;
 use peregrine_artifact::vmctx::VmContextHeader;
@@ -58,6 +60,9 @@ mod code {
 #[repr(transparent)]
 pub(in crate::vm) struct Caller(NonNull<VmContextHeader>);
 
+// SAFETY: an address; what is there is used by whoever the store is lent to.
+unsafe impl Send for Caller {}
+
 impl Caller {
     /// The store of the call.
     fn store(self) -> NonNull<VmStore> {
@@ -101,24 +106,6 @@ impl Caller {
         unsafe { self.store().as_ref() }.interrupt_page().is_some_and(|page| page.is_requested())
     }
 
-    /// Does `work(offset, len)` for slices of at most `slice_len` of `0..len`, the last one first if `backward`, until it fails or the
-    /// store is interrupted. An empty range is one empty slice. `work` keeps no reference into the store.
-    fn in_slices(self, slice_len: u64, len: u64, backward: bool, mut work: impl FnMut(u64, u64) -> Result<(), Trap>) -> Result<(), Trap> {
-        let mut done = 0;
-        loop {
-            let slice = slice_len.min(len - done);
-            work(if backward { len - done - slice } else { done }, slice)?;
-            done += slice;
-            if done == len {
-                return Ok(());
-            }
-            // SAFETY: `work` is done with the store.
-            if unsafe { self.is_interrupted() } {
-                return Err(Trap::Interrupt);
-            }
-        }
-    }
-
     /// Raises a trap if there is one.
     fn check<T: Default>(self, result: Result<T, Trap>) -> T {
         result.unwrap_or_else(|trap| {
@@ -150,15 +137,21 @@ unsafe extern "C" fn raise(caller: Caller, trap: u32) {
 unsafe extern "C" fn out_of_fuel(caller: Caller) {
     // SAFETY: no reference into the store is held.
     let host = unsafe { caller.store().as_ref() }.host();
-    let refusal = match host {
+    let may_yield = match host {
         // SAFETY: the host's part of the store is another object that lives as long.
-        Some(mut host) => unsafe { host.as_mut() }.out_of_fuel().err(),
-        None => Some(Trap::OutOfFuel.into()),
+        Some(mut host) => unsafe { host.as_mut() }.out_of_fuel(),
+        None => Err(Trap::OutOfFuel.into()),
     };
-    if let Some(error) = refusal {
-        match error.downcast::<Trap>() {
-            Ok(trap) => caller.raise(Pending::Trap(trap, Vec::new())),
-            Err(error) => caller.raise(Pending::Error(error, Vec::new())),
+    match may_yield {
+        Ok(false) => {}
+        Ok(true) => {
+            // SAFETY: the only reference into the store. The task is that of the poll under way.
+            let store = unsafe { caller.store_mut() };
+            if let Some(task) = store.task() {
+                // SAFETY: as above.
+                store.suspend(Wait::for_turn(unsafe { task.as_ref() }));
+            }
         }
+        Err(error) => caller.raise(Pending::of_error(error, Vec::new())),
     }
 }

@@ -1,10 +1,11 @@
 //! Builtins for tables and function references. Long operations go in slices, and stop between two of them when the store is interrupted.
 
 use super::Caller;
+use super::slices::Range;
 use crate::vm::InstanceId;
 use crate::vm::table;
 use peregrine_artifact::builtins::unpack_indices;
-use peregrine_wasm::{DefinedTableIndex, ElementIndex, FuncIndex, TableIndex, Trap};
+use peregrine_wasm::{DefinedTableIndex, ElementIndex, FuncIndex, TableIndex};
 
 /// How many elements a long operation writes before it looks whether it shall stop.
 const SLICE_ELEMENTS: u64 = 1 << 16;
@@ -37,8 +38,7 @@ pub(super) unsafe extern "C" fn table_grow(caller: Caller, index: u32, delta: u6
         Ok(Some(old)) if value == 0 => old,
         Ok(Some(old)) => {
             // SAFETY: as in `table_fill`.
-            let result = unsafe { fill(caller, owner, defined, old, value, delta) };
-            caller.check(result.map(|()| old))
+            unsafe { fill(caller, (owner, defined), old, value, delta, old) }
         }
         Ok(None) => u64::MAX,
         Err(pending) => {
@@ -48,15 +48,18 @@ pub(super) unsafe extern "C" fn table_grow(caller: Caller, index: u32, delta: u6
     }
 }
 
-/// Writes elements in slices.
+/// Writes elements in slices. Gives what the builtin is to return, which is `result`.
 ///
 /// # Safety
 ///
 /// 1. No reference into the store is held.
-unsafe fn fill(caller: Caller, owner: InstanceId, table: DefinedTableIndex, target: u64, value: u64, len: u64) -> Result<(), Trap> {
+unsafe fn fill(caller: Caller, (owner, table): (InstanceId, DefinedTableIndex), target: u64, value: u64, len: u64, result: u64) -> u64 {
     // SAFETY: the only reference into the store (1), gone at once.
-    unsafe { caller.store().as_ref() }.instance(owner).table(table).check(target, len)?;
-    caller.in_slices(SLICE_ELEMENTS, len, false, |offset, slice| {
+    let checked = unsafe { caller.store().as_ref() }.instance(owner).table(table).check(target, len);
+    if let Err(trap) = checked {
+        return caller.check(Err(trap));
+    }
+    caller.in_slices(Range { slice_len: SLICE_ELEMENTS, len, is_backward: false }, result, move |offset, slice| {
         // SAFETY: the only reference into the store (1), gone when the slice is done.
         unsafe { caller.store_mut() }.instance_mut(owner).table_mut(table).fill(target + offset, value, slice)
     })
@@ -64,11 +67,7 @@ unsafe fn fill(caller: Caller, owner: InstanceId, table: DefinedTableIndex, targ
 
 pub(super) unsafe extern "C" fn table_fill(caller: Caller, index: u32, target: u64, value: u64, len: u64) {
     // SAFETY: no reference into the store is held.
-    let result = unsafe {
-        let (owner, defined) = owner(caller, index);
-        fill(caller, owner, defined, target, value, len)
-    };
-    caller.check(result);
+    unsafe { fill(caller, owner(caller, index), target, value, len, 0) };
 }
 
 pub(super) unsafe extern "C" fn table_copy(caller: Caller, tables: u64, target: u64, source: u64, len: u64) {
@@ -77,16 +76,16 @@ pub(super) unsafe extern "C" fn table_copy(caller: Caller, tables: u64, target: 
     let (target_owner, source_owner) = unsafe { (owner(caller, target_table), owner(caller, source_table)) };
     // SAFETY: as above.
     let checked = unsafe { table::check_copy(caller.store(), (target_owner, target), (source_owner, source), len) };
-    let result = checked.and_then(|()| {
-        // Away from the overlap first.
-        caller.in_slices(SLICE_ELEMENTS, len, target > source, |offset, slice| {
-            let target = (target_owner.0, target_owner.1, target + offset);
-            let source = (source_owner.0, source_owner.1, source + offset);
-            // SAFETY: as above.
-            unsafe { table::copy(caller.store(), target, source, slice) }
-        })
+    if let Err(trap) = checked {
+        return caller.check(Err(trap));
+    }
+    // Away from the overlap first.
+    caller.in_slices(Range { slice_len: SLICE_ELEMENTS, len, is_backward: target > source }, 0, move |offset, slice| {
+        let target = (target_owner.0, target_owner.1, target + offset);
+        let source = (source_owner.0, source_owner.1, source + offset);
+        // SAFETY: as above.
+        unsafe { table::copy(caller.store(), target, source, slice) }
     });
-    caller.check(result);
 }
 
 pub(super) unsafe extern "C" fn table_init(caller: Caller, table_and_element: u64, target: u64, source: u32, len: u32) {
@@ -95,13 +94,13 @@ pub(super) unsafe extern "C" fn table_init(caller: Caller, table_and_element: u6
     let (source, len) = (u64::from(source), u64::from(len));
     // SAFETY: the only reference into the store, gone at once.
     let checked = unsafe { caller.store().as_ref() }.check_table_init(caller.id(), (table, target), (element, source), len);
-    let result = checked.and_then(|()| {
-        caller.in_slices(SLICE_ELEMENTS, len, false, |offset, slice| {
-            // SAFETY: the only reference into the store, gone when the slice is done.
-            unsafe { caller.store_mut() }.table_init(caller.id(), table, element, target + offset, source + offset, slice)
-        })
+    if let Err(trap) = checked {
+        return caller.check(Err(trap));
+    }
+    caller.in_slices(Range { slice_len: SLICE_ELEMENTS, len, is_backward: false }, 0, move |offset, slice| {
+        // SAFETY: the only reference into the store, gone when the slice is done.
+        unsafe { caller.store_mut() }.table_init(caller.id(), table, element, target + offset, source + offset, slice)
     });
-    caller.check(result);
 }
 
 pub(super) unsafe extern "C" fn element_drop(caller: Caller, element: u32) {

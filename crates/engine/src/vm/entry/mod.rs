@@ -196,5 +196,9 @@ fn host_can_go_deeper() -> bool {
 fn prepare(mut store: NonNull<VmStore>) -> anyhow::Result<()> {
     fault::install()?;
     // SAFETY: the caller of `call` lends the store.
-    unsafe { store.as_mut() }.ensure_stack().map_err(|error| anyhow::Error::new(error).context("cannot make a stack for the guest"))
+    let store = unsafe { store.as_mut() };
+    if let Some(page) = store.interrupt_page() {
+        page.watch()?;
+    }
+    store.ensure_stack().map_err(|error| anyhow::Error::new(error).context("cannot make a stack for the guest"))
 }

@@ -414,6 +414,102 @@ pub(in crate::vm) unsafe extern "C" fn fault_landing() {
     )
 }
 
+/// What compiled code may use below its stack pointer.
+pub(in crate::vm) const RED_ZONE_BYTES: usize = 128;
+
+/// Where the fault handler lets an interrupted guest go on: on its own stack, below the red zone, with a frame of three words that rbp is in:
+/// the store's context, the frame pointer, and the address of the interrupted instruction plus 1. Keeps every register, asks
+/// [`crate::vm::preempt::interrupted`], and returns to the instruction.
+///
+/// Of vector registers the low 128 bits are kept: compiled code uses no more.
+///
+/// # Safety
+///
+/// 1. Gone to by the fault handler only.
+#[unsafe(naked)]
+pub(in crate::vm) unsafe extern "C" fn interrupt_landing() {
+    naked_asm!(
+        "pushfq",
+        "push rax",
+        "push rcx",
+        "push rdx",
+        "push rbx",
+        "push rsi",
+        "push rdi",
+        "push r8",
+        "push r9",
+        "push r10",
+        "push r11",
+        "push r12",
+        "push r13",
+        "push r14",
+        "push r15",
+        "sub rsp, 256",
+        "and rsp, -16",
+        "movaps [rsp + 0], xmm0",
+        "movaps [rsp + 16], xmm1",
+        "movaps [rsp + 32], xmm2",
+        "movaps [rsp + 48], xmm3",
+        "movaps [rsp + 64], xmm4",
+        "movaps [rsp + 80], xmm5",
+        "movaps [rsp + 96], xmm6",
+        "movaps [rsp + 112], xmm7",
+        "movaps [rsp + 128], xmm8",
+        "movaps [rsp + 144], xmm9",
+        "movaps [rsp + 160], xmm10",
+        "movaps [rsp + 176], xmm11",
+        "movaps [rsp + 192], xmm12",
+        "movaps [rsp + 208], xmm13",
+        "movaps [rsp + 224], xmm14",
+        "movaps [rsp + 240], xmm15",
+        "cld",
+        // The word at 8 from here is the store's context: all that `leave` and the function read of a context. The registers are right below.
+        "lea rdi, [rbp - 16]",
+        "lea rax, [rip + {interrupted}]",
+        "call {leave}",
+        "movaps xmm0, [rsp + 0]",
+        "movaps xmm1, [rsp + 16]",
+        "movaps xmm2, [rsp + 32]",
+        "movaps xmm3, [rsp + 48]",
+        "movaps xmm4, [rsp + 64]",
+        "movaps xmm5, [rsp + 80]",
+        "movaps xmm6, [rsp + 96]",
+        "movaps xmm7, [rsp + 112]",
+        "movaps xmm8, [rsp + 128]",
+        "movaps xmm9, [rsp + 144]",
+        "movaps xmm10, [rsp + 160]",
+        "movaps xmm11, [rsp + 176]",
+        "movaps xmm12, [rsp + 192]",
+        "movaps xmm13, [rsp + 208]",
+        "movaps xmm14, [rsp + 224]",
+        "movaps xmm15, [rsp + 240]",
+        "dec qword ptr [rbp + 8]",
+        "lea rsp, [rbp - {saved}]",
+        "pop r15",
+        "pop r14",
+        "pop r13",
+        "pop r12",
+        "pop r11",
+        "pop r10",
+        "pop r9",
+        "pop r8",
+        "pop rdi",
+        "pop rsi",
+        "pop rbx",
+        "pop rdx",
+        "pop rcx",
+        "pop rax",
+        "popfq",
+        "mov rsp, rbp",
+        "pop rbp",
+        "ret {red_zone}",
+        interrupted = sym crate::vm::preempt::interrupted,
+        leave = sym leave,
+        saved = const 8 * (2 + crate::vm::preempt::LANDING_REGISTERS),
+        red_zone = const RED_ZONE_BYTES,
+    )
+}
+
 /// Defines a veneer that leaves the guest for a builtin.
 macro_rules! veneer {
     ($name:ident, $target:path) => {

@@ -66,11 +66,42 @@ fn handle(context: &mut FaultContext<'_>) -> Outcome {
         sp if pc == 0 && store.is_on_stack(sp) => unsafe { (sp as *const usize).read() }.wrapping_sub(1),
         _ => pc,
     };
+    let trap = if trap != Trap::Interrupt {
+        trap
+    } else if land_on_guest_stack(store, context) {
+        return Outcome::Resume;
+    } else if store.may_go_on {
+        Trap::StackOverflow
+    } else {
+        Trap::Interrupt
+    };
     store.fault = Some((pc, context.fp(), trap));
     context.set_sp(store.context.host_sp as usize);
     context.set_arg(0, &raw mut store.context as u64);
     context.set_pc(veneer::fault_landing as *const () as usize);
     Outcome::Resume
+}
+
+/// What the landing of an interruption needs below the guest's frame: [`veneer::interrupt_landing`].
+const LANDING_BYTES: usize = 1024;
+
+/// Lets an interrupted guest go on at the landing on its own stack, from where it can return to the instruction that faulted. Whether there
+/// is room.
+fn land_on_guest_stack(store: &mut VmStore, context: &mut FaultContext<'_>) -> bool {
+    let sp = context.sp();
+    if store.stack_left_below(sp).is_none_or(|left| left < LANDING_BYTES) {
+        return false;
+    }
+    let end = sp - veneer::RED_ZONE_BYTES;
+    // As a call would: the return address is after the instruction, so that walks find the instruction. The landing takes that back.
+    let frame = [&raw mut store.context as u64, context.fp() as u64, context.pc() as u64 + 1];
+    let start = end - size_of_val(&frame);
+    // SAFETY: the words are below the stopped guest's frame and above the limit of its stack, as was just checked.
+    unsafe { (start as *mut [u64; 3]).write_unaligned(frame) };
+    context.set_sp(start);
+    context.set_fp(start + 8);
+    context.set_pc(veneer::interrupt_landing as *const () as usize);
+    true
 }
 
 /// Whether an access to `address` is how guest code comes to `trap`. Anything else is a fault of the host or of a compiler, and must not look

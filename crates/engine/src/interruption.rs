@@ -1,0 +1,237 @@
+//! Interrupting guests: by epochs, by the clock, and by fuel; and what becomes of them then.
+
+use crate::context::StoreContextMut;
+use crate::deadline;
+use crate::error::{Result, bail, ensure};
+use crate::store::{StoreInner, StoreOpaque};
+use crate::vm::{Cause, Interruption};
+use crate::{Caller, Store, Trap};
+use std::num::NonZeroU64;
+use std::pin::Pin;
+use std::time::{Duration, Instant};
+
+/// What to do with a guest at the epoch of its deadline. See [`Store::epoch_deadline_callback`].
+#[non_exhaustive]
+pub enum UpdateDeadline {
+    /// It stops with [`Trap::Interrupt`]. The deadline stays where it is.
+    Interrupt,
+    /// It goes on; the next deadline is so many epochs from now.
+    Continue(u64),
+    /// It lets other tasks run, and goes on in its task's next turn; the next deadline is so many epochs from then. Ends the call with an
+    /// error if it is not one of those that are futures.
+    Yield(u64),
+    /// It goes on when the future is ready; the next deadline is so many epochs from then. As [`Yield`](Self::Yield) otherwise.
+    YieldCustom(u64, Pin<Box<dyn Future<Output = ()> + Send>>),
+}
+
+/// What a store does at the epoch of its deadline.
+pub(crate) enum EpochAction<T: 'static> {
+    Trap,
+    Yield(u64),
+    Ask(EpochCallback<T>),
+}
+
+pub(crate) type EpochCallback<T> = Box<dyn FnMut(StoreContextMut<'_, T>) -> Result<UpdateDeadline> + Send + Sync>;
+
+/// Interruption by epochs, by the clock and by fuel.
+impl<T: 'static> Store<T> {
+    /// Makes guests stop with [`Trap::Interrupt`] at the epoch of their deadline. So does a new store.
+    pub fn epoch_deadline_trap(&mut self) {
+        self.inner_mut().set_epoch_action(EpochAction::Trap);
+    }
+
+    /// Makes guests let other tasks run at the epoch of their deadline, and go on with the next deadline `delta` epochs later. They have to
+    /// be called as futures.
+    pub fn epoch_deadline_async_yield_and_update(&mut self, delta: u64) {
+        self.inner_mut().set_epoch_action(EpochAction::Yield(delta));
+    }
+
+    /// Asks `callback` what to do with a guest at the epoch of its deadline. An error that it returns ends the call.
+    ///
+    /// It is asked on the thread that runs the guest, in the middle of the guest's code. It may use the store; a guest that it calls itself
+    /// stops with [`Trap::Interrupt`] unless it sets a new deadline before.
+    ///
+    /// ```
+    /// use peregrine::{Config, Engine, Instance, Module, Store, UpdateDeadline};
+    ///
+    /// let engine = Engine::new(Config::new().epoch_interruption(true))?;
+    /// let module = Module::new(
+    ///     &engine,
+    ///     r#"(module (func (export "spin") (param $n i32)
+    ///         (loop (br_if 0 (local.tee $n (i32.sub (local.get $n) (i32.const 1)))))))"#,
+    /// )?;
+    /// let mut store = Store::new(&engine, 0);
+    /// store.epoch_deadline_callback(|mut context| {
+    ///     *context.data_mut() += 1;
+    ///     Ok(UpdateDeadline::Continue(1))
+    /// });
+    /// let spin = Instance::new(&mut store, &module, &[])?.get_typed_func::<i32, ()>(&mut store, "spin")?;
+    /// // The deadline of a new store has come already.
+    /// spin.call(&mut store, 1000)?;
+    /// assert_eq!(*store.data(), 1);
+    /// # Ok::<(), peregrine::Error>(())
+    /// ```
+    pub fn epoch_deadline_callback(
+        &mut self,
+        callback: impl FnMut(StoreContextMut<'_, T>) -> Result<UpdateDeadline> + Send + Sync + 'static,
+    ) {
+        self.inner_mut().set_epoch_action(EpochAction::Ask(Box::new(callback)));
+    }
+
+    /// Makes guests stop with [`Trap::Interrupt`] when `after` has passed from now, wherever they are: in loops, in calls, and in long
+    /// operations on memories and tables. A guest that is called later stops at once. Nobody has to increment epochs for it; a thread of
+    /// the process watches the clock while there are deadlines.
+    ///
+    /// A host function is not interrupted; the guest stops when it returns.
+    ///
+    /// ```
+    /// use peregrine::{Config, Engine, Instance, Module, Store, Trap};
+    /// use std::time::Duration;
+    ///
+    /// let engine = Engine::new(Config::new().deadlines(true))?;
+    /// let module = Module::new(&engine, r#"(module (func (export "spin") (loop (br 0))))"#)?;
+    /// let mut store = Store::new(&engine, ());
+    /// let spin = Instance::new(&mut store, &module, &[])?.get_typed_func::<(), ()>(&mut store, "spin")?;
+    /// store.deadline(Duration::from_millis(10))?;
+    /// assert_eq!(spin.call(&mut store, ()).unwrap_err().downcast_ref::<Trap>(), Some(&Trap::Interrupt));
+    /// # Ok::<(), peregrine::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// If the engine has neither [`Config::deadlines`](crate::Config::deadlines) nor
+    /// [`Config::epoch_interruption`](crate::Config::epoch_interruption) on, or the system gives no thread.
+    pub fn deadline(&mut self, after: Duration) -> Result<()> {
+        self.set_deadline(Instant::now().checked_add(after))
+    }
+
+    /// Sets the time at which guests stop, as [`deadline`](Self::deadline) does; `None` is never.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn set_deadline(&mut self, at: Option<Instant>) -> Result<()> {
+        self.inner_mut().opaque.set_time_deadline(at)
+    }
+
+    /// Makes guests let other tasks run each time they have used `interval` units of fuel; `None`, as in a new store, is never. Their
+    /// fuel, results and traps are the same. Calls that are no futures do not yield.
+    ///
+    /// # Errors
+    ///
+    /// If `interval` is 0, or the engine does not count fuel.
+    pub fn fuel_async_yield_interval(&mut self, interval: Option<u64>) -> Result<()> {
+        self.inner_mut().opaque.set_fuel_interval(interval)
+    }
+}
+
+impl<T: 'static> StoreContextMut<'_, T> {
+    /// See [`Store::epoch_deadline_trap`].
+    pub fn epoch_deadline_trap(&mut self) {
+        self.0.set_epoch_action(EpochAction::Trap);
+    }
+
+    /// See [`Store::epoch_deadline_async_yield_and_update`].
+    pub fn epoch_deadline_async_yield_and_update(&mut self, delta: u64) {
+        self.0.set_epoch_action(EpochAction::Yield(delta));
+    }
+
+    /// See [`Store::set_deadline`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn set_deadline(&mut self, at: Option<Instant>) -> Result<()> {
+        self.0.opaque.set_time_deadline(at)
+    }
+
+    /// See [`Store::fuel_async_yield_interval`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn fuel_async_yield_interval(&mut self, interval: Option<u64>) -> Result<()> {
+        self.0.opaque.set_fuel_interval(interval)
+    }
+}
+
+impl<T: 'static> Caller<'_, T> {
+    /// See [`Store::fuel_async_yield_interval`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn fuel_async_yield_interval(&mut self, interval: Option<u64>) -> Result<()> {
+        self.inner().opaque.set_fuel_interval(interval)
+    }
+}
+
+impl<T: 'static> StoreInner<T> {
+    fn set_epoch_action(&mut self, action: EpochAction<T>) {
+        self.opaque.vm.set_may_go_on(!matches!(action, EpochAction::Trap));
+        self.epoch_action = action;
+    }
+
+    /// What to do with a guest that was interrupted.
+    pub(crate) fn at_interruption(&mut self) -> Result<Interruption> {
+        let Some(page) = self.opaque.vm.interrupt_page() else { return Ok(Interruption::GoOn) };
+        if page.is_raised(Cause::Time) {
+            return Err(Trap::Interrupt.into());
+        }
+        if !page.is_raised(Cause::Epoch) {
+            return Ok(Interruption::GoOn);
+        }
+        let update = match std::mem::replace(&mut self.epoch_action, EpochAction::Trap) {
+            EpochAction::Trap => UpdateDeadline::Interrupt,
+            EpochAction::Yield(ticks) => {
+                self.epoch_action = EpochAction::Yield(ticks);
+                UpdateDeadline::Yield(ticks)
+            }
+            EpochAction::Ask(mut callback) => {
+                let update = callback(StoreContextMut(self));
+                // Unless the callback chose something else.
+                if matches!(self.epoch_action, EpochAction::Trap) {
+                    self.epoch_action = EpochAction::Ask(callback);
+                }
+                update?
+            }
+        };
+        Ok(match update {
+            UpdateDeadline::Interrupt => return Err(Trap::Interrupt.into()),
+            UpdateDeadline::Continue(ticks) => {
+                self.opaque.set_epoch_deadline(ticks);
+                Interruption::GoOn
+            }
+            UpdateDeadline::Yield(then_ticks) => Interruption::Yield { until: None, then_ticks },
+            UpdateDeadline::YieldCustom(then_ticks, until) => Interruption::Yield { until: Some(until), then_ticks },
+        })
+    }
+}
+
+impl StoreOpaque {
+    fn set_time_deadline(&mut self, at: Option<Instant>) -> Result<()> {
+        let store = self.id().number();
+        let Some(page) = self.vm.interrupt_page() else {
+            ensure!(at.is_none(), "guests are not interrupted; turn on `Config::deadlines` or `Config::epoch_interruption`");
+            return Ok(());
+        };
+        if let Some(old) = self.time_deadline.take() {
+            deadline::forget(old, store);
+            page.clear(Cause::Time)?;
+        }
+        if let Some(at) = at {
+            deadline::set(at, store, page)?;
+            self.time_deadline = Some(at);
+        }
+        Ok(())
+    }
+
+    fn set_fuel_interval(&mut self, interval: Option<u64>) -> Result<()> {
+        if interval == Some(0) {
+            bail!("fuel_async_yield_interval must not be 0");
+        }
+        let fuel = self.get_fuel()?;
+        self.fuel_interval = interval.and_then(NonZeroU64::new);
+        self.set_fuel(fuel)
+    }
+}

@@ -1,0 +1,101 @@
+//! What becomes of a guest that was interrupted: it goes on, waits, or is ended, as the store's host says.
+//!
+//! ```text
+//! load of the interrupt page --fault--> veneer::interrupt_landing --leave--> interrupted --host--> go on | Wait | Pending
+//! long builtin, between two slices ----------------------------------------> decide ------'
+//! ```
+
+use super::fault::walk::backtrace;
+use super::pending::Pending;
+use super::store::VmStore;
+use super::suspend::Wait;
+use peregrine_artifact::vmctx::VmContextHeader;
+use peregrine_wasm::Trap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::ptr::NonNull;
+use std::task::{Context, Poll};
+
+/// What the host says about a guest that was interrupted.
+pub(crate) enum Interruption {
+    /// It goes on.
+    GoOn,
+    /// It lets other tasks run.
+    Yield {
+        /// For how long; until the task's next turn if there is nothing to wait for.
+        until: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+        /// Ticks from then to the next deadline.
+        then_ticks: u64,
+    },
+}
+
+/// Asks the host. `Ok(None)` is to go on. `task` is that of the call, if it can wait.
+///
+/// # Safety
+///
+/// 1. `store` is valid and no reference into it is held.
+pub(super) unsafe fn decide(store: NonNull<VmStore>, task: Option<&mut Context<'_>>) -> Result<Option<Wait>, Pending> {
+    // SAFETY: the store is valid (1).
+    let frames = || backtrace(unsafe { store.as_ref() });
+    // SAFETY: as above.
+    let Some(mut host) = (unsafe { store.as_ref() }).host() else { return Err(Pending::Trap(Trap::Interrupt, frames())) };
+    // SAFETY: the host's part of the store is another object that lives as long, and nothing of it is borrowed.
+    let (until, then_ticks) = match unsafe { host.as_mut() }.interrupted() {
+        Ok(Interruption::GoOn) => return Ok(None),
+        Ok(Interruption::Yield { until, then_ticks }) => (until, then_ticks),
+        Err(error) => return Err(Pending::of_error(error, frames())),
+    };
+    let Some(task) = task else { return Err(Pending::Error(anyhow::anyhow!("{CANNOT_YIELD}"), frames())) };
+    let Some(mut until) = until else { return Ok(Some(Wait::for_turn(task).then_ticks(then_ticks))) };
+    match catch_unwind(AssertUnwindSafe(|| until.as_mut().poll(task))) {
+        Ok(Poll::Ready(())) => {
+            // SAFETY: as above.
+            unsafe { host.as_mut() }.extend_deadline(then_ticks);
+            Ok(None)
+        }
+        Ok(Poll::Pending) => {
+            let wait = Wait::for_future(Box::pin(async move {
+                until.await;
+                Ok(0)
+            }));
+            Ok(Some(wait.then_ticks(then_ticks)))
+        }
+        Err(payload) => Err(Pending::Panic(payload)),
+    }
+}
+
+const CANNOT_YIELD: &str = "a guest was interrupted and is to yield, but it was not called as a future; use `call_async`";
+
+/// How many registers the landing of an interruption keeps right below the context that it gives.
+pub(super) const LANDING_REGISTERS: usize = 14;
+
+/// What an interrupted guest reads in place of its page when it goes on.
+static OPEN_PAGE: [u64; 8] = [0; 8];
+
+/// What the landing of an interruption calls, through a veneer.
+///
+/// # Safety
+///
+/// 1. The word of `context` where a context has its store is that of the interrupted guest's store. There need be nothing else.
+/// 2. Below `context` are the guest's [`LANDING_REGISTERS`], which it goes on with.
+pub(super) unsafe extern "C" fn interrupted(context: *mut VmContextHeader) {
+    // SAFETY: the word is there (1).
+    let store = unsafe { NonNull::new_unchecked((&raw const (*context).store).read() as *mut VmStore) };
+    // The guest repeats its look at the page, which may be closed still, or again. So that it gets on, it looks elsewhere: compiled code has
+    // loaded the address for this look alone.
+    // SAFETY: the guest is stopped, and the registers are there (2).
+    unsafe {
+        let page = store.as_ref().interrupt_page().map_or(0, |page| page.address());
+        let registers = std::slice::from_raw_parts_mut(context.cast::<u64>().sub(LANDING_REGISTERS), LANDING_REGISTERS);
+        registers.iter_mut().filter(|register| **register == page).for_each(|register| *register = OPEN_PAGE.as_ptr() as u64);
+    }
+    // SAFETY: the guest is stopped, and the host below it holds no reference into the store. The task is that of the poll under way.
+    unsafe {
+        let task = (*store.as_ptr()).task().map(|task| &mut *task.as_ptr());
+        match decide(store, task) {
+            Ok(None) => {}
+            Ok(Some(wait)) => (*store.as_ptr()).suspend(wait),
+            Err(pending) => (*store.as_ptr()).raise(pending),
+        }
+    }
+}

@@ -1,0 +1,496 @@
+//! Guests that are interrupted: they go on as if nothing had happened, let others run, or stop; by epochs, by the clock and by fuel.
+
+use peregrine::{
+    AsContextMut, Caller, Config, Engine, Error, Extern, Instance, Linker, Memory, Module, Result, Store, Strategy, Trap, TypedFunc,
+    UpdateDeadline, WasmBacktrace,
+};
+use std::fmt::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+/// An engine for each compiler.
+fn engines(configure: impl Fn(&mut Config) -> &mut Config) -> Vec<Engine> {
+    let engine = |strategy| Engine::new(configure(Config::new().strategy(strategy))).unwrap();
+    vec![engine(Strategy::Cranelift), engine(Strategy::Winch)]
+}
+
+fn with_epochs() -> Vec<Engine> {
+    engines(|config| config.epoch_interruption(true))
+}
+
+/// Polls until it is ready. Gives the number of polls too.
+fn drive<F: Future>(future: F) -> (F::Output, usize) {
+    let mut future = pin!(future);
+    for polls in 1.. {
+        if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            return (output, polls);
+        }
+    }
+    unreachable!()
+}
+
+fn start<T: Send>(store: &mut Store<T>, text: &str) -> Instance {
+    let module = Module::new(&store.engine().clone(), text).unwrap();
+    Instance::new(store, &module, &[]).unwrap()
+}
+
+/// A function `run(n) -> i64` with a loop of `n` turns over which more values are alive than there are registers of any kind. `inner` is code
+/// in the loop.
+fn crowded(inner: &str) -> String {
+    let (mut locals, mut turn, mut sum) = (String::new(), String::new(), String::from("(i64.const 0)"));
+    for n in 0..20 {
+        write!(locals, "(local $i{n} i64)").unwrap();
+        write!(turn, "(local.set $i{n} (i64.add (local.get $i{n}) (i64.xor (local.get $i{}) (i64.const {}))))", (n + 7) % 20, n * 77 + 1)
+            .unwrap();
+        sum = format!("(i64.add (i64.rotl {sum} (i64.const 3)) (local.get $i{n}))");
+    }
+    for n in 0..18 {
+        write!(locals, "(local $f{n} f64)").unwrap();
+        write!(turn, "(local.set $f{n} (f64.add (local.get $f{n}) (f64.const {}.5)))", n + 1).unwrap();
+        sum = format!("(i64.add (i64.rotl {sum} (i64.const 3)) (i64.reinterpret_f64 (local.get $f{n})))");
+    }
+    for n in 0..18 {
+        write!(locals, "(local $v{n} v128)").unwrap();
+        write!(turn, "(local.set $v{n} (i32x4.add (local.get $v{n}) (v128.const i32x4 {} 2 3 {n})))", n + 1).unwrap();
+        sum = format!("(i64.add (i64.rotl {sum} (i64.const 3)) (i64x2.extract_lane 0 (local.get $v{n})))");
+        sum = format!("(i64.add (i64.rotl {sum} (i64.const 3)) (i64x2.extract_lane 1 (local.get $v{n})))");
+    }
+    format!(
+        r#"(module (memory 1) (func (export "run") (param $n i32) (result i64) {locals}
+            (loop $again {turn} {inner}
+                (br_if $again (local.tee $n (i32.sub (local.get $n) (i32.const 1)))))
+            {sum}))"#
+    )
+}
+
+fn run_of<T: Send>(store: &mut Store<T>, text: &str) -> TypedFunc<i32, i64> {
+    start(store, text).get_typed_func(store, "run").unwrap()
+}
+
+#[test]
+fn a_guest_goes_on_with_all_its_values() {
+    for engine in with_epochs() {
+        let text = crowded("");
+        let mut store = Store::new(&engine, 0);
+        store.set_epoch_deadline(1);
+        let run = run_of(&mut store, &text);
+        let expected = run.call(&mut store, 5000).unwrap();
+        // The deadline has come again each time that it is moved: in every turn.
+        store.epoch_deadline_callback(|mut context| {
+            *context.data_mut() += 1;
+            Ok(UpdateDeadline::Continue(0))
+        });
+        store.set_epoch_deadline(0);
+        assert_eq!(run.call(&mut store, 5000).unwrap(), expected);
+        assert_eq!(*store.data(), 5000);
+    }
+}
+
+#[test]
+fn a_guest_yields_in_every_turn_and_goes_on() {
+    for engine in with_epochs() {
+        let text = crowded("");
+        let mut store = Store::new(&engine, ());
+        let run = run_of(&mut store, &text);
+        store.set_epoch_deadline(1);
+        let expected = run.call(&mut store, 500).unwrap();
+        store.epoch_deadline_async_yield_and_update(0);
+        store.set_epoch_deadline(0);
+        let (sum, polls) = drive(run.call_async(&mut store, 500));
+        assert_eq!((sum.unwrap(), polls), (expected, 501));
+        // Each poll on a thread of its own.
+        let (sum, polls) = {
+            let mut call = pin!(run.call_async(&mut store, 20));
+            let mut polls = 1;
+            let mut poll = || {
+                std::thread::scope(|scope| {
+                    let polled = scope.spawn(|| call.as_mut().poll(&mut Context::from_waker(Waker::noop())));
+                    polled.join().unwrap()
+                })
+            };
+            loop {
+                match poll() {
+                    Poll::Ready(sum) => break (sum.unwrap(), polls),
+                    Poll::Pending => polls += 1,
+                }
+            }
+        };
+        store.set_epoch_deadline(1);
+        assert_eq!((sum, polls), (run.call(&mut store, 20).unwrap(), 21));
+    }
+}
+
+#[test]
+fn a_ticking_epoch_interrupts_again_and_again() {
+    for engine in with_epochs() {
+        let mut store = Store::new(&engine, 0);
+        let run = run_of(&mut store, &crowded(""));
+        store.set_epoch_deadline(u64::MAX);
+        let expected = run.call(&mut store, 20_000).unwrap();
+        store.epoch_deadline_callback(|mut context| {
+            *context.data_mut() += 1;
+            Ok(UpdateDeadline::Continue(1))
+        });
+        store.set_epoch_deadline(1);
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    engine.increment_epoch();
+                    std::thread::yield_now();
+                }
+            });
+            for _ in 0..500 {
+                assert_eq!(run.call(&mut store, 20_000).unwrap(), expected);
+                if *store.data() > 1000 {
+                    break;
+                }
+            }
+            done.store(true, Ordering::Relaxed);
+        });
+        assert!(*store.data() > 50, "{} interruptions", store.data());
+    }
+}
+
+#[test]
+fn what_the_callback_says_is_done() {
+    for engine in with_epochs() {
+        let mut store = Store::new(&engine, 0);
+        let run = run_of(&mut store, &crowded(""));
+        // A new store's deadline has come, and ends the call.
+        assert_eq!(run.call(&mut store, 5).unwrap_err().downcast_ref::<Trap>(), Some(&Trap::Interrupt));
+        store.epoch_deadline_callback(|mut context| {
+            *context.data_mut() += 1;
+            match *context.data() {
+                1 => Ok(UpdateDeadline::Continue(0)),
+                2 => Err(Error::msg("enough")),
+                3 => panic!("much"),
+                4 => Ok(UpdateDeadline::Yield(0)),
+                _ => Ok(UpdateDeadline::Interrupt),
+            }
+        });
+        let error = run.call(&mut store, 5).unwrap_err();
+        assert_eq!((error.root_cause().to_string().as_str(), *store.data()), ("enough", 2));
+        assert_eq!(error.downcast_ref::<WasmBacktrace>().unwrap().frames().len(), 1);
+        let caught = catch_unwind(AssertUnwindSafe(|| run.call(&mut store, 5))).unwrap_err();
+        assert_eq!(caught.downcast_ref::<&str>(), Some(&"much"));
+        store.epoch_deadline_callback(|_| Ok(UpdateDeadline::Yield(0)));
+        assert!(run.call(&mut store, 5).unwrap_err().root_cause().to_string().contains("call_async"));
+        store.epoch_deadline_callback(|_| Ok(UpdateDeadline::Interrupt));
+        assert_eq!(run.call(&mut store, 5).unwrap_err().downcast_ref::<Trap>(), Some(&Trap::Interrupt));
+        store.epoch_deadline_callback(|_| {
+            let mut turns = 3;
+            let wait = std::future::poll_fn(move |_| {
+                turns -= 1;
+                if turns == 0 { Poll::Ready(()) } else { Poll::Pending }
+            });
+            Ok(UpdateDeadline::YieldCustom(0, Box::pin(wait)))
+        });
+        assert_eq!(drive(run.call_async(&mut store, 5)).1, 11, "two waits in each of five turns");
+        store.epoch_deadline_trap();
+        assert_eq!(run.call(&mut store, 5).unwrap_err().downcast_ref::<Trap>(), Some(&Trap::Interrupt));
+        store.set_epoch_deadline(1);
+        run.call(&mut store, 5).unwrap();
+    }
+}
+
+/// `run` calls itself 3 deep and loops there; `fail` traps.
+const NESTED: &str = r#"(module
+    (func $run (export "run") (param $depth i32)
+        (if (local.get $depth) (then (call $run (i32.sub (local.get $depth) (i32.const 1))) (return)))
+        (loop $again (br $again)))
+    (func $down (export "down") (result i32) (i32.add (i32.const 1) (call $down)))
+    (func (export "fail") unreachable))"#;
+
+#[test]
+fn backtraces_are_exact_at_interruptions() {
+    for engine in with_epochs() {
+        let mut store = Store::new(&engine, None::<Error>);
+        let instance = start(&mut store, NESTED);
+        let run = instance.get_typed_func::<i32, ()>(&mut store, "run").unwrap();
+        let places = |error: &Error| {
+            let frames = error.downcast_ref::<WasmBacktrace>().unwrap().frames();
+            frames.iter().map(|frame| (frame.func_index(), frame.module_offset())).collect::<Vec<_>>()
+        };
+        // The loop is looked at after three entries, in a function that calls others.
+        store.epoch_deadline_callback(|mut context| {
+            Ok(if context.data_mut().is_some() { UpdateDeadline::Interrupt } else { UpdateDeadline::Continue(1) })
+        });
+        let ticker = std::thread::spawn({
+            let engine = engine.clone();
+            move || {
+                for _ in 0..2 {
+                    std::thread::sleep(Duration::from_millis(20));
+                    engine.increment_epoch();
+                }
+            }
+        });
+        *store.data_mut() = Some(Error::msg("stop"));
+        store.set_epoch_deadline(1);
+        let error = run.call(&mut store, 3).unwrap_err();
+        ticker.join().unwrap();
+        let trapped = places(&error);
+        assert_eq!(trapped.len(), 4, "{error:?}");
+        // The three callers are at the same place, the loop elsewhere.
+        assert!(trapped[1..].iter().all(|place| *place == trapped[1]) && trapped[0] != trapped[1], "{trapped:?}");
+        assert!(trapped.iter().all(|place| place.1.is_some()));
+
+        // From within the callback another guest function traps: its frame is above those of the one that was interrupted.
+        store.epoch_deadline_callback(move |mut context| {
+            context.as_context_mut().set_epoch_deadline(1_000_000);
+            let fail = instance.get_typed_func::<(), ()>(&mut context, "fail")?;
+            let error = fail.call(&mut context, ()).unwrap_err();
+            *context.data_mut() = Some(error);
+            Ok(UpdateDeadline::Interrupt)
+        });
+        store.set_epoch_deadline(0);
+        let error = run.call(&mut store, 3).unwrap_err();
+        let (at_end, inside) = (places(&error), places(&store.data_mut().take().unwrap()));
+        assert_eq!(at_end, inside[1..], "{error:?}");
+        assert_eq!(inside[0].0, 2);
+    }
+}
+
+#[test]
+fn interruption_and_the_end_of_the_stack_get_along() {
+    for engine in with_epochs() {
+        let mut store = Store::new(&engine, ());
+        let instance = start(&mut store, NESTED);
+        let down = instance.get_typed_func::<(), i32>(&mut store, "down").unwrap();
+        store.epoch_deadline_callback(|_| Ok(UpdateDeadline::Continue(0)));
+        for _ in 0..3 {
+            assert_eq!(down.call(&mut store, ()).unwrap_err().downcast_ref::<Trap>(), Some(&Trap::StackOverflow));
+        }
+    }
+}
+
+#[test]
+fn fuel_is_the_same_with_and_without_yields() {
+    let text = crowded("(memory.fill (i32.const 0) (i32.const 7) (i32.const 100))");
+    for engine in engines(|config| config.consume_fuel(true)) {
+        let mut store = Store::new(&engine, ());
+        assert!(store.fuel_async_yield_interval(Some(0)).is_err());
+        let run = run_of(&mut store, &text);
+        let mut outcome = |fuel: u64, interval: Option<u64>| {
+            store.fuel_async_yield_interval(interval).unwrap();
+            store.set_fuel(fuel).unwrap();
+            assert_eq!(store.get_fuel().unwrap(), fuel);
+            let (result, polls) = drive(run.call_async(&mut store, 100));
+            let result = result.map_err(|error| *error.downcast_ref::<Trap>().unwrap());
+            ((result, store.get_fuel().unwrap()), polls)
+        };
+        let (plain, _) = outcome(1_000_000, None);
+        assert!(plain.0.is_ok());
+        let used = 1_000_000 - plain.1;
+        for interval in [1, 7, 1000, 10_000_000] {
+            let (result, polls) = outcome(1_000_000, Some(interval));
+            assert_eq!(result, plain, "with yields after {interval}");
+            assert!(polls as u64 <= 1 + used / interval.max(1) + 1);
+            assert!(interval > 1000 || polls > 20, "{polls} polls with {interval}");
+        }
+        for fuel in [0, 1, used / 3, used / 2 + 11, used - 1, used, used + 1] {
+            let (plain, _) = outcome(fuel, None);
+            for interval in [1, 7, 1000] {
+                assert_eq!(outcome(fuel, Some(interval)).0, plain, "{fuel} units, yields after {interval}");
+            }
+        }
+        // A call that is no future does not yield, and is as exact.
+        store.set_fuel(1_000_000).unwrap();
+        run.call(&mut store, 100).unwrap();
+        assert_eq!(store.get_fuel().unwrap(), plain.1);
+    }
+}
+
+/// Long operations: on 64 MiB of memory, and on tables of a million elements.
+const LONG: &str = r#"(module
+    (memory (export "memory") 1024)
+    (table $a 1000000 funcref) (table $b 1000000 funcref) (table $c 10 2000000 funcref)
+    (func $f (result i32) (i32.const 42))
+    (elem declare func $f)
+    (func (export "fill") (memory.fill (i32.const 1) (i32.const 7) (i32.const 67000000)))
+    (func (export "copy") (memory.copy (i32.const 1000) (i32.const 0) (i32.const 60000000)))
+    (func (export "table") (result i32)
+        (table.fill $a (i32.const 1) (ref.func $f) (i32.const 999999))
+        (table.copy $b $a (i32.const 0) (i32.const 1) (i32.const 999999))
+        (table.copy $a $a (i32.const 0) (i32.const 1) (i32.const 999999))
+        (i32.add
+            (i32.mul (i32.const 1000) (table.grow $c (ref.func $f) (i32.const 1000000)))
+            (i32.add (call_indirect $b (result i32) (i32.const 999998)) (call_indirect $c (result i32) (i32.const 1000009))))))"#;
+
+#[test]
+fn long_operations_let_others_run_and_go_on() {
+    for engine in with_epochs() {
+        let mut store = Store::new(&engine, ());
+        let instance = start(&mut store, LONG);
+        let memory: Memory = instance.get_memory(&mut store, "memory").unwrap();
+        store.epoch_deadline_async_yield_and_update(0);
+        let fill = instance.get_typed_func::<(), ()>(&mut store, "fill").unwrap();
+        let (result, polls) = drive(fill.call_async(&mut store, ()));
+        result.unwrap();
+        assert!(polls > 60, "{polls} polls");
+        let bytes = memory.data(&store);
+        assert!(bytes[0] == 0 && bytes[1..=67_000_000].iter().all(|byte| *byte == 7) && bytes[67_000_001] == 0);
+        // Overlapping, towards higher addresses.
+        memory.data_mut(&mut store)[..60_000_000]
+            .chunks_mut(4)
+            .enumerate()
+            .for_each(|(n, chunk)| chunk.copy_from_slice(&(n as u32).to_le_bytes()));
+        let copy = instance.get_typed_func::<(), ()>(&mut store, "copy").unwrap();
+        let (result, polls) = drive(copy.call_async(&mut store, ()));
+        result.unwrap();
+        assert!(polls > 50, "{polls} polls");
+        let mut chunks = memory.data(&store)[1000..60_001_000].chunks(4).enumerate();
+        assert!(chunks.all(|(n, chunk)| chunk == (n as u32).to_le_bytes()));
+        // Dropped in the middle.
+        memory.data_mut(&mut store).fill(0);
+        {
+            let mut call = pin!(fill.call_async(&mut store, ()));
+            for _ in 0..5 {
+                assert!(call.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+            }
+        }
+        let bytes = memory.data(&store);
+        assert!(bytes[1] == 7 && bytes[40 << 20] == 0);
+        let table = instance.get_typed_func::<(), i32>(&mut store, "table").unwrap();
+        let (result, polls) = drive(table.call_async(&mut store, ()));
+        assert_eq!(result.unwrap(), 10_084);
+        assert!(polls > 40, "{polls} polls");
+        // Asked between slices too.
+        store.epoch_deadline_callback(|_| Ok(UpdateDeadline::Continue(0)));
+        fill.call(&mut store, ()).unwrap();
+        assert_eq!(memory.data(&store)[67_000_000], 7);
+        store.epoch_deadline_trap();
+        assert_eq!(fill.call(&mut store, ()).unwrap_err().downcast_ref::<Trap>(), Some(&Trap::Interrupt));
+    }
+}
+
+#[test]
+fn a_deadline_by_the_clock_stops_everything() {
+    const HUGE: &str = r#"(module
+        (memory 65536) (table $a 10000000 funcref) (table $b 10000000 funcref) (table $c 0 10000000 funcref)
+        (func $f) (elem declare func $f)
+        (func (export "spin") (loop (br 0)))
+        (func (export "fill") (memory.fill (i32.const 0) (i32.const 7) (i32.const -1)))
+        (func (export "copy") (memory.copy (i32.const 65536) (i32.const 0) (i32.const 0xf0000000)))
+        (func (export "tables") (loop $again
+            (table.fill $a (i32.const 0) (ref.func $f) (i32.const 10000000))
+            (table.copy $b $a (i32.const 0) (i32.const 0) (i32.const 10000000))
+            (br $again)))
+        (func (export "grow") (drop (table.grow $c (ref.func $f) (i32.const 10000000))) (loop (br 0))))"#;
+    for engine in engines(|config| config.deadlines(true)) {
+        let module = Module::new(&engine, HUGE).unwrap();
+        for name in ["spin", "fill", "copy", "tables", "grow"] {
+            // On a machine that is busy with other things, the best of some tries.
+            let late = (0..6).map(|_| {
+                let mut store = Store::new(&engine, ());
+                let instance = Instance::new(&mut store, &module, &[]).unwrap();
+                let function = instance.get_typed_func::<(), ()>(&mut store, name).unwrap();
+                let after = Duration::from_millis(15);
+                let start = Instant::now();
+                store.deadline(after).unwrap();
+                let error = function.call(&mut store, ()).unwrap_err();
+                assert_eq!(error.downcast_ref::<Trap>(), Some(&Trap::Interrupt));
+                let elapsed = start.elapsed();
+                assert!(elapsed >= after, "{name} stopped early");
+                elapsed - after
+            });
+            let mut late = late.take_while(|late| *late > Duration::from_millis(20)).collect::<Vec<_>>();
+            late.sort();
+            assert!(late.len() < 6, "{name} stops {:?} late at best", late[0]);
+        }
+        let mut store = Store::new(&engine, ());
+        let instance = start(&mut store, &crowded(""));
+        let run = instance.get_typed_func::<i32, i64>(&mut store, "run").unwrap();
+        run.call(&mut store, 5).unwrap();
+        store.deadline(Duration::ZERO).unwrap();
+        for _ in 0..2 {
+            assert_eq!(run.call(&mut store, 5).unwrap_err().downcast_ref::<Trap>(), Some(&Trap::Interrupt));
+        }
+        store.set_deadline(None).unwrap();
+        run.call(&mut store, 5).unwrap();
+        store.deadline(Duration::from_secs(3600)).unwrap();
+        run.call(&mut store, 5).unwrap();
+    }
+    let engine = Engine::default();
+    let mut store = Store::new(&engine, ());
+    assert!(store.deadline(Duration::ZERO).unwrap_err().to_string().contains("Config::deadlines"));
+    store.set_deadline(None).unwrap();
+}
+
+#[test]
+fn many_stores_have_deadlines_at_once() {
+    let engine = Engine::new(Config::new().deadlines(true)).unwrap();
+    let module = Module::new(&engine, r#"(module (func (export "spin") (loop (br 0))) (func (export "run")))"#).unwrap();
+    let mut stores: Vec<Store<()>> = (0..200).map(|_| Store::new(&engine, ())).collect();
+    let mut rest = stores.split_off(100);
+    // Half of them never come to theirs.
+    rest.iter_mut().for_each(|store| store.deadline(Duration::from_millis(1)).unwrap());
+    drop(rest);
+    for (n, store) in stores.iter_mut().enumerate() {
+        store.deadline(Duration::from_millis(1 + n as u64 % 7)).unwrap();
+    }
+    for mut store in stores {
+        let instance = Instance::new(&mut store, &module, &[]).unwrap();
+        let spin = instance.get_typed_func::<(), ()>(&mut store, "spin").unwrap();
+        assert_eq!(spin.call(&mut store, ()).unwrap_err().downcast_ref::<Trap>(), Some(&Trap::Interrupt));
+    }
+}
+
+#[test]
+fn epochs_and_the_clock_are_told_apart() {
+    for engine in with_epochs() {
+        let mut store = Store::new(&engine, ());
+        let run = run_of(&mut store, &crowded(""));
+        // The epoch would go on; the clock ends it.
+        store.epoch_deadline_callback(|_| Ok(UpdateDeadline::Continue(0)));
+        run.call(&mut store, 10).unwrap();
+        store.deadline(Duration::ZERO).unwrap();
+        assert_eq!(run.call(&mut store, 10).unwrap_err().downcast_ref::<Trap>(), Some(&Trap::Interrupt));
+        store.set_deadline(None).unwrap();
+        run.call(&mut store, 10).unwrap();
+        // Clearing the one leaves the other.
+        store.epoch_deadline_trap();
+        store.set_deadline(None).unwrap();
+        assert!(run.call(&mut store, 10).is_err());
+    }
+}
+
+#[test]
+fn guests_that_wait_and_guests_that_are_interrupted_mix() {
+    for engine in with_epochs() {
+        let text = r#"(module
+            (import "host" "next" (func $next (param i32) (result i32)))
+            (func (export "run") (param $n i32) (result i32) (local $i i32) (local $turns i32)
+                (loop $again
+                    (local.set $turns (i32.add (local.get $turns) (i32.const 1)))
+                    (local.set $i (call $next (local.get $i)))
+                    (br_if $again (i32.lt_u (local.get $i) (local.get $n))))
+                (i32.add (local.get $turns) (local.get $i))))"#;
+        let module = Module::new(&engine, text).unwrap();
+        let mut linker = Linker::new(&engine);
+        linker
+            .func_wrap_async("host", "next", |mut caller: Caller<'_, u32>, (x,): (i32,)| {
+                Box::new(async move {
+                    let mut polled = false;
+                    std::future::poll_fn(|_| if std::mem::replace(&mut polled, true) { Poll::Ready(()) } else { Poll::Pending }).await;
+                    // Another guest, which is interrupted as well.
+                    if x == 5 {
+                        let run = caller.get_export("run").and_then(Extern::into_func).unwrap().typed::<i32, i32>(&caller)?;
+                        *caller.data_mut() = run.call_async(&mut caller, 2).await? as u32;
+                    }
+                    Result::Ok(x + 1)
+                })
+            })
+            .unwrap();
+        let mut store = Store::new(&engine, 0);
+        let instance = linker.instantiate(&mut store, &module).unwrap();
+        let run = instance.get_typed_func::<i32, i32>(&mut store, "run").unwrap();
+        store.epoch_deadline_async_yield_and_update(0);
+        let (result, polls) = drive(run.call_async(&mut store, 10));
+        // A turn each for the entries, the loops and the calls of the host.
+        assert_eq!((result.unwrap(), *store.data(), polls), (20, 4, 1 + 1 + 10 + 10 + 1 + 2 + 2));
+    }
+}
