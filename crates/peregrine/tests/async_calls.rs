@@ -14,7 +14,7 @@ use std::task::{Context, Poll, Wake, Waker};
 /// An engine for each compiler.
 fn engines() -> Vec<Engine> {
     let engine = |strategy| Engine::new(Config::new().strategy(strategy)).unwrap();
-    vec![engine(Strategy::Cranelift), engine(Strategy::Winch)]
+    vec![engine(Strategy::Cranelift), engine(Strategy::Winch), engine(Strategy::Tiered)]
 }
 
 /// Is not ready when it is first polled `turns` times; wakes at once.
