@@ -115,6 +115,21 @@ fn limits_say_their_name_what_they_allow_and_what_was_found() {
 }
 
 #[test]
+fn code_stays_in_proportion_to_the_module() {
+    let with = |functions: usize| {
+        let bodies: String = (0..functions).map(|_| format!("(func i32.const {HUGE} drop)")).collect();
+        let wasm = wat::parse_str(format!("(module {bodies})")).expect("good text");
+        compiler(2).compile(&wasm, &settings(), &()).map(|_| wasm.len()).map_err(|error| error.to_string())
+    };
+    // A megabyte of code for each: what any module may have is more than twenty, whatever its size.
+    with(20).expect("it is less than any module may have");
+    let error = with(40).expect_err("a few hundred bytes do not make forty megabytes");
+    let allowed = 64 * 400 + (32 << 20);
+    let said = error.split("max_text_bytes allows ").nth(1).and_then(|rest| rest.split(',').next()?.parse::<usize>().ok());
+    assert!(said.is_some_and(|said| said >= 32 << 20 && said <= allowed), "{error}");
+}
+
+#[test]
 fn very_many_types_get_stubs_only_where_the_host_can_need_them() {
     let types: String = (0..3000)
         .map(|number| {

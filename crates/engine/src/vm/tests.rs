@@ -209,3 +209,32 @@ fn what_is_prepared_of_tables_does_not_grow_with_their_size() {
         assert_eq!(ok(machine.call(instance, name, &[])).get_i32(), 7, "{name}");
     }
 }
+
+/// A fault in guest code at an address that is not the guest's is a fault of the engine or of a compiler: it ends the process, as it would
+/// without an engine, and is no trap that an embedder takes for the guest's doing.
+#[test]
+fn a_fault_at_a_foreign_address_is_no_trap() {
+    const INSIDE: &str = "PEREGRINE_TEST_FOREIGN_FAULT";
+    let text = r#"(module (memory 1) (func (export "load") (param i32) (result i32) local.get 0 i32.load))"#;
+    if std::env::var_os(INSIDE).is_none() {
+        // In the guard of the memory it is a trap.
+        let mut machine = Machine::new();
+        let instance = ok(machine.instantiate(text, &[]));
+        assert_eq!(machine.trap(instance, "load", &[ValRaw::i32(65536)]).0, Trap::MemoryOutOfBounds);
+        let own = std::env::current_exe().expect("the test has a file");
+        let mut child = std::process::Command::new(own);
+        child.args(["--exact", "vm::tests::a_fault_at_a_foreign_address_is_no_trap"]).env(INSIDE, "1");
+        let status = child.output().expect("the test can run again").status;
+        let signal = std::os::unix::process::ExitStatusExt::signal(&status);
+        assert_eq!(signal, Some(11), "the child ended with {status}");
+        return;
+    }
+    let mut machine = Machine::new();
+    let instance = ok(machine.instantiate(text, &[]));
+    let foreign = peregrine_sys::pages::Reservation::new(1 << 20).expect("there is address space");
+    let cell = machine.store.instance(instance).memory(peregrine_wasm::DefinedMemoryIndex::from_u32(0)).cell();
+    // As if a compiler had taken a wrong base.
+    // SAFETY: the cell is part of the instance's context, and no guest runs.
+    unsafe { (*cell.as_ptr()).base = foreign.ptr() as u64 };
+    machine.call(instance, "load", &[ValRaw::i32(0)]).err();
+}
