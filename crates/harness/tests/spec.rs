@@ -43,6 +43,12 @@ enum Setup {
     Unoptimized,
     /// Functions are compiled when they are called, by the baseline.
     Baseline,
+    /// Likewise, and every memory access is compared with the size.
+    BaselineChecked,
+    /// Likewise; executed instructions are counted, loops look at the deadline, and NaNs are canonical.
+    BaselineInstrumented,
+    /// Likewise, for processors that have no more than the baseline needs; relaxed instructions give what they give everywhere.
+    BaselineOldest,
     /// The same, and again when they are hot.
     Tiered,
     /// Functions are optimized at their first call, and loops at their first turn.
@@ -62,6 +68,9 @@ impl Setup {
         Self::Instrumented,
         Self::Unoptimized,
         Self::Baseline,
+        Self::BaselineChecked,
+        Self::BaselineInstrumented,
+        Self::BaselineOldest,
         Self::Tiered,
         Self::OptimizedAtOnce,
         Self::LoopEntries,
@@ -76,6 +85,9 @@ impl Setup {
             Self::Instrumented => "instrumented",
             Self::Unoptimized => "unoptimized",
             Self::Baseline => "baseline",
+            Self::BaselineChecked => "baseline-checked",
+            Self::BaselineInstrumented => "baseline-instrumented",
+            Self::BaselineOldest => "baseline-oldest",
             Self::Tiered => "tiered",
             Self::OptimizedAtOnce => "optimized-at-once",
             Self::LoopEntries => "loop-entries",
@@ -112,6 +124,16 @@ impl Setup {
             Self::Baseline => {
                 config.strategy(Strategy::Baseline);
             }
+            Self::BaselineChecked => {
+                config.strategy(Strategy::Baseline).memory_reservation(0).memory_guard_size(0);
+            }
+            Self::BaselineInstrumented => {
+                config.strategy(Strategy::Baseline).consume_fuel(true).epoch_interruption(true).cranelift_nan_canonicalization(true);
+            }
+            Self::BaselineOldest => {
+                config.strategy(Strategy::Baseline).target("x86_64-unknown-linux-gnu").expect("a target with code");
+                config.relaxed_simd_deterministic(set.contains("relaxed"));
+            }
             Self::Tiered => {
                 config.strategy(Strategy::Tiered);
             }
@@ -134,10 +156,10 @@ impl Setup {
     }
 
     fn prepare(self, store: &mut Store<()>) {
-        if matches!(self, Self::Instrumented | Self::LoopEntries) {
+        if matches!(self, Self::Instrumented | Self::BaselineInstrumented | Self::LoopEntries) {
             store.set_fuel(u64::MAX / 4).expect("fuel is on");
         }
-        if matches!(self, Self::Instrumented | Self::OptimizedAtOnce) {
+        if matches!(self, Self::Instrumented | Self::BaselineInstrumented | Self::OptimizedAtOnce) {
             store.set_epoch_deadline(1 << 40);
         }
     }
@@ -227,10 +249,10 @@ fn main() {
     }));
 
     let conclusion = libtest_mimic::run(&arguments, trials);
-    println!("{:<40} {:>12} {:>8} {:>10} {:>8} {:>12}", "set", "setup", "passed", "expected", "wrong", "directives");
+    println!("{:<40} {:>21} {:>8} {:>10} {:>8} {:>12}", "set", "setup", "passed", "expected", "wrong", "directives");
     for ((set, setup), tally) in tallies.lock().expect("no test panics with the lock").iter() {
         let Tally { directives, passed, expected_failures, wrong } = tally;
-        println!("{set:<40} {:>12} {passed:>8} {expected_failures:>10} {wrong:>8} {directives:>12}", setup.name());
+        println!("{set:<40} {:>21} {passed:>8} {expected_failures:>10} {wrong:>8} {directives:>12}", setup.name());
     }
     conclusion.exit();
 }

@@ -305,3 +305,21 @@ fn traps_in_loops_have_the_same_backtraces() {
           (func (export "run") (param i32) (result i32) (i32.add (call $work (local.get 0)) (i32.const 1))))"#,
     );
 }
+
+#[test]
+fn the_baseline_alone_compiles_what_is_called_and_nothing_twice() {
+    let engine = engine(Strategy::Baseline, TieringStress::None, |_| ());
+    let module = Module::new(
+        &engine,
+        r#"(module (func) (func (export "run") (param i32) (loop (br_if 0 (local.tee 0 (i32.sub (local.get 0) (i32.const 1)))))))"#,
+    );
+    let module = module.expect("the module compiles");
+    let mut store = Store::new(&engine, ());
+    let instance = Instance::new(&mut store, &module, &[]).expect("there are no imports");
+    let run = instance.get_typed_func::<i32, ()>(&mut store, "run").expect("the export");
+    for _ in 0..100 {
+        run.call(&mut store, 10_000).expect("it does not trap");
+    }
+    let metrics = module.tiering_metrics();
+    assert_eq!((metrics.baseline_functions, metrics.optimized_functions, metrics.loop_entries), (1, 0, 0));
+}
