@@ -118,7 +118,7 @@ mod tests {
         assert!(refused(|image| image.fuel = true, |_| ()).contains("`consume_fuel` = 1"));
         assert!(refused(|_| (), |engine| engine.interrupt = true).contains("`epoch_interruption` = false"));
         assert!(refused(|image| image.memory_guard_bytes = 0, |_| ()).contains("`memory_guard_size` = 0"));
-        assert!(refused(|image| image.features.threads = true, |_| ()).contains("`wasm_threads`"));
+        assert!(refused(|_| (), |engine| engine.features.threads = false).contains("`wasm_threads`"));
         assert!(refused(|image| image.target.cpu_features.push("has_teleport".into()), |_| ()).contains("`teleport`"));
         assert!(refused(|image| image.target.triple = "s390x-unknown-linux-gnu".into(), |_| ()).contains("`s390x-unknown-linux-gnu`"));
     }

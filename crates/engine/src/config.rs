@@ -3,6 +3,7 @@
 use crate::Cache;
 use crate::TieringStress;
 use crate::accepted::Accepted;
+use crate::creators::{Creator, MemoryCreator, StackCreator};
 use crate::error::{Result, bail};
 use peregrine_artifact::compiler::{CompilerKind, CompilerOptions};
 use peregrine_artifact::settings::{self, Settings, Target, Tiering};
@@ -44,6 +45,8 @@ pub struct Config {
     pub(crate) backtrace_max_frames: Option<NonZeroUsize>,
     pub(crate) coredump_on_trap: bool,
     pub(crate) module_version: ModuleVersionStrategy,
+    pub(crate) memory_creator: Option<Creator<dyn MemoryCreator>>,
+    pub(crate) stack_creator: Option<Creator<dyn StackCreator>>,
     pub(crate) detect_host_feature: Option<fn(&str) -> Option<bool>>,
     pub(crate) fuel: bool,
     pub(crate) epochs: bool,
@@ -222,6 +225,8 @@ impl Default for Config {
             backtrace_max_frames: NonZeroUsize::new(256),
             coredump_on_trap: false,
             module_version: ModuleVersionStrategy::WasmtimeVersion,
+            memory_creator: None,
+            stack_creator: None,
             detect_host_feature: None,
             fuel: false,
             epochs: false,

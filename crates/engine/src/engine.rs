@@ -1,6 +1,7 @@
 //! The engine: a configuration put to work, shared by all modules and stores made with it.
 
 use crate::config::{Config, ProfilingStrategy};
+use crate::creators::lent_stacks;
 use crate::error::{Context, Result, bail};
 use crate::profile::Profiler;
 use crate::tiering::Queue;
@@ -98,11 +99,15 @@ impl Engine {
             (None, Some(target)) => bail!("cannot compile for `{target}`: {NO_COMPILER}"),
         };
         let settings = config.settings(target)?;
-        let stacks = StackPool::new(StackPoolConfig {
+        let stack_config = StackPoolConfig {
             usable_len_bytes: config.max_wasm_stack_bytes,
             guard_len_bytes: settings.stack_guard_bytes as usize,
             ..StackPoolConfig::default()
-        });
+        };
+        let stacks = match &config.stack_creator {
+            Some(creator) => lent_stacks(stack_config, Arc::clone(&creator.0)),
+            None => StackPool::new(stack_config),
+        };
         let profiler = match config.profiler {
             ProfilingStrategy::None => None,
             strategy => Some(Profiler::new(strategy).context("cannot write for the profiler")?),
@@ -115,6 +120,9 @@ impl Engine {
         let inner = EngineInner { pool: Pool::new(), config, compiler, shared, whole_settings, queue, profiler, epoch, deadlines };
         let engine = Self { inner: Arc::new(inner) };
         engine.shared().types.set_engine(engine.weak());
+        if let Some(creator) = &engine.config().memory_creator {
+            engine.shared().memory_creator.get_or_init(|| Arc::clone(&creator.0));
+        }
         Ok(engine)
     }
 

@@ -21,6 +21,7 @@ mod compat;
 mod config;
 mod context;
 mod core_dump;
+mod creators;
 mod deadline;
 mod engine;
 mod engine_facts;
@@ -72,6 +73,7 @@ pub use config::{
 };
 pub use context::{AsContext, AsContextMut, StoreContext, StoreContextMut};
 pub use core_dump::WasmCoreDump;
+pub use creators::{LinearMemory, MemoryCreator, StackCreator, StackMemory};
 pub use engine::{Engine, EngineWeak, Precompiled};
 pub use error::{Context, Error, OutOfMemory, Result, ToWasmtimeResult, bail, ensure, format_err};
 pub use extern_ref::ExternRef;

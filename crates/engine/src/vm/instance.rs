@@ -146,9 +146,9 @@ impl VmInstance {
         self.backings().map(Backing::reserved_bytes).sum()
     }
 
-    /// Whether a reset can make it ready for another life: not if others may use a memory of it.
+    /// Whether a reset can make it ready for another life: not if others may use a memory of it, or it is the embedder's.
     pub(super) fn is_reusable(&self) -> bool {
-        self.memories.values().all(|memory| memory.shared().is_none())
+        self.memories.values().all(|memory| memory.backing().is_some_and(|backing| !backing.is_lent()))
     }
 
     /// Which of the modules that the store keeps it is.

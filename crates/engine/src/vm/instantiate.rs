@@ -148,8 +148,12 @@ impl VmStore {
                 continue;
             }
             let cell = instance.at(module.vm_layout().memory(index));
-            // SAFETY: the cell is in the context, which lives as long as the instance and its memories.
-            let memory = unsafe { Memory::new(*ty, settings, (&module, index), cell)? };
+            let memory = match shared.memory_creator.get() {
+                // SAFETY: the cell is in the context, which lives as long as the instance and its memories.
+                None => unsafe { Memory::new(*ty, settings, (&module, index), cell)? },
+                // SAFETY: as above.
+                Some(creator) => unsafe { Memory::lent(&**creator, *ty, settings, (&module, index), cell)? },
+            };
             instance.memories.push(InstanceMemory::Own(memory));
         }
         for (position, table) in description.tables.values().skip(description.imported_tables as usize).enumerate() {

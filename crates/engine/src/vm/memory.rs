@@ -7,6 +7,7 @@ use super::alloc::Backing;
 use super::code::LoadedModule;
 use super::pending::Pending;
 use super::store::VmStore;
+use crate::MemoryCreator;
 use peregrine_artifact::settings::{MemoryStyle, Settings};
 use peregrine_artifact::vmctx::VmMemory;
 use peregrine_sys::pages::{Reservation, page_size};
@@ -56,7 +57,49 @@ impl Memory {
         let backing = Backing::new(reservation, min_bytes)?;
         let (module, index) = images;
         for image in module.memory_images().iter().filter(|image| image.memory == index) {
-            image.content.map_into(backing.reservation(), image.offset)?;
+            backing.map(&image.content, image.offset)?;
+        }
+        let memory = Self { ty, backing, cell };
+        memory.fill_cell();
+        Ok(memory)
+    }
+
+    /// As [`Memory::new`], in memory of the embedder's.
+    ///
+    /// # Errors
+    ///
+    /// What `creator` said, or how it broke its promise.
+    ///
+    /// # Safety
+    ///
+    /// As there.
+    pub(crate) unsafe fn lent(
+        creator: &dyn MemoryCreator,
+        ty: MemoryType,
+        settings: &Settings,
+        images: (&LoadedModule, DefinedMemoryIndex),
+        cell: NonNull<VmMemory>,
+    ) -> anyhow::Result<Self> {
+        let min_bytes = ty.min_bytes().and_then(|bytes| usize::try_from(bytes).ok());
+        let Some(min_bytes) = min_bytes else {
+            anyhow::bail!("a memory with a minimum of {} pages is larger than the address space", ty.min_pages);
+        };
+        let max_bytes = ty.max_pages.map(|_| usize::try_from(ty.max_bytes()).unwrap_or(usize::MAX));
+        let guarded = settings.memory_style(&ty) == MemoryStyle::Guarded;
+        let reserved = guarded.then(|| settings.memory_reservation_bytes.max(4 << 30) as usize);
+        let guard = if guarded { round_up(settings.memory_guard_bytes) } else { 0 };
+        let memory = creator.new_memory(crate::MemoryType { ty }, min_bytes, max_bytes, reserved, guard).map_err(anyhow::Error::msg)?;
+        let (bytes, capacity) = (memory.byte_size(), memory.byte_capacity());
+        if bytes < min_bytes || capacity < reserved.unwrap_or(min_bytes) {
+            anyhow::bail!(
+                "the memory creator gave {bytes} bytes that can grow to {capacity}; expected {min_bytes} that can grow to {}",
+                reserved.unwrap_or(min_bytes)
+            );
+        }
+        let backing = Backing::lent(memory, capacity.saturating_add(guard));
+        let (module, index) = images;
+        for image in module.memory_images().iter().filter(|image| image.memory == index) {
+            backing.map(&image.content, image.offset)?;
         }
         let memory = Self { ty, backing, cell };
         memory.fill_cell();
@@ -123,7 +166,7 @@ impl Memory {
 
     /// Whether `address` is in the memory or its guard. Signal-safe.
     pub(crate) fn contains(&self, address: usize) -> bool {
-        self.backing.reservation().contains(address)
+        self.backing.contains(address)
     }
 
     /// Makes the memory `delta_pages` larger. Returns the old size in pages, or `None` if the type's maximum, the address space or the host

@@ -11,13 +11,14 @@ use super::preempt::Interruption;
 use super::shared_memory::SharedMemory;
 use super::suspend::{PENDING_SUSPENSION, Wait};
 use super::types::TypeRegistry;
+use crate::MemoryCreator;
 use peregrine_artifact::settings::Settings;
 use peregrine_artifact::vmctx::{INSTANCE_MAGIC, VmContextHeader, VmFuncRef, VmStoreContext};
 use peregrine_sys::stack::{GuestStack, StackPool};
 use std::any::Any;
 use std::collections::HashMap;
 use std::ptr::NonNull;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::Context;
 
 /// Up to this many modules are compared one by one: faster than hashing, and without an allocation.
@@ -35,12 +36,21 @@ pub(crate) struct VmShared {
     pub(crate) counters: Counters,
     /// How many warm instances are kept.
     pub(crate) idle: IdleSlots,
+    /// Makes memories in place of the engine, if there is one.
+    pub(crate) memory_creator: OnceLock<Arc<dyn MemoryCreator>>,
 }
 
 impl VmShared {
     /// For an engine that compiles with `settings` and whose guests run on `stacks`.
     pub(crate) fn new(settings: Settings, stacks: StackPool) -> Self {
-        Self { types: TypeRegistry::default(), stacks, settings, counters: Counters::default(), idle: IdleSlots::default() }
+        Self {
+            types: TypeRegistry::default(),
+            stacks,
+            settings,
+            counters: Counters::default(),
+            idle: IdleSlots::default(),
+            memory_creator: OnceLock::new(),
+        }
     }
 }
 
@@ -203,7 +213,7 @@ impl VmStore {
     /// Bytes of memories and tables that are in physical memory.
     pub(crate) fn resident_bytes(&self) -> std::io::Result<u64> {
         let backings = self.live_instances().flat_map(VmInstance::backings);
-        backings.map(|backing| Ok(backing.reservation().resident_bytes(0..backing.committed_bytes())? as u64)).sum()
+        backings.map(|backing| Ok(backing.resident_bytes()? as u64)).sum()
     }
 
     /// The number of the next instance.

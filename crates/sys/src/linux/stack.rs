@@ -4,7 +4,10 @@
 //! stack faults in the guard, which the fault callback recognizes by [`GuestStack::contains_guard`]. What runs on the stack and
 //! how it gets there is the machine's business in the engine.
 
+use std::any::Any;
+use std::fmt;
 use std::io;
+use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::pages::{Reservation, page_size, round_up_to_pages};
@@ -18,10 +21,28 @@ pub const DEFAULT_GUARD_LEN_BYTES: usize = 64 << 10;
 /// base            limit                              top
 ///   | guard, no access | usable, readable and writable |
 /// ```
-#[derive(Debug)]
 pub struct GuestStack {
-    reservation: Reservation,
-    guard_len_bytes: usize,
+    space: Space,
+    limit: *mut u8,
+    top: *mut u8,
+    guard: Range<usize>,
+}
+
+enum Space {
+    Own(Reservation),
+    /// Memory of somebody else's, which is given back when this is dropped.
+    Lent(#[expect(dead_code, reason = "kept for its drop")] Box<dyn Any + Send + Sync>),
+}
+
+// SAFETY: the pointers are addresses of memory that it owns, as a box does.
+unsafe impl Send for GuestStack {}
+// SAFETY: a shared reference gives addresses away, no access.
+unsafe impl Sync for GuestStack {}
+
+impl fmt::Debug for GuestStack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GuestStack").field("limit", &self.limit).field("top", &self.top).field("guard", &self.guard).finish()
+    }
 }
 
 impl GuestStack {
@@ -40,32 +61,49 @@ impl GuestStack {
         // A stack is touched at its top and little further: a huge page would only be zeroed in vain. Kernels without
         // huge pages refuse the hint.
         let _ = reservation.advise_small_pages(guard_len_bytes..total_len_bytes);
-        Ok(Self { reservation, guard_len_bytes })
+        let base = reservation.ptr();
+        let (limit, top) = (base.wrapping_add(guard_len_bytes), base.wrapping_add(total_len_bytes));
+        Ok(Self { space: Space::Own(reservation), limit, top, guard: base.addr()..limit.addr() })
+    }
+
+    /// A stack in memory of somebody else's: `limit..top`, with `guard` right below. `owner` is dropped with it.
+    ///
+    /// # Safety
+    /// 1. The stack can be read and written, and nobody else does, until `owner` is dropped.
+    /// 2. Accesses to the guard fault.
+    /// 3. `top` is aligned to 16 bytes.
+    pub unsafe fn lent(owner: Box<dyn Any + Send + Sync>, limit: *mut u8, top: *mut u8, guard: Range<usize>) -> Self {
+        Self { space: Space::Lent(owner), limit, top, guard }
+    }
+
+    /// Whether it is in memory of somebody else's.
+    fn is_lent(&self) -> bool {
+        matches!(self.space, Space::Lent(_))
     }
 
     /// The end of the stack, page-aligned: the first value of the stack pointer. Writes start right below it.
     pub fn top(&self) -> *mut u8 {
-        self.reservation.ptr().wrapping_add(self.reservation.len_bytes())
+        self.top
     }
 
     /// The lowest usable byte, right above the guard.
     pub fn limit(&self) -> *mut u8 {
-        self.reservation.ptr().wrapping_add(self.guard_len_bytes)
+        self.limit
     }
 
     /// The usable size in bytes.
     pub fn usable_len_bytes(&self) -> usize {
-        self.reservation.len_bytes() - self.guard_len_bytes
+        self.top.addr() - self.limit.addr()
     }
 
     /// The size of the guard in bytes.
     pub fn guard_len_bytes(&self) -> usize {
-        self.guard_len_bytes
+        self.guard.len()
     }
 
     /// Whether the address is in the guard. Safe to call in a fault callback.
     pub fn contains_guard(&self, addr: usize) -> bool {
-        addr.wrapping_sub(self.reservation.ptr().addr()) < self.guard_len_bytes
+        self.guard.contains(&addr)
     }
 
     /// Whether the address is in the usable part. Safe to call in a fault callback.
@@ -73,12 +111,15 @@ impl GuestStack {
         addr.wrapping_sub(self.limit().addr()) < self.usable_len_bytes()
     }
 
-    /// How many bytes of the stack are in memory.
+    /// How many bytes of the stack are in memory; none of what is somebody else's.
     ///
     /// # Errors
     /// What the system said.
     pub fn resident_bytes(&self) -> io::Result<usize> {
-        self.reservation.resident_bytes(self.guard_len_bytes..self.reservation.len_bytes())
+        match &self.space {
+            Space::Own(reservation) => reservation.resident_bytes(self.guard.len()..reservation.len_bytes()),
+            Space::Lent(_) => Ok(0),
+        }
     }
 
     /// Gives memory back, except for the `keep_resident_bytes` (rounded up to pages) below the top, whose content stays.
@@ -87,7 +128,10 @@ impl GuestStack {
     /// What the system said.
     pub fn shrink_resident(&self, keep_resident_bytes: usize) -> io::Result<()> {
         let kept_bytes = keep_resident_bytes.min(self.usable_len_bytes()).next_multiple_of(page_size());
-        self.reservation.decommit(self.guard_len_bytes..self.reservation.len_bytes() - kept_bytes)
+        match &self.space {
+            Space::Own(reservation) => reservation.decommit(self.guard.len()..reservation.len_bytes() - kept_bytes),
+            Space::Lent(_) => Ok(()),
+        }
     }
 }
 
@@ -111,16 +155,24 @@ impl Default for StackPoolConfig {
 }
 
 /// A bounded store of unused stacks, shared between threads. Never empty: where it has none, it makes one.
-#[derive(Debug)]
 pub struct StackPool {
     config: StackPoolConfig,
     warm: Mutex<Vec<GuestStack>>,
+    lender: Option<Box<Lender>>,
 }
+
+/// Makes stacks in memory of somebody else's, of a usable size in bytes.
+type Lender = dyn Fn(usize) -> io::Result<GuestStack> + Send + Sync;
 
 impl StackPool {
     /// An empty pool.
     pub fn new(config: StackPoolConfig) -> Self {
-        Self { config, warm: Mutex::new(Vec::new()) }
+        Self { config, warm: Mutex::new(Vec::new()), lender: None }
+    }
+
+    /// A pool that keeps nothing: every stack comes from `lender`.
+    pub fn lent(config: StackPoolConfig, lender: impl Fn(usize) -> io::Result<GuestStack> + Send + Sync + 'static) -> Self {
+        Self { lender: Some(Box::new(lender)), ..Self::new(config) }
     }
 
     /// What the stacks look like.
@@ -133,6 +185,9 @@ impl StackPool {
     /// # Errors
     /// What the system said where a new stack had to be mapped.
     pub fn take(&self) -> io::Result<GuestStack> {
+        if let Some(lender) = &self.lender {
+            return lender(self.config.usable_len_bytes);
+        }
         let warm = self.warm().pop();
         match warm {
             Some(stack) => Ok(stack),
@@ -142,7 +197,7 @@ impl StackPool {
 
     /// Gives a stack back. It is unmapped where the pool is full or where it is not of the pool's sizes.
     pub fn give(&self, stack: GuestStack) {
-        if self.warm().len() >= self.config.max_warm || !self.fits(&stack) {
+        if stack.is_lent() || self.warm().len() >= self.config.max_warm || !self.fits(&stack) {
             return;
         }
         // Outside the lock: the system call may take a while.
@@ -173,6 +228,12 @@ impl StackPool {
 
     fn warm(&self) -> MutexGuard<'_, Vec<GuestStack>> {
         self.warm.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for StackPool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StackPool").field("config", &self.config).field("warm", &self.warm_count()).finish_non_exhaustive()
     }
 }
 

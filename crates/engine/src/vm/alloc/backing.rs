@@ -1,12 +1,14 @@
 //! The address space of one memory or table: accessible from its start up to where it has grown, and made what it was at first by a reset.
 
+use crate::LinearMemory;
+use peregrine_sys::image::MemoryImage;
 use peregrine_sys::pages::{Reservation, page_size};
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A reservation whose first bytes are accessible.
 pub(crate) struct Backing {
-    reservation: Reservation,
+    space: Space,
     /// Accessible bytes at first: whole pages.
     initial_bytes: usize,
     /// Accessible bytes now: whole pages.
@@ -15,7 +17,29 @@ pub(crate) struct Backing {
     host_touched: AtomicBool,
 }
 
+enum Space {
+    Own(Reservation),
+    /// Memory of the embedder's: where it is, and how long with its guard.
+    Lent {
+        memory: Box<dyn LinearMemory>,
+        base: usize,
+        reserved_bytes: usize,
+    },
+}
+
 impl Backing {
+    /// Memory of the embedder's, of `memory.byte_size()` accessible bytes, and `reserved_bytes` with what it may grow to and its guard.
+    pub(crate) fn lent(memory: Box<dyn LinearMemory>, reserved_bytes: usize) -> Self {
+        let (base, bytes) = (memory.as_ptr() as usize, memory.byte_size());
+        let space = Space::Lent { memory, base, reserved_bytes };
+        Self { space, initial_bytes: bytes, committed_bytes: bytes, host_touched: AtomicBool::new(false) }
+    }
+
+    /// Whether it is memory of the embedder's.
+    pub(crate) fn is_lent(&self) -> bool {
+        matches!(self.space, Space::Lent { .. })
+    }
+
     /// Makes the first `initial_bytes`, rounded up to pages, of a fresh reservation accessible.
     ///
     /// # Errors
@@ -24,29 +48,66 @@ impl Backing {
     pub(crate) fn new(reservation: Reservation, initial_bytes: usize) -> io::Result<Self> {
         let initial_bytes = initial_bytes.next_multiple_of(page_size());
         reservation.commit(0..initial_bytes)?;
-        Ok(Self { reservation, initial_bytes, committed_bytes: initial_bytes, host_touched: AtomicBool::new(false) })
+        Ok(Self { space: Space::Own(reservation), initial_bytes, committed_bytes: initial_bytes, host_touched: AtomicBool::new(false) })
     }
 
-    /// The address space.
-    pub(crate) fn reservation(&self) -> &Reservation {
-        &self.reservation
+    /// Maps `content` at `offset`, or copies it there.
+    ///
+    /// # Errors
+    ///
+    /// What the system said.
+    pub(crate) fn map(&self, content: &MemoryImage, offset: usize) -> io::Result<()> {
+        match &self.space {
+            Space::Own(reservation) => content.map_into(reservation, offset),
+            Space::Lent { base, .. } => {
+                let copy = Reservation::new(content.len_bytes())?;
+                content.map_into(&copy, 0)?;
+                let len = content.len_bytes().min(self.committed_bytes.saturating_sub(offset));
+                // SAFETY: the copy is of that many bytes, which are accessible in the memory too, and nobody else uses either yet.
+                unsafe { copy.ptr().copy_to_nonoverlapping((*base as *mut u8).add(offset), len) };
+                Ok(())
+            }
+        }
+    }
+
+    /// Whether `address` is in the address space. Signal-safe.
+    pub(crate) fn contains(&self, address: usize) -> bool {
+        address.wrapping_sub(self.address()) < self.reserved_bytes()
+    }
+
+    /// Accessible bytes that are in physical memory; none of what is the embedder's.
+    ///
+    /// # Errors
+    ///
+    /// What the system said.
+    pub(crate) fn resident_bytes(&self) -> io::Result<usize> {
+        match &self.space {
+            Space::Own(reservation) => reservation.resident_bytes(0..self.committed_bytes),
+            Space::Lent { .. } => Ok(0),
+        }
     }
 
     /// The first byte, for the host to read and write there.
     pub(crate) fn ptr(&self) -> *mut u8 {
         // Only this thread has the store; the reset that reads it happens when the store is dropped or borrowed mutably.
         self.host_touched.store(true, Ordering::Relaxed);
-        self.reservation.ptr()
+        self.address() as *mut u8
     }
 
     /// The address of the first byte.
     pub(crate) fn address(&self) -> usize {
-        self.reservation.ptr() as usize
+        match &self.space {
+            Space::Own(reservation) => reservation.ptr() as usize,
+            Space::Lent { base, .. } => *base,
+        }
     }
 
     /// Bytes of address space.
     pub(crate) fn reserved_bytes(&self) -> usize {
-        self.reservation.len_bytes()
+        match &self.space {
+            Space::Own(reservation) => reservation.len_bytes(),
+            Space::Lent { reserved_bytes, .. } => *reserved_bytes,
+        }
     }
 
     /// Accessible bytes.
@@ -60,10 +121,21 @@ impl Backing {
     ///
     /// What the system said, or that the reservation is smaller. Nothing has changed then.
     pub(crate) fn grow(&mut self, bytes: usize) -> io::Result<()> {
-        let wanted = bytes.checked_next_multiple_of(page_size()).filter(|wanted| *wanted <= self.reservation.len_bytes());
+        let reservation = match &mut self.space {
+            Space::Own(reservation) => reservation,
+            Space::Lent { memory, base, .. } => {
+                if bytes > self.committed_bytes {
+                    memory.grow_to(bytes).map_err(io::Error::other)?;
+                    assert!(memory.as_ptr() as usize == *base && memory.byte_size() >= bytes, "`LinearMemory::grow_to` broke its promise");
+                    self.committed_bytes = memory.byte_size();
+                }
+                return Ok(());
+            }
+        };
+        let wanted = bytes.checked_next_multiple_of(page_size()).filter(|wanted| *wanted <= reservation.len_bytes());
         let wanted = wanted.ok_or_else(|| io::Error::new(io::ErrorKind::OutOfMemory, "the reservation ends"))?;
         if wanted > self.committed_bytes {
-            self.reservation.commit(self.committed_bytes..wanted)?;
+            reservation.commit(self.committed_bytes..wanted)?;
             self.committed_bytes = wanted;
         }
         Ok(())
@@ -78,12 +150,14 @@ impl Backing {
     pub(crate) fn reset(&mut self, guest_ran: bool) -> io::Result<()> {
         #[cfg(test)]
         faults::check()?;
+        // Memory of the embedder's has one life only.
+        let Space::Own(reservation) = &self.space else { return Ok(()) };
         if self.committed_bytes > self.initial_bytes {
-            self.reservation.reserve_over(self.initial_bytes..self.committed_bytes)?;
+            reservation.reserve_over(self.initial_bytes..self.committed_bytes)?;
             self.committed_bytes = self.initial_bytes;
         }
         if guest_ran || *self.host_touched.get_mut() {
-            self.reservation.decommit(0..self.initial_bytes)?;
+            reservation.decommit(0..self.initial_bytes)?;
         }
         *self.host_touched.get_mut() = false;
         Ok(())
@@ -155,7 +229,7 @@ mod tests {
     fn what_guests_touch_is_reset() {
         let mut backing = Backing::new(Reservation::new(page_size()).unwrap(), 1).unwrap();
         // SAFETY: the page is accessible.
-        unsafe { backing.reservation().ptr().write_volatile(7) };
+        unsafe { (backing.address() as *mut u8).write_volatile(7) };
         backing.reset(true).unwrap();
         assert_eq!(read(&backing, 0), 0);
     }
