@@ -9,7 +9,7 @@ use crate::{emit, stubs};
 use cranelift_codegen::control::ControlPlane;
 use cranelift_codegen::cursor::{Cursor, FuncCursor};
 use cranelift_codegen::ir::types::{I8, I64};
-use cranelift_codegen::ir::{Function, InstBuilder, MemFlagsData};
+use cranelift_codegen::ir::{Function, InstBuilder, MemFlagsData, SourceLoc};
 use cranelift_codegen::isa::OwnedTargetIsa;
 use cranelift_codegen::{CodegenError, Context};
 use cranelift_frontend::FunctionBuilderContext;
@@ -206,7 +206,7 @@ impl<'m> Compiler<'m> {
         let mut control = ControlPlane::default();
         self.context.optimize(&*isa, &mut control).map_err(|error| self.failed(&error))?;
         if self.env.settings.interrupt {
-            insert_interruption_points(&mut self.context.func, translated);
+            insert_interruption_points(&mut self.context.func, translated, entry.is_some());
             self.context.verify_if(&*isa).map_err(|error| self.failed(&error))?;
         }
         let compiled = isa
@@ -285,18 +285,15 @@ impl FunctionCompiler for Compiler<'_> {
 
 /// Looks for a pending interruption at the entry of a function that calls others and at the header of every loop: a load of a page
 /// that faults if there is one. Done after the passes, which would merge these loads or move others around them.
-fn insert_interruption_points(func: &mut Function, translated: &Translated) {
+fn insert_interruption_points(func: &mut Function, translated: &Translated, begins_in_loop: bool) {
     let Some(entry) = func.layout.entry_block() else { return };
     let vmctx = func.dfg.block_params(entry)[0];
-    let entry = translated.calls.then_some(entry);
-    for &block in entry.iter().chain(&translated.loop_headers) {
+    let entry = (translated.calls && !begins_in_loop).then_some((entry, SourceLoc::new(0)));
+    for &(block, location) in entry.iter().chain(&translated.loop_headers) {
         if !func.layout.is_block_inserted(block) {
             continue;
         }
-        let mut cursor = FuncCursor::new(func).at_first_insertion_point(block);
-        if let Some(inst) = cursor.current_inst() {
-            cursor.use_srcloc(inst);
-        }
+        let mut cursor = FuncCursor::new(func).at_first_insertion_point(block).with_srcloc(location);
         let page =
             cursor.ins().load(I64, MemFlagsData::trusted().with_readonly(), vmctx, offset_of!(VmContextHeader, interrupt_page) as i32);
         let interrupt = MemFlagsData::new().with_trap_code(Some(trap_code(Trap::Interrupt)));

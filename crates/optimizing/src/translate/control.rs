@@ -9,7 +9,7 @@ use super::translator::Translator;
 use crate::abi;
 use crate::budget::Mode;
 use cranelift_codegen::ir::condcodes::IntCC;
-use cranelift_codegen::ir::{Block, BlockArg, BlockCall, InstBuilder, JumpTableData, Type, Value};
+use cranelift_codegen::ir::{Block, BlockArg, BlockCall, InstBuilder, JumpTableData, SourceLoc, Type, Value};
 use peregrine_wasm::{Trap, TypeIndex};
 use smallvec::SmallVec;
 use std::collections::HashMap;
@@ -190,6 +190,7 @@ impl Translator<'_, '_> {
 
     fn block(&mut self, ty: BlockType) {
         let height = self.stack.len() - self.param_count(ty);
+        self.name_operands(height);
         self.control.push(Frame { kind: FrameKind::Block, ty, height, exit: None });
     }
 
@@ -206,16 +207,10 @@ impl Translator<'_, '_> {
                 self.builder.append_block_param(header, ty);
             }
         }
-        let around_arrival = self.is_around_arrival();
-        if around_arrival {
-            self.define_operands(height);
-        }
+        self.name_operands(height);
         self.builder.ins().jump(header, &args);
         self.arrive(header, count);
         self.begin(header);
-        if around_arrival {
-            self.use_operands(height);
-        }
         if self.mode == Mode::Optimized {
             self.stack.truncate(height);
             // Those of variables follow.
@@ -225,7 +220,7 @@ impl Translator<'_, '_> {
         self.control.push(Frame { kind: FrameKind::Loop { header }, ty, height, exit: None });
         // Makes sure that the header is in the layout, for it may have no instruction of its own.
         self.builder.ensure_inserted_block();
-        self.translated.loop_headers.push(header);
+        self.translated.loop_headers.push((header, SourceLoc::new(self.offset)));
         self.budget.loop_in(self.control.len());
         self.meter_check();
     }
@@ -235,6 +230,7 @@ impl Translator<'_, '_> {
         self.meter_flush();
         let count = self.param_count(ty);
         let height = self.stack.len() - count;
+        self.name_operands(height);
         let params = if self.mode == Mode::Optimized { self.peek_n(count) } else { Values::new() };
         self.budget.operations(params.len());
         let then = self.builder.create_block();

@@ -8,9 +8,9 @@
 //! start: the body from its first operator on --> before the loop ------+--> header of the loop
 //! ```
 //!
-//! What cannot be reached from there is dropped by Cranelift. An enclosing loop makes the start of the loop reachable again, with other operands
-//! below the loop. So at the heads of the loop and of those around it, operands are variables of the SSA builder, one for each depth. In plain
-//! mode, locals and operands are in the frame anyway.
+//! What cannot be reached from there is dropped by Cranelift. An enclosing loop makes the start of the loop reachable again, and ways around the loop,
+//! with other operands below it. So operands below the loop, and below each block around it, are variables of the SSA builder from the beginning
+//! of that block on, one for each depth. In plain mode, locals and operands are in the frame anyway.
 
 use super::flags::Region;
 use super::stack::Operand;
@@ -20,15 +20,14 @@ use cranelift_codegen::ir::{Block, BlockArg, Endianness, InstBuilder, MemFlagsDa
 use cranelift_frontend::{FunctionBuilder, Variable};
 use peregrine_artifact::builtins::unpack_homes;
 use peregrine_artifact::compiler::{CompileError, LoopEntry};
-use std::collections::HashMap;
 use wasmparser::Operator;
 
 /// The entry of a translation that begins at the head of a loop.
 pub(crate) struct Arrival {
     /// Where the `loop` operator is.
     offset: u32,
-    /// Where it and the loops around it are.
-    loops: Vec<u32>,
+    /// Where the blocks around it and the loop itself begin, rising.
+    around: Vec<u32>,
     /// The pointer to the homes.
     homes: Value,
     /// How many homes of locals come before those of operands.
@@ -37,8 +36,8 @@ pub(crate) struct Arrival {
     home_log2: u32,
     /// Loads the homes; `None` once it does.
     block: Option<Block>,
-    /// Variables of operands at the heads of `loops`, by depth and type.
-    operands: HashMap<(usize, Type), Variable>,
+    /// The variables of operands, by depth.
+    operands: Vec<Variable>,
 }
 
 impl Arrival {
@@ -48,7 +47,7 @@ impl Arrival {
     ///
     /// [`CompileError::Unsupported`] if there is no loop at that place.
     pub(super) fn begin(input: &FunctionInput<'_>, entry: LoopEntry, builder: &mut FunctionBuilder<'_>) -> Result<Self, Stopped> {
-        let loops = loops_around(input, entry.offset)?.ok_or_else(|| no_entry(entry.offset))?;
+        let around = blocks_around(input, entry.offset)?.ok_or_else(|| no_entry(entry.offset))?;
         let (locals, home_log2) = unpack_homes(entry.homes);
         let current = builder.current_block().expect("the entry block is current");
         let homes = builder.block_params(current)[1];
@@ -57,7 +56,7 @@ impl Arrival {
         let start = builder.create_block();
         builder.switch_to_block(start);
         builder.seal_block(start);
-        Ok(Self { offset: entry.offset, loops, homes, locals: locals as usize, home_log2, block: Some(block), operands: HashMap::new() })
+        Ok(Self { offset: entry.offset, around, homes, locals: locals as usize, home_log2, block: Some(block), operands: Vec::new() })
     }
 
     /// An error if the loop was never met: it is in code that validation calls unreachable.
@@ -71,13 +70,12 @@ fn no_entry(offset: u32) -> Stopped {
     Stopped::Error(CompileError::Unsupported { message })
 }
 
-/// The places of the loop at `offset` and of all loops around it; `None` if there is no loop at that place.
-fn loops_around(input: &FunctionInput<'_>, offset: u32) -> Result<Option<Vec<u32>>, Stopped> {
+/// The places of all blocks around the loop at `offset` and of itself; `None` if there is no loop at that place.
+fn blocks_around(input: &FunctionInput<'_>, offset: u32) -> Result<Option<Vec<u32>>, Stopped> {
     let translation = &input.env.translation;
     let start = translation.bodies[input.index].start as u64;
     let mut operators = translation.body(input.index).get_operators_reader()?;
-    // For each block that is open, where it begins if it is a loop.
-    let mut open: Vec<Option<u32>> = Vec::new();
+    let mut open: Vec<u32> = Vec::new();
     while !operators.eof() {
         let (op, position) = operators.read_with_offset()?;
         let place = (position - start) as u32;
@@ -85,56 +83,34 @@ fn loops_around(input: &FunctionInput<'_>, offset: u32) -> Result<Option<Vec<u32
             break;
         }
         match op {
-            Operator::Loop { .. } => open.push(Some(place)),
-            Operator::Block { .. } | Operator::If { .. } | Operator::TryTable { .. } => open.push(None),
+            Operator::Loop { .. } | Operator::Block { .. } | Operator::If { .. } | Operator::TryTable { .. } => open.push(place),
             Operator::End => drop(open.pop()),
             _ => {}
         }
         if place == offset {
             let is_loop = matches!(op, Operator::Loop { .. });
-            return Ok(is_loop.then(|| open.into_iter().flatten().collect()));
+            return Ok(is_loop.then_some(open));
         }
     }
     Ok(None)
 }
 
 impl Translator<'_, '_> {
-    /// Whether the loop at this place is the one to enter, or one around it.
-    pub(super) fn is_around_arrival(&self) -> bool {
-        self.arrival.as_ref().is_some_and(|arrival| arrival.loops.contains(&self.offset))
-    }
-
-    /// The variable of the operand at a depth.
-    fn operand_variable(&mut self, depth: usize, ty: Type) -> Variable {
-        let Self { arrival, builder, .. } = self;
-        let arrival = arrival.as_mut().expect("only loop entries have variables of operands");
-        *arrival.operands.entry((depth, ty)).or_insert_with(|| builder.declare_var(ty))
-    }
-
-    /// Before the head of a loop around the arrival: operands below `height` become variables.
-    pub(super) fn define_operands(&mut self, height: usize) {
-        if self.mode == Mode::Plain {
+    /// Before a block with `height` operands below: if it is around the loop that is entered, or is that loop, they become variables.
+    pub(super) fn name_operands(&mut self, height: usize) {
+        let Self { arrival: Some(arrival), builder, stack, budget, .. } = self else { return };
+        if self.mode == Mode::Plain || arrival.around.binary_search(&self.offset).is_err() {
             return;
         }
-        for depth in 0..height {
-            let Operand::Value(value) = self.stack.operand(depth) else { continue };
-            let ty = self.builder.func.dfg.value_type(value);
-            let variable = self.operand_variable(depth, ty);
-            self.builder.def_var(variable, value);
-        }
-        self.budget.operations(height);
-    }
-
-    /// At the head of a loop around the arrival: operands below `height` are read back.
-    pub(super) fn use_operands(&mut self, height: usize) {
-        if self.mode == Mode::Plain {
-            return;
-        }
-        for depth in 0..height {
-            let ty = self.operand_type(depth);
-            let variable = self.operand_variable(depth, ty);
-            let value = self.builder.use_var(variable);
-            self.stack.replace(depth, value);
+        // Those of blocks further out stay until the loop is entered.
+        for depth in arrival.operands.len()..height {
+            let Operand::Value(value) = stack.operand(depth) else { unreachable!("in optimized mode operands are values") };
+            let ty = builder.func.dfg.value_type(value);
+            let variable = builder.declare_var(ty);
+            builder.def_var(variable, value);
+            stack.replace(depth, Operand::Variable(variable, ty));
+            arrival.operands.push(variable);
+            budget.operations(1);
         }
     }
 
@@ -161,7 +137,9 @@ impl Translator<'_, '_> {
             if self.mode == Mode::Plain {
                 self.store_operand(value, depth);
             } else if depth < height {
-                let variable = self.operand_variable(depth, ty);
+                let Operand::Variable(variable, _) = self.stack.operand(depth) else {
+                    unreachable!("operands below the loop are variables")
+                };
                 self.builder.def_var(variable, value);
             } else {
                 args.push(value.into());

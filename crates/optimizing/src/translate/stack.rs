@@ -8,6 +8,7 @@ use super::translator::Translator;
 use crate::budget::Mode;
 use cranelift_codegen::ir::types::{I8X16, I64};
 use cranelift_codegen::ir::{Endianness, InstBuilder, MemFlagsData, StackSlot, Type, Value};
+use cranelift_frontend::Variable;
 use smallvec::SmallVec;
 
 /// Bytes of the place of one operand or local in the frame.
@@ -23,6 +24,8 @@ pub(crate) enum Operand {
     Value(Value),
     /// In the frame, at the place for its depth.
     Frame(Type),
+    /// A variable of the SSA builder: below the loop that a function is entered at. Optimized mode.
+    Variable(Variable, Type),
 }
 
 /// The operand stack.
@@ -48,9 +51,9 @@ impl OperandStack {
         self.operands[depth]
     }
 
-    /// Makes `value` the operand at a depth.
-    pub(crate) fn replace(&mut self, depth: usize, value: Value) {
-        self.operands[depth] = Operand::Value(value);
+    /// Replaces the operand at a depth.
+    pub(crate) fn replace(&mut self, depth: usize, operand: Operand) {
+        self.operands[depth] = operand;
     }
 
     /// Forgets all operands at `height` and above.
@@ -182,7 +185,7 @@ impl Translator<'_, '_> {
     pub(super) fn operand_type(&self, depth: usize) -> Type {
         match self.stack.operands[depth] {
             Operand::Value(value) => self.builder.func.dfg.value_type(value),
-            Operand::Frame(ty) => ty,
+            Operand::Frame(ty) | Operand::Variable(_, ty) => ty,
         }
     }
 
@@ -195,6 +198,7 @@ impl Translator<'_, '_> {
     fn operand_value(&mut self, operand: Operand, depth: usize) -> Value {
         match operand {
             Operand::Value(value) => value,
+            Operand::Variable(variable, _) => self.builder.use_var(variable),
             Operand::Frame(ty) => {
                 let slot = self.operand_slot();
                 self.load_frame(slot, depth, ty)

@@ -44,8 +44,8 @@ pub(crate) struct FunctionInput<'a> {
 /// What is known of a finished translation beside its CLIF.
 #[derive(Debug, Default)]
 pub(crate) struct Translated {
-    /// The headers of loops: where pending interruptions are looked for.
-    pub loop_headers: Vec<cranelift_codegen::ir::Block>,
+    /// The headers of loops, where pending interruptions are looked for, and where the `loop` operators are.
+    pub loop_headers: Vec<(cranelift_codegen::ir::Block, SourceLoc)>,
     /// Whether the function calls wasm functions.
     pub calls: bool,
     /// Bytes of memory that compiling it takes, roughly.

@@ -1,0 +1,142 @@
+//! Fuel: what `docs/fuel.md` says is counted, and every compiler counts the same.
+
+use peregrine::{Config, Engine, Instance, Module, OptLevel, Result, Store, Strategy, TieringStress, Trap};
+
+const PLENTY: u64 = 1 << 40;
+
+fn engines() -> Vec<Engine> {
+    let engine = |config: &mut Config| Engine::new(config.consume_fuel(true)).expect("the settings are fine");
+    vec![
+        engine(Config::new().strategy(Strategy::Winch)),
+        engine(Config::new().strategy(Strategy::Cranelift)),
+        engine(Config::new().strategy(Strategy::Cranelift).epoch_interruption(true)),
+        engine(Config::new().strategy(Strategy::Cranelift).cranelift_opt_level(OptLevel::None)),
+        engine(Config::new().strategy(Strategy::Tiered).tiering_stress(TieringStress::LoopEntryEverywhere)),
+        engine(Config::new().strategy(Strategy::Tiered).tiering_stress(TieringStress::Random(5))),
+    ]
+}
+
+/// The fuel that calling the export `run` of `text` with 3 takes on an engine, whether it traps or not.
+fn consumed(engine: &Engine, text: &str) -> Result<u64> {
+    let module = Module::new(engine, text)?;
+    let mut store = Store::new(engine, ());
+    store.set_epoch_deadline(1);
+    store.set_fuel(PLENTY)?;
+    let run = Instance::new(&mut store, &module, &[])?.get_typed_func::<i32, ()>(&mut store, "run")?;
+    let before = store.get_fuel()?;
+    let _ = run.call(&mut store, 3);
+    Ok(before - store.get_fuel()?)
+}
+
+#[track_caller]
+fn check(body: &str, expected: u64) {
+    let text = format!(
+        r#"(module (memory 1) (table 2 funcref) (elem (i32.const 0) $leaf) (type $unary (func (param i32) (result i32)))
+            (global $g (mut i32) (i32.const 2))
+            (func $leaf (type $unary) (i32.mul (local.get 0) (i32.const 2)))
+            (func $tail (type $unary) (return_call $leaf (local.get 0)))
+            (func $bad (result i32) nop (i32.div_u (i32.const 1) (i32.const 0)))
+            (func (export "run") (param i32) (local i32 v128) {body}))"#
+    );
+    for (position, engine) in engines().iter().enumerate() {
+        let found = consumed(engine, &text).unwrap_or_else(|error| panic!("{body}: {error:#}"));
+        assert_eq!(found, expected, "engine {position}: {body}");
+    }
+}
+
+#[test]
+fn operators_cost_one_and_structure_nothing() {
+    check("", 0);
+    check("nop (block) (block (loop)) nop", 0);
+    check("(drop (i32.const 1))", 1);
+    check("(local.set 1 (i32.add (local.get 0) (i32.const 1)))", 4);
+    check("(i32.const 1) (return) nop drop", 1);
+    check("(i32.store (i32.const 0) (i32.load (i32.const 4)))", 4);
+    check("(memory.copy (i32.const 0) (i32.const 100) (i32.const 65000))", 4);
+    check("(memory.fill (i32.const 0) (i32.const 100) (i32.const 1000))", 4);
+    check("(drop (memory.grow (i32.const 1)))", 2);
+    check("(local.set 2 (i32x4.splat (local.get 0)))", 3);
+    check("(global.set $g (select (i32.const 1) (i32.const 2) (local.get 0)))", 5);
+    check("(drop (ref.func $leaf))", 1);
+}
+
+#[test]
+fn branches_and_calls_end_stretches() {
+    check("(if (local.get 0) (then (nop) (drop (i32.const 1))) (else (drop (i32.const 1)) (drop (i32.const 2))))", 3);
+    check("(if (i32.eqz (local.get 0)) (then nop) (else (drop (i32.const 1)) (drop (i32.const 2))))", 5);
+    check("(block (br_if 0 (local.get 0)) (drop (i32.const 1)))", 2);
+    check("(block (br 0) (drop (i32.const 1)))", 1);
+    check("(block (block (br_table 0 1 (local.get 0))) (drop (i32.const 1)))", 2);
+    check("(drop (call $leaf (local.get 0)))", 2 + 3);
+    check("(drop (call $tail (local.get 0)))", 2 + 2 + 3);
+    check("(drop (call_indirect (type $unary) (local.get 0) (i32.const 0)))", 3 + 3);
+    check("(drop (call $leaf (call $leaf (local.get 0))))", 1 + 2 + 3 + 3);
+    // Each time the last three; the branch is the fourth.
+    check("(loop (local.set 0 (i32.sub (local.get 0) (i32.const 1))) (br_if 0 (local.get 0)))", 3 * 6);
+    check("(loop (drop (call $leaf (local.get 0))) (br_if 0 (local.tee 0 (i32.sub (local.get 0) (i32.const 1)))))", 3 * (2 + 3 + 5));
+}
+
+#[test]
+fn a_stretch_in_which_an_operator_traps_is_not_counted() {
+    check("(drop (i32.const 1)) unreachable", 1);
+    check("(drop (i32.load (i32.const -1)))", 0);
+    check("(if (local.get 0) (then (drop (i32.load (i32.const -1)))))", 2);
+    check("(drop (call $bad))", 1);
+    check("(drop (call $leaf (local.get 0))) (drop (call_indirect (type $unary) (local.get 0) (i32.const 1)))", 2 + 3);
+    check("(loop (i32.store (i32.mul (local.get 0) (i32.const 0x7000)) (local.tee 0 (i32.add (local.get 0) (i32.const 1)))) (br 0))", 0);
+    check(
+        "(loop (i32.store (i32.mul (local.get 0) (i32.const 0x1000)) (local.tee 0 (i32.add (local.get 0) (i32.const 1)))) (br 0))",
+        13 * 9,
+    );
+}
+
+#[test]
+fn running_out_stops_all_compilers_at_the_same_place() -> Result<()> {
+    let text = r#"(module (global $count (export "count") (mut i32) (i32.const 0))
+        (func $leaf (global.set $count (i32.add (global.get $count) (i32.const 1))))
+        (func (export "run") (param i32)
+            (loop
+                (call $leaf)
+                (loop (br_if 0 (local.tee 0 (i32.sub (local.get 0) (i32.const 1)))))
+                (local.set 0 (i32.const 3))
+                (br 0))))"#;
+    for fuel in [0, 1, 5, 6, 7, 20, 100, 101, 102, 103, 104, 105, 1000] {
+        let mut found = Vec::new();
+        for engine in engines() {
+            let module = Module::new(&engine, text)?;
+            let mut store = Store::new(&engine, ());
+            store.set_epoch_deadline(1);
+            store.set_fuel(fuel)?;
+            let instance = Instance::new(&mut store, &module, &[])?;
+            let run = instance.get_typed_func::<i32, ()>(&mut store, "run")?;
+            let error = run.call(&mut store, 3).expect_err("it never ends");
+            assert_eq!(error.downcast_ref::<Trap>(), Some(&Trap::OutOfFuel));
+            let count = instance.get_global(&mut store, "count").expect("exported").get(&mut store).i32();
+            found.push((count, store.get_fuel()?));
+        }
+        assert!(found.iter().all(|other| *other == found[0]), "{fuel}: {found:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn the_host_can_change_the_counter_in_a_call() -> Result<()> {
+    for engine in engines() {
+        let module = Module::new(
+            &engine,
+            r#"(module (import "" "refuel" (func $refuel))
+                (func (export "run") (param i32)
+                    (loop (call $refuel) (br_if 0 (local.tee 0 (i32.sub (local.get 0) (i32.const 1)))))
+                    (drop (i32.const 1))))"#,
+        )?;
+        let mut store = Store::new(&engine, ());
+        store.set_epoch_deadline(1);
+        store.set_fuel(10)?;
+        let refuel = peregrine::Func::wrap(&mut store, |mut caller: peregrine::Caller<'_, ()>| caller.set_fuel(100));
+        let run = Instance::new(&mut store, &module, &[refuel.into()])?.get_typed_func::<i32, ()>(&mut store, "run")?;
+        run.call(&mut store, 1000)?;
+        // After the last call: five operators of the loop, and one more.
+        assert_eq!(store.get_fuel()?, 100 - 5 - 1);
+    }
+    Ok(())
+}
