@@ -64,7 +64,7 @@ struct EngineInner {
     whole_settings: Settings,
     /// Where functions wait for the optimizing tier, if they are compiled one by one.
     queue: Option<Arc<Queue>>,
-    profiler: Option<Profiler>,
+    profiler: Option<Arc<Profiler>>,
     epoch: AtomicU64,
     /// The pages of stores whose deadline is to come, by its epoch and the store's number. Locked before any page is changed, so that a
     /// store that moves its deadline and an increment see each other.
@@ -110,7 +110,7 @@ impl Engine {
         };
         let profiler = match config.profiler {
             ProfilingStrategy::None => None,
-            strategy => Some(Profiler::new(strategy).context("cannot write for the profiler")?),
+            strategy => Some(Arc::new(Profiler::new(strategy).context("cannot write for the profiler")?)),
         };
         let whole_settings = Settings { tiering: Tiering::Whole, ..settings.clone() };
         let queue = (settings.tiering == Tiering::Counted).then(|| Arc::new(Queue::new(config.compiler_options().threads)));
@@ -298,7 +298,7 @@ impl Engine {
         &self.inner.shared.settings
     }
 
-    pub(crate) fn profiler(&self) -> Option<&Profiler> {
+    pub(crate) fn profiler(&self) -> Option<&Arc<Profiler>> {
         self.inner.profiler.as_ref()
     }
 }

@@ -176,7 +176,13 @@ impl Module {
 
     /// Lets the functions of a module that have no code be compiled from its binary, and hot ones again.
     fn set_tiering(engine: &Engine, loaded: &LoadedModule, wasm: WasmBytes, validation: Validation) -> Result<()> {
-        let source = TieringSource { compiler: Arc::clone(engine.compiler()?), wasm, settings: engine.settings().clone(), validation };
+        let source = TieringSource {
+            compiler: Arc::clone(engine.compiler()?),
+            wasm,
+            settings: engine.settings().clone(),
+            validation,
+            profiler: engine.profiler().cloned(),
+        };
         let first = match engine.queue() {
             Some(queue) => FirstTier::BaselineThen(Arc::clone(queue)),
             None => FirstTier::Baseline,

@@ -2,7 +2,7 @@
 
 use crate::config::ProfilingStrategy;
 use crate::gdb_elf;
-use crate::vm::LoadedModule;
+use crate::vm::{BlobKind, LoadedModule};
 use peregrine_artifact::image::Section;
 use peregrine_sys::perf::{JitDump, PerfMap, Symbol};
 use peregrine_wasm::FuncIndex;
@@ -32,6 +32,7 @@ impl Profiler {
         let named: Vec<(String, usize, &[u8])> = functions
             .iter()
             .enumerate()
+            .filter(|(_, function)| function.code_len.get() > 0)
             .map(|(position, function)| {
                 let name = gdb_elf::name(module, FuncIndex::from_u32(imported + position as u32));
                 let start = function.code_start.get() as usize;
@@ -42,6 +43,24 @@ impl Profiler {
         match self {
             Self::Map(map) => map.append(symbols),
             Self::Dump(dump) => symbols.try_for_each(|symbol| dump.append(&symbol, &[])),
+        }
+    }
+}
+
+impl Profiler {
+    /// Tells about code that was made while its module runs. Its tier is part of the name.
+    pub(crate) fn compiled(&self, module: &LoadedModule, address: usize) -> io::Result<()> {
+        let Some((tiered, blob)) = module.tiered().and_then(|tiered| Some((tiered, tiered.find(address)?))) else { return Ok(()) };
+        let tier = match blob.kind {
+            BlobKind::Baseline => "baseline",
+            BlobKind::Optimized => "optimized",
+            BlobKind::LoopEntry => "optimized, from a loop on",
+        };
+        let name = format!("{} [{tier}]", gdb_elf::name(module, module.module().func_index(blob.function)));
+        let symbol = Symbol { name: &name, address: blob.start, code: tiered.code_of(blob) };
+        match self {
+            Self::Map(map) => map.append([symbol]),
+            Self::Dump(dump) => dump.append(&symbol, &[]),
         }
     }
 }

@@ -5,6 +5,7 @@ use super::metrics::{Counters, TieringMetrics, add};
 use super::queue::{Queue, Request};
 use super::stress::{Choice, Choices, TieringStress};
 use crate::error::{Error, Result};
+use crate::profile::Profiler;
 use crate::vm::{BlobKind, InstallError, LoadedModule, TieredCode};
 use peregrine_artifact::compiler::{
     CompileError, Compiler, CompilerKind, FunctionRequest, LazyFunctions, LoopEntry, Validation, WasmBytes,
@@ -23,6 +24,8 @@ pub(crate) struct TieringSource {
     pub(crate) wasm: WasmBytes,
     pub(crate) settings: Settings,
     pub(crate) validation: Validation,
+    /// Told about code that is made.
+    pub(crate) profiler: Option<Arc<Profiler>>,
 }
 
 /// What compiles functions when they are first called.
@@ -145,12 +148,19 @@ impl ModuleTiering {
 
     /// What compiles functions; reads the module if that was not done yet.
     fn functions(&self) -> Result<Arc<dyn LazyFunctions>, CompileError> {
-        let TieringSource { compiler, wasm, settings, validation } = &self.source;
+        let TieringSource { compiler, wasm, settings, validation, .. } = &self.source;
         self.functions.get_or_init(|| compiler.lazy_functions(Arc::clone(wasm), settings, *validation)).clone()
     }
 
     fn hot(&self) -> MutexGuard<'_, Hot> {
         self.hot.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells a profiler about new code.
+    fn report(&self, module: &LoadedModule, address: usize) {
+        if let Some(Err(error)) = self.source.profiler.as_ref().map(|profiler| profiler.compiled(module, address)) {
+            tracing::warn!(%error, "cannot write for the profiler");
+        }
     }
 
     /// Waits until another thread is done with compiling a function.
@@ -179,6 +189,9 @@ impl ModuleTiering {
         let compiled =
             self.functions()?.compile(&FunctionRequest { function, tier: CompilerKind::Baseline, loop_entry: None }).map_err(Error::new)?;
         let address = code.add(function, BlobKind::Baseline, &compiled).map_err(|error| install_error(module, function, &error))?;
+        self.report(module, address);
+        let index = module.module().func_index(function).as_u32();
+        tracing::trace!(function = index, len = compiled.code.len(), "compiled at its first call");
         add(&self.counters.baseline_ns, start.elapsed().as_nanos() as u64);
         add(&self.counters.baseline_functions, 1);
         add(&self.counters.baseline_code_bytes, compiled.code.len() as u64);
@@ -219,6 +232,9 @@ impl ModuleTiering {
             let address = code.add(function, kind, &compiled).map_err(|error| error.to_string())?;
             Ok((address, compiled))
         });
+        if let Ok((address, _)) = &added {
+            self.report(module, *address);
+        }
         let mut hot = self.hot();
         let (better, address) = match added {
             Ok((address, compiled)) => {
