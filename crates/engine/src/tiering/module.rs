@@ -70,6 +70,8 @@ struct Hot {
     functions: HashMap<DefinedFuncIndex, Better>,
     /// By function and offset of the loop.
     loops: HashMap<(DefinedFuncIndex, u32), Better>,
+    /// The offset of the loop that is asked for, by function.
+    waiting_loops: HashMap<DefinedFuncIndex, u32>,
     /// Code of the baseline, for tests that go back to it.
     baseline: HashMap<DefinedFuncIndex, usize>,
     optimized: Vec<(DefinedFuncIndex, Arc<CompiledFunc>)>,
@@ -257,6 +259,7 @@ impl ModuleTiering {
         match loop_entry {
             Some(entry) => {
                 hot.loops.insert((function, entry.offset), better);
+                hot.waiting_loops.remove(&function);
                 // The loop looks at its next turn.
                 code.set_budget(function, 0);
             }
@@ -284,7 +287,10 @@ impl ModuleTiering {
             return;
         }
         match loop_entry {
-            Some(entry) => hot.loops.insert((function, entry.offset), Better::Requested),
+            Some(entry) => {
+                hot.waiting_loops.insert(function, entry.offset);
+                hot.loops.insert((function, entry.offset), Better::Requested)
+            }
             None => hot.functions.insert(function, Better::Requested),
         };
     }
@@ -371,12 +377,13 @@ pub(crate) fn hot_loop(module: &Arc<LoadedModule>, function: DefinedFuncIndex, e
             let there = match hot.loops.get(&(function, entry.offset)) {
                 Some(Better::There(address)) => Some(*address),
                 // The function first: it may be called often and stay in its loops for a short time only.
-                _ if !hot.functions.contains_key(&function) => {
-                    tiering.request(module, &mut hot, Request { function, loop_entry: None });
-                    None
-                }
                 _ => {
-                    tiering.request(module, &mut hot, request);
+                    let is_known = hot.functions.contains_key(&function);
+                    tiering.request(module, &mut hot, Request { function, loop_entry: None });
+                    // One loop at a time: code from there on has the other loops too.
+                    if is_known && hot.waiting_loops.get(&function).is_none_or(|offset| *offset == entry.offset) {
+                        tiering.request(module, &mut hot, request);
+                    }
                     None
                 }
             };

@@ -81,9 +81,7 @@ impl Queue {
         if state.process != std::process::id() {
             (state.threads, state.waiting_threads, state.process) = (0, 0, std::process::id());
         }
-        // Loops were hot before their functions are asked to be entered there.
-        let heat = if request.loop_entry.is_some() { 2 } else { 1 };
-        state.jobs.push(Job { module: Arc::downgrade(module), request, heat });
+        state.jobs.push(Job { module: Arc::downgrade(module), request, heat: 1 });
         if state.jobs.len() > state.waiting_threads && state.threads < self.shared.max_threads {
             let shared = Arc::clone(&self.shared);
             let thread = std::thread::Builder::new().name("peregrine-tier".into()).stack_size(STACK_BYTES);
