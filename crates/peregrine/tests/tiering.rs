@@ -8,8 +8,7 @@ use std::sync::Barrier;
 /// An engine that compiles functions one by one.
 fn engine(change: impl FnOnce(&mut Config)) -> Engine {
     let mut config = Config::new();
-    // Frames of functions that were inlined are not in backtraces.
-    config.strategy(Strategy::Tiered).compiler_inlining(false);
+    config.strategy(Strategy::Tiered);
     change(&mut config);
     Engine::new(&config).unwrap()
 }

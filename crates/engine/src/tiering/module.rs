@@ -206,7 +206,7 @@ impl ModuleTiering {
         match hot.functions.get(&function) {
             Some(Better::There(better)) => Ok(*better),
             _ => {
-                code.set_entry(function, address);
+                module.set_entry(function, address);
                 Ok(address)
             }
         }
@@ -266,7 +266,7 @@ impl ModuleTiering {
             None => {
                 hot.functions.insert(function, better);
                 if let Some(address) = address {
-                    code.set_entry(function, address);
+                    module.set_entry(function, address);
                     // Whoever waited for its first call may have found it cold.
                     let _ = self.states[function.as_usize()].compare_exchange(COLD, READY, Ordering::SeqCst, Ordering::SeqCst);
                 }
@@ -359,7 +359,7 @@ pub(crate) fn hot_function(module: &Arc<LoadedModule>, function: DefinedFuncInde
         TieringStress::LoopEntryEverywhere => return code.set_budget(function, 0),
         TieringStress::Random(_) => {
             code.set_budget(function, 0);
-            return choose(tiering, module, code, function);
+            return choose(tiering, module, function);
         }
     }
     let mut hot = tiering.hot();
@@ -432,19 +432,16 @@ pub(crate) fn hot_loop(module: &Arc<LoadedModule>, function: DefinedFuncIndex, e
 }
 
 /// What a random test does at the entry of a function.
-fn choose(tiering: &ModuleTiering, module: &LoadedModule, code: &TieredCode, function: DefinedFuncIndex) {
+fn choose(tiering: &ModuleTiering, module: &LoadedModule, function: DefinedFuncIndex) {
     match tiering.choices.next() {
         Choice::Stay | Choice::Enter => {}
         Choice::Optimize => {
             if let Some(address) = tiering.now(module, Request { function, loop_entry: None }) {
-                code.set_entry(function, address);
+                module.set_entry(function, address);
             }
         }
-        Choice::Baseline => {
-            if let Some(address) = tiering.hot().baseline.get(&function) {
-                code.set_entry(function, *address);
-            }
-        }
+        // All of them: code that is optimized does not come here again by itself.
+        Choice::Baseline => tiering.hot().baseline.iter().for_each(|(function, address)| module.set_entry(*function, *address)),
     }
 }
 

@@ -99,12 +99,6 @@ impl Queue {
         self.shared.changed.notify_one();
         true
     }
-
-    /// Whether nothing waits to be compiled, or is compiled now.
-    pub(crate) fn is_idle(&self) -> bool {
-        let state = self.shared.lock();
-        state.jobs.is_empty() && state.running.is_empty()
-    }
 }
 
 impl Drop for Queue {

@@ -188,11 +188,11 @@ impl Callee {
         let func_ref = func.pointer();
         // SAFETY: the reference is one of this store's, so it and the context of a host function live as long as the store.
         let code = unsafe {
-            if func_ref.as_ref().enter != 0 {
+            if (*func_ref.as_ptr()).enter != 0 {
                 Code::Wasm(func_ref)
             } else {
                 let FuncId::Host(number) = store.vm.func_of_ref(func_ref) else { unreachable!("guest functions have an Enter stub") };
-                let context = NonNull::new_unchecked(func_ref.as_ref().vmctx as *mut VmContextHeader);
+                let context = NonNull::new_unchecked((*func_ref.as_ptr()).vmctx as *mut VmContextHeader);
                 Code::Host(store.vm.host_func(number).code(), context)
             }
         };
@@ -440,7 +440,7 @@ impl FuncBits {
     pub(crate) fn type_id(self, store: &StoreOpaque) -> u32 {
         let _ = store;
         // SAFETY: references live as long as their store, which is borrowed.
-        unsafe { self.pointer().as_ref().type_id }
+        unsafe { (*self.pointer().as_ptr()).type_id }
     }
 
     fn pointer(self) -> NonNull<VmFuncRef> {

@@ -4,6 +4,7 @@ use super::alloc::Backing;
 use super::alloc::lease::ModuleRef;
 use super::code::LoadedModule;
 use super::host::BoundHostFunc;
+use super::references;
 use super::shared_memory::InstanceMemory;
 use super::table::Table;
 use peregrine_artifact::vmctx::{VmContextHeader, VmFuncRef, VmFunctionImport, VmGlobal};
@@ -99,6 +100,9 @@ impl VmInstance {
             dropped_elements,
         });
         instance.write_header(header);
+        if let Some(contexts) = instance.module.contexts() {
+            contexts.add(context);
+        }
         instance
     }
 
@@ -250,16 +254,17 @@ impl VmInstance {
         let function = module.functions[index];
         let position = function.func_ref.expect("the frontend numbers every function that can be referred to");
         let slot = self.at::<VmFuncRef>(self.module.vm_layout().func_ref(position));
-        // SAFETY: the slot is inside the context, zero at first.
+        // SAFETY: the slot is inside the context, zero at first, and whoever has the instance borrowed makes its references.
         unsafe {
-            if (*slot.as_ptr()).code == 0 {
-                slot.write(VmFuncRef {
+            if references::code(slot) == 0 {
+                let func_ref = VmFuncRef {
                     code: self.module.function_code(defined) as u64,
                     vmctx: self.context.as_ptr() as u64,
                     type_id: self.module.func_type_id(index),
                     reserved: 0,
                     enter: self.module.stubs(function.ty).0 as u64,
-                });
+                };
+                references::make(slot, func_ref);
             }
         }
         slot
@@ -305,6 +310,9 @@ impl VmInstance {
 
 impl Drop for VmInstance {
     fn drop(&mut self) {
+        if let Some(contexts) = self.module.contexts() {
+            contexts.remove(self.context);
+        }
         // SAFETY: `new` allocated the context with the same layout; nothing else frees it.
         unsafe { dealloc(self.context.as_ptr().cast(), context_layout(&self.module)) };
     }

@@ -6,6 +6,7 @@ use super::code::LoadedModule;
 use super::instance::{FuncId, InstanceId, VmInstance};
 use super::memory::{Memory, check_range};
 use super::pending::Pending;
+use super::references;
 use super::shared_memory::{InstanceMemory, SharedMemory};
 use super::store::{StoreHost, VmStore};
 use super::table::Table;
@@ -190,8 +191,8 @@ impl VmStore {
                     } else {
                         let func_ref = self.func_ref(function);
                         // SAFETY: the reference was just made or looked up in a live instance.
-                        let target = unsafe { func_ref.as_ref() };
-                        let filled = VmFunctionImport { code: target.code, vmctx: target.vmctx, func_ref: func_ref.as_ptr() as u64 };
+                        let (code, vmctx) = unsafe { (references::code(func_ref), (*func_ref.as_ptr()).vmctx) };
+                        let filled = VmFunctionImport { code, vmctx, func_ref: func_ref.as_ptr() as u64 };
                         // SAFETY: the place is in the new instance's context.
                         unsafe { instance.at(layout.function_import(index)).write(filled) };
                     }

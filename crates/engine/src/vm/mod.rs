@@ -24,6 +24,7 @@ pub(crate) mod memory;
 pub(crate) mod parking;
 pub(crate) mod pending;
 pub(crate) mod preempt;
+pub(crate) mod references;
 pub(crate) mod shared_memory;
 pub(crate) mod store;
 pub(crate) mod suspend;

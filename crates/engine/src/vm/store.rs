@@ -386,7 +386,7 @@ impl VmStore {
     /// 1. `func_ref` was made by this store.
     pub(crate) unsafe fn func_of_ref(&self, func_ref: NonNull<VmFuncRef>) -> FuncId {
         // SAFETY: references live as long as their store (1), and so do the contexts that they point to.
-        let header = unsafe { &*(func_ref.as_ref().vmctx as *const VmContextHeader) };
+        let header = unsafe { &*((*func_ref.as_ptr()).vmctx as *const VmContextHeader) };
         if header.magic != INSTANCE_MAGIC {
             return FuncId::Host(header.instance);
         }

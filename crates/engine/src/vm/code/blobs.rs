@@ -134,6 +134,7 @@ impl Blobs {
     }
 
     /// All items so far.
+    #[cfg(test)]
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Blob> {
         (0..self.len()).map(|position| self.get(position))
     }

@@ -3,6 +3,7 @@
 use super::registry;
 use super::tiered::{self, TieredCode};
 use crate::tiering::ModuleTiering;
+use crate::vm::references::Contexts;
 use crate::vm::types::TypeRegistry;
 use peregrine_artifact::image::{ImageError, ImageLayout, ImageMeta, Section, StubEntry};
 use peregrine_artifact::settings::{Settings, Tiering};
@@ -66,6 +67,7 @@ pub(crate) struct LoadedModule {
     code: Option<Code>,
     /// What compiles functions that have no code yet, and better code for those that have.
     tiering: OnceLock<ModuleTiering>,
+    contexts: Contexts,
     this: Weak<LoadedModule>,
 }
 
@@ -181,7 +183,7 @@ impl LoadedModule {
         let kind = if options.for_profiler { RoomKind::Plain } else { RoomKind::Shared };
         let tiered = match settings.tiering {
             Tiering::Whole => None,
-            Tiering::Slots | Tiering::Counted => Some(TieredCode::new(&mapping, &layout, &meta.module, text.start, kind)?),
+            Tiering::Slots | Tiering::Counted => Some(TieredCode::new(&mapping, &layout, &meta.module, text.clone(), kind)?),
         };
         let end = tiered.as_ref().map_or(text.end, |tiered| tiered.range().end);
         let registered = text.start..end;
@@ -219,6 +221,7 @@ impl LoadedModule {
             code,
             meta,
             tiering: OnceLock::new(),
+            contexts: Contexts::default(),
             this: this.clone(),
         })
     }
@@ -303,7 +306,7 @@ impl LoadedModule {
         let Some(code) = &self.code else { return std::ptr::null() };
         let entry = code.layout.functions(code.mapping.bytes())[index.as_usize()];
         match &code.tiered {
-            Some(tiered) => tiered.follower(index) as *const u8,
+            Some(tiered) => tiered.lasting_entry(index) as *const u8,
             None => (code.text.start + entry.code_start.get() as usize) as *const u8,
         }
     }
@@ -311,6 +314,23 @@ impl LoadedModule {
     /// What changes while the module runs, if its functions are compiled one by one.
     pub(crate) fn tiered(&self) -> Option<&TieredCode> {
         self.code.as_ref()?.tiered.as_ref()
+    }
+
+    /// The contexts of its instances, if references in them follow better code.
+    pub(in crate::vm) fn contexts(&self) -> Option<&Contexts> {
+        self.tiered().map(|_| &self.contexts)
+    }
+
+    /// Lets calls of a function, and references to it, go to code that [`TieredCode::add`] gave for it. Nothing if the functions of the module
+    /// are not compiled one by one.
+    pub(crate) fn set_entry(&self, function: DefinedFuncIndex, code: usize) {
+        let Some(tiered) = self.tiered() else { return };
+        tiered.set_entry(function, code);
+        if let Some(position) = self.module().functions[self.module().func_index(function)].func_ref {
+            let offset = self.vm_layout.func_ref(position);
+            // SAFETY: the offset is that of the function's reference, and `set_entry` checked the code.
+            unsafe { self.contexts.redirect(offset, code as u64) };
+        }
     }
 
     /// What compiles its functions, if they are compiled one by one.

@@ -40,6 +40,8 @@ pub(crate) struct TieredCode {
     range: Range<usize>,
     followers: Followers,
     blobs: Blobs,
+    /// The addresses of code in the image.
+    image_text: Range<usize>,
 }
 
 // SAFETY: slots and budgets are atomics in memory that the module's mapping keeps, which outlives this.
@@ -97,7 +99,13 @@ impl TieredCode {
     /// # Errors
     ///
     /// What the system said.
-    pub(super) fn new(mapping: &CodeMapping, layout: &ImageLayout, module: &Module, text_start: usize, kind: RoomKind) -> io::Result<Self> {
+    pub(super) fn new(
+        mapping: &CodeMapping,
+        layout: &ImageLayout,
+        module: &Module,
+        text: Range<usize>,
+        kind: RoomKind,
+    ) -> io::Result<Self> {
         let base = mapping.ptr() as usize;
         let entries = layout.functions(mapping.bytes());
         let functions = layout.function_count() as u32;
@@ -114,7 +122,7 @@ impl TieredCode {
         for function in 0..functions {
             let entry = function.checked_sub(imported_functions).map(|defined| entries[defined as usize]);
             let code = match entry.filter(|entry| entry.code_len.get() > 0) {
-                Some(entry) => text_start + entry.code_start.get() as usize,
+                Some(entry) => text.start + entry.code_start.get() as usize,
                 None if with_area[module.functions[FuncIndex::from_u32(function)].ty.as_usize()] => thunks_with_area.address(function),
                 None => thunks.address(function),
             };
@@ -134,7 +142,7 @@ impl TieredCode {
         let pages = (0..followers_len.div_ceil(page_size())).map(|_| AtomicBool::new(false)).collect();
         let followers = Followers { start, code, pages };
         let room = Mutex::new(room);
-        Ok(Self { imported_functions, functions, slots, budgets, room, range, followers, blobs: Blobs::new() })
+        Ok(Self { imported_functions, functions, slots, budgets, room, range, followers, blobs: Blobs::new(), image_text: text })
     }
 
     /// The addresses of later code.
@@ -173,13 +181,20 @@ impl TieredCode {
     /// # Panics
     ///
     /// If the code is not that of a function as a whole, or of another one.
-    pub(crate) fn set_entry(&self, function: DefinedFuncIndex, code: usize) {
+    pub(super) fn set_entry(&self, function: DefinedFuncIndex, code: usize) {
         let blob = self.blobs.find(code).filter(|blob| blob.start == code);
         assert!(blob.is_some_and(|blob| blob.function == function && blob.kind != BlobKind::LoopEntry), "code of the function");
         self.slot(function).store(code as u64, Ordering::Release);
     }
 
-    /// Code for holders of pointers: it goes to where the slot points at the time of each call.
+    /// Code for holders of pointers: optimized code if there is some, otherwise what follows the slot.
+    pub(crate) fn lasting_entry(&self, function: DefinedFuncIndex) -> usize {
+        let entry = self.entry(function);
+        let is_last = self.image_text.contains(&entry) || self.find(entry).is_some_and(|blob| blob.kind == BlobKind::Optimized);
+        if is_last { entry } else { self.follower(function) }
+    }
+
+    /// Code that goes on to better code: it goes to where the slot points at the time of each call.
     pub(crate) fn follower(&self, function: DefinedFuncIndex) -> usize {
         let offset = function.as_usize() * veneer::FOLLOWER_BYTES;
         let page = offset / page_size();
@@ -234,11 +249,6 @@ impl TieredCode {
     /// What is known of the code at `pc`. Signal-safe.
     pub(crate) fn find(&self, pc: usize) -> Option<&Blob> {
         self.blobs.find(pc)
-    }
-
-    /// All code that was added, by rising address.
-    pub(crate) fn blobs(&self) -> impl Iterator<Item = &Blob> {
-        self.blobs.iter()
     }
 
     /// The bytes of code that was added.

@@ -22,6 +22,7 @@ pub(in crate::vm) mod lazy;
 
 use super::fault;
 use super::pending::Pending;
+use super::references;
 use super::store::VmStore;
 use super::suspend::{Progress, Suspended, SuspendedFrame, first_stack_pointer};
 use super::value::ValRaw;
@@ -138,11 +139,12 @@ unsafe fn progress(store: NonNull<VmStore>, ended: u64, enter_fp: *mut u64) -> P
 #[inline]
 unsafe fn enter(store: NonNull<VmStore>, func_ref: NonNull<VmFuncRef>, values: *mut ValRaw) -> Result<u64, Pending> {
     // SAFETY: the store is ours for now, and the reference is live (1).
-    let VmFuncRef { code, vmctx, enter, .. } = unsafe {
+    let (code, vmctx, enter) = unsafe {
         if (*store.as_ptr()).context.guest_stack_top == 0 {
             prepare(store).map_err(|error| Pending::Error(error, Vec::new()))?;
         }
-        *func_ref.as_ptr()
+        let place = func_ref.as_ptr();
+        (references::code(func_ref), (*place).vmctx, (*place).enter)
     };
     // SAFETY: the Enter stub belongs to the function's type, and values are as it expects (1); the guest stack is there.
     unsafe { on_this_thread(store, |pointer| veneer::enter(pointer.cast(), enter, vmctx, code, values)) }
