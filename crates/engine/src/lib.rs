@@ -8,6 +8,7 @@
 //! ```
 //!
 //! All unsafe code is in `vm`; the rest checks handles, types and limits before it calls the machine.
+#![deny(missing_docs)]
 #![deny(unsafe_code)]
 
 mod accepted;

@@ -1,6 +1,6 @@
 //! Calls with Rust types: checked once, then as cheap as a call can be.
 
-use crate::context::AsContextMut;
+use crate::context::{AsContext, AsContextMut};
 use crate::error::{Error, Result, bail, ensure};
 use crate::store::StoreOpaque;
 use crate::val::V128;
@@ -58,6 +58,22 @@ impl<Params: WasmParams, Results: WasmResults> TypedFunc<Params, Results> {
         check_types("results", <Results as WasmParams>::types(), &ty, ty.results().collect(), |rust, wasm| wasm.matches(rust))?;
         let callee = Callee::new(store, func.checked(store), Params::COUNT.max(<Results as WasmParams>::COUNT));
         Ok(Self { func, callee, types: PhantomData })
+    }
+
+    /// The function `func` with Rust types that are not checked.
+    ///
+    /// # Panics
+    ///
+    /// If it belongs to another store.
+    ///
+    /// # Safety
+    ///
+    /// 1. The types of the function are those that `Params` and `Results` stand for.
+    #[expect(unsafe_code, reason = "the caller promises what the types are")]
+    pub unsafe fn new_unchecked(store: impl AsContext, func: Func) -> Self {
+        let store = &store.as_context().0.opaque;
+        let callee = Callee::new(store, func.checked(store), Params::COUNT.max(<Results as WasmParams>::COUNT));
+        Self { func, callee, types: PhantomData }
     }
 
     /// Calls the function.

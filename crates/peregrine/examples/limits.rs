@@ -62,6 +62,20 @@ fn time(engine: &Engine, module: &Module) -> Result<()> {
     Ok(())
 }
 
+/// Time again, without a thread: the store's guests stop at a point in time.
+fn deadline() -> Result<()> {
+    let engine = Engine::new(Config::new().deadlines(true))?;
+    let module = Module::new(&engine, GUEST)?;
+    let mut store = Store::new(&engine, ());
+    let spin = Instance::new(&mut store, &module, &[])?.get_typed_func::<(), ()>(&mut store, "spin")?;
+    store.deadline(Duration::from_millis(20))?;
+    let start = Instant::now();
+    let error = spin.call(&mut store, ()).unwrap_err();
+    println!("deadline: {} after {:?}", error.root_cause(), start.elapsed());
+    assert_eq!(error.downcast_ref::<Trap>(), Some(&Trap::Interrupt));
+    Ok(())
+}
+
 /// Fuel: what the guest executes is counted, so that it stops at the same place on every machine.
 fn fuel() -> Result<()> {
     let engine = Engine::new(Config::new().consume_fuel(true))?;
@@ -82,5 +96,6 @@ pub fn main() -> Result<()> {
     memory(&engine, &module)?;
     stack(&engine, &module)?;
     time(&engine, &module)?;
+    deadline()?;
     fuel()
 }

@@ -26,10 +26,16 @@
 //! | [`Store`] | instances, the host's data, limits, fuel, deadlines |
 //! | [`Linker`], [`Instance`] | imports resolved by name; a module brought to life |
 //! | [`Func`], [`TypedFunc`], [`Caller`] | calls in both directions |
-//! | [`Memory`], [`Table`], [`Global`] | what guests and host share |
-//! | [`Trap`], [`WasmBacktrace`], [`Error`] | why a call ended, and where |
+//! | [`Memory`], [`SharedMemory`], [`Table`], [`Global`], [`ExternRef`] | what guests and host share |
+//! | [`ResourceLimiter`], [`StoreLimits`] | what guests may have |
+//! | [`Trap`], [`WasmBacktrace`], [`Error`], [`WasmCoreDump`] | why a call ended, and where |
+//! | [`CallHook`], [`GuestProfiler`] | what guests do meanwhile |
+//!
+//! The names are those of the `wasmtime` crate, version 48: programs written for it compile with the name changed. `docs/migrating.md` says
+//! what differs. Each program in `examples/` of this crate runs by `cargo run --release --example NAME`.
 //!
 //! This crate is the engine with the compilers linked in; it holds no code of its own.
+#![deny(missing_docs)]
 #![forbid(unsafe_op_in_unsafe_fn)]
 
 pub use peregrine_engine::*;

@@ -17,7 +17,7 @@ const WAT: &str = r#"(module $app
 fn hooked(fail_at: Option<CallHook>, host: impl Fn() -> Result<()> + Send + Sync + 'static) -> Result<(Store<Vec<CallHook>>, Instance)> {
     let engine = Engine::default();
     let mut linker = Linker::new(&engine);
-    linker.func_wrap("host", "call", move || host())?;
+    linker.func_wrap("host", "call", host)?;
     let mut store = Store::new(&engine, Vec::new());
     let instance = linker.instantiate(&mut store, &Module::new(&engine, WAT)?)?;
     store.call_hook(move |mut context, kind| {
@@ -253,7 +253,7 @@ fn values_can_be_handed_on_raw() -> Result<()> {
     let external = peregrine::ExternRef::new(&mut store, 7u8)?;
     for value in [Val::I32(-1), Val::I64(2), Val::F32(3), Val::F64(4), 5u128.into(), func.into(), external.into(), Val::null_extern_ref()] {
         let (raw, ty) = (value.to_raw(&mut store)?, value.ty(&store)?);
-        // The raw value is of the type that the value said it has.
+        // SAFETY: the raw value is of the type that the value said it has.
         let back = unsafe { Val::from_raw(&mut store, raw, ty.clone()) };
         assert_eq!(format!("{back:?}"), format!("{value:?}"));
         assert!(back.matches_ty(&store, &ty)?);

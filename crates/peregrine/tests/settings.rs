@@ -15,7 +15,7 @@ fn refused(change: impl FnOnce(&mut Config)) -> String {
 #[test]
 fn what_there_is_not_is_refused_by_name() {
     let check = |change: fn(&mut Config), name: &str| {
-        let error = refused(|config| change(config));
+        let error = refused(change);
         assert!(error.contains(name) && error.contains("leave it off"), "{name}: {error}");
     };
     check(|config| _ = config.wasm_gc(true), "the garbage collection proposal");
@@ -27,13 +27,15 @@ fn what_there_is_not_is_refused_by_name() {
     check(|config| _ = config.signals_based_traps(false), "signals_based_traps");
     check(|config| _ = config.wasm_features(WasmFeatures::FLOATS, false), "floats");
     check(|config| _ = config.wasm_features(WasmFeatures::GC | WasmFeatures::SIMD, true), "garbage collection");
-    // A flag is not handed on, so there is nothing to promise.
+    // SAFETY: a flag is not handed on, so there is nothing to promise.
     check(|config| _ = unsafe { config.cranelift_flag_set("opt_level", "none") }, "`opt_level=none`");
+    // SAFETY: as above.
     check(|config| _ = unsafe { config.cranelift_flag_enable("enable_x") }, "`enable_x`");
     assert!(refused(|config| _ = config.profiler(ProfilingStrategy::VTune)).contains("VTune"));
     // What was asked for can be taken back.
     let mut config = Config::new();
     config.wasm_gc(true).wasm_gc(false).guest_debug(true).guest_debug(false);
+    // SAFETY: as above.
     unsafe { config.cranelift_flag_set("preserve_frame_pointers", "true") };
     Engine::new(&config).unwrap();
 }
@@ -75,7 +77,7 @@ fn an_engine_without_a_compiler_loads_images() {
     let image = Engine::default().precompile_module(b"(module)").unwrap();
     let engine = Engine::new(Config::new().enable_compiler(false)).unwrap();
     assert!(Module::new(&engine, "(module)").unwrap_err().to_string().contains("only images can be loaded"));
-    // The image comes from the line above.
+    // SAFETY: the image was made above.
     unsafe { Module::deserialize(&engine, &image) }.unwrap();
 }
 
@@ -83,7 +85,7 @@ fn an_engine_without_a_compiler_loads_images() {
 fn images_are_marked_with_a_version() {
     let version = |strategy| Engine::new(Config::new().module_version(strategy).unwrap()).unwrap();
     let image = version(ModuleVersionStrategy::Custom("one".into())).precompile_module(b"(module)").unwrap();
-    // The images come from the line above.
+    // SAFETY: the images were made above.
     let load = |engine: &Engine| unsafe { Module::deserialize(engine, &image) };
     let error = load(&Engine::default()).unwrap_err().to_string();
     assert!(error.contains("`module_version` = \"one\""), "{error}");
@@ -96,10 +98,10 @@ fn images_are_marked_with_a_version() {
 fn the_embedder_may_say_what_the_processor_has() {
     let image = Engine::default().precompile_module(b"(module)").unwrap();
     let mut config = Config::new();
-    // It has less than it really has, which is safe.
+    // SAFETY: it is said to have less than it has.
     unsafe { config.detect_host_feature(|_| Some(false)) };
     let engine = Engine::new(&config).unwrap();
-    // The image comes from the line above.
+    // SAFETY: the image was made above.
     let error = unsafe { Module::deserialize(&engine, &image) }.unwrap_err().to_string();
     assert!(error.contains("needs the processor feature"), "{error}");
 }

@@ -82,11 +82,6 @@ impl StorageType {
             _ => self == other,
         }
     }
-
-    /// Whether both are the same type. As `==`.
-    pub fn eq(a: &Self, b: &Self) -> bool {
-        a == b
-    }
 }
 
 impl From<ValType> for StorageType {
@@ -146,11 +141,6 @@ impl FieldType {
     pub fn matches(&self, other: &Self) -> bool {
         self == other || self.mutability.is_const() && other.mutability.is_const() && self.element_type.matches(&other.element_type)
     }
-
-    /// Whether both are the same type. As `==`.
-    pub fn eq(a: &Self, b: &Self) -> bool {
-        a == b
-    }
 }
 
 impl fmt::Display for FieldType {
@@ -208,11 +198,6 @@ macro_rules! composite {
                     ty = sub.inner.supertype.as_ref();
                 }
                 false
-            }
-
-            /// Whether both are the same type: of one engine, with equal parts. As `==`.
-            pub fn eq(a: &Self, b: &Self) -> bool {
-                a == b
             }
         }
 

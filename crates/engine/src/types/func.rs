@@ -147,15 +147,6 @@ impl FuncType {
         assert!(Engine::same(&self.inner.engine, &other.inner.engine), "function types of different engines cannot be compared");
         self.inner.id == other.inner.id
     }
-
-    /// Whether both are the same type. As `==`, but for its panic.
-    ///
-    /// # Panics
-    ///
-    /// If they belong to different engines.
-    pub fn eq(a: &Self, b: &Self) -> bool {
-        a.matches(b)
-    }
 }
 
 impl PartialEq for FuncType {

@@ -199,11 +199,6 @@ impl ValType {
         Val::default_for_ty(self)
     }
 
-    /// Whether both are the same type. As `==`.
-    pub fn eq(a: &Self, b: &Self) -> bool {
-        a == b
-    }
-
     /// The reference type, if it is one.
     pub fn as_ref(&self) -> Option<&RefType> {
         match self {
@@ -277,11 +272,6 @@ impl RefType {
     /// Whether every value of this type is a value of `other`.
     pub fn matches(&self, other: &Self) -> bool {
         (other.nullable || !self.nullable) && self.heap.matches(&other.heap)
-    }
-
-    /// Whether both are the same type. As `==`.
-    pub fn eq(a: &Self, b: &Self) -> bool {
-        a == b
     }
 
     /// As [`ValType::to_wasm`].
@@ -435,11 +425,6 @@ impl HeapType {
             (Self::ConcreteFunc(sub), Self::ConcreteFunc(sup)) => sub.matches(sup),
             _ => false,
         }
-    }
-
-    /// Whether both are the same type. As `==`.
-    pub fn eq(a: &Self, b: &Self) -> bool {
-        a == b
     }
 }
 

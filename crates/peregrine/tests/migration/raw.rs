@@ -1,6 +1,6 @@
 //! Bindings that are generated: raw values, without checks.
 
-use peregrine::{Engine, Func, FuncType, Instance, Linker, Module, Result, Store, ValRaw, ValType};
+use peregrine::{Engine, Func, FuncType, Instance, Linker, Module, Result, Store, TypedFunc, ValRaw, ValType};
 
 #[test]
 fn raw_values_go_both_ways() -> Result<()> {
@@ -29,5 +29,7 @@ fn raw_values_go_both_ways() -> Result<()> {
     let pointer = run.to_raw(&mut store);
     let again = unsafe { Func::from_raw(&mut store, pointer) }.unwrap();
     assert_eq!(again.typed::<i32, i64>(&store)?.call(&mut store, 1)?, 101);
+    let unchecked = unsafe { TypedFunc::<i32, i64>::new_unchecked(&store, again) };
+    assert_eq!(unchecked.call(&mut store, 2)?, 102);
     Ok(())
 }
