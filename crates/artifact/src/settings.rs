@@ -69,6 +69,9 @@ pub struct Settings {
     pub module_version: String,
 }
 
+/// Up to this maximum a memory is [`MemoryStyle::Checked`].
+pub const SMALL_MEMORY_BYTES: u64 = 1 << 20;
+
 /// How accesses to one memory are kept inside of it. Compilers and engine derive it by the same function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MemoryStyle {
@@ -86,7 +89,7 @@ impl Settings {
             opt_level: OptLevel::Speed,
             features: Features::default(),
             memory_reservation_bytes: 4 << 30,
-            memory_guard_bytes: 2 << 30,
+            memory_guard_bytes: 32 << 20,
             stack_guard_bytes: 64 << 10,
             interrupt: false,
             fuel: false,
@@ -99,10 +102,17 @@ impl Settings {
         }
     }
 
-    /// How accesses to a memory of type `ty` are kept inside of it.
+    /// How accesses to a memory of type `ty` are kept inside of it. One that can never be large is not worth the address space that spares
+    /// the checks.
     pub fn memory_style(&self, ty: &MemoryType) -> MemoryStyle {
-        let reaches_all = self.memory_reservation_bytes >= 4 << 30;
-        if !ty.memory64 && ty.page_size_log2 == 16 && reaches_all { MemoryStyle::Guarded } else { MemoryStyle::Checked }
+        let is_small = ty.max_pages.is_some() && ty.max_bytes() <= SMALL_MEMORY_BYTES;
+        if self.may_be_guarded(ty) && !is_small { MemoryStyle::Guarded } else { MemoryStyle::Checked }
+    }
+
+    /// Whether code elsewhere may take a memory of type `ty` for a guarded one: an import need not name the maximum that the memory has. So
+    /// such a memory, if others can reach it, must have the address space of a guarded one, however its own module accesses it.
+    pub fn may_be_guarded(&self, ty: &MemoryType) -> bool {
+        !ty.memory64 && ty.page_size_log2 == 16 && self.memory_reservation_bytes >= 4 << 30
     }
 
     /// The 32-byte identity of these settings.

@@ -1,6 +1,7 @@
 //! What an engine does and how: the choices of an embedder, before any [`Engine`](crate::Engine) is made of them.
 
 use crate::Cache;
+use crate::Budget;
 use crate::TieringStress;
 use crate::accepted::Accepted;
 use crate::creators::{Creator, MemoryCreator, StackCreator};
@@ -52,6 +53,7 @@ pub struct Config {
     pub(crate) epochs: bool,
     deadlines: bool,
     pub(crate) max_wasm_stack_bytes: usize,
+    pub(crate) budget: Budget,
     memory_reservation_bytes: u64,
     memory_guard_bytes: u64,
     pub(crate) cache: Option<Cache>,
@@ -232,8 +234,9 @@ impl Default for Config {
             epochs: false,
             deadlines: false,
             max_wasm_stack_bytes: 1 << 20,
+            budget: Budget::trusted(),
             memory_reservation_bytes: 4 << 30,
-            memory_guard_bytes: 2 << 30,
+            memory_guard_bytes: 32 << 20,
             cache: None,
             debug_info: false,
             native_unwind_info: true,
@@ -446,7 +449,7 @@ impl Config {
         self
     }
 
-    /// Inaccessible address space after each reservation, in bytes. 2 GiB by default.
+    /// Inaccessible address space after each reservation, in bytes. 32 MiB by default.
     pub fn memory_guard_size(&mut self, bytes: u64) -> &mut Self {
         self.memory_guard_bytes = bytes;
         self

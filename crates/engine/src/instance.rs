@@ -109,8 +109,15 @@ impl Instance {
         let description = loaded.module();
         let tables = description.tables.len() - description.imported_tables as usize;
         let memories = description.memories.len() - description.imported_memories as usize;
+        let (before, instances) = (store.opaque.counts, store.opaque.vm.instance_count());
         store.opaque.counts.add(1, tables, memories)?;
-        let id = boundary::instantiate(store, module, imports).map_err(|pending| store.opaque.error_of(pending))?;
+        let id = boundary::instantiate(store, module, imports).map_err(|pending| {
+            // What a segment that did not fit left behind may be in use and counts; what never was does not.
+            if store.opaque.vm.instance_count() == instances {
+                store.opaque.counts = before;
+            }
+            store.opaque.error_of(pending)
+        })?;
         let start = description.start.map(|start| {
             let function = store.opaque.vm.instance(id).func_origin(start);
             Func::from_id(&mut store.opaque, function)

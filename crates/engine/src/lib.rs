@@ -14,6 +14,7 @@
 mod accepted;
 mod async_func;
 mod backtrace;
+mod budget;
 mod cache;
 mod call_hook;
 mod caller;
@@ -63,6 +64,7 @@ mod wasm_features;
 
 pub use accepted::{Collector, Enabled, RegallocAlgorithm};
 pub use backtrace::{FrameInfo, FrameSymbol, WasmBacktrace};
+pub use budget::Budget;
 pub use cache::Cache;
 pub use call_hook::CallHook;
 pub use caller::Caller;

@@ -54,9 +54,13 @@ impl Memory {
         }
         MemoryTypeBuilder { ty: ty.ty }.build()?;
         let store = store.as_context_mut().0;
+        let before = store.opaque.counts;
         store.opaque.counts.add(0, 0, 1)?;
         let owner = boundary::create(store, |vm| vm.new_host_memory(ty.ty));
-        let owner = owner.map_err(|error| store.opaque.error_of(Pending::Error(error, Vec::new())))?;
+        let owner = owner.map_err(|error| {
+            store.opaque.counts = before;
+            store.opaque.error_of(Pending::Error(error, Vec::new()))
+        })?;
         Ok(Self::from_id(&store.opaque, (owner, DefinedMemoryIndex::from_u32(0))))
     }
 
@@ -175,6 +179,9 @@ impl Memory {
         let store = store.as_context_mut().0;
         let (owner, index) = self.id(&store.opaque);
         let grown = boundary::grow_memory(store, owner, index, delta).map_err(|pending| store.opaque.error_of(pending))?;
-        grown.with_context(|| format!("failed to grow memory by `{delta}` pages"))
+        grown.with_context(|| {
+            let limit = store.opaque.counts.budget.memory_bytes;
+            format!("failed to grow memory by `{delta}` pages: its maximum, the limiter, or `Budget::memory_bytes`, which is {limit}")
+        })
     }
 }

@@ -31,8 +31,6 @@ pub struct EngineMetrics {
     pub slots_surplus: u64,
     /// Slots that were unmapped, and never used again, because resetting them failed.
     pub slots_quarantined: u64,
-    /// Memories that got less address space than they asked for, and may grow less, because the system had no more.
-    pub reservations_reduced: u64,
     /// Calls from the host that entered a guest, in stores that were dropped.
     pub calls: u64,
     /// Calls that ended with a trap, in stores that were dropped.
@@ -102,7 +100,6 @@ impl Engine {
             slots_idle_reserved_bytes: shared.idle.bytes() as u64,
             slots_surplus: get(Counting::SlotsSurplus),
             slots_quarantined: get(Counting::SlotsQuarantined),
-            reservations_reduced: get(Counting::ReservationsReduced),
             calls: get(Counting::Calls),
             traps: get(Counting::Traps),
             modules_compiled: get(Counting::ModulesCompiled),

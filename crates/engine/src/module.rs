@@ -145,6 +145,7 @@ impl Module {
     }
 
     fn compile(engine: &Engine, wasm: Cow<'_, [u8]>, progress: &dyn Progress) -> Result<Self> {
+        engine.config().budget.check_module(wasm.len())?;
         match engine.settings().tiering {
             Tiering::Whole => Self::compile_whole(engine, &wasm, progress),
             Tiering::Slots | Tiering::Counted => Self::prepare(engine, wasm, progress),

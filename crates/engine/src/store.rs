@@ -1,6 +1,7 @@
 //! The store: what instances live in, with the embedder's data, limits, fuel and deadline.
 
 use crate::call_hook::Hook;
+use crate::budget::Counts;
 use crate::context::{AsContext, AsContextMut, StoreContext, StoreContextMut};
 use crate::error::{Error, Result, bail};
 use crate::extern_ref::HandleTable;
@@ -9,7 +10,7 @@ use crate::interruption::EpochAction;
 use crate::vm::alloc::EngineLease;
 use crate::vm::boundary::{OwnedVm, StoreBox};
 use crate::vm::{Cause, FuncId, InstanceId, Interruption, Pending, StoreHost};
-use crate::{Engine, FuncType, GcHeapOutOfMemory, Module, ResourceLimiter, TagType, Trap, Val, WasmBacktrace, WasmCoreDump, limits};
+use crate::{Engine, FuncType, GcHeapOutOfMemory, Module, ResourceLimiter, TagType, Trap, Val, WasmBacktrace, WasmCoreDump};
 use std::any::Any;
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -100,30 +101,6 @@ pub struct StoreOpaque {
     pub(crate) tags: Vec<TagType>,
 }
 
-/// What a store holds and may hold.
-#[derive(Clone, Copy)]
-pub struct Counts {
-    instances: [usize; 2],
-    tables: [usize; 2],
-    memories: [usize; 2],
-}
-
-impl Counts {
-    /// Counts new items, unless there are too many then.
-    pub(crate) fn add(&mut self, instances: usize, tables: usize, memories: usize) -> Result<()> {
-        let changes =
-            [(&mut self.instances, instances, "instance"), (&mut self.tables, tables, "table"), (&mut self.memories, memories, "memory")];
-        for (counted, new, name) in &changes {
-            let (count, limit) = (counted[0].saturating_add(*new), counted[1]);
-            if count > limit {
-                bail!("resource limit exceeded: {name} count too high at {count}, the limit is {limit}");
-            }
-        }
-        changes.into_iter().for_each(|(count, new, _)| count[0] += new);
-        Ok(())
-    }
-}
-
 impl<T: 'static> Store<T> {
     /// An empty store.
     ///
@@ -131,6 +108,7 @@ impl<T: 'static> Store<T> {
     ///
     /// If the engine interrupts by epochs and the system has no page of memory left for it.
     pub fn new(engine: &Engine, data: T) -> Self {
+        let counts = Counts::new(engine.config().budget);
         let engine = EngineLease::new(engine);
         let opaque = StoreOpaque {
             id: StoreId::next(),
@@ -138,11 +116,7 @@ impl<T: 'static> Store<T> {
             engine,
             handles: HandleTable::default(),
             shared_funcs: HashMap::new(),
-            counts: Counts {
-                instances: [0, limits::DEFAULT_INSTANCE_LIMIT],
-                tables: [0, limits::DEFAULT_TABLE_LIMIT],
-                memories: [0, limits::DEFAULT_MEMORY_LIMIT],
-            },
+            counts,
             fuel_reserve: 0,
             fuel_interval: None,
             epoch_deadline: 0,
@@ -172,6 +146,14 @@ impl<T: 'static> Store<T> {
         &mut self.inner
     }
 
+    pub(crate) fn opaque(&self) -> &StoreOpaque {
+        &self.inner.opaque
+    }
+
+    pub(crate) fn opaque_mut(&mut self) -> &mut StoreOpaque {
+        &mut self.inner.opaque
+    }
+
     /// The embedder's data.
     pub fn data(&self) -> &T {
         &self.inner.data
@@ -197,8 +179,8 @@ impl<T: 'static> Store<T> {
     pub fn limiter(&mut self, mut limiter: impl (FnMut(&mut T) -> &mut dyn ResourceLimiter) + Send + Sync + 'static) {
         let found = limiter(&mut self.inner.data);
         let (instances, tables, memories) = (found.instances(), found.tables(), found.memories());
-        let counts = &mut self.inner.opaque.counts;
-        (counts.instances[1], counts.tables[1], counts.memories[1]) = (instances, tables, memories);
+        let budget = &mut self.inner.opaque.counts.budget;
+        (budget.instances, budget.tables, budget.memories) = (instances, tables, memories);
         self.inner.limiter = Some(Box::new(limiter));
     }
 
@@ -451,20 +433,35 @@ impl std::error::Error for LimiterPanic {}
 
 impl<T: 'static> StoreHost for StoreInner<T> {
     fn memory_growing(&mut self, current: usize, desired: usize, max: Option<usize>) -> Result<bool> {
-        match &mut self.limiter {
+        if !self.opaque.counts.grow_memory(current, desired)? {
+            return Ok(false);
+        }
+        let allowed = match &mut self.limiter {
             Some(limiter) => LimiterPanic::catch(|| limiter(&mut self.data).memory_growing(current, desired, max)),
             None => Ok(true),
+        };
+        if !matches!(allowed, Ok(true)) {
+            self.opaque.counts.take_back_memory();
         }
+        allowed
     }
 
     fn table_growing(&mut self, current: usize, desired: usize, max: Option<usize>) -> Result<bool> {
-        match &mut self.limiter {
+        if !self.opaque.counts.grow_table(current, desired)? {
+            return Ok(false);
+        }
+        let allowed = match &mut self.limiter {
             Some(limiter) => LimiterPanic::catch(|| limiter(&mut self.data).table_growing(current, desired, max)),
             None => Ok(true),
+        };
+        if !matches!(allowed, Ok(true)) {
+            self.opaque.counts.take_back_table();
         }
+        allowed
     }
 
     fn memory_grow_failed(&mut self, error: Error) -> Result<()> {
+        self.opaque.counts.take_back_memory();
         match &mut self.limiter {
             Some(limiter) => LimiterPanic::catch(|| limiter(&mut self.data).memory_grow_failed(error)),
             None => Ok(()),
@@ -472,6 +469,7 @@ impl<T: 'static> StoreHost for StoreInner<T> {
     }
 
     fn table_grow_failed(&mut self, error: Error) -> Result<()> {
+        self.opaque.counts.take_back_table();
         match &mut self.limiter {
             Some(limiter) => LimiterPanic::catch(|| limiter(&mut self.data).table_grow_failed(error)),
             None => Ok(()),

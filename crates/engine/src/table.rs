@@ -46,9 +46,13 @@ impl Table {
             bail!("the minimum of the table ({}) is above its maximum", ty.min);
         }
         let element = init.to_slot(&store.opaque, ty.element, || "type mismatch: value does not match the table's elements".to_owned())?;
+        let before = store.opaque.counts;
         store.opaque.counts.add(0, 1, 0)?;
         let owner = boundary::create(store, |vm| vm.new_host_table(ty, element.get_u64()));
-        let owner = owner.map_err(|error| store.opaque.error_of(Pending::Error(error, Vec::new())))?;
+        let owner = owner.map_err(|error| {
+            store.opaque.counts = before;
+            store.opaque.error_of(Pending::Error(error, Vec::new()))
+        })?;
         Ok(Self::from_id(&store.opaque, (owner, DefinedTableIndex::from_u32(0))))
     }
 

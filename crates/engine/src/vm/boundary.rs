@@ -234,7 +234,9 @@ impl Callee {
             // types to them.
             Code::Wasm(func_ref) => unsafe {
                 (*vm.as_ptr()).used.calls += 1;
-                super::call(vm, func_ref, values)
+                let outcome = super::call(vm, func_ref, values);
+                (*vm.as_ptr()).rest();
+                outcome
             },
             Code::Host(code, context) => {
                 // SAFETY: the code belongs to the context, which the store keeps; values as above.

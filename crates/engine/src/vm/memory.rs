@@ -11,7 +11,7 @@ use crate::MemoryCreator;
 use peregrine_artifact::settings::{MemoryStyle, Settings};
 use peregrine_artifact::vmctx::VmMemory;
 use peregrine_sys::pages::{Reservation, page_size};
-use peregrine_wasm::{DefinedMemoryIndex, MemoryType, Trap};
+use peregrine_wasm::{DefinedMemoryIndex, EntityIndex, MemoryType, Trap};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -42,10 +42,12 @@ impl Memory {
             anyhow::bail!("a memory with a minimum of {} pages is larger than the address space", ty.min_pages);
         };
         let guard_bytes = round_up(settings.memory_guard_bytes);
-        let wanted_bytes = match settings.memory_style(&ty) {
-            MemoryStyle::Guarded => Some(settings.memory_reservation_bytes.max(4 << 30) as usize),
-            MemoryStyle::Checked => None,
+        let (module, index) = images;
+        let is_guarded = match settings.memory_style(&ty) {
+            MemoryStyle::Guarded => true,
+            MemoryStyle::Checked => settings.may_be_guarded(&ty) && (ty.shared || is_shown(module, index)),
         };
+        let wanted_bytes = is_guarded.then(|| settings.memory_reservation_bytes.max(4 << 30) as usize);
         let reservation = match wanted_bytes {
             Some(bytes) => Reservation::new(bytes + guard_bytes),
             None => reserve_checked(min_bytes, ty.max_bytes()),
@@ -55,7 +57,6 @@ impl Memory {
             anyhow::Error::new(error).context(format!("cannot reserve {asked:#x} bytes of address space for a memory"))
         })?;
         let backing = Backing::new(reservation, min_bytes)?;
-        let (module, index) = images;
         for image in module.memory_images().iter().filter(|image| image.memory == index) {
             backing.map(&image.content, image.offset)?;
         }
@@ -185,7 +186,9 @@ impl Memory {
     fn bytes_after_growing(&self, delta_pages: u64) -> Option<usize> {
         let delta_bytes = delta_pages.checked_mul(self.ty.page_size_bytes())?;
         let new_bytes = (self.len_bytes() as u64).checked_add(delta_bytes)?;
-        (new_bytes <= self.ty.max_bytes()).then(|| usize::try_from(new_bytes).ok()).flatten()
+        // `memory.size` must be able to tell: 32 bits hold the length of no memory of 4 GiB with pages of one byte.
+        let most = if !self.ty.memory64 && self.ty.page_size_log2 == 0 { u64::from(u32::MAX) } else { u64::MAX };
+        (new_bytes <= self.ty.max_bytes().min(most)).then(|| usize::try_from(new_bytes).ok()).flatten()
     }
 }
 
@@ -232,6 +235,16 @@ pub(crate) unsafe fn grow(
         unsafe { host.as_mut() }.memory_grow_failed(error).map_err(|error| Pending::Error(error, Vec::new()))?;
     }
     Ok(grown)
+}
+
+/// Whether others than the module can have the memory: it is exported, or the host made it.
+fn is_shown(module: &LoadedModule, index: DefinedMemoryIndex) -> bool {
+    let description = module.module();
+    let exported = description.exports.iter().filter_map(|export| match export.entity {
+        EntityIndex::Memory(exported) => description.defined_memory_index(exported),
+        _ => None,
+    });
+    module.settings().is_none() || exported.into_iter().any(|exported| exported == index)
 }
 
 fn reserve_checked(min_bytes: usize, max_bytes: u64) -> std::io::Result<Reservation> {

@@ -1,7 +1,7 @@
 //! A store as the machine sees it: instances, host functions, the guest stack, and what is pending.
 
 use super::alloc::lease::{KeptModule, KeptShared, ModuleRef, ModuleSource};
-use super::alloc::{Counters, Counting, idle::IdleSlots};
+use super::alloc::{Counters, Counting, idle::{HeldStacks, IdleSlots}};
 use super::code::LoadedModule;
 use super::host::{HostCode, HostFunc};
 use super::instance::{FuncId, InstanceId, VmInstance};
@@ -38,6 +38,8 @@ pub(crate) struct VmShared {
     pub(crate) idle: IdleSlots,
     /// Makes memories in place of the engine, if there is one.
     pub(crate) memory_creator: OnceLock<Arc<dyn MemoryCreator>>,
+    /// How many stores have a guest stack.
+    pub(crate) held_stacks: HeldStacks,
 }
 
 impl VmShared {
@@ -49,6 +51,7 @@ impl VmShared {
             settings,
             counters: Counters::default(),
             idle: IdleSlots::default(),
+            held_stacks: HeldStacks::default(),
             memory_creator: OnceLock::new(),
         }
     }
@@ -88,6 +91,8 @@ pub(crate) struct VmStore {
     pub(crate) context: VmStoreContext,
     shared: KeptShared,
     stack: Option<GuestStack>,
+    /// Whether the stack goes back to the pool when no call is under way: many stores have one.
+    returns_stack: bool,
     /// Whether a guest has ever run here: memories that nobody wrote need no reset.
     guest_ran: bool,
     pub(crate) used: Used,
@@ -129,6 +134,7 @@ impl VmStore {
             context: VmStoreContext::default(),
             shared,
             stack: None,
+            returns_stack: false,
             guest_ran: false,
             used: Used::default(),
             instances: Vec::new(),
@@ -203,6 +209,11 @@ impl VmStore {
     /// All instances.
     pub(crate) fn live_instances(&self) -> impl Iterator<Item = &VmInstance> {
         self.instances.iter().filter_map(|instance| instance.as_deref())
+    }
+
+    /// How many instances there are and were: more than before if one came about.
+    pub(crate) fn instance_count(&self) -> usize {
+        self.instances.len()
     }
 
     /// What guests of the store used so far.
@@ -442,8 +453,27 @@ impl VmStore {
             self.context.guest_stack_top = stack.top() as u64;
             self.context.guest_stack_limit = stack.limit() as u64;
             self.stack = Some(stack);
+            self.returns_stack = self.shared.held_stacks.add();
         }
         Ok(())
+    }
+
+    /// Said after each call: an idle store among many keeps no stack.
+    #[inline]
+    pub(super) fn rest(&mut self) {
+        if self.returns_stack && self.context.exit_fp == 0 {
+            self.return_stack();
+        }
+    }
+
+    #[cold]
+    fn return_stack(&mut self) {
+        if let Some(stack) = self.stack.take() {
+            (self.context.guest_stack_top, self.context.guest_stack_limit) = (0, 0);
+            self.returns_stack = false;
+            self.shared.held_stacks.remove();
+            self.shared.stacks.give(stack);
+        }
     }
 
     /// Whether `address` is in the usable part of the guest stack.
@@ -475,8 +505,6 @@ impl Drop for VmStore {
                 counters.add(what, amount);
             }
         }
-        if let Some(stack) = self.stack.take() {
-            self.shared.stacks.give(stack);
-        }
+        self.return_stack();
     }
 }

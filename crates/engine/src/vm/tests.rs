@@ -238,3 +238,33 @@ fn a_fault_at_a_foreign_address_is_no_trap() {
     unsafe { (*cell.as_ptr()).base = foreign.ptr() as u64 };
     machine.call(instance, "load", &[ValRaw::i32(0)]).err();
 }
+
+#[test]
+fn a_slot_whose_reset_failed_is_never_used_again() {
+    use super::alloc::backing::faults::fail_after;
+    let engine = crate::Engine::default();
+    let compiler = ImageCompiler::new(Arc::new(Optimizing));
+    let wasm = compiler.to_binary(b"(module (memory 1) (table 4 funcref))").expect("good text");
+    let image = compiler.compile(&wasm, engine.whole_settings(), &()).expect("a valid module");
+    // SAFETY: the image was just made.
+    let module = unsafe { crate::Module::deserialize(&engine, &image) }.expect("a good image");
+    let make = || {
+        crate::Instance::new(crate::Store::new(&engine, ()), &module, &[]).expect("an instance");
+    };
+    let slots = || {
+        let metrics = engine.metrics();
+        (metrics.slots_cold, metrics.slots_warm, metrics.slots_idle, metrics.slots_quarantined)
+    };
+    (0..3).for_each(|_| make());
+    assert_eq!(slots(), (1, 2, 1, 0));
+    // The memory's reset fails, then the table's.
+    fail_after(0);
+    make();
+    assert_eq!(slots(), (1, 3, 0, 1));
+    fail_after(1);
+    make();
+    assert_eq!(slots(), (2, 3, 0, 2));
+    (0..2).for_each(|_| make());
+    assert_eq!(slots(), (3, 4, 1, 2));
+    assert_eq!(engine.metrics().slots_idle_reserved_bytes, engine.settings().memory_reservation_bytes + (32 << 20) + (128 << 20));
+}

@@ -32,8 +32,6 @@ counters! {
     SlotsSurplus,
     /// Slots that were unmapped because resetting them failed.
     SlotsQuarantined,
-    /// Memories that got less address space than was wanted, because there was no more.
-    ReservationsReduced,
     /// Outermost calls of guests.
     Calls,
     /// Traps that ended a call.

@@ -52,3 +52,22 @@ impl IdleSlots {
         self.0.iter().fold(0usize, |sum, shard| sum.wrapping_add(shard.0.bytes.load(Ordering::Relaxed)))
     }
 }
+
+/// Stores of a shard that keep a guest stack between calls; further ones give it back after each call.
+const MOST_STACKS: usize = 16;
+
+/// How many stores have a guest stack.
+#[derive(Default)]
+pub(crate) struct HeldStacks([Apart<AtomicUsize>; SHARDS]);
+
+impl HeldStacks {
+    /// Counts a stack. `true` if there are so many that it is to be given back when it is not in use.
+    pub(crate) fn add(&self) -> bool {
+        self.0[own_shard()].0.fetch_add(1, Ordering::Relaxed) as isize >= MOST_STACKS as isize
+    }
+
+    /// Counts one less.
+    pub(crate) fn remove(&self) {
+        self.0[own_shard()].0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
