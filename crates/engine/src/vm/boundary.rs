@@ -264,8 +264,6 @@ impl Callee {
     /// 1. The store, which is the one that [`Callee::check`] was asked about, is lent.
     /// 2. `values` has as many slots as were checked, and holds parameters of the right types. It stays where it is until the call has ended.
     pub(super) unsafe fn begin(&self, vm: NonNull<VmStore>, values: *mut ValRaw) -> Progress {
-        // SAFETY: the store is lent (1).
-        unsafe { (*vm.as_ptr()).used.calls += 1 };
         match self.code {
             // SAFETY: as the caller says (1, 2).
             Code::Wasm(func_ref) => unsafe {

@@ -43,11 +43,7 @@ impl Memory {
         };
         let guard_bytes = round_up(settings.memory_guard_bytes);
         let (module, index) = images;
-        let is_guarded = match settings.memory_style(&ty) {
-            MemoryStyle::Guarded => true,
-            MemoryStyle::Checked => settings.may_be_guarded(&ty) && (ty.shared || is_shown(module, index)),
-        };
-        let wanted_bytes = is_guarded.then(|| settings.memory_reservation_bytes.max(4 << 30) as usize);
+        let wanted_bytes = needs_guard(&ty, settings, images).then(|| settings.memory_reservation_bytes.max(4 << 30) as usize);
         let reservation = match wanted_bytes {
             Some(bytes) => Reservation::new(bytes + guard_bytes),
             None => reserve_checked(min_bytes, ty.max_bytes()),
@@ -86,7 +82,7 @@ impl Memory {
             anyhow::bail!("a memory with a minimum of {} pages is larger than the address space", ty.min_pages);
         };
         let max_bytes = ty.max_pages.map(|_| usize::try_from(ty.max_bytes()).unwrap_or(usize::MAX));
-        let guarded = settings.memory_style(&ty) == MemoryStyle::Guarded;
+        let guarded = needs_guard(&ty, settings, images);
         let reserved = guarded.then(|| settings.memory_reservation_bytes.max(4 << 30) as usize);
         let guard = if guarded { round_up(settings.memory_guard_bytes) } else { 0 };
         let memory = creator.new_memory(crate::MemoryType { ty }, min_bytes, max_bytes, reserved, guard).map_err(anyhow::Error::msg)?;
@@ -235,6 +231,14 @@ pub(crate) unsafe fn grow(
         unsafe { host.as_mut() }.memory_grow_failed(error).map_err(|error| Pending::Error(error, Vec::new()))?;
     }
     Ok(grown)
+}
+
+/// Whether code that does not check its accesses may use the memory.
+fn needs_guard(ty: &MemoryType, settings: &Settings, (module, index): (&LoadedModule, DefinedMemoryIndex)) -> bool {
+    match settings.memory_style(ty) {
+        MemoryStyle::Guarded => true,
+        MemoryStyle::Checked => settings.may_be_guarded(ty) && (ty.shared || is_shown(module, index)),
+    }
 }
 
 /// Whether others than the module can have the memory: it is exported, or the host made it.
