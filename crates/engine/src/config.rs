@@ -1,7 +1,7 @@
 //! What an engine does and how: the choices of an embedder, before any [`Engine`](crate::Engine) is made of them.
 
-use crate::Cache;
 use crate::Budget;
+use crate::Cache;
 use crate::TieringStress;
 use crate::accepted::Accepted;
 use crate::creators::{Creator, MemoryCreator, StackCreator};

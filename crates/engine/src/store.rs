@@ -1,7 +1,7 @@
 //! The store: what instances live in, with the embedder's data, limits, fuel and deadline.
 
-use crate::call_hook::Hook;
 use crate::budget::Counts;
+use crate::call_hook::Hook;
 use crate::context::{AsContext, AsContextMut, StoreContext, StoreContextMut};
 use crate::error::{Error, Result, bail};
 use crate::extern_ref::HandleTable;

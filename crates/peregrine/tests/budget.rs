@@ -108,10 +108,8 @@ fn a_small_memory_is_safe_in_other_hands() -> Result<()> {
             assert_eq!(error.downcast_ref::<Trap>(), Some(&Trap::MemoryOutOfBounds), "{address}");
         }
     }
-    let hidden = instantiate(
-        &mut store,
-        r#"(module (memory 1 1) (func (export "load") (param i32) (result i32) (i32.load (local.get 0))))"#,
-    )?;
+    let hidden =
+        instantiate(&mut store, r#"(module (memory 1 1) (func (export "load") (param i32) (result i32) (i32.load (local.get 0))))"#)?;
     let load = hidden.get_typed_func::<i32, i32>(&mut store, "load")?;
     assert_eq!(load.call(&mut store, 65_532)?, 0);
     assert!([65_533, 70_000, -1].into_iter().all(|address| load.call(&mut store, address).is_err()));

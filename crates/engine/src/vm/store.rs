@@ -1,7 +1,10 @@
 //! A store as the machine sees it: instances, host functions, the guest stack, and what is pending.
 
 use super::alloc::lease::{KeptModule, KeptShared, ModuleRef, ModuleSource};
-use super::alloc::{Counters, Counting, idle::{HeldStacks, IdleSlots}};
+use super::alloc::{
+    Counters, Counting,
+    idle::{HeldStacks, IdleSlots},
+};
 use super::code::LoadedModule;
 use super::host::{HostCode, HostFunc};
 use super::instance::{FuncId, InstanceId, VmInstance};
