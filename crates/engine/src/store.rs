@@ -434,6 +434,11 @@ impl std::error::Error for LimiterPanic {}
 impl<T: 'static> StoreHost for StoreInner<T> {
     fn memory_growing(&mut self, current: usize, desired: usize, max: Option<usize>) -> Result<bool> {
         if !self.opaque.counts.grow_memory(current, desired)? {
+            let limit = self.opaque.counts.budget.memory_bytes;
+            let error = Error::msg(format!("a memory of {desired} bytes exceeds memory limits: `Budget::memory_bytes` is {limit}"));
+            if let Some(limiter) = &mut self.limiter {
+                LimiterPanic::catch(|| limiter(&mut self.data).memory_grow_failed(error))?;
+            }
             return Ok(false);
         }
         let allowed = match &mut self.limiter {
@@ -448,6 +453,11 @@ impl<T: 'static> StoreHost for StoreInner<T> {
 
     fn table_growing(&mut self, current: usize, desired: usize, max: Option<usize>) -> Result<bool> {
         if !self.opaque.counts.grow_table(current, desired)? {
+            let limit = self.opaque.counts.budget.table_elements;
+            let error = Error::msg(format!("a table of {desired} elements exceeds table limits: `Budget::table_elements` is {limit}"));
+            if let Some(limiter) = &mut self.limiter {
+                LimiterPanic::catch(|| limiter(&mut self.data).table_grow_failed(error))?;
+            }
             return Ok(false);
         }
         let allowed = match &mut self.limiter {
