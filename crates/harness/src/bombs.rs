@@ -52,6 +52,15 @@ pub const BOMBS: &[Bomb] = &[
     usual("huge-table", huge_table),
     usual("small-loops", small_loops),
     usual("memory-grows", memory_grows),
+    usual("types-with-1000-params", wide_types),
+    usual("tee-chain", tee_chain),
+    usual("calls-with-many-results", calls_with_results),
+    usual("if-else-with-locals", if_else_with_locals),
+    usual("loops-with-locals-in-a-row", loops_in_a_row),
+    usual("loops-5000-by-5000-locals", loops_by_locals),
+    usual("80-functions-of-1000-loops", functions_of_loops),
+    usual("call-indirects-in-many-functions", scattered_indirect_calls),
+    usual("memory-grows-in-many-functions", scattered_memory_grows),
 ];
 
 const fn usual(name: &'static str, make: fn() -> Vec<u8>) -> Bomb {
@@ -392,6 +401,108 @@ fn memory_grows() -> Vec<u8> {
     body.extend(vec![Instruction::MemoryGrow(0); 200_000]);
     body.push(Instruction::Drop);
     single(1, &body)
+}
+
+fn wide_types() -> Vec<u8> {
+    let mut builder = Builder::new();
+    let numbers = [ValType::I32, ValType::I64, ValType::F32, ValType::F64];
+    for number in 0..900usize {
+        let params: Vec<ValType> = (0..1000).map(|place| numbers[(number >> (2 * (place % 6)) & 3 ^ place) & 3]).collect();
+        let ty = builder.ty(&params, &[]);
+        builder.function(ty, 0, &[]);
+    }
+    builder.finish()
+}
+
+fn tee_chain() -> Vec<u8> {
+    let mut body = vec![Instruction::LocalGet(0)];
+    for local in 0..200_000 {
+        body.extend([Instruction::LocalTee(local % 200), Instruction::LocalGet((local + 7) % 200), Instruction::I32Add]);
+    }
+    body.push(Instruction::Drop);
+    single(200, &body)
+}
+
+fn calls_with_results() -> Vec<u8> {
+    let mut builder = Builder::new();
+    let ty = builder.ty(&[], &[]);
+    let many = builder.ty(&[], &[ValType::I32; 1000]);
+    let mut results = vec![Instruction::I32Const(1); 1000];
+    builder.function(many, 0, &results);
+    results.clear();
+    for _ in 0..900 {
+        results.push(Instruction::Call(0));
+        results.extend(vec![Instruction::Drop; 1000]);
+    }
+    builder.function(ty, 0, &results);
+    builder.finish()
+}
+
+fn if_else_with_locals() -> Vec<u8> {
+    let mut body = Vec::new();
+    for turn in 0..30_000 {
+        body.extend([Instruction::LocalGet(turn % 500), Instruction::If(BlockType::Empty)]);
+        body.extend(add_one(turn % 499));
+        body.push(Instruction::Else);
+        body.extend(add_one((turn + 250) % 500));
+        body.push(Instruction::End);
+    }
+    single(500, &body)
+}
+
+fn loops_in_a_row() -> Vec<u8> {
+    let mut body = Vec::new();
+    for turn in 0..30_000 {
+        body.push(Instruction::Loop(BlockType::Empty));
+        body.extend([Instruction::LocalGet(turn % 1000), Instruction::LocalSet((turn + 1) % 1000)]);
+        body.extend([Instruction::LocalGet((turn + 2) % 1000), Instruction::BrIf(0), Instruction::End]);
+    }
+    single(1000, &body)
+}
+
+fn loops_by_locals() -> Vec<u8> {
+    let mut body = vec![Instruction::Loop(BlockType::Empty); 5000];
+    for local in 0..5000 {
+        body.extend(add_one(local));
+    }
+    for depth in 0..5000 {
+        body.extend([Instruction::LocalGet(depth), Instruction::BrIf(0), Instruction::End]);
+    }
+    single(5000, &body)
+}
+
+fn functions_of_loops() -> Vec<u8> {
+    let mut builder = Builder::new();
+    let ty = builder.ty(&[ValType::I32; 20], &[]);
+    let mut body = Vec::new();
+    for _ in 0..1000 {
+        body.push(Instruction::Loop(BlockType::Empty));
+        body.extend([Instruction::LocalGet(0), Instruction::LocalSet(2)]);
+        body.extend([Instruction::LocalGet(1), Instruction::BrIf(0), Instruction::End]);
+    }
+    for _ in 0..80 {
+        builder.function(ty, 0, &body);
+    }
+    builder.finish()
+}
+
+/// As many functions of `body` as make a megabyte: small ones, whose fixed cost counts most.
+fn scattered(functions: u32, body: &[Instruction<'_>]) -> Vec<u8> {
+    let mut builder = Builder::new();
+    let ty = builder.ty(&[ValType::I32], &[]);
+    builder.ty(&[], &[]);
+    for _ in 0..functions {
+        builder.function(ty, 0, body);
+    }
+    builder.finish()
+}
+
+fn scattered_indirect_calls() -> Vec<u8> {
+    scattered(100_000, &[Instruction::LocalGet(0), Instruction::CallIndirect { type_index: 1, table_index: 0 }])
+}
+
+fn scattered_memory_grows() -> Vec<u8> {
+    scattered(100_000, &[Instruction::LocalGet(0), Instruction::MemoryGrow(0), Instruction::Drop])
 }
 
 #[cfg(test)]
