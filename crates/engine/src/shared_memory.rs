@@ -2,6 +2,7 @@
 
 use crate::error::{Context, Result, bail};
 use crate::store::StoreOpaque;
+use crate::vm::shared_memory::Expected;
 use crate::vm::{self, InstanceId, WaitResult, boundary};
 use crate::{Engine, MemoryType, MemoryTypeBuilder, Trap};
 use peregrine_wasm::DefinedMemoryIndex;
@@ -12,6 +13,8 @@ use std::time::Duration;
 
 /// A linear memory that several stores, and so several threads, use at once (threads proposal). A handle: clones are the same memory, which
 /// lives as long as the last handle and the last store that it was imported to.
+///
+/// A guest that waits (`memory.atomic.wait32` and its like) blocks its thread, of a call as a future too, until it is woken or interrupted.
 ///
 /// ```
 /// use peregrine::{Engine, Instance, MemoryType, Module, SharedMemory, Store};
@@ -141,7 +144,7 @@ impl SharedMemory {
     ///
     /// [`Trap::HeapMisaligned`] if the address is no multiple of the size, [`Trap::MemoryOutOfBounds`] beyond the end.
     pub fn atomic_wait32(&self, addr: u64, expected: u32, timeout: Option<Duration>) -> Result<WaitResult, Trap> {
-        self.memory.wait32(addr, expected, timeout, None)
+        self.memory.wait(addr, Expected::I32(expected), timeout)
     }
 
     /// `memory.atomic.wait64`: as [`atomic_wait32`](Self::atomic_wait32), with 8 bytes.
@@ -150,7 +153,7 @@ impl SharedMemory {
     ///
     /// As there.
     pub fn atomic_wait64(&self, addr: u64, expected: u64, timeout: Option<Duration>) -> Result<WaitResult, Trap> {
-        self.memory.wait64(addr, expected, timeout, None)
+        self.memory.wait(addr, Expected::I64(expected), timeout)
     }
 }
 

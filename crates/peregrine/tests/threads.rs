@@ -1,7 +1,13 @@
 //! Shared memories: several stores on several threads, waiting and waking, growth under running guests, and what is refused.
 
-use peregrine::{Config, Engine, Extern, Instance, Linker, Memory, MemoryType, Module, SharedMemory, Store, Trap, TypedFunc, WaitResult};
+use peregrine::{
+    Config, Engine, Extern, Instance, Linker, Memory, MemoryType, Module, SharedMemory, Store, Trap, TypedFunc, UpdateDeadline, WaitResult,
+};
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::Duration;
 
@@ -309,6 +315,50 @@ fn a_guest_that_waits_for_ever_stops_at_its_deadline() {
         assert_eq!(trap(error), Trap::Interrupt);
     }
     assert_eq!(memory.atomic_notify(0, u32::MAX), Ok(0));
+}
+
+#[test]
+fn a_guest_that_waits_goes_on_waiting_if_its_store_says_so() {
+    let engine = Engine::new(Config::new().epoch_interruption(true)).unwrap();
+    let module = Module::new(
+        &engine,
+        r#"(module (import "" "memory" (memory 1 1 shared))
+            (func (export "wait") (result i32) (memory.atomic.wait32 (i32.const 0) (i32.const 0) (i64.const -1))))"#,
+    )
+    .unwrap();
+    for yields in [false, true] {
+        let memory = SharedMemory::new(&engine, MemoryType::shared(1, 1)).unwrap();
+        let asked = Arc::new(AtomicU32::new(0));
+        let mut store = Store::new(&engine, ());
+        store.set_epoch_deadline(1);
+        let counted = Arc::clone(&asked);
+        store.epoch_deadline_callback(move |_| {
+            counted.fetch_add(1, Ordering::SeqCst);
+            Ok(if yields { UpdateDeadline::Yield(1) } else { UpdateDeadline::Continue(1) })
+        });
+        let instance = Instance::new(&mut store, &module, &[memory.clone().into()]).unwrap();
+        let wait = instance.get_typed_func::<(), u32>(&mut store, "wait").unwrap();
+        let (result, woken) = thread::scope(|scope| {
+            let waker = scope.spawn(|| {
+                while asked.load(Ordering::SeqCst) < 3 {
+                    engine.increment_epoch();
+                    thread::yield_now();
+                }
+                // It kept its place in the queue, so that this is heard even between two turns of its task.
+                while memory.atomic_notify(0, 1).unwrap() == 0 {}
+                1
+            });
+            let mut call = pin!(wait.call_async(&mut store, ()));
+            let result = loop {
+                if let Poll::Ready(result) = call.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+                    break result.unwrap();
+                }
+            };
+            (result, waker.join().unwrap())
+        });
+        assert_eq!((result, woken), (WaitResult::Ok as u32, 1));
+        assert!(asked.load(Ordering::SeqCst) >= 3);
+    }
 }
 
 #[test]

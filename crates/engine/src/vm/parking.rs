@@ -3,7 +3,6 @@
 //! One table for each memory. Order of locks: what an [`InterruptPage`] holds while it wakes, then the table.
 
 use super::interrupt::InterruptPage;
-use peregrine_wasm::Trap;
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -57,68 +56,100 @@ impl Parking {
         woken as u32
     }
 
-    /// Waits at `address` of the memory `owner`, whose table `parking` gives, if it still `matches`.
-    ///
-    /// # Errors
-    ///
-    /// [`Trap::Interrupt`] once `interrupt` is requested.
-    pub(super) fn wait<O: Send + Sync + 'static>(
+    /// How many wait.
+    #[cfg(test)]
+    fn waiting(&self) -> usize {
+        self.lock().values().map(VecDeque::len).sum()
+    }
+}
+
+/// A wait that began: in its queue until it is dropped, so that nobody who notifies meanwhile is missed. `O` is a memory.
+pub(super) struct Waiting<O> {
+    owner: Arc<O>,
+    parking: fn(&O) -> &Parking,
+    address: u64,
+    parked: Arc<Parked>,
+    until: Option<Instant>,
+}
+
+/// Why a thread that waits does not sleep any longer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Awoken {
+    /// The wait is over.
+    Done(WaitResult),
+    /// Its store is interrupted. It may sleep on.
+    Interrupted,
+}
+
+impl<O: Send + Sync + 'static> Waiting<O> {
+    /// Begins to wait at `address` of the memory `owner`, whose table `parking` gives, for `timeout` at most. `None` if it does not match.
+    pub(super) fn begin(
         owner: &Arc<O>,
-        parking: fn(&O) -> &Self,
+        parking: fn(&O) -> &Parking,
         address: u64,
         matches: impl FnOnce() -> bool,
         timeout: Option<Duration>,
-        interrupt: Option<&InterruptPage>,
-    ) -> Result<WaitResult, Trap> {
+    ) -> Option<Self> {
         // A time beyond what the clock can say is for ever.
         let until = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        // From the comparison until this is in the queue nobody can notify.
+        let mut queues = parking(owner).lock();
+        if !matches() {
+            return None;
+        }
         let parked = Arc::new(Parked::default());
+        queues.entry(address).or_default().push_back(Arc::clone(&parked));
+        drop(queues);
+        Some(Self { owner: Arc::clone(owner), parking, address, parked, until })
+    }
+
+    /// Sleeps until woken, or the time is over, or `interrupt` is requested.
+    pub(super) fn sleep(&self, interrupt: Option<&InterruptPage>) -> Awoken {
+        let parking = self.parking;
         let _awake = interrupt.map(|page| {
-            let (owner, parked) = (Arc::clone(owner), Arc::clone(&parked));
+            let (owner, parked) = (Arc::clone(&self.owner), Arc::clone(&self.parked));
             page.wake_with(Box::new(move || {
                 // With the lock, so that the request is not missed between the look at it and the sleep.
                 let _queues = parking(&owner).lock();
                 parked.changed.notify_one();
             }))
         });
-        let this = parking(owner);
-        // From the comparison until the sleep nobody can notify.
-        let mut queues = this.lock();
-        if !matches() {
-            return Ok(WaitResult::Mismatch);
-        }
-        queues.entry(address).or_default().push_back(Arc::clone(&parked));
+        let mut queues = parking(&self.owner).lock();
         loop {
-            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
-            let is_late = left.is_some_and(|left| left.is_zero());
-            let is_interrupted = interrupt.is_some_and(InterruptPage::is_requested);
-            if parked.woken.load(Ordering::Relaxed) {
-                return Ok(WaitResult::Ok);
+            let left = self.until.map(|until| until.saturating_duration_since(Instant::now()));
+            if self.parked.woken.load(Ordering::Relaxed) {
+                return Awoken::Done(WaitResult::Ok);
             }
-            if is_late || is_interrupted {
-                Self::leave(&mut queues, address, &parked);
-                return if is_interrupted { Err(Trap::Interrupt) } else { Ok(WaitResult::TimedOut) };
+            if interrupt.is_some_and(InterruptPage::is_requested) {
+                return Awoken::Interrupted;
+            }
+            if left.is_some_and(|left| left.is_zero()) {
+                // Nobody can wake what is about to say that nobody did.
+                self.leave(&mut queues);
+                return Awoken::Done(WaitResult::TimedOut);
             }
             queues = match left {
-                None => parked.changed.wait(queues).unwrap_or_else(PoisonError::into_inner),
-                Some(left) => parked.changed.wait_timeout(queues, left).unwrap_or_else(PoisonError::into_inner).0,
+                None => self.parked.changed.wait(queues).unwrap_or_else(PoisonError::into_inner),
+                Some(left) => self.parked.changed.wait_timeout(queues, left).unwrap_or_else(PoisonError::into_inner).0,
             };
         }
     }
+}
 
-    fn leave(queues: &mut Queues<'_>, address: u64, parked: &Arc<Parked>) {
-        if let Some(queue) = queues.get_mut(&address) {
-            queue.retain(|other| !Arc::ptr_eq(other, parked));
+impl<O> Waiting<O> {
+    fn leave(&self, queues: &mut Queues<'_>) {
+        if let Some(queue) = queues.get_mut(&self.address) {
+            queue.retain(|other| !Arc::ptr_eq(other, &self.parked));
             if queue.is_empty() {
-                queues.remove(&address);
+                queues.remove(&self.address);
             }
         }
     }
+}
 
-    /// How many wait.
-    #[cfg(test)]
-    fn waiting(&self) -> usize {
-        self.lock().values().map(VecDeque::len).sum()
+impl<O> Drop for Waiting<O> {
+    fn drop(&mut self) {
+        self.leave(&mut (self.parking)(&self.owner).lock());
     }
 }
 
@@ -128,8 +159,8 @@ mod tests {
     use crate::vm::Cause;
     use std::thread;
 
-    fn wait(parking: &Arc<Parking>, address: u64, timeout: Option<Duration>, page: Option<&InterruptPage>) -> Result<WaitResult, Trap> {
-        Parking::wait(parking, |parking| parking, address, || true, timeout, page)
+    fn wait(parking: &Arc<Parking>, address: u64, timeout: Option<Duration>, page: Option<&InterruptPage>) -> Awoken {
+        Waiting::begin(parking, |parking| parking, address, || true, timeout).expect("it matches").sleep(page)
     }
 
     fn until_waiting(parking: &Parking, count: usize) {
@@ -141,9 +172,9 @@ mod tests {
     #[test]
     fn a_mismatch_and_a_timeout_leave_nobody_behind() {
         let parking = Arc::new(Parking::default());
-        assert_eq!(Parking::wait(&parking, |parking| parking, 8, || false, None, None), Ok(WaitResult::Mismatch));
-        assert_eq!(wait(&parking, 8, Some(Duration::from_millis(1)), None), Ok(WaitResult::TimedOut));
-        assert_eq!(wait(&parking, 8, Some(Duration::ZERO), None), Ok(WaitResult::TimedOut));
+        assert!(Waiting::begin(&parking, |parking| parking, 8, || false, None).is_none());
+        assert_eq!(wait(&parking, 8, Some(Duration::from_millis(1)), None), Awoken::Done(WaitResult::TimedOut));
+        assert_eq!(wait(&parking, 8, Some(Duration::ZERO), None), Awoken::Done(WaitResult::TimedOut));
         assert_eq!(parking.waiting(), 0);
         assert_eq!(parking.notify(8, u32::MAX), 0);
     }
@@ -166,7 +197,7 @@ mod tests {
         assert_eq!(parking.notify(16, 0), 0);
         assert_eq!(parking.notify(16, u32::MAX), 1);
         for waiter in waiters {
-            assert_eq!(waiter.join().unwrap(), Ok(WaitResult::Ok));
+            assert_eq!(waiter.join().unwrap(), Awoken::Done(WaitResult::Ok));
         }
         assert_eq!(parking.waiting(), 0);
     }
@@ -180,7 +211,7 @@ mod tests {
                 let page = Arc::clone(&page);
                 thread::spawn(move || page.raise(Cause::Time).unwrap())
             };
-            assert_eq!(wait(&parking, 8, None, Some(&page)), Err(Trap::Interrupt));
+            assert_eq!(wait(&parking, 8, None, Some(&page)), Awoken::Interrupted);
             interrupter.join().unwrap();
         }
         assert_eq!(parking.waiting(), 0);

@@ -8,9 +8,8 @@ use super::alloc::Backing;
 use super::alloc::lease::ModuleSource;
 use super::code::LoadedModule;
 use super::instance::{InstanceId, VmInstance};
-use super::interrupt::InterruptPage;
 use super::memory::{Memory, check_range};
-use super::parking::{Parking, WaitResult};
+use super::parking::{Awoken, Parking, WaitResult, Waiting};
 use super::store::VmStore;
 use peregrine_artifact::settings::Settings;
 use peregrine_artifact::vmctx::VmMemory;
@@ -111,40 +110,59 @@ impl SharedMemory {
         Ok(self.parking.notify(address, count))
     }
 
-    /// Waits at `address` while it holds `expected`, 4 bytes, until woken, or for `timeout` at most. `None` is for ever.
+    /// Begins to wait at `address` if it holds `expected`, for `timeout` at most; `None` is for ever. The result is `None` if it does not.
     ///
     /// # Errors
     ///
-    /// If the address is misaligned or out of bounds; [`Trap::Interrupt`] once `interrupt` is requested.
-    pub(crate) fn wait32(
+    /// If the address is misaligned or out of bounds.
+    pub(super) fn begin_wait(
         self: &Arc<Self>,
         address: u64,
-        expected: u32,
+        expected: Expected,
         timeout: Option<Duration>,
-        interrupt: Option<&InterruptPage>,
-    ) -> Result<WaitResult, Trap> {
-        let place = self.place(address, 4)?.cast::<u32>().as_ptr();
+    ) -> Result<Option<Waiting<Self>>, Trap> {
+        let place = self.place(address, expected.size_bytes())?;
         // SAFETY: the place is aligned and within the memory, which `self` keeps. Guests access it by other atomic instructions.
-        let matches = || unsafe { AtomicU32::from_ptr(place) }.load(Ordering::SeqCst) == expected;
-        Parking::wait(self, |memory| &memory.parking, address, matches, timeout, interrupt)
+        let matches = || unsafe {
+            match expected {
+                Expected::I32(expected) => AtomicU32::from_ptr(place.cast().as_ptr()).load(Ordering::SeqCst) == expected,
+                Expected::I64(expected) => AtomicU64::from_ptr(place.cast().as_ptr()).load(Ordering::SeqCst) == expected,
+            }
+        };
+        Ok(Waiting::begin(self, |memory| &memory.parking, address, matches, timeout))
     }
 
-    /// As [`wait32`](Self::wait32), of 8 bytes.
+    /// Waits as [`begin_wait`](Self::begin_wait) says, for the host, which nothing interrupts.
     ///
     /// # Errors
     ///
     /// As there.
-    pub(crate) fn wait64(
-        self: &Arc<Self>,
-        address: u64,
-        expected: u64,
-        timeout: Option<Duration>,
-        interrupt: Option<&InterruptPage>,
-    ) -> Result<WaitResult, Trap> {
-        let place = self.place(address, 8)?.cast::<u64>().as_ptr();
-        // SAFETY: as in `wait32`.
-        let matches = || unsafe { AtomicU64::from_ptr(place) }.load(Ordering::SeqCst) == expected;
-        Parking::wait(self, |memory| &memory.parking, address, matches, timeout, interrupt)
+    pub(crate) fn wait(self: &Arc<Self>, address: u64, expected: Expected, timeout: Option<Duration>) -> Result<WaitResult, Trap> {
+        let Some(waiting) = self.begin_wait(address, expected, timeout)? else { return Ok(WaitResult::Mismatch) };
+        loop {
+            if let Awoken::Done(result) = waiting.sleep(None) {
+                return Ok(result);
+            }
+        }
+    }
+}
+
+/// What memory must hold for a wait to begin.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Expected {
+    /// 4 bytes.
+    I32(u32),
+    /// 8 bytes.
+    I64(u64),
+}
+
+impl Expected {
+    /// How many bytes there are.
+    pub(super) fn size_bytes(self) -> u64 {
+        match self {
+            Self::I32(_) => 4,
+            Self::I64(_) => 8,
+        }
     }
 }
 

@@ -3,11 +3,8 @@
 use super::Caller;
 use super::slices::Range;
 use crate::vm::memory::{self, check_range};
-use crate::vm::{InterruptPage, SharedMemory, WaitResult};
 use peregrine_artifact::builtins::unpack_indices;
-use peregrine_wasm::{DataIndex, MemoryIndex, Trap};
-use std::sync::Arc;
-use std::time::Duration;
+use peregrine_wasm::{DataIndex, MemoryIndex};
 
 /// What a slice of a long operation copies at most.
 const SLICE_BYTES: u64 = 1 << 20;
@@ -94,69 +91,4 @@ pub(super) unsafe extern "C" fn memory_init(caller: Caller, memory_and_data: u64
 pub(super) unsafe extern "C" fn data_drop(caller: Caller, data: u32) {
     // SAFETY: the only reference into the store.
     unsafe { caller.instance_mut() }.drop_data(DataIndex::from_u32(data));
-}
-
-/// The shared memory that an atomic builtin is for. `Ok(None)`: the address, of an access of `size` bytes, is fine, but the memory is not
-/// shared.
-///
-/// # Safety
-///
-/// 1. No mutable reference into the store is held.
-unsafe fn shared_memory(caller: Caller, index: u32, address: u64, size: u64) -> Result<Option<Arc<SharedMemory>>, Trap> {
-    // SAFETY: the store is not borrowed mutably (1).
-    let store = unsafe { caller.store().as_ref() };
-    let (owner, defined) = store.instance(caller.id()).memory_origin(MemoryIndex::from_u32(index));
-    let memory = store.instance(owner).memory(defined);
-    if let Some(shared) = memory.shared() {
-        return Ok(Some(Arc::clone(shared)));
-    }
-    if !address.is_multiple_of(size) {
-        return Err(Trap::HeapMisaligned);
-    }
-    check_range(address, size, memory.len_bytes()).map(|_| None)
-}
-
-pub(super) unsafe extern "C" fn memory_atomic_notify(caller: Caller, memory: u32, address: u64, count: u32) -> u32 {
-    // SAFETY: no reference into the store is held.
-    let memory = unsafe { shared_memory(caller, memory, address, 4) };
-    caller.check(memory.and_then(|memory| match memory {
-        Some(memory) => memory.notify(address, count),
-        // Nobody can wait there.
-        None => Ok(0),
-    }))
-}
-
-/// Waits by `wait`, which is given the memory, the time and the page to look at.
-///
-/// # Safety
-///
-/// 1. No reference into the store is held.
-unsafe fn atomic_wait(
-    caller: Caller,
-    (memory, address, size): (u32, u64, u64),
-    timeout_ns: i64,
-    wait: impl FnOnce(&Arc<SharedMemory>, Option<Duration>, Option<&InterruptPage>) -> Result<WaitResult, Trap>,
-) -> u32 {
-    // SAFETY: passed on (1).
-    let memory = match unsafe { shared_memory(caller, memory, address, size) } {
-        Ok(Some(memory)) => memory,
-        Ok(None) => return caller.check(Err(Trap::AtomicWaitNonSharedMemory)),
-        Err(trap) => return caller.check(Err(trap)),
-    };
-    // SAFETY: the store is not borrowed mutably (1).
-    let page = unsafe { caller.store().as_ref() }.interrupt_page().cloned();
-    let timeout = u64::try_from(timeout_ns).ok().map(Duration::from_nanos);
-    caller.check(wait(&memory, timeout, page.as_deref()).map(|result| result as u32))
-}
-
-pub(super) unsafe extern "C" fn memory_atomic_wait32(caller: Caller, memory: u32, address: u64, expected: u32, timeout_ns: i64) -> u32 {
-    let place = (memory, address, 4);
-    // SAFETY: no reference into the store is held.
-    unsafe { atomic_wait(caller, place, timeout_ns, |memory, timeout, page| memory.wait32(address, expected, timeout, page)) }
-}
-
-pub(super) unsafe extern "C" fn memory_atomic_wait64(caller: Caller, memory: u32, address: u64, expected: u64, timeout_ns: i64) -> u32 {
-    let place = (memory, address, 8);
-    // SAFETY: no reference into the store is held.
-    unsafe { atomic_wait(caller, place, timeout_ns, |memory, timeout, page| memory.wait64(address, expected, timeout, page)) }
 }

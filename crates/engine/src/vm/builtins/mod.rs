@@ -6,6 +6,7 @@ mod memory;
 mod slices;
 mod table;
 mod tiering;
+mod waiting;
 
 pub(super) use tiering::first_call;
 
@@ -47,11 +48,10 @@ mod code {
     pub(super) use super::float::{
         f32_ceil, f32_floor, f32_fma, f32_nearest, f32_trunc, f64_ceil, f64_floor, f64_fma, f64_nearest, f64_trunc,
     };
-    pub(super) use super::memory::{
-        data_drop, memory_atomic_notify, memory_atomic_wait32, memory_atomic_wait64, memory_copy, memory_fill, memory_grow, memory_init,
-    };
+    pub(super) use super::memory::{data_drop, memory_copy, memory_fill, memory_grow, memory_init};
     pub(super) use super::table::{element_drop, ref_func, table_copy, table_element_init, table_fill, table_grow, table_init};
     pub(super) use super::tiering::{hot_function, hot_loop};
+    pub(super) use super::waiting::{memory_atomic_notify, memory_atomic_wait32, memory_atomic_wait64};
     pub(super) use super::{out_of_fuel, raise};
 }
 
