@@ -1,12 +1,12 @@
 //! The engine: a configuration put to work, shared by all modules and stores made with it.
 
 use crate::config::{Config, ProfilingStrategy};
-use crate::creators::lent_stacks;
 use crate::error::{Context, Result, bail};
 use crate::profile::Profiler;
 use crate::tiering::Queue;
 use crate::vm::alloc::pool::Anchor;
 use crate::vm::alloc::{Counting, Pool};
+use crate::vm::creators::lent_stacks;
 use crate::vm::{Cause, InterruptPage, VmShared};
 use crate::{COMPILERS, compat};
 use peregrine_artifact::compiler::{Compiler, Progress};

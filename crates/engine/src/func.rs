@@ -187,25 +187,4 @@ impl Func {
     pub unsafe fn from_raw(store: impl AsContext, raw: *mut c_void) -> Option<Self> {
         Self::from_bits(&store.as_context().0.opaque, raw as u64)
     }
-
-    /// Calls the function with raw values: `params_and_results` holds the parameters, and the results on success.
-    ///
-    /// # Errors
-    ///
-    /// As [`call`](Self::call), but for types, which are not checked; and if there are fewer slots than parameters or results.
-    ///
-    /// # Safety
-    ///
-    /// 1. The values are of the function's types; references among them belong to the same store.
-    /// 2. `params_and_results` can be read and written until the call returns; nobody else does.
-    #[expect(unsafe_code, reason = "the caller promises what the types of the values are")]
-    pub unsafe fn call_unchecked(&self, mut store: impl AsContextMut, params_and_results: *mut [ValRaw]) -> Result<()> {
-        // SAFETY: nobody else uses the slots meanwhile, as the caller promises (2).
-        let params_and_results = unsafe { &mut *params_and_results };
-        let store = store.as_context_mut().0;
-        let ty = self.ty_in(&store.opaque);
-        let slots = ty.as_wasm().params.len().max(ty.as_wasm().results.len());
-        crate::error::ensure!(params_and_results.len() >= slots, "expected {slots} slots for values, got {}", params_and_results.len());
-        self.call_values(store, params_and_results)
-    }
 }

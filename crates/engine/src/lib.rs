@@ -23,7 +23,6 @@ mod compat;
 mod config;
 mod context;
 mod core_dump;
-mod creators;
 mod deadline;
 mod engine;
 mod engine_facts;
@@ -31,7 +30,6 @@ pub mod error;
 mod extern_ref;
 mod externals;
 mod func;
-mod func_unchecked;
 mod gdb_elf;
 mod global;
 mod guest_profiler;
@@ -76,7 +74,6 @@ pub use config::{
 };
 pub use context::{AsContext, AsContextMut, StoreContext, StoreContextMut};
 pub use core_dump::WasmCoreDump;
-pub use creators::{LinearMemory, MemoryCreator, StackCreator, StackMemory};
 pub use engine::{Engine, EngineWeak, Precompiled};
 pub use error::{Context, Error, OutOfMemory, Result, ToWasmtimeResult, bail, ensure, format_err};
 pub use extern_ref::ExternRef;
@@ -109,6 +106,7 @@ pub use types::{
     MemoryTypeBuilder, Mutability, RefType, StorageType, StructType, TableType, TagType, ValType,
 };
 pub use val::{Ref, V128, Val};
+pub use vm::creators::{LinearMemory, MemoryCreator, StackCreator, StackMemory};
 pub use vm::{ValRaw, WaitResult};
 pub use wasm_features::WasmFeatures;
 

@@ -6,13 +6,11 @@ use crate::host_func::{HostFunc, IntoFunc};
 use crate::instance::Definition;
 use crate::store::StoreOpaque;
 use crate::{
-    Caller, Engine, Extern, ExternType, Func, FuncType, ImportType, Instance, InstancePre, Module, Trap, UnknownImportError, Val, ValRaw,
-    matching,
+    Caller, Engine, Extern, ExternType, Func, FuncType, ImportType, Instance, InstancePre, Module, Trap, UnknownImportError, Val, matching,
 };
 use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
-use std::mem::MaybeUninit;
 use std::sync::Arc;
 
 /// Definitions by two names, module and name, for stores with data `T`.
@@ -145,33 +143,6 @@ impl<T: 'static> Linker<T> {
     ) -> Result<&mut Self> {
         assert!(ty.comes_from(&self.engine), "function type used with the wrong engine");
         self.define_host(module, name, HostFunc::dynamic(ty, func))
-    }
-
-    /// Defines a host function for every store that works on raw values. See [`Func::new_unchecked`].
-    ///
-    /// # Errors
-    ///
-    /// As [`define`](Self::define).
-    ///
-    /// # Panics
-    ///
-    /// If `ty` belongs to another engine.
-    ///
-    /// # Safety
-    ///
-    /// 1. As for [`Func::new_unchecked`].
-    #[expect(unsafe_code, reason = "the caller promises what the types of the values are")]
-    pub unsafe fn func_new_unchecked(
-        &mut self,
-        module: &str,
-        name: &str,
-        ty: FuncType,
-        func: impl Fn(Caller<'_, T>, &mut [MaybeUninit<ValRaw>]) -> Result<()> + Send + Sync + 'static,
-    ) -> Result<&mut Self> {
-        assert!(ty.comes_from(&self.engine), "function type used with the wrong engine");
-        // SAFETY: as the caller promises.
-        let function = unsafe { HostFunc::unchecked(ty, func) };
-        self.define_host(module, name, function)
     }
 
     /// Defines all exports of an instance, under the name `module_name`.

@@ -3,10 +3,7 @@
 use crate::error::{Context, Result, bail};
 use crate::{Engine, Module};
 use peregrine_wasm::FuncIndex;
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
-use std::ptr::NonNull;
 
 /// The number of a module in a compilation. Every compilation is of one module, number 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -109,44 +106,6 @@ impl Module {
     /// None so far.
     pub fn initialize_copy_on_write_image(&self) -> Result<()> {
         Ok(())
-    }
-
-    /// Loads a file that is an image, or compiles one that is a module in the binary or the text format.
-    ///
-    /// # Errors
-    ///
-    /// As [`deserialize_file`](Self::deserialize_file) and [`from_file`](Self::from_file).
-    ///
-    /// # Safety
-    ///
-    /// 1. As for [`deserialize_file`](Self::deserialize_file), if it is an image.
-    #[expect(unsafe_code, reason = "the caller vouches for the machine code")]
-    pub unsafe fn from_trusted_file(engine: &Engine, file: impl AsRef<Path>) -> Result<Self> {
-        let path = file.as_ref();
-        let mut start = Vec::new();
-        let opened = File::open(path).and_then(|file| file.take(16).read_to_end(&mut start));
-        opened.with_context(|| format!("failed to read `{}`", path.display()))?;
-        match Engine::detect_precompiled(&start) {
-            // SAFETY: as the caller promises.
-            Some(_) => unsafe { Self::deserialize_file(engine, path) },
-            None => Self::from_file(engine, path),
-        }
-    }
-
-    /// As [`deserialize`](Self::deserialize), for bytes at an address. They are copied.
-    ///
-    /// # Errors
-    ///
-    /// As there.
-    ///
-    /// # Safety
-    ///
-    /// 1. As there.
-    /// 2. The bytes can be read, and nobody changes them meanwhile.
-    #[expect(unsafe_code, reason = "the caller vouches for the machine code")]
-    pub unsafe fn deserialize_raw(engine: &Engine, memory: NonNull<[u8]>) -> Result<Self> {
-        // SAFETY: as the caller promises.
-        unsafe { Self::deserialize(engine, memory.as_ref()) }
     }
 }
 

@@ -67,7 +67,7 @@ const FORBIDDEN: [&str; 7] = ["wasmtime*", "wasmer*", "wasmi", "winch*", "wiggle
 const BROUGHT_ALONG: (&str, &str) = ("wasmtime-internal-core", "cranelift*");
 
 const PURE: [&str; 6] = ["wasm", "artifact", "frontend", "compile", "baseline", "optimizing"];
-/// Where unsafe code may stand, by the start of the path; tests and benchmarks may as well.
+/// Where unsafe code may stand, by the start of the path; tests, benchmarks and examples may as well.
 const UNSAFE_ROOMS: [&str; 5] = ["crates/sys/", "crates/engine/src/vm/", "crates/engine/src/vm.rs", "crates/capi/", "crates/xtask/"];
 /// Where public functions may be declared `unsafe`, without any unsafe block.
 const PROMISES: &str = "crates/engine/src/";
@@ -227,7 +227,7 @@ fn check_unsafe(file: &Path, text: &str) -> Vec<String> {
         wrong.push(format!("{path} must have #![forbid(unsafe_code)]"));
     }
     let in_room = UNSAFE_ROOMS.iter().any(|room| path.starts_with(room));
-    let in_tests = path.contains("/tests/") || path.contains("/benches/");
+    let in_tests = ["/tests/", "/benches/", "/examples/"].iter().any(|part| path.contains(part));
     if !in_room && !in_tests {
         let lines: Vec<&str> = code.lines().collect();
         let mut found = source_text::lines_with_word(&code, "unsafe");

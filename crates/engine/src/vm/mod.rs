@@ -14,6 +14,7 @@ pub(crate) mod async_call;
 pub(crate) mod boundary;
 pub(crate) mod builtins;
 pub(crate) mod code;
+pub(crate) mod creators;
 pub(crate) mod entry;
 pub(crate) mod fault;
 pub(crate) mod host;
@@ -30,6 +31,7 @@ pub(crate) mod store;
 pub(crate) mod suspend;
 pub(crate) mod table;
 pub(crate) mod types;
+mod unchecked;
 pub(crate) mod value;
 
 pub(crate) use async_call::{AsyncHostBody, GuestCall, async_host_entry};

@@ -16,7 +16,6 @@ use std::sync::Arc;
 ///    does while guests have it.
 /// 2. The pointer never changes, and the size only by [`grow_to`](Self::grow_to). New bytes are zero.
 /// 3. Accesses beyond the size, up to the end of the guard that was asked for, fault.
-#[expect(unsafe_code, reason = "who implements it promises where memory is")]
 pub unsafe trait LinearMemory: Send + Sync + 'static {
     /// Accessible bytes.
     fn byte_size(&self) -> usize;
@@ -40,7 +39,6 @@ pub unsafe trait LinearMemory: Send + Sync + 'static {
 /// # Safety
 ///
 /// 1. What it makes is as large and as guarded as it was asked for, and zero.
-#[expect(unsafe_code, reason = "who implements it promises where memory is")]
 pub unsafe trait MemoryCreator: Send + Sync {
     /// A memory of type `ty`, of `minimum` bytes, which guests may grow up to `maximum` bytes.
     ///
@@ -66,7 +64,6 @@ pub unsafe trait MemoryCreator: Send + Sync {
 ///
 /// 1. [`range`](Self::range) can be read and written until it is dropped, and nobody else does.
 /// 2. [`guard_range`](Self::guard_range) ends where the range begins, and accesses to it fault.
-#[expect(unsafe_code, reason = "who implements it promises where memory is")]
 pub unsafe trait StackMemory: Send + Sync {
     /// The end of the stack, where it begins to be used: aligned to 16 bytes.
     fn top(&self) -> *mut u8;
@@ -83,7 +80,6 @@ pub unsafe trait StackMemory: Send + Sync {
 /// # Safety
 ///
 /// 1. What it makes is as large as it was asked for, and is what [`StackMemory`] says.
-#[expect(unsafe_code, reason = "who implements it promises where memory is")]
 pub unsafe trait StackCreator: Send + Sync {
     /// A stack of at least `size` bytes, with a guard of at least 64 KiB: functions touch their frames no more often than that. `zeroed`
     /// asks for content of zeroes; it is always `false`.
@@ -140,6 +136,5 @@ fn lend_stack(creator: &dyn StackCreator, size: usize, guard_len: usize) -> Resu
     ensure!(guard.len() >= guard_len, "the guard of the embedder's stack has {} bytes; {guard_len} are needed", guard.len());
     let limit = top.wrapping_sub(range.len());
     // SAFETY: who implements the creator promises that the memory is there, its own, and guarded; the top was checked above.
-    #[expect(unsafe_code, reason = "the embedder promises where the stack is")]
     Ok(unsafe { GuestStack::lent(Box::new(stack), limit, top, guard) })
 }
