@@ -245,7 +245,9 @@ fn a_slot_whose_reset_failed_is_never_used_again() {
     let engine = crate::Engine::default();
     let compiler = ImageCompiler::new(Arc::new(Optimizing));
     let wasm = compiler.to_binary(b"(module (memory 1) (table 4 funcref))").expect("good text");
-    let image = compiler.compile(&wasm, engine.whole_settings(), &()).expect("a valid module");
+    let target = compiler.target(None).expect("this machine is supported");
+    let settings = Settings { target, ..engine.whole_settings().clone() };
+    let image = compiler.compile(&wasm, &settings, &()).expect("a valid module");
     // SAFETY: the image was just made.
     let module = unsafe { crate::Module::deserialize(&engine, &image) }.expect("a good image");
     let make = || {
