@@ -75,6 +75,16 @@ pub trait Compiler: Send + Sync + 'static {
         Err(CompileError::Unsupported { message: "this compiler compiles whole modules only".into() })
     }
 
+    /// [`prepare`](Self::prepare), together with [`lazy_functions`](Self::lazy_functions): the module is read once.
+    ///
+    /// # Errors
+    ///
+    /// As those.
+    fn prepare_functions(&self, wasm: WasmBytes, settings: &Settings, validation: Validation) -> Result<Prepared, CompileError> {
+        let image = self.prepare((*wasm).as_ref(), settings, validation)?;
+        Ok(Prepared { image, functions: self.lazy_functions(wasm, settings, validation)? })
+    }
+
     /// An image as `image`, which was made with some [`Tiering`](crate::settings::Tiering), in which `functions`, by rising index, have the
     /// code given here, whatever they had. Functions whose code refers to the address of another function stay as they were.
     ///
@@ -100,6 +110,14 @@ pub trait Compiler: Send + Sync + 'static {
 
 /// The binary of a module, kept for as long as functions of it may be compiled.
 pub type WasmBytes = Arc<dyn AsRef<[u8]> + Send + Sync>;
+
+/// A module that can run as soon as functions of it are compiled.
+pub struct Prepared {
+    /// The image, with everything but the code of functions.
+    pub image: Vec<u8>,
+    /// What compiles its functions.
+    pub functions: Arc<dyn LazyFunctions>,
+}
 
 /// When the bodies of a module that is compiled function by function are validated.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

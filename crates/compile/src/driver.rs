@@ -9,7 +9,7 @@ use crate::parallel::{Batch, Threads, panic_message, run_in_order};
 use crate::plan::{CanonicalTypes, Plan, Unit};
 use crate::sections;
 use crate::tier::{FunctionCompiler, ModuleEnv, Tier};
-use peregrine_artifact::compiler::{CompileError, Compiler, LazyFunctions, Progress, Validation, WasmBytes};
+use peregrine_artifact::compiler::{CompileError, Compiler, LazyFunctions, Prepared, Progress, Validation, WasmBytes};
 use peregrine_artifact::func::CompiledFunc;
 use peregrine_artifact::settings::{Settings, Target, Tiering};
 use peregrine_frontend::{FuncValidatorAllocations, Translation, to_binary, translate};
@@ -131,6 +131,18 @@ impl ImageCompiler {
         linker.finish(|ty| types.canonical(ty))
     }
 
+    /// The image of a module with everything but the code of functions.
+    fn image_without_code(&self, env: &ModuleEnv<'_>) -> Result<Vec<u8>, CompileError> {
+        let linked = self.link_stubs(env)?;
+        Ok(sections::image(env.translation, env.translation.module.clone(), &linked, env.settings))
+    }
+
+    fn one_by_one(&self, wasm: WasmBytes, settings: &Settings, validation: Validation) -> Result<OneByOne, CompileError> {
+        refuse_whole(settings)?;
+        let source = lazy::Source { wasm, settings: settings.clone(), limits: self.limits };
+        Ok(OneByOne::new(source, self.tiers(), self.budget, validation))
+    }
+
     /// Validates all bodies of a module.
     fn validate_bodies(&self, translation: &Translation<'_>) -> Result<(), CompileError> {
         let plan = Plan::functions(translation, &Duplicates::none());
@@ -196,7 +208,7 @@ impl Compiler for ImageCompiler {
     fn compile(&self, wasm: &[u8], settings: &Settings, progress: &dyn Progress) -> Result<Vec<u8>, CompileError> {
         let translation = translate(wasm, &settings.features, &self.limits)?;
         let linked = self.link(&ModuleEnv::new(&translation, settings), progress)?;
-        Ok(sections::image(translation, &linked, settings))
+        Ok(sections::image(&translation, translation.module.clone(), &linked, settings))
     }
 
     fn prepare(&self, wasm: &[u8], settings: &Settings, validation: Validation) -> Result<Vec<u8>, CompileError> {
@@ -205,8 +217,18 @@ impl Compiler for ImageCompiler {
         if validation == Validation::Complete {
             self.validate_bodies(&translation)?;
         }
-        let linked = self.link_stubs(&ModuleEnv::new(&translation, settings))?;
-        Ok(sections::image(translation, &linked, settings))
+        self.image_without_code(&ModuleEnv::new(&translation, settings))
+    }
+
+    fn prepare_functions(&self, wasm: WasmBytes, settings: &Settings, validation: Validation) -> Result<Prepared, CompileError> {
+        let functions = self.one_by_one(wasm, settings, validation)?;
+        let image = functions.with_env(|env| {
+            if validation == Validation::Complete {
+                self.validate_bodies(env.translation)?;
+            }
+            self.image_without_code(env)
+        })?;
+        Ok(Prepared { image, functions: Arc::new(functions) })
     }
 
     fn add_functions(&self, image: &[u8], functions: &[(DefinedFuncIndex, Arc<CompiledFunc>)]) -> Result<Vec<u8>, CompileError> {
@@ -214,9 +236,7 @@ impl Compiler for ImageCompiler {
     }
 
     fn lazy_functions(&self, wasm: WasmBytes, settings: &Settings, validation: Validation) -> Result<Arc<dyn LazyFunctions>, CompileError> {
-        refuse_whole(settings)?;
-        let source = lazy::Source { wasm, settings: settings.clone(), limits: self.limits };
-        Ok(Arc::new(OneByOne::new(source, self.tiers(), self.budget, validation)))
+        Ok(Arc::new(self.one_by_one(wasm, settings, validation)?))
     }
 }
 

@@ -129,6 +129,11 @@ impl OneByOne {
         self.compilers.get_or_init(read).as_ref().map_err(Clone::clone)
     }
 
+    /// Calls `with` with what the code of functions depends on.
+    pub(crate) fn with_env<T>(&self, with: impl FnOnce(&ModuleEnv<'_>) -> Result<T, CompileError>) -> Result<T, CompileError> {
+        self.compilers()?.with_dependent(|env, _| with(env.borrow_dependent()))
+    }
+
     /// Compiles with one tier.
     fn compile_with<'m>(
         &self,

@@ -7,16 +7,16 @@ use peregrine_artifact::settings::Settings;
 use peregrine_frontend::Translation;
 use peregrine_wasm::{DataSegment, EntityIndex, Index, Module};
 
-/// The image of a module with its linked code.
-pub(crate) fn image(translation: Translation<'_>, linked: &Linked, settings: &Settings) -> Vec<u8> {
-    let memory = memory_image::build(&translation.module, translation.wasm);
-    let Translation { mut module, wasm, function_names, debug_sections, code_section_offset, .. } = translation;
+/// The image of a module with its linked code. `module` is that of `translation`.
+pub(crate) fn image(translation: &Translation<'_>, mut module: Module, linked: &Linked, settings: &Settings) -> Vec<u8> {
+    let wasm = translation.wasm;
+    let memory = memory_image::build(&module, wasm);
     let data = data(&mut module, wasm, memory.mapped_segments);
     let custom = custom(&mut module, wasm);
 
     let (mut debug_ranges, mut debug) = (Vec::new(), Vec::new());
-    for (name, bytes) in debug_sections.into_iter().filter(|_| settings.debug_info) {
-        debug_ranges.push((name.into(), debug.len() as u64, bytes.len() as u64));
+    for (name, bytes) in translation.debug_sections.iter().filter(|_| settings.debug_info) {
+        debug_ranges.push(((*name).into(), debug.len() as u64, bytes.len() as u64));
         debug.extend_from_slice(bytes);
     }
     let meta = ImageMeta {
@@ -25,7 +25,7 @@ pub(crate) fn image(translation: Translation<'_>, linked: &Linked, settings: &Se
         mapped_data_segments: memory.mapped_segments as u32,
         debug_sections: debug_ranges,
         wasm_len_bytes: wasm.len() as u64,
-        code_section_offset: code_section_offset as u64,
+        code_section_offset: translation.code_section_offset as u64,
     };
 
     let mut names = vec![""; meta.module.functions.len()];
@@ -35,7 +35,7 @@ pub(crate) fn image(translation: Translation<'_>, linked: &Linked, settings: &Se
             names[index.as_usize()] = &export.name;
         }
     }
-    for (index, name) in function_names {
+    for (index, name) in &translation.function_names {
         names[index.as_usize()] = name;
     }
     write_image(&ImageParts {

@@ -53,6 +53,9 @@ fn a_prepared_image_has_all_but_the_code_of_functions() {
     let counts = [&fast, &other].map(|tier| (tier.functions.clone(), tier.stubs.clone()));
     let compiler = ImageCompiler::new(Arc::new(other)).with_fast_tier(Arc::new(fast));
     let image = Checked::new(compiler.prepare((*wasm(text)).as_ref(), &slots(), Validation::Complete).expect("a good module"));
+    let prepared = compiler.prepare_functions(wasm(text), &slots(), Validation::Complete).expect("a good module");
+    assert!(prepared.image == image.bytes);
+    assert_eq!(prepared.functions.compile(&request(2, CompilerKind::Baseline)).expect("a good function").code[0], FAST);
     let whole = Checked::new(compiler.compile((*wasm(text)).as_ref(), &slots(), &()).expect("a good module"));
     assert_eq!(image.meta, whole.meta);
     for section in [Section::Settings, Section::Names, Section::Data, Section::MemoryImage] {
@@ -66,9 +69,9 @@ fn a_prepared_image_has_all_but_the_code_of_functions() {
     }
     let text_len = image.layout.section(&image.bytes, Section::Text).len() as u32;
     assert!(text_len > 0 && (0..text_len).all(|offset| image.layout.function_at(&image.bytes, offset).is_none()));
-    // Two types with two stubs, by the fast tier; everything again by the other for the whole image.
+    // Two types with two stubs, twice by the fast tier, and a function; everything again by the other for the whole image.
     let counts = counts.map(|(functions, stubs)| (functions.load(Ordering::Relaxed), stubs.load(Ordering::Relaxed)));
-    assert_eq!(counts, [(0, 4), (3, 4)]);
+    assert_eq!(counts, [(1, 8), (3, 4)]);
 }
 
 #[test]
@@ -77,6 +80,8 @@ fn validation_is_complete_deferred_or_trusted() {
     let compiler = two_tiers();
     let bytes = (*wasm).as_ref();
     assert!(matches!(compiler.prepare(bytes, &slots(), Validation::Complete), Err(CompileError::Invalid { offset: Some(_), .. })));
+    let together = compiler.prepare_functions(wasm.clone(), &slots(), Validation::Complete);
+    assert!(matches!(together.map(|_| ()), Err(CompileError::Invalid { offset: Some(_), .. })));
     for validation in [Validation::Deferred, Validation::Trusted] {
         compiler.prepare(bytes, &slots(), validation).expect("bodies are not looked at");
     }
