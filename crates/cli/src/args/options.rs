@@ -1,13 +1,17 @@
 //! The tables of the option groups: every key that `-C`, `-D`, `-O`, `-S` and `-W` take.
 
 use super::group::{Bytes, Listeners, Value, group};
+use peregrine::TieringStress;
 use std::path::PathBuf;
 use std::time::Duration;
 
 group! {
     /// `-C`: how code is made and where it is kept.
     CodegenOptions, 'C', "Code generation";
-    "compiler" => compiler: Compiler, "Which compiler makes code: one whose code is fast, or one that is fast. Default: optimizing.";
+    "strategy" => strategy: Strategy, "When functions are compiled, and how: see below. Default: tiered.";
+    "compiler" => compiler: Compiler, "The strategy ahead (optimizing, cranelift) or baseline (winch) by the name of its compiler.";
+    "deferred-validation" => deferred_validation: bool, "Validate functions when they are first called: bodies that never run may be invalid. Default: n.";
+    "tiering-stress" => tiering_stress: Stress, "For tests of the tiers: what otherwise depends on time happens at once.";
     "cache" => cache: bool, "Keep compiled modules on disk and use them again. Default: y.";
     "cache-dir" => cache_dir: PathBuf, "Where compiled modules are kept.";
     "parallel-compilation" => parallel_compilation: bool, "Compile on all processors. The code is the same with n. Default: y.";
@@ -81,6 +85,53 @@ pub(crate) enum OptLevel {
     Speed,
     /// For speed and small size.
     SpeedAndSize,
+}
+
+/// When functions are compiled, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Strategy {
+    /// At the first call, fast; hot ones again, in the background.
+    Tiered,
+    /// All of them before the first call, optimized.
+    Ahead,
+    /// At the first call, fast.
+    Baseline,
+    /// Never: images only.
+    Precompiled,
+}
+
+impl Value for Strategy {
+    const SHAPE: &'static str = "tiered|ahead|baseline|precompiled";
+
+    fn read(text: Option<&str>) -> Result<Self, String> {
+        match text {
+            Some("tiered" | "auto") => Ok(Self::Tiered),
+            Some("ahead") => Ok(Self::Ahead),
+            Some("baseline") => Ok(Self::Baseline),
+            Some("precompiled") => Ok(Self::Precompiled),
+            _ => Err("`tiered`, `ahead`, `baseline` or `precompiled`".to_string()),
+        }
+    }
+}
+
+/// What tests of the tiers force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stress(pub(crate) TieringStress);
+
+impl Value for Stress {
+    const SHAPE: &'static str = "none|optimize|loops|budget|SEED";
+
+    fn read(text: Option<&str>) -> Result<Self, String> {
+        let seed = |text: &str| text.parse().ok().map(TieringStress::Random);
+        let stress = match text {
+            Some("none") => Some(TieringStress::None),
+            Some("optimize") => Some(TieringStress::OptimizeAtOnce),
+            Some("loops") => Some(TieringStress::LoopEntryEverywhere),
+            Some("budget") => Some(TieringStress::OneInstructionBudget),
+            _ => text.and_then(seed),
+        };
+        stress.map(Self).ok_or_else(|| "`none`, `optimize`, `loops`, `budget` or a number".to_string())
+    }
 }
 
 /// Which compiler makes code.

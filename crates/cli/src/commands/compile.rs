@@ -1,10 +1,11 @@
-//! `peregrine compile FILE -o IMAGE`: a module to an image.
+//! `peregrine compile FILE -o IMAGE`: a module to an image. The whole module is compiled, whatever the strategy.
 
 use super::failure::Outcome;
 use super::{progress, setup};
 use crate::args::CompileWords;
 use peregrine::{Context, Error};
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -19,6 +20,10 @@ pub(crate) fn execute(words: &CompileWords) -> Outcome {
     let engine = setup::engine(&options)?;
     let image = progress::precompile(&engine, &bytes).with_context(|| format!("cannot compile `{}`", words.file.display()))?;
     let output = words.output.clone().unwrap_or_else(|| default_output(&words.file));
+    if output.as_os_str() == "-" {
+        std::io::stdout().lock().write_all(&image).context("cannot write to standard output")?;
+        return Ok(ExitCode::SUCCESS);
+    }
     write_whole(&output, &image).with_context(|| format!("cannot write `{}`", output.display()))?;
     Ok(ExitCode::SUCCESS)
 }

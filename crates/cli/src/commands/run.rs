@@ -32,7 +32,7 @@ pub(crate) fn execute(words: RunWords) -> Outcome {
     let input = Input::open(Path::new(&file))?;
     // The cache also remembers which images are undamaged.
     let engine = setup::engine_with_cache(&options)?;
-    let module = load(&engine, input, &file)?;
+    let module = load(&engine, &options, input, &file)?;
     let mut store = new_store(&engine, &words, &options, &file, &args)?;
     // Before anything runs: what is preloaded has start functions too.
     let deadline = Deadline::start(&engine, &mut store, &options.wasm, &file);
@@ -68,12 +68,15 @@ fn split_words(words: &RunWords) -> Result<(String, Vec<String>)> {
 }
 
 #[expect(unsafe_code, reason = "an image is a program, and the user names it to be run")]
-fn load(engine: &Engine, input: Input, name: &str) -> Result<Module> {
+fn load(engine: &Engine, options: &Options, input: Input, name: &str) -> Result<Module> {
     match input {
         // SAFETY: 1. the user trusts the file as any program that is named on a command line. 2. Who rewrites a program while it runs, instead
         // of replacing it as `compile` does, is the one who is harmed.
         Input::Image(file) => unsafe { Module::deserialize_open_file(engine, file) },
-        Input::Module(bytes) => progress::compile(engine, &bytes),
+        Input::Module(bytes) => {
+            setup::may_compile(options, name)?;
+            progress::compile(engine, setup::to_binary(bytes, Path::new(name))?)
+        }
     }
     .with_context(|| format!("cannot load `{name}`"))
 }
@@ -190,7 +193,7 @@ fn new_linker(engine: &Engine, store: &mut Store<Host>, words: &RunWords, option
     for preload in &words.preloads {
         let name = preload.file.display().to_string();
         let input = Input::open(&preload.file)?;
-        let library = load(engine, input, &name)?;
+        let library = load(engine, options, input, &name)?;
         define_unknown(&mut linker, store, options, &library)?;
         if let Some(error) = imports::unknown(&linker, store, &library) {
             return Err(error.context(format!("cannot preload `{name}`")));

@@ -1,9 +1,9 @@
 //! From options to an engine, and from a file to bytes.
 
 use super::log;
-use crate::args::options::{Compiler, OptLevel, WasmOptions};
+use crate::args::options::{CodegenOptions, Compiler, OptLevel, Strategy, Stress, WasmOptions};
 use crate::args::{Options, Profile};
-use peregrine::{Cache, Config, Context, Engine, Error, ProfilingStrategy, Result, Strategy};
+use peregrine::{Cache, Config, Context, Engine, Error, ProfilingStrategy, Result};
 use peregrine_artifact::image::ImageLayout;
 use std::fs::File;
 use std::io::Read;
@@ -71,11 +71,12 @@ pub(super) fn config(options: &Options) -> Result<Config> {
     if let Some(on) = options.codegen.parallel_compilation {
         config.parallel_compilation(on);
     }
-    if let Some(compiler) = options.codegen.compiler {
-        config.strategy(match compiler {
-            Compiler::Optimizing => Strategy::Cranelift,
-            Compiler::Baseline => Strategy::Winch,
-        });
+    config.strategy(strategy(&options.codegen));
+    if let Some(on) = options.codegen.deferred_validation {
+        config.deferred_validation(on);
+    }
+    if let Some(Stress(stress)) = options.codegen.tiering_stress {
+        config.tiering_stress(stress);
     }
     if let Some(level) = options.optimize.opt_level {
         config.cranelift_opt_level(match level {
@@ -103,6 +104,28 @@ pub(super) fn config(options: &Options) -> Result<Config> {
         }
     }
     Ok(config)
+}
+
+/// The strategy that the options ask for. Images only is no matter of the engine, which makes of modules what it is told to.
+fn strategy(codegen: &CodegenOptions) -> peregrine::Strategy {
+    match (codegen.strategy, codegen.compiler) {
+        (Some(Strategy::Tiered), _) => peregrine::Strategy::Tiered,
+        (Some(Strategy::Ahead), _) | (None, Some(Compiler::Optimizing)) => peregrine::Strategy::Ahead,
+        (Some(Strategy::Baseline), _) | (None, Some(Compiler::Baseline)) => peregrine::Strategy::Baseline,
+        (Some(Strategy::Precompiled), _) | (None, None) => peregrine::Strategy::Auto,
+    }
+}
+
+/// Refuses to compile `name` if only images are to be run.
+///
+/// # Errors
+///
+/// If the strategy says so.
+pub(super) fn may_compile(options: &Options, name: &str) -> Result<()> {
+    if options.codegen.strategy != Some(Strategy::Precompiled) {
+        return Ok(());
+    }
+    Err(Error::msg(format!("`{name}` is a module, and -C strategy=precompiled runs images only; make one with `peregrine compile`")))
 }
 
 /// An engine that keeps what it compiles, unless the options or the machine forbid it.

@@ -50,7 +50,8 @@ pub(super) fn show(subject: &Subject, wanted: &str, as_json: bool) -> Result<Str
     }
     let mut text = String::new();
     let ty = meta.module.func_type(index);
-    let _ = writeln!(text, "function {} {name} {ty}, {} bytes of code for {triple}", index.as_u32(), entry.code_len);
+    let tier = super::report::tier_name(entry.tier());
+    let _ = writeln!(text, "function {} {name} {ty}, {} bytes of code for {triple}, tier {tier}", index.as_u32(), entry.code_len);
     if subject.wasm.is_none() {
         let _ = writeln!(text, "note: an image does not contain the module; inspect the module to see its instructions too");
     }

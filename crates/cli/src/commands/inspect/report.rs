@@ -2,6 +2,7 @@
 
 use super::Subject;
 use peregrine::{Context, Result};
+use peregrine_artifact::compiler::CompilerKind;
 use peregrine_artifact::image::{FORMAT_VERSION, ImageLayout, Section};
 use peregrine_artifact::settings::Settings;
 use peregrine_wasm::{EntityIndex, EntityType, FuncIndex, Index, Module};
@@ -18,6 +19,7 @@ const IMAGE_SECTIONS: &[(Section, &str)] = &[
     (Section::Functions, "functions"),
     (Section::Stubs, "stubs"),
     (Section::Tables, "tables"),
+    (Section::Relocs, "relocations"),
     (Section::Names, "names"),
     (Section::Data, "data"),
     (Section::Custom, "custom"),
@@ -45,6 +47,8 @@ struct FunctionRow {
     name: Option<String>,
     ty: String,
     code_len_bytes: u32,
+    /// What made its code.
+    tier: &'static str,
     body_start: u32,
 }
 
@@ -92,6 +96,7 @@ impl Report {
                 name: layout.function_name(bytes, index).map(str::to_string),
                 ty: module.func_type(index).to_string(),
                 code_len_bytes: entry.code_len.get(),
+                tier: tier_name(entry.tier()),
                 body_start: entry.body_start.get(),
             }
         });
@@ -149,7 +154,8 @@ impl Report {
             rows.truncate(FUNCTIONS_LISTED);
         }
         for row in rows {
-            let _ = writeln!(text, "  {:>6} {:>9}  {}  {}", row.index, row.code_len_bytes, row.name.as_deref().unwrap_or("?"), row.ty);
+            let name = row.name.as_deref().unwrap_or("?");
+            let _ = writeln!(text, "  {:>6} {:>9} {:10}  {name}  {}", row.index, row.code_len_bytes, row.tier, row.ty);
         }
         if hidden > 0 {
             let _ = writeln!(text, "  … and {hidden} smaller ones; `--all` lists them");
@@ -166,6 +172,7 @@ impl Report {
                 "name": row.name,
                 "type": row.ty,
                 "code_bytes": row.code_len_bytes,
+                "tier": row.tier,
                 "body_start": row.body_start,
             })
         });
@@ -183,6 +190,15 @@ impl Report {
             "functions": functions.collect::<Vec<_>>(),
         });
         format!("{value:#}\n")
+    }
+}
+
+/// What users call a compiler.
+pub(super) fn tier_name(tier: Option<CompilerKind>) -> &'static str {
+    match tier {
+        None => "none",
+        Some(CompilerKind::Baseline) => "baseline",
+        Some(CompilerKind::Optimizing) => "optimizing",
     }
 }
 
