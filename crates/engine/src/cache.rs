@@ -208,10 +208,15 @@ struct Entry {
 impl CacheKey {
     /// The key of the image that a compiler of this program makes of `wasm` with `settings`.
     pub(crate) fn new(wasm: &[u8], settings: &Settings, compiler: CompilerKind) -> Self {
+        Self::of_validated(wasm, settings, compiler, true)
+    }
+
+    /// [`new`](Self::new), of an image whose making does not say that all bodies are valid, if `validated` is not set.
+    pub(crate) fn of_validated(wasm: &[u8], settings: &Settings, compiler: CompilerKind, validated: bool) -> Self {
         let mut hasher = blake3::Hasher::new();
         hasher.update(&FORMAT_VERSION.to_le_bytes());
         hasher.update(program_identity());
-        hasher.update(&[compiler as u8]);
+        hasher.update(&[compiler as u8, u8::from(validated)]);
         hasher.update(&settings.hash());
         hasher.update(wasm);
         Self(format!("{}{SUFFIX}", hasher.finalize().to_hex()).into())

@@ -36,6 +36,7 @@ mod guest_profiler;
 mod host_func;
 mod instance;
 mod interruption;
+mod kept;
 mod limits;
 mod linker;
 mod matching;

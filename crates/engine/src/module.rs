@@ -4,14 +4,15 @@ use crate::cache::CacheKey;
 use crate::engine::refuse_image;
 use crate::error::{Context, Error, Result, bail};
 use crate::gdb_elf;
-use crate::tiering::{FirstTier, ModuleTiering, TieringMetrics, TieringSource};
+use crate::kept::Kept;
+use crate::tiering::{FirstTier, ModuleTiering, TieringMetrics, TieringSource, TieringStress};
 use crate::verified::Identity;
 use crate::vm::alloc::pool::Anchor;
 use crate::vm::alloc::{Counting, Pool};
 use crate::vm::boundary::{self, map_image};
 use crate::vm::{LoadError, LoadOptions, LoadedModule, VmInstance};
 use crate::{Engine, ExportType, ExternType, ImportType, ProfilingStrategy};
-use peregrine_artifact::compiler::{CompileError, Progress, Validation, WasmBytes};
+use peregrine_artifact::compiler::{CompileError, LazyFunctions, Prepared, Progress, Validation, WasmBytes};
 use peregrine_artifact::image::{ImageError, ImageLayout, Section};
 use peregrine_artifact::settings::Tiering;
 use peregrine_artifact::tables;
@@ -156,27 +157,71 @@ impl Module {
     fn prepare(engine: &Engine, wasm: Cow<'_, [u8]>, progress: &dyn Progress) -> Result<Self> {
         let compiler = engine.compiler()?;
         let validation = if engine.config().deferred_validation { Validation::Deferred } else { Validation::Complete };
-        let image = match compiler.prepare(&wasm, engine.settings(), validation) {
+        let mut kept = Self::kept(engine, &wasm, validation);
+        if let Some(file) = kept.as_ref().and_then(Kept::open) {
+            match Self::load_file(engine, &file) {
+                Ok(loaded) if loaded.settings() == Some(engine.settings()) => {
+                    // The name of the file says that these bytes were validated, unless that was deferred.
+                    let validation = if validation == Validation::Deferred { validation } else { Validation::Trusted };
+                    Self::set_tiering(engine, &loaded, Arc::new(wasm.into_owned()), validation, None, kept)?;
+                    return Self::from_loaded(engine, loaded);
+                }
+                found => {
+                    tracing::debug!(error = found.err().map(|error| format!("{error:#}")), "what was kept of a module is of no use");
+                    kept.iter_mut().for_each(Kept::remove);
+                }
+            }
+        }
+        let wasm: WasmBytes = Arc::new(wasm.into_owned());
+        let Prepared { image, functions } = match compiler.prepare_functions(Arc::clone(&wasm), engine.settings(), validation) {
             Err(CompileError::Unsupported { message }) => {
                 tracing::debug!(message, "a module is compiled as a whole");
-                return Self::compile_whole(engine, &wasm, progress);
+                return Self::compile_whole(engine, (*wasm).as_ref(), progress);
             }
-            image => image?,
+            prepared => prepared?,
         };
         check_settings(engine, &image)?;
         let loaded = match Self::load_bytes(engine, &image) {
             Err(LoadError::TooLarge) => {
-                tracing::debug!(len_bytes = wasm.len(), "a module is too large for functions one by one and compiled as a whole");
-                return Self::compile_whole(engine, &wasm, progress);
+                tracing::debug!(
+                    len_bytes = (*wasm).as_ref().len(),
+                    "a module is too large for functions one by one and compiled as a whole"
+                );
+                return Self::compile_whole(engine, (*wasm).as_ref(), progress);
             }
             loaded => loaded.map_err(load_error)?,
         };
-        Self::set_tiering(engine, &loaded, Arc::new(wasm.into_owned()), validation)?;
+        Self::set_tiering(engine, &loaded, wasm, validation, Some(functions), kept)?;
         Self::from_loaded(engine, loaded)
     }
 
+    /// The entry of the cache for a module whose functions are compiled one by one.
+    fn kept(engine: &Engine, wasm: &[u8], validation: Validation) -> Option<Kept> {
+        // Tests of the tiers want the same of each run.
+        let cache = engine.config().cache.as_ref().filter(|_| engine.config().tiering_stress == TieringStress::None)?;
+        let validated = validation == Validation::Complete;
+        let key = CacheKey::of_validated(wasm, engine.settings(), engine.config().compiler_kind(), validated);
+        Some(Kept::new(cache.clone(), key))
+    }
+
+    /// Keeps the functions that were compiled so far in the [cache](crate::Config::cache), for the next process that makes a module of the
+    /// same bytes. This happens by itself, when there was nothing to compile for a moment and when the module is dropped; so this is for
+    /// programs that end without dropping it. Does nothing for modules that are compiled as a whole.
+    pub fn keep_compiled(&self) {
+        if let Some(tiering) = self.inner.loaded.tiering() {
+            tiering.keep(&self.inner.loaded);
+        }
+    }
+
     /// Lets the functions of a module that have no code be compiled from its binary, and hot ones again.
-    fn set_tiering(engine: &Engine, loaded: &LoadedModule, wasm: WasmBytes, validation: Validation) -> Result<()> {
+    fn set_tiering(
+        engine: &Engine,
+        loaded: &LoadedModule,
+        wasm: WasmBytes,
+        validation: Validation,
+        functions: Option<Arc<dyn LazyFunctions>>,
+        kept: Option<Kept>,
+    ) -> Result<()> {
         let source = TieringSource {
             compiler: Arc::clone(engine.compiler()?),
             wasm,
@@ -188,8 +233,11 @@ impl Module {
             Some(queue) => FirstTier::BaselineThen(Arc::clone(queue)),
             None => FirstTier::Baseline,
         };
-        let keep = engine.config().cache.is_some();
-        loaded.set_tiering(ModuleTiering::new(loaded, source, first, engine.config().tiering_stress, keep));
+        let tiering = ModuleTiering::new(loaded, source, first, engine.config().tiering_stress, kept);
+        if let Some(functions) = functions {
+            tiering.set_functions(functions);
+        }
+        loaded.set_tiering(tiering);
         Ok(())
     }
 
@@ -285,11 +333,19 @@ impl Module {
     }
 
     fn from_mapped(engine: &Engine, file: &File) -> Result<Self> {
+        let loaded = Self::load_file(engine, file)?;
+        refuse_partial(&loaded)?;
+        Self::from_loaded(engine, loaded)
+    }
+
+    /// Maps the image in `file` and checks that it can run here.
+    fn load_file(engine: &Engine, file: &File) -> Result<Arc<LoadedModule>> {
         if engine.config().profiler == ProfilingStrategy::PerfMap {
             let mut image = Vec::new();
             let mut reader = file;
             reader.read_to_end(&mut image)?;
-            return Self::from_image(engine, &image);
+            check_settings(engine, &image)?;
+            return Self::load_bytes(engine, &image).map_err(load_error);
         }
         let cache = engine.config().cache.as_ref();
         let identity = cache.and_then(|_| Identity::of(file));
@@ -301,8 +357,7 @@ impl Module {
         if let Some(settings) = loaded.settings() {
             engine.check_image(settings)?;
         }
-        refuse_partial(&loaded)?;
-        Self::from_loaded(engine, loaded)
+        Ok(loaded)
     }
 
     fn from_loaded(engine: &Engine, loaded: Arc<LoadedModule>) -> Result<Self> {

@@ -39,6 +39,7 @@ pub(crate) fn execute(words: RunWords) -> Outcome {
     let linker = new_linker(&engine, &mut store, &words, &options, &module)?;
     let outcome = run(&linker, &mut store, &module, &words, &args);
     deadline.guest_ended();
+    module.keep_compiled();
     let code = match outcome {
         Ok(()) => 0,
         Err(error) => match error.downcast_ref::<p1::I32Exit>() {

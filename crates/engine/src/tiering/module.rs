@@ -5,6 +5,7 @@ use super::metrics::{Counters, TieringMetrics, add};
 use super::queue::{Queue, Request};
 use super::stress::{Choice, Choices, TieringStress};
 use crate::error::{Error, Result};
+use crate::kept::Kept;
 use crate::profile::Profiler;
 use crate::vm::{BlobKind, InstallError, LoadedModule, TieredCode};
 use peregrine_artifact::compiler::{
@@ -52,8 +53,8 @@ pub(crate) struct ModuleTiering {
     compiled_lock: Mutex<()>,
     compiled: Condvar,
     hot: Mutex<Hot>,
-    /// Whether unlinked code of optimized functions is kept, to be written to the cache.
-    keep_optimized: bool,
+    /// What keeps compiled functions for the next process, if anything does.
+    kept: Option<Kept>,
     counters: Counters,
 }
 
@@ -98,12 +99,17 @@ const OPTIMIZED_ROOM_PERCENT: usize = 75;
 
 impl ModuleTiering {
     /// The tiers of `module`.
-    pub(crate) fn new(module: &LoadedModule, source: TieringSource, first: FirstTier, stress: TieringStress, keep_optimized: bool) -> Self {
+    pub(crate) fn new(module: &LoadedModule, source: TieringSource, first: FirstTier, stress: TieringStress, kept: Option<Kept>) -> Self {
         let queue = match first {
             FirstTier::BaselineThen(queue) => Some(queue),
             FirstTier::Baseline => None,
         };
         let functions = (0..module.module().defined_functions()).map(DefinedFuncIndex::from_usize);
+        if let Some(code) = module.tiered() {
+            for function in functions.clone().filter(|function| module.image_tier(*function) == Some(CompilerKind::Baseline)) {
+                code.set_budget(function, budget::first(body_bytes(module, function)));
+            }
+        }
         let state = |function| AtomicU8::new(if module.has_image_code(function) { READY } else { COLD });
         let seed = if let TieringStress::Random(seed) = stress { seed } else { 0 };
         Self {
@@ -117,7 +123,7 @@ impl ModuleTiering {
             compiled_lock: Mutex::new(()),
             compiled: Condvar::new(),
             hot: Mutex::default(),
-            keep_optimized,
+            kept,
             counters: Counters::default(),
         }
     }
@@ -134,6 +140,27 @@ impl ModuleTiering {
         optimized
     }
 
+    /// Functions that only the baseline compiled in this process, by rising index.
+    pub(crate) fn only_baseline(&self, module: &LoadedModule) -> Vec<DefinedFuncIndex> {
+        let hot = self.hot();
+        let optimized = |function| matches!(hot.functions.get(&function), Some(Better::There(_)));
+        let compiled = self.states.iter().enumerate().filter(|(_, state)| state.load(Ordering::Relaxed) == READY);
+        let functions = compiled.map(|(position, _)| DefinedFuncIndex::from_usize(position));
+        functions.filter(|function| module.image_tier(*function).is_none() && !optimized(*function)).collect()
+    }
+
+    /// What the baseline makes of a function that it compiled before.
+    pub(crate) fn compile_unlinked(&self, function: DefinedFuncIndex) -> Result<CompiledFunc, CompileError> {
+        self.functions()?.compile(&FunctionRequest { function, tier: CompilerKind::Baseline, loop_entry: None })
+    }
+
+    /// Keeps what was compiled so far for the next process, if anything does.
+    pub(crate) fn keep(&self, module: &LoadedModule) {
+        if let Some(kept) = &self.kept {
+            kept.write(module, self);
+        }
+    }
+
     /// What was done so far for `module`, whose tiers these are.
     pub(crate) fn metrics(&self, module: &LoadedModule) -> TieringMetrics {
         let functions = (0..module.module().defined_functions()).map(DefinedFuncIndex::from_usize);
@@ -146,6 +173,11 @@ impl ModuleTiering {
             room_bytes: all as u64,
             ..self.counters.metrics()
         }
+    }
+
+    /// Says what compiles functions, instead of reading the module again when it is first needed.
+    pub(crate) fn set_functions(&self, functions: Arc<dyn LazyFunctions>) {
+        let _ = self.functions.set(Ok(functions));
     }
 
     /// What compiles functions; reads the module if that was not done yet.
@@ -244,7 +276,7 @@ impl ModuleTiering {
                 tracing::debug!(function, ?kind, len, "optimized");
                 add(if loop_entry.is_some() { &self.counters.loop_entries } else { &self.counters.optimized_functions }, 1);
                 add(&self.counters.optimized_code_bytes, len as u64);
-                if self.keep_optimized && loop_entry.is_none() {
+                if self.kept.is_some() && loop_entry.is_none() {
                     hot.optimized.push((request.function, Arc::new(compiled)));
                 }
                 (Better::There(address), Some(address))

@@ -16,6 +16,8 @@ use std::time::Duration;
 const MAX_JOBS: usize = 4096;
 /// How long a thread waits for work before it ends.
 const IDLE: Duration = Duration::from_secs(5);
+/// When there was no work for so long, what was compiled is kept for the next process.
+const QUIET: Duration = Duration::from_millis(200);
 /// Compilers recurse over what they compile.
 const STACK_BYTES: usize = 16 << 20;
 
@@ -50,6 +52,8 @@ struct State {
     jobs: Vec<Job>,
     /// What threads compile now, with the addresses of modules, which are not given to others meanwhile.
     running: Vec<(usize, Request)>,
+    /// Modules of which something was compiled since it was last kept.
+    to_keep: Vec<Weak<LoadedModule>>,
     threads: usize,
     waiting_threads: usize,
     closed: bool,
@@ -111,6 +115,13 @@ impl Drop for Queue {
     }
 }
 
+impl State {
+    /// Whether nothing waits or is under way.
+    fn is_quiet(&self) -> bool {
+        self.jobs.is_empty() && self.running.is_empty()
+    }
+}
+
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -124,7 +135,12 @@ impl Shared {
         while let Some(job) = self.next() {
             let compiled = catch_unwind(AssertUnwindSafe(|| super::module::optimize(&job.module, job.request)));
             let done = (job.module.as_ptr().addr(), job.request);
-            self.lock().running.retain(|running| *running != done);
+            let mut state = self.lock();
+            state.running.retain(|running| *running != done);
+            if !state.to_keep.iter().any(|module| module.ptr_eq(&job.module)) {
+                state.to_keep.push(job.module);
+            }
+            drop(state);
             if compiled.is_err() {
                 tracing::error!(function = job.request.function.as_u32(), "the optimizing tier panicked");
             }
@@ -146,10 +162,20 @@ impl Shared {
                 return Some(job);
             }
             state.waiting_threads += 1;
-            let (guard, timeout) = self.changed.wait_timeout(state, IDLE).unwrap_or_else(PoisonError::into_inner);
+            let patience = if state.to_keep.is_empty() { IDLE } else { QUIET };
+            let (guard, timeout) = self.changed.wait_timeout(state, patience).unwrap_or_else(PoisonError::into_inner);
             state = guard;
             state.waiting_threads -= 1;
-            if timeout.timed_out() && state.jobs.is_empty() {
+            if timeout.timed_out() && state.is_quiet() && !state.to_keep.is_empty() {
+                let modules = std::mem::take(&mut state.to_keep);
+                drop(state);
+                modules.iter().filter_map(Weak::upgrade).for_each(|module| {
+                    if let Some(tiering) = module.tiering() {
+                        tiering.keep(&module);
+                    }
+                });
+                state = self.lock();
+            } else if timeout.timed_out() && state.jobs.is_empty() && state.to_keep.is_empty() {
                 state.threads -= 1;
                 return None;
             }

@@ -5,6 +5,7 @@ use super::tiered::{self, TieredCode};
 use crate::tiering::ModuleTiering;
 use crate::vm::references::Contexts;
 use crate::vm::types::TypeRegistry;
+use peregrine_artifact::compiler::CompilerKind;
 use peregrine_artifact::image::{ImageError, ImageLayout, ImageMeta, Section, StubEntry};
 use peregrine_artifact::settings::{Settings, Tiering};
 use peregrine_artifact::tables::addresses::Frame;
@@ -362,6 +363,18 @@ impl LoadedModule {
         entry.is_some_and(|entry| entry.code_len.get() > 0)
     }
 
+    /// Which tier made the code of a defined function that is in the image.
+    pub(crate) fn image_tier(&self, index: DefinedFuncIndex) -> Option<CompilerKind> {
+        let code = self.code.as_ref()?;
+        code.layout.functions(code.mapping.bytes()).get(index.as_usize())?.tier()
+    }
+
+    /// How many functions have code in the image.
+    pub(crate) fn functions_with_code(&self) -> usize {
+        let entries = self.code.as_ref().map_or(&[][..], |code| code.layout.functions(code.mapping.bytes()));
+        entries.iter().filter(|entry| entry.code_len.get() > 0).count()
+    }
+
     /// The stubs for a function type: code of Enter and Exit. Null where there is none: a module with very many types has only those
     /// that its own imports and exports need.
     pub(crate) fn stubs(&self, ty: TypeIndex) -> (*const u8, *const u8) {
@@ -420,6 +433,9 @@ impl LoadedModule {
 
 impl Drop for LoadedModule {
     fn drop(&mut self) {
+        if let Some(tiering) = self.tiering() {
+            tiering.keep(self);
+        }
         if let Some(code) = &self.code
             && !code.registered.is_empty()
         {
