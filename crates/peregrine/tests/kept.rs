@@ -1,0 +1,286 @@
+//! What the cache keeps of modules whose functions are compiled one by one.
+
+use peregrine::{Cache, Config, Engine, Instance, Module, Store, Strategy};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Each function is called by its number; `hot` loops.
+const MODULE: &str = r#"(module
+    (memory 1) (data (i32.const 8) "\2a")
+    (func (export "one") (result i32) (call $load))
+    (func $load (result i32) (i32.load8_u (i32.const 8)))
+    (func (export "two") (result i32) (i32.add (call $load) (i32.const 1)))
+    (func (export "trap") (result i32) unreachable)
+    (func (export "hot") (param $n i32) (result i32) (local $sum i32)
+        (loop $next
+            (local.set $sum (i32.add (local.get $sum) (call $step (local.get $n))))
+            (br_if $next (local.tee $n (i32.sub (local.get $n) (i32.const 1)))))
+        (local.get $sum))
+    (func $step (param i32) (result i32) (i32.mul (local.get 0) (i32.const 3))))"#;
+
+struct Folder(tempfile::TempDir);
+
+impl Folder {
+    fn new() -> Self {
+        Self(tempfile::tempdir().expect("a folder for the test"))
+    }
+
+    fn cache(&self) -> Cache {
+        Cache::new(self.0.path().join("cache")).expect("a folder of our own")
+    }
+
+    fn config(&self) -> Config {
+        let mut config = Config::new();
+        config.strategy(Strategy::Tiered).cache(Some(self.cache()));
+        config
+    }
+
+    fn engine(&self) -> Engine {
+        Engine::new(&self.config()).expect("a good configuration")
+    }
+
+    /// The files with code.
+    fn entries(&self) -> Vec<PathBuf> {
+        let files = fs::read_dir(self.0.path().join("cache")).expect("the cache is there");
+        let mut files: Vec<_> = files.map(|file| file.expect("it can be listed").path()).collect();
+        files.retain(|file| file.extension().is_some_and(|extension| extension == "pgn"));
+        files.sort();
+        files
+    }
+
+    fn entry(&self) -> PathBuf {
+        let entries = self.entries();
+        assert_eq!(entries.len(), 1, "{entries:?}");
+        entries[0].clone()
+    }
+}
+
+/// Calls exports that take nothing, in a new store.
+#[track_caller]
+fn call(module: &Module, names: &[&str]) -> Vec<i32> {
+    let mut store = Store::new(module.engine(), ());
+    let instance = Instance::new(&mut store, module, &[]).expect("it can be instantiated");
+    let call = |name: &&str| {
+        let function = instance.get_typed_func::<(), i32>(&mut store, name).expect("it is exported");
+        function.call(&mut store, ()).expect("it does not trap")
+    };
+    names.iter().map(call).collect()
+}
+
+fn module(engine: &Engine) -> Module {
+    Module::new(engine, MODULE).expect("a good module")
+}
+
+#[test]
+fn the_next_start_has_the_code_of_what_ran() {
+    let folder = Folder::new();
+    let first = module(&folder.engine());
+    assert_eq!(call(&first, &["one"]), [42]);
+    assert_eq!((first.tiering_metrics().precompiled_functions, first.tiering_metrics().baseline_functions), (0, 2));
+    drop(first);
+    let second = module(&folder.engine());
+    assert_eq!(second.tiering_metrics().precompiled_functions, 2);
+    assert_eq!(call(&second, &["one"]), [42]);
+    assert_eq!(second.tiering_metrics().baseline_functions, 0);
+    assert_eq!(call(&second, &["one", "two"]), [42, 43]);
+    assert_eq!(second.tiering_metrics().baseline_functions, 1);
+    drop(second);
+    let third = module(&folder.engine());
+    assert_eq!(third.tiering_metrics().precompiled_functions, 3);
+    assert_eq!(call(&third, &["two", "one"]), [43, 42]);
+    assert_eq!(third.tiering_metrics().baseline_functions, 0);
+}
+
+#[test]
+fn backtraces_of_kept_code_are_the_same() {
+    let folder = Folder::new();
+    let trace = || {
+        let module = module(&folder.engine());
+        let mut store = Store::new(module.engine(), ());
+        let instance = Instance::new(&mut store, &module, &[]).expect("it can be instantiated");
+        let function = instance.get_typed_func::<(), i32>(&mut store, "trap").expect("it is exported");
+        let error = function.call(&mut store, ()).expect_err("it traps");
+        (format!("{error:?}"), module.tiering_metrics().precompiled_functions)
+    };
+    let (first, second) = (trace(), trace());
+    assert_eq!(first.0, second.0);
+    assert_eq!((first.1, second.1), (0, 1));
+}
+
+/// Runs `hot` until what it calls is optimized.
+fn run_hot(module: &Module) {
+    let mut store = Store::new(module.engine(), ());
+    let instance = Instance::new(&mut store, module, &[]).expect("it can be instantiated");
+    let hot = instance.get_typed_func::<i32, i32>(&mut store, "hot").expect("it is exported");
+    for _ in 0..5000 {
+        assert_eq!(hot.call(&mut store, 1000).expect("it does not trap"), 3 * 1000 * 1001 / 2);
+        let metrics = module.tiering_metrics();
+        if metrics.optimized_functions >= 2 {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    panic!("nothing was optimized: {:?}", module.tiering_metrics());
+}
+
+#[test]
+fn optimized_code_is_kept_and_runs_in_the_next_process() {
+    let folder = Folder::new();
+    let first = module(&folder.engine());
+    run_hot(&first);
+    first.keep_compiled();
+    let entry = fs::read(folder.entry()).expect("it was written");
+    let second = module(&folder.engine());
+    assert!(second.tiering_metrics().precompiled_functions >= 2);
+    let mut store = Store::new(second.engine(), ());
+    let instance = Instance::new(&mut store, &second, &[]).expect("it can be instantiated");
+    let hot = instance.get_typed_func::<i32, i32>(&mut store, "hot").expect("it is exported");
+    assert_eq!(hot.call(&mut store, 100_000).expect("it does not trap"), (3i64 * 100_000 * 100_001 / 2) as i32);
+    let metrics = second.tiering_metrics();
+    assert_eq!((metrics.baseline_functions, metrics.optimized_functions), (0, 0));
+    // Nothing is new, so nothing is written.
+    second.keep_compiled();
+    assert!(fs::read(folder.entry()).expect("it is there still") == entry);
+}
+
+#[test]
+fn an_entry_is_written_at_a_quiet_moment() {
+    let folder = Folder::new();
+    let module = module(&folder.engine());
+    run_hot(&module);
+    let written = (0..500).any(|_| {
+        std::thread::sleep(Duration::from_millis(20));
+        !folder.entries().is_empty()
+    });
+    assert!(written, "nothing was kept while the module lives");
+}
+
+#[test]
+fn damaged_entries_are_compiled_again_in_silence() {
+    let folder = Folder::new();
+    let first = module(&folder.engine());
+    assert_eq!(call(&first, &["one"]), [42]);
+    drop(first);
+    let entry = folder.entry();
+    let good = fs::read(&entry).expect("it was written");
+    let step = good.len() / 37;
+    let flipped = (0..37).map(|part| {
+        let mut bytes = good.clone();
+        bytes[part * step + part] ^= 1 << (part % 8);
+        bytes
+    });
+    let cut = [0, 1, 7, 100, good.len() / 2, good.len() - 1].into_iter().map(|len| good[..len].to_vec());
+    let longer = [good.clone(), vec![0; 100]].concat();
+    let foreign = fs::read(other_image(&folder)).expect("it was written");
+    for damaged in flipped.chain(cut).chain([longer, foreign, b"text".to_vec()]) {
+        if damaged == good {
+            continue;
+        }
+        fs::write(&entry, &damaged).expect("it can be written");
+        let module = module(&folder.engine());
+        assert_eq!(call(&module, &["one", "two"]), [42, 43]);
+        drop(module);
+        let again = fs::read(&entry).expect("it was written again");
+        assert!(again != damaged);
+    }
+}
+
+/// A good image of another module.
+fn other_image(folder: &Folder) -> PathBuf {
+    let path = folder.0.path().join("other.pgn");
+    let image = Engine::default().precompile_module(b"(module (func (export \"one\") (result i32) (i32.const 7)))");
+    fs::write(&path, image.expect("a good module")).expect("it can be written");
+    path
+}
+
+#[test]
+fn other_settings_have_an_entry_of_their_own() {
+    let folder = Folder::new();
+    for fuel in [false, true, false, true] {
+        let mut config = folder.config();
+        config.consume_fuel(fuel);
+        let module = module(&Engine::new(&config).expect("a good configuration"));
+        let mut store = Store::new(module.engine(), ());
+        if fuel {
+            store.set_fuel(1000).expect("fuel is on");
+        }
+        let instance = Instance::new(&mut store, &module, &[]).expect("it can be instantiated");
+        let one = instance.get_typed_func::<(), i32>(&mut store, "one").expect("it is exported");
+        assert_eq!(one.call(&mut store, ()).expect("it does not trap"), 42);
+    }
+    assert_eq!(folder.entries().len(), 2);
+}
+
+#[test]
+fn what_was_not_validated_is_not_trusted() {
+    let folder = Folder::new();
+    let mut wasm = wat::parse_str(r#"(module (func (export "one") (result i32) (i32.const 42)) (func (drop (i32.const 1))))"#).expect("good text");
+    let drop_at = wasm.iter().rposition(|byte| *byte == 0x1a).expect("there is a drop");
+    wasm[drop_at] = 0x01;
+    let deferred = || {
+        let mut config = folder.config();
+        config.deferred_validation(true);
+        Engine::new(&config).expect("a good configuration")
+    };
+    for _ in 0..2 {
+        let module = Module::new(&deferred(), &wasm).expect("bodies are not looked at");
+        assert_eq!(call(&module, &["one"]), [42]);
+        drop(module);
+        assert!(Module::new(&folder.engine(), &wasm).is_err());
+    }
+}
+
+#[test]
+fn writers_at_the_same_time_leave_a_good_entry() {
+    let folder = Folder::new();
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let folder = &folder;
+            scope.spawn(move || {
+                for round in 0..10 {
+                    let module = module(&folder.engine());
+                    let names: &[&str] = if (thread + round) % 2 == 0 { &["one"] } else { &["two"] };
+                    assert_eq!(call(&module, names), [if names == ["one"] { 42 } else { 43 }]);
+                }
+            });
+        }
+    });
+    let last = module(&folder.engine());
+    assert!(last.tiering_metrics().precompiled_functions >= 2);
+    assert_eq!(call(&last, &["one", "two"]), [42, 43]);
+}
+
+#[test]
+fn a_writer_that_is_killed_leaves_a_good_entry_or_none() {
+    const CHILD: &str = "PEREGRINE_TEST_WRITER";
+    if let Some(path) = std::env::var_os(CHILD) {
+        // Writes until it is killed.
+        loop {
+            let mut config = Config::new();
+            config.strategy(Strategy::Tiered).cache(Some(Cache::new(Path::new(&path)).expect("a folder of our own")));
+            let cache = config.clone();
+            let module = module(&Engine::new(&cache).expect("a good configuration"));
+            call(&module, &["one"]);
+            drop(module);
+            Cache::new(Path::new(&path)).and_then(|cache| cache.clear()).expect("it can be cleared");
+        }
+    }
+    let folder = Folder::new();
+    let path = folder.cache().path().to_owned();
+    for round in 0..12u64 {
+        let program = std::env::current_exe().expect("this test has a file");
+        let mut child = std::process::Command::new(program)
+            .args(["--exact", "a_writer_that_is_killed_leaves_a_good_entry_or_none"])
+            .env(CHILD, &path)
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .expect("it can be started");
+        std::thread::sleep(Duration::from_millis(20 + 7 * round));
+        child.kill().expect("it runs");
+        child.wait().expect("it ran");
+        let module = module(&folder.engine());
+        assert_eq!(call(&module, &["one", "two"]), [42, 43]);
+    }
+}
