@@ -101,7 +101,7 @@ fn backtraces_of_kept_code_are_the_same() {
         let instance = Instance::new(&mut store, &module, &[]).expect("it can be instantiated");
         let function = instance.get_typed_func::<(), i32>(&mut store, "trap").expect("it is exported");
         let error = function.call(&mut store, ()).expect_err("it traps");
-        (format!("{error:?}"), module.tiering_metrics().precompiled_functions)
+        (format!("{error:#}"), module.tiering_metrics().precompiled_functions)
     };
     let (first, second) = (trace(), trace());
     assert_eq!(first.0, second.0);
@@ -116,7 +116,7 @@ fn run_hot(module: &Module) {
     for _ in 0..5000 {
         assert_eq!(hot.call(&mut store, 1000).expect("it does not trap"), 3 * 1000 * 1001 / 2);
         let metrics = module.tiering_metrics();
-        if metrics.optimized_functions >= 2 {
+        if metrics.optimized_functions >= 1 {
             return;
         }
         std::thread::sleep(Duration::from_millis(1));
