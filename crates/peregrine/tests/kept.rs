@@ -215,7 +215,8 @@ fn other_settings_have_an_entry_of_their_own() {
 #[test]
 fn what_was_not_validated_is_not_trusted() {
     let folder = Folder::new();
-    let mut wasm = wat::parse_str(r#"(module (func (export "one") (result i32) (i32.const 42)) (func (drop (i32.const 1))))"#).expect("good text");
+    let mut wasm =
+        wat::parse_str(r#"(module (func (export "one") (result i32) (i32.const 42)) (func (drop (i32.const 1))))"#).expect("good text");
     let drop_at = wasm.iter().rposition(|byte| *byte == 0x1a).expect("there is a drop");
     wasm[drop_at] = 0x01;
     let deferred = || {

@@ -73,3 +73,18 @@ fn images_leave_the_cache_alone() {
     assert!(!cache.exists());
     command.finish().code(0).stdout("hello\n");
 }
+
+#[test]
+fn what_ran_is_kept_and_shown() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("cache");
+    let options = format!("strategy=tiered,cache-dir={}", path.display());
+    let hello = guest("hello.wat").display().to_string();
+    peregrine(["-C", &options, &hello]).finish().code(0).stdout("hello\n");
+    let entry =
+        std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()).find(|path| path.extension().is_some_and(|e| e == "pgn"));
+    let entry = entry.expect("an entry").display().to_string();
+    peregrine(["inspect", &entry]).finish().code(0).says("baseline").says("relocations");
+    // It is no program by itself: it lacks what did not run.
+    peregrine(["-C", &options, &hello]).finish().code(0).stdout("hello\n");
+}

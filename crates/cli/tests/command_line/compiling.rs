@@ -96,3 +96,70 @@ fn profilers_are_told() {
     run(&["--profile", "perfmap"], "hello.wat", &[]).finish().code(0).stdout("hello\n");
     run(&["--profile", "nonsense"], "hello.wat", &[]).finish().code(2);
 }
+
+#[test]
+fn an_image_is_written_to_standard_output() {
+    // It is no text, so the child writes it to a file itself.
+    let hello = guest("hello.wat").display().to_string();
+    let finished = peregrine(["compile", "-o", "-", &hello]).stdout_to("hello.out").finish().code(0);
+    let file = finished.dir.path().join("hello.out").display().to_string();
+    peregrine(["run", &file]).finish().code(0).stdout("hello\n");
+    assert!(!finished.dir.path().join("-").exists());
+}
+
+#[test]
+fn every_strategy_runs_programs() {
+    for strategy in ["tiered", "ahead", "baseline", "auto"] {
+        for deferred in ["n", "y"] {
+            let options = format!("strategy={strategy},deferred-validation={deferred},cache=n");
+            run(&["-C", &options], "hello.wat", &[]).finish().code(0).stdout("hello\n");
+            run(&["-C", &options], "trap.wat", &[]).finish().code(134).complains("trapper!inner");
+        }
+    }
+    for compiler in ["cranelift", "optimizing", "winch", "baseline"] {
+        run(&["-C", &format!("compiler={compiler}")], "hello.wat", &[]).finish().code(0).stdout("hello\n");
+    }
+    for stress in ["none", "optimize", "loops", "budget", "7"] {
+        run(&["-C", &format!("strategy=tiered,tiering-stress={stress}")], "hello.wat", &[]).finish().code(0).stdout("hello\n");
+    }
+    run(&["-C", "strategy=fastest"], "hello.wat", &[]).finish().code(2).complains("`tiered`, `ahead`, `baseline` or `precompiled`");
+    run(&["-C", "tiering-stress=much"], "hello.wat", &[]).finish().code(2).complains("a number");
+}
+
+#[test]
+fn images_alone_run_where_nothing_may_be_compiled() {
+    run(&["-C", "strategy=precompiled"], "hello.wat", &[]).finish().code(1).complains("hello.wat").complains("peregrine compile");
+    peregrine(["run", "-C", "strategy=precompiled", "hello.pgn"]).after(compiled(&[], "hello.wat")).finish().code(0).stdout("hello\n");
+}
+
+#[test]
+fn deferred_validation_accepts_bodies_that_do_not_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("invalid.wasm");
+    let mut wasm = wat::parse_str("(module (func (export \"_start\")) (func (drop (i32.const 1))))").unwrap();
+    let drop_at = wasm.iter().rposition(|byte| *byte == 0x1a).unwrap();
+    wasm[drop_at] = 0x01;
+    std::fs::write(&path, wasm).unwrap();
+    let file = path.display().to_string();
+    peregrine(["run", "-C", "strategy=tiered,cache=n", &file]).finish().code(1).complains("invalid.wasm").complains("type mismatch");
+    peregrine(["run", "-C", "strategy=tiered,deferred-validation,cache=n", &file]).finish().code(0);
+}
+
+#[test]
+fn whole_modules_are_compiled_whatever_the_strategy() {
+    for strategy in ["tiered", "ahead", "precompiled"] {
+        let options = format!("strategy={strategy}");
+        peregrine(["hello.pgn"]).after(compiled(&["-C", &options], "hello.wat")).finish().code(0).stdout("hello\n");
+        let shown = peregrine(["inspect", "hello.pgn"]).after(compiled(&["-C", &options], "hello.wat")).finish().code(0);
+        shown.says("optimizing");
+    }
+    let shown = peregrine(["inspect", "hello.pgn"]).after(compiled(&["-C", "strategy=baseline"], "hello.wat")).finish().code(0);
+    shown.says("baseline");
+}
+
+#[test]
+fn errors_in_text_name_the_file() {
+    let finished = peregrine(["run", "wrong.wat"]).file("wrong.wat", "(module\n  (func nonsense))").finish().code(1);
+    assert!(!finished.stderr.contains("anon"), "{}", finished.stderr);
+    finished.complains("wrong.wat:2:9");
+}
