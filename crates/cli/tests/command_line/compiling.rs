@@ -101,7 +101,7 @@ fn profilers_are_told() {
 fn an_image_is_written_to_standard_output() {
     // It is no text, so the child writes it to a file itself.
     let hello = guest("hello.wat").display().to_string();
-    let finished = peregrine(["compile", "-o", "-", &hello]).stdout_to("hello.out").finish().code(0);
+    let finished = peregrine(["compile", "-o", "-", &hello]).file("hello.out", "").stdout_to("hello.out").finish().code(0);
     let file = finished.dir.path().join("hello.out").display().to_string();
     peregrine(["run", &file]).finish().code(0).stdout("hello\n");
     assert!(!finished.dir.path().join("-").exists());
