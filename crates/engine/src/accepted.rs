@@ -71,6 +71,13 @@ pub enum Enabled {
 }
 
 accepted! {
+    /// Accepted for compatibility and without meaning: every store can call guests as futures.
+    async_support get_async_support enable: bool = true;
+    /// Accepted for compatibility and without meaning: guests run on stacks of [`max_wasm_stack`](Self::max_wasm_stack) bytes whether they are
+    /// called as futures or not, and host functions on the stack of who polls.
+    async_stack_size get_async_stack_size bytes: usize = 2 << 20;
+    /// Accepted for compatibility and without meaning: a stack is used by one store at a time, and nothing reads what was there before.
+    async_stack_zeroing get_async_stack_zeroing enable: bool = false;
     /// Accepted for compatibility and without meaning: branch hints are never read.
     wasm_branch_hinting get_wasm_branch_hinting enable: bool = false;
     /// Accepted for compatibility and without meaning: names of functions are always kept.

@@ -13,6 +13,7 @@
 
 mod accepted;
 mod async_func;
+mod async_limits;
 mod backtrace;
 mod budget;
 mod cache;
@@ -62,6 +63,7 @@ pub(crate) mod vm;
 mod wasm_features;
 
 pub use accepted::{Collector, Enabled, RegallocAlgorithm};
+pub use async_limits::{GrowthFuture, ResourceLimiterAsync};
 pub use backtrace::{FrameInfo, FrameSymbol, WasmBacktrace};
 pub use budget::Budget;
 pub use cache::Cache;

@@ -1,5 +1,6 @@
 //! The store: what instances live in, with the embedder's data, limits, fuel and deadline.
 
+use crate::async_limits::AsyncLimiter;
 use crate::budget::Counts;
 use crate::call_hook::Hook;
 use crate::context::{AsContext, AsContextMut, StoreContext, StoreContextMut};
@@ -9,7 +10,7 @@ use crate::host_func::HostFunc;
 use crate::interruption::EpochAction;
 use crate::vm::alloc::EngineLease;
 use crate::vm::boundary::{OwnedVm, StoreBox};
-use crate::vm::{Cause, FuncId, InstanceId, Interruption, Pending, StoreHost};
+use crate::vm::{Asking, Cause, FuncId, Growth, InstanceId, Interruption, Pending, StoreHost};
 use crate::{Engine, FuncType, GcHeapOutOfMemory, Module, ResourceLimiter, TagType, Trap, Val, WasmBacktrace, WasmCoreDump};
 use std::any::Any;
 use std::cell::Cell;
@@ -68,12 +69,24 @@ impl StoreId {
 pub struct StoreInner<T: 'static> {
     pub(crate) opaque: StoreOpaque,
     pub(crate) data: T,
-    limiter: Option<Limiter<T>>,
+    pub(crate) limiter: Limiter<T>,
+    /// What a limiter that may wait answered before it was asked.
+    pub(crate) answers: Vec<(Growth, Result<bool>)>,
     pub(crate) call_hook: Option<Hook<T>>,
     pub(crate) epoch_action: EpochAction<T>,
 }
 
-type Limiter<T> = Box<dyn (FnMut(&mut T) -> &mut dyn ResourceLimiter) + Send + Sync>;
+/// What decides over growth.
+pub(crate) enum Limiter<T: 'static> {
+    /// Nothing: everything is allowed.
+    None,
+    /// One that decides at once.
+    Sync(SyncLimiter<T>),
+    /// One that may wait.
+    Async(AsyncLimiter<T>),
+}
+
+type SyncLimiter<T> = Box<dyn (FnMut(&mut T) -> &mut dyn ResourceLimiter) + Send + Sync>;
 
 /// A store without its data.
 pub struct StoreOpaque {
@@ -125,7 +138,8 @@ impl<T: 'static> Store<T> {
             scratch: Vec::new(),
             tags: Vec::new(),
         };
-        let inner = StoreInner { opaque, data, limiter: None, call_hook: None, epoch_action: EpochAction::Trap };
+        let inner =
+            StoreInner { opaque, data, limiter: Limiter::None, answers: Vec::new(), call_hook: None, epoch_action: EpochAction::Trap };
         Self { inner: StoreBox::new(inner) }
     }
 
@@ -178,10 +192,8 @@ impl<T: 'static> Store<T> {
     /// created and grown from now on.
     pub fn limiter(&mut self, mut limiter: impl (FnMut(&mut T) -> &mut dyn ResourceLimiter) + Send + Sync + 'static) {
         let found = limiter(&mut self.inner.data);
-        let (instances, tables, memories) = (found.instances(), found.tables(), found.memories());
-        let budget = &mut self.inner.opaque.counts.budget;
-        (budget.instances, budget.tables, budget.memories) = (instances, tables, memories);
-        self.inner.limiter = Some(Box::new(limiter));
+        let most = (found.instances(), found.tables(), found.memories());
+        self.inner.set_limiter(Limiter::Sync(Box::new(limiter)), most);
     }
 
     pub(crate) fn set_call_hook(&mut self, hook: Hook<T>) {
@@ -431,19 +443,31 @@ impl fmt::Display for LimiterPanic {
 
 impl std::error::Error for LimiterPanic {}
 
+impl<T: 'static> StoreInner<T> {
+    /// Installs a limiter that allows so many instances, tables and memories.
+    pub(crate) fn set_limiter(&mut self, limiter: Limiter<T>, (instances, tables, memories): (usize, usize, usize)) {
+        let budget = &mut self.opaque.counts.budget;
+        (budget.instances, budget.tables, budget.memories) = (instances, tables, memories);
+        self.limiter = limiter;
+    }
+}
+
 impl<T: 'static> StoreHost for StoreInner<T> {
     fn memory_growing(&mut self, current: usize, desired: usize, max: Option<usize>) -> Result<bool> {
         if !self.opaque.counts.grow_memory(current, desired)? {
             let limit = self.opaque.counts.budget.memory_bytes;
             let error = Error::msg(format!("a memory of {desired} bytes exceeds memory limits: `Budget::memory_bytes` is {limit}"));
-            if let Some(limiter) = &mut self.limiter {
-                LimiterPanic::catch(|| limiter(&mut self.data).memory_grow_failed(error))?;
+            match &mut self.limiter {
+                Limiter::Sync(limiter) => LimiterPanic::catch(|| limiter(&mut self.data).memory_grow_failed(error))?,
+                Limiter::Async(limiter) => LimiterPanic::catch(|| limiter(&mut self.data).memory_grow_failed(error))?,
+                Limiter::None => {}
             }
             return Ok(false);
         }
         let allowed = match &mut self.limiter {
-            Some(limiter) => LimiterPanic::catch(|| limiter(&mut self.data).memory_growing(current, desired, max)),
-            None => Ok(true),
+            Limiter::Sync(limiter) => LimiterPanic::catch(|| limiter(&mut self.data).memory_growing(current, desired, max)),
+            Limiter::Async(_) => LimiterPanic::catch(|| self.answer(Growth { is_memory: true, current, desired, max })),
+            Limiter::None => Ok(true),
         };
         if !matches!(allowed, Ok(true)) {
             self.opaque.counts.take_back_memory();
@@ -455,14 +479,17 @@ impl<T: 'static> StoreHost for StoreInner<T> {
         if !self.opaque.counts.grow_table(current, desired)? {
             let limit = self.opaque.counts.budget.table_elements;
             let error = Error::msg(format!("a table of {desired} elements exceeds table limits: `Budget::table_elements` is {limit}"));
-            if let Some(limiter) = &mut self.limiter {
-                LimiterPanic::catch(|| limiter(&mut self.data).table_grow_failed(error))?;
+            match &mut self.limiter {
+                Limiter::Sync(limiter) => LimiterPanic::catch(|| limiter(&mut self.data).table_grow_failed(error))?,
+                Limiter::Async(limiter) => LimiterPanic::catch(|| limiter(&mut self.data).table_grow_failed(error))?,
+                Limiter::None => {}
             }
             return Ok(false);
         }
         let allowed = match &mut self.limiter {
-            Some(limiter) => LimiterPanic::catch(|| limiter(&mut self.data).table_growing(current, desired, max)),
-            None => Ok(true),
+            Limiter::Sync(limiter) => LimiterPanic::catch(|| limiter(&mut self.data).table_growing(current, desired, max)),
+            Limiter::Async(_) => LimiterPanic::catch(|| self.answer(Growth { is_memory: false, current, desired, max })),
+            Limiter::None => Ok(true),
         };
         if !matches!(allowed, Ok(true)) {
             self.opaque.counts.take_back_table();
@@ -473,17 +500,32 @@ impl<T: 'static> StoreHost for StoreInner<T> {
     fn memory_grow_failed(&mut self, error: Error) -> Result<()> {
         self.opaque.counts.take_back_memory();
         match &mut self.limiter {
-            Some(limiter) => LimiterPanic::catch(|| limiter(&mut self.data).memory_grow_failed(error)),
-            None => Ok(()),
+            Limiter::Sync(limiter) => LimiterPanic::catch(|| limiter(&mut self.data).memory_grow_failed(error)),
+            Limiter::Async(limiter) => LimiterPanic::catch(|| limiter(&mut self.data).memory_grow_failed(error)),
+            Limiter::None => Ok(()),
         }
     }
 
     fn table_grow_failed(&mut self, error: Error) -> Result<()> {
         self.opaque.counts.take_back_table();
         match &mut self.limiter {
-            Some(limiter) => LimiterPanic::catch(|| limiter(&mut self.data).table_grow_failed(error)),
-            None => Ok(()),
+            Limiter::Sync(limiter) => LimiterPanic::catch(|| limiter(&mut self.data).table_grow_failed(error)),
+            Limiter::Async(limiter) => LimiterPanic::catch(|| limiter(&mut self.data).table_grow_failed(error)),
+            Limiter::None => Ok(()),
         }
+    }
+
+    fn limiter_may_wait(&self) -> bool {
+        matches!(self.limiter, Limiter::Async(_))
+    }
+
+    fn ask_growth(&mut self, growth: Growth) -> Option<Asking<'_>> {
+        self.ask_async(growth)
+    }
+
+    fn growth_answered(&mut self, growth: Growth, answer: Result<bool>) {
+        self.answers.clear();
+        self.answers.push((growth, answer));
     }
 
     fn out_of_fuel(&mut self) -> Result<bool> {

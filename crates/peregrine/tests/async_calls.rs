@@ -1,8 +1,8 @@
 //! Calls as futures: suspended and gone on with at every kind of place, on executors of any kind, cancelled, nested, and moved between threads.
 
 use peregrine::{
-    Caller, Config, Engine, Error, Extern, Func, FuncType, Instance, Linker, Module, Result, Store, Strategy, Trap, TypedFunc, Val,
-    ValType, WasmBacktrace,
+    Caller, Config, Engine, Error, Extern, Func, FuncType, GrowthFuture, Instance, Linker, Memory, MemoryType, Module, Ref, RefType,
+    ResourceLimiterAsync, Result, Store, Strategy, Table, TableType, Trap, TypedFunc, Val, ValType, WasmBacktrace,
 };
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -570,5 +570,90 @@ fn guests_wait_on_tokio() {
             let endless = boxed(&engine, &linker, &module, 0, i32::MAX);
             assert!(tokio::time::timeout(std::time::Duration::from_millis(5), endless).await.is_err());
         });
+    }
+}
+
+/// Waits, then refuses what is above its limits in bytes and elements.
+struct Waiting {
+    bytes: usize,
+    elements: usize,
+    asked: usize,
+}
+
+impl ResourceLimiterAsync for Waiting {
+    fn memory_growing<'a, 'b>(&'a mut self, _: usize, desired: usize, _: Option<usize>) -> GrowthFuture<'b>
+    where
+        'a: 'b,
+        Self: 'b,
+    {
+        Box::pin(async move {
+            wait(2).await;
+            self.asked += 1;
+            if desired == 7 << 16 { Err(Error::msg("seven")) } else { Ok(desired <= self.bytes) }
+        })
+    }
+
+    fn table_growing<'a, 'b>(&'a mut self, _: usize, desired: usize, _: Option<usize>) -> GrowthFuture<'b>
+    where
+        'a: 'b,
+        Self: 'b,
+    {
+        Box::pin(async move {
+            wait(1).await;
+            self.asked += 1;
+            Ok(desired <= self.elements)
+        })
+    }
+}
+
+#[test]
+fn limits_wait() {
+    for engine in engines() {
+        let text = r#"(module
+            (memory (export "memory") 2) (table (export "table") 5 funcref) (func $f (result i32) (i32.const 5)) (elem declare func $f)
+            (func (export "grow") (param i32) (result i32) (memory.grow (local.get 0)))
+            (func (export "grow_table") (param i32) (result i32) (table.grow (ref.func $f) (local.get 0)))
+            (func (export "last") (result i32) (call_indirect (result i32) (i32.sub (table.size) (i32.const 1)))))"#;
+        let module = Module::new(&engine, text).unwrap();
+        let mut store = Store::new(&engine, Waiting { bytes: 9 << 16, elements: 10, asked: 0 });
+        store.limiter_async(|limiter| limiter);
+        let error = Instance::new(&mut store, &module, &[]).unwrap_err();
+        assert!(format!("{error:?}").contains("instantiate_async"), "{error:?}");
+        let (instance, polls) = drive(Instance::new_async(&mut store, &module, &[]));
+        let instance = instance.unwrap();
+        assert_eq!((polls, store.data().asked), (4, 2));
+
+        let grow = instance.get_typed_func::<i32, i32>(&mut store, "grow").unwrap();
+        let (old, polls) = drive(grow.call_async(&mut store, 2));
+        assert_eq!((old.unwrap(), polls), (2, 3));
+        assert_eq!(drive(grow.call_async(&mut store, 6)).0.unwrap(), -1);
+        let error = drive(grow.call_async(&mut store, 3)).0.unwrap_err();
+        assert_eq!(error.root_cause().to_string(), "seven");
+        assert_eq!(error.downcast_ref::<WasmBacktrace>().unwrap().frames().len(), 1);
+        assert!(format!("{:?}", grow.call(&mut store, 1).unwrap_err()).contains("_async"));
+        // Dropped while the limiter decides.
+        {
+            let mut call = pin!(grow.call_async(&mut store, 1));
+            assert!(poll_once(call.as_mut()).is_pending());
+        }
+        let memory = instance.get_memory(&mut store, "memory").unwrap();
+        assert_eq!(memory.size(&store), 4);
+        let (old, polls) = drive(memory.grow_async(&mut store, 1));
+        assert_eq!((old.unwrap(), polls, memory.size(&store)), (4, 3, 5));
+        assert!(drive(memory.grow_async(&mut store, 5)).0.is_err());
+
+        let grow_table = instance.get_typed_func::<i32, i32>(&mut store, "grow_table").unwrap();
+        let (old, polls) = drive(grow_table.call_async(&mut store, 3));
+        assert_eq!((old.unwrap(), polls), (5, 2));
+        let last = instance.get_typed_func::<(), i32>(&mut store, "last").unwrap();
+        assert_eq!(last.call(&mut store, ()).unwrap(), 5);
+        assert_eq!(drive(grow_table.call_async(&mut store, 3)).0.unwrap(), -1);
+        let table = instance.get_table(&mut store, "table").unwrap();
+        assert_eq!(drive(table.grow_async(&mut store, 2, Ref::Func(None))).0.unwrap(), 8);
+        assert!(drive(table.grow_async(&mut store, 1, Ref::Func(None))).0.is_err());
+        assert!(drive(Memory::new_async(&mut store, MemoryType::new(9, None))).0.is_ok());
+        assert!(drive(Memory::new_async(&mut store, MemoryType::new(10, None))).0.is_err());
+        let ty = TableType::new(RefType::FUNCREF, 11, None);
+        assert!(drive(Table::new_async(&mut store, ty, Ref::Func(None))).0.is_err());
     }
 }

@@ -384,7 +384,7 @@ fn a_deadline_by_the_clock_stops_everything() {
         let module = Module::new(&engine, HUGE).unwrap();
         for name in ["spin", "fill", "copy", "tables", "grow"] {
             // On a machine that is busy with other things, the best of some tries.
-            let late = (0..6).map(|_| {
+            let late = (0..20).map(|_| {
                 let mut store = Store::new(&engine, ());
                 let instance = Instance::new(&mut store, &module, &[]).unwrap();
                 let function = instance.get_typed_func::<(), ()>(&mut store, name).unwrap();
@@ -399,7 +399,7 @@ fn a_deadline_by_the_clock_stops_everything() {
             });
             let mut late = late.take_while(|late| *late > Duration::from_millis(20)).collect::<Vec<_>>();
             late.sort();
-            assert!(late.len() < 6, "{name} stops {:?} late at best", late[0]);
+            assert!(late.len() < 20, "{name} stops {:?} late at best", late[0]);
         }
         let mut store = Store::new(&engine, ());
         let instance = start(&mut store, &crowded(""));

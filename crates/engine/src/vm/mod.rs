@@ -17,6 +17,7 @@ pub(crate) mod code;
 pub(crate) mod creators;
 pub(crate) mod entry;
 pub(crate) mod fault;
+pub(crate) mod growth;
 pub(crate) mod host;
 pub(crate) mod instance;
 pub(crate) mod instantiate;
@@ -39,6 +40,7 @@ pub(crate) use code::{BlobKind, InstallError, LoadError, LoadOptions, LoadedModu
 pub(crate) use entry::call;
 pub(crate) use fault::prepare_thread;
 pub(crate) use fault::walk::{RawFrame, backtrace};
+pub(crate) use growth::{Asking, Growth};
 pub(crate) use host::HostCode;
 pub(crate) use instance::{FuncId, InstanceId, VmInstance};
 pub(crate) use instantiate::VmImport;

@@ -6,6 +6,7 @@ use super::alloc::{
     idle::{HeldStacks, IdleSlots},
 };
 use super::code::LoadedModule;
+use super::growth::{Asking, Growth};
 use super::host::{HostCode, HostFunc};
 use super::instance::{FuncId, InstanceId, VmInstance};
 use super::interrupt::{Cause, InterruptPage};
@@ -70,6 +71,12 @@ pub(crate) trait StoreHost {
     fn memory_grow_failed(&mut self, error: anyhow::Error) -> anyhow::Result<()>;
     /// Told that a table did not grow although it was allowed to. An error ends the guest's call.
     fn table_grow_failed(&mut self, error: anyhow::Error) -> anyhow::Result<()>;
+    /// Whether there is a limiter that may wait.
+    fn limiter_may_wait(&self) -> bool;
+    /// Begins to ask whether a growth is allowed, if the limiter may wait. `None` if it does not, or there is none.
+    fn ask_growth(&mut self, growth: Growth) -> Option<Asking<'_>>;
+    /// Keeps the answer to [`ask_growth`](Self::ask_growth) for the question to come.
+    fn growth_answered(&mut self, growth: Growth, answer: anyhow::Result<bool>);
     /// The fuel is used up: refill it, or refuse with an error. Says whether to let other tasks run first.
     fn out_of_fuel(&mut self) -> anyhow::Result<bool>;
     /// The guest was interrupted: says what to do.

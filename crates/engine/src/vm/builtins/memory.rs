@@ -2,12 +2,13 @@
 
 use super::Caller;
 use super::slices::Range;
+use crate::vm::growth::{Growth, after_asking};
 use crate::vm::memory::{self, check_range};
 use peregrine_artifact::builtins::unpack_indices;
 use peregrine_wasm::{DataIndex, MemoryIndex};
 
 /// What a slice of a long operation copies at most.
-const SLICE_BYTES: u64 = 1 << 20;
+const SLICE_BYTES: u64 = 256 << 10;
 
 /// The first byte and the length of a memory of the calling instance.
 ///
@@ -26,13 +27,11 @@ pub(super) unsafe extern "C" fn memory_grow(caller: Caller, index: u32, delta: u
     // SAFETY: no reference into the store is held.
     let (owner, defined) = unsafe { caller.store().as_ref() }.instance(caller.id()).memory_origin(MemoryIndex::from_u32(index));
     // SAFETY: as above.
-    match unsafe { memory::grow(caller.store(), owner, defined, delta) } {
-        Ok(old) => old.unwrap_or(u64::MAX),
-        Err(pending) => {
-            caller.raise(pending);
-            0
-        }
-    }
+    let growth = Growth::growing_memory(unsafe { caller.store().as_ref() }.instance(owner).memory(defined), delta);
+    // SAFETY: as above.
+    let grow = move || unsafe { memory::grow(caller.store(), owner, defined, delta) }.map(|old| old.unwrap_or(u64::MAX));
+    // SAFETY: as above.
+    unsafe { after_asking(caller.store(), growth, grow) }
 }
 
 pub(super) unsafe extern "C" fn memory_copy(caller: Caller, memories: u64, target: u64, source: u64, len: u64) {

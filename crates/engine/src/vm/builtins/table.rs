@@ -3,6 +3,7 @@
 use super::Caller;
 use super::slices::Range;
 use crate::vm::InstanceId;
+use crate::vm::growth::{Growth, after_asking};
 use crate::vm::table;
 use peregrine_artifact::builtins::unpack_indices;
 use peregrine_wasm::{DefinedTableIndex, ElementIndex, FuncIndex, TableIndex};
@@ -29,10 +30,20 @@ pub(super) unsafe extern "C" fn table_element_init(caller: Caller, index: u32, e
 
 pub(super) unsafe extern "C" fn table_grow(caller: Caller, index: u32, delta: u64, value: u64) -> u64 {
     // SAFETY: no reference into the store is held.
-    let ((owner, defined), grown) = unsafe {
-        let (owner, defined) = owner(caller, index);
+    let (owner, defined) = unsafe { owner(caller, index) };
+    // SAFETY: as above; the host is the store's other part, which nobody has borrowed.
+    if unsafe { caller.store().as_ref().host().is_some_and(|host| host.as_ref().limiter_may_wait()) } {
+        // SAFETY: as above.
+        let growth = Growth::growing_table(unsafe { caller.store().as_ref() }.instance(owner).table(defined), delta);
+        // SAFETY: as above.
+        let grow = move || unsafe { table::grow(caller.store(), owner, defined, delta, value) }.map(|old| old.unwrap_or(u64::MAX));
+        // SAFETY: as above.
+        return unsafe { after_asking(caller.store(), growth, grow) };
+    }
+    // SAFETY: as above.
+    let grown = unsafe {
         // New elements are null until they are filled below, in slices.
-        ((owner, defined), table::grow(caller.store(), owner, defined, delta, 0))
+        table::grow(caller.store(), owner, defined, delta, 0)
     };
     match grown {
         Ok(Some(old)) if value == 0 => old,

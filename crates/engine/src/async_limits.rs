@@ -1,0 +1,275 @@
+//! Limits that are futures, and the forms of what asks them: growth and creation of memories and tables.
+//!
+//! What is to be asked is asked before, and the answer is kept with the store until the machine asks for it. So the machine's own code is the
+//! same with limits of either kind.
+
+use crate::context::{AsContextMut, StoreContextMut};
+use crate::error::{Error, Result};
+use crate::store::{Limiter, StoreInner};
+use crate::vm::{Asking, Growth};
+use crate::{Caller, GcHeapOutOfMemory, Memory, MemoryType, Module, Ref, Store, Table, TableType, limits};
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+
+/// Whether a growth is allowed, as a future.
+pub type GrowthFuture<'a> = Pin<Box<dyn Future<Output = Result<bool>> + Send + 'a>>;
+
+/// A [`ResourceLimiter`](crate::ResourceLimiter) that may wait before it decides. Installed with [`Store::limiter_async`].
+///
+/// Its two asynchronous functions are of the shape that the `async_trait` attribute gives to `async fn`s, so that an implementation can be
+/// written with it, or by hand:
+///
+/// ```
+/// use peregrine::{Engine, GrowthFuture, Memory, MemoryType, ResourceLimiterAsync, Store};
+/// use std::future::Future;
+/// use std::pin::pin;
+/// use std::task::{Context, Poll, Waker};
+///
+/// struct OnePage;
+///
+/// impl ResourceLimiterAsync for OnePage {
+///     fn memory_growing<'a, 'b>(&'a mut self, _: usize, desired: usize, _: Option<usize>) -> GrowthFuture<'b>
+///     where
+///         'a: 'b,
+///         Self: 'b,
+///     {
+///         Box::pin(async move { Ok(desired <= 65536) })
+///     }
+///
+///     fn table_growing<'a, 'b>(&'a mut self, _: usize, _: usize, _: Option<usize>) -> GrowthFuture<'b>
+///     where
+///         'a: 'b,
+///         Self: 'b,
+///     {
+///         Box::pin(async { Ok(true) })
+///     }
+/// }
+///
+/// let mut store = Store::new(&Engine::default(), OnePage);
+/// store.limiter_async(|limiter| limiter);
+/// let call = pin!(async {
+///     let memory = Memory::new_async(&mut store, MemoryType::new(1, None)).await?;
+///     peregrine::Result::Ok(memory.grow_async(&mut store, 1).await.is_err())
+/// });
+/// let Poll::Ready(refused) = call.poll(&mut Context::from_waker(Waker::noop())) else { panic!("it does not wait") };
+/// assert!(refused?);
+/// # Ok::<(), peregrine::Error>(())
+/// ```
+pub trait ResourceLimiterAsync: Send {
+    /// See [`ResourceLimiter::memory_growing`](crate::ResourceLimiter::memory_growing).
+    fn memory_growing<'life0, 'async_trait>(
+        &'life0 mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> GrowthFuture<'async_trait>
+    where
+        'life0: 'async_trait,
+        Self: 'async_trait;
+
+    /// See [`ResourceLimiter::memory_grow_failed`](crate::ResourceLimiter::memory_grow_failed).
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    fn memory_grow_failed(&mut self, error: Error) -> Result<()> {
+        let _ = error;
+        Ok(())
+    }
+
+    /// See [`ResourceLimiter::table_growing`](crate::ResourceLimiter::table_growing).
+    fn table_growing<'life0, 'async_trait>(
+        &'life0 mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> GrowthFuture<'async_trait>
+    where
+        'life0: 'async_trait,
+        Self: 'async_trait;
+
+    /// See [`ResourceLimiter::table_grow_failed`](crate::ResourceLimiter::table_grow_failed).
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    fn table_grow_failed(&mut self, error: Error) -> Result<()> {
+        let _ = error;
+        Ok(())
+    }
+
+    /// See [`ResourceLimiter::instances`](crate::ResourceLimiter::instances).
+    fn instances(&self) -> usize {
+        limits::DEFAULT_INSTANCE_LIMIT
+    }
+
+    /// See [`ResourceLimiter::tables`](crate::ResourceLimiter::tables).
+    fn tables(&self) -> usize {
+        limits::DEFAULT_TABLE_LIMIT
+    }
+
+    /// See [`ResourceLimiter::memories`](crate::ResourceLimiter::memories).
+    fn memories(&self) -> usize {
+        limits::DEFAULT_MEMORY_LIMIT
+    }
+}
+
+pub(crate) type AsyncLimiter<T> = Box<dyn (FnMut(&mut T) -> &mut dyn ResourceLimiterAsync) + Send + Sync>;
+
+impl<T: 'static> Store<T> {
+    /// [`limiter`](Self::limiter) with one that may wait. Memories and tables are made and grown, and modules instantiated, by the functions
+    /// whose names end in `_async` then, and guests that grow them are called as futures; the other functions end with an error if the limiter
+    /// waits.
+    pub fn limiter_async(&mut self, mut limiter: impl (FnMut(&mut T) -> &mut dyn ResourceLimiterAsync) + Send + Sync + 'static) {
+        let inner = self.inner_mut();
+        let found = limiter(&mut inner.data);
+        let most = (found.instances(), found.tables(), found.memories());
+        inner.set_limiter(Limiter::Async(Box::new(limiter)), most);
+    }
+
+    /// [`gc`](Self::gc) as a future.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub async fn gc_async(&mut self, why: Option<&GcHeapOutOfMemory<()>>) -> Result<()> {
+        self.gc(why)
+    }
+}
+
+impl<T: 'static> StoreContextMut<'_, T> {
+    /// See [`Store::gc_async`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub async fn gc_async(&mut self, why: Option<&GcHeapOutOfMemory<()>>) -> Result<()> {
+        self.gc(why)
+    }
+}
+
+impl<T: 'static> Caller<'_, T> {
+    /// See [`Store::gc_async`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub async fn gc_async(&mut self, why: Option<&GcHeapOutOfMemory<()>>) -> Result<()> {
+        self.gc(why)
+    }
+}
+
+impl<T: 'static> StoreInner<T> {
+    /// Begins to ask a limiter that may wait. `None` if there is none.
+    pub(crate) fn ask_async(&mut self, growth: Growth) -> Option<Asking<'_>> {
+        let Limiter::Async(limiter) = &mut self.limiter else { return None };
+        let limiter = limiter(&mut self.data);
+        let Growth { is_memory, current, desired, max } = growth;
+        Some(if is_memory { limiter.memory_growing(current, desired, max) } else { limiter.table_growing(current, desired, max) })
+    }
+
+    /// Whether the growth is allowed, by a limiter that may wait: as it answered before, or answers at once.
+    pub(crate) fn answer(&mut self, growth: Growth) -> Result<bool> {
+        if let Some(position) = self.answers.iter().position(|(asked, _)| *asked == growth) {
+            return self.answers.swap_remove(position).1;
+        }
+        let Some(mut asking) = self.ask_async(growth) else { return Ok(true) };
+        match asking.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(answer) => answer,
+            Poll::Pending => Err(crate::format_err!("{CANNOT_WAIT}")),
+        }
+    }
+
+    /// Asks a limiter that may wait, and keeps the answer.
+    async fn ask_before(&mut self, growth: Growth) {
+        let answer = match self.ask_async(growth) {
+            Some(asking) => asking.await,
+            None => return,
+        };
+        self.answers.push((growth, answer));
+    }
+
+    /// Asks for the memories and tables of an instance of `module`.
+    pub(crate) async fn ask_for_instance(&mut self, module: &Module) {
+        self.answers.clear();
+        if !matches!(self.limiter, Limiter::Async(_)) {
+            return;
+        }
+        let description = module.loaded().module();
+        for ty in description.memories.values().skip(description.imported_memories as usize) {
+            self.ask_before(Growth::of_memory(ty)).await;
+        }
+        for table in description.tables.values().skip(description.imported_tables as usize) {
+            self.ask_before(Growth::of_table(&table.ty)).await;
+        }
+    }
+}
+
+const CANNOT_WAIT: &str = "a resource limiter has to wait, but was not asked by a future; \
+    use `instantiate_async`, `grow_async`, `call_async` or another function whose name ends in `_async`";
+
+impl Memory {
+    /// [`new`](Self::new) as a future, for stores with a [limiter that may wait](Store::limiter_async).
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new).
+    pub async fn new_async(mut store: impl AsContextMut, ty: MemoryType) -> Result<Self> {
+        let inner = store.as_context_mut().0;
+        inner.answers.clear();
+        inner.ask_before(Growth::of_memory(&ty.ty)).await;
+        Self::new(store, ty)
+    }
+
+    /// [`grow`](Self::grow) as a future, for stores with a [limiter that may wait](Store::limiter_async).
+    ///
+    /// # Errors
+    ///
+    /// As [`grow`](Self::grow).
+    ///
+    /// # Panics
+    ///
+    /// If it belongs to another store.
+    pub async fn grow_async(&self, mut store: impl AsContextMut, delta: u64) -> Result<u64> {
+        let inner = store.as_context_mut().0;
+        let (owner, index) = self.id(&inner.opaque);
+        inner.answers.clear();
+        inner.ask_before(Growth::growing_memory(inner.opaque.vm.instance(owner).memory(index), delta)).await;
+        self.grow(store, delta)
+    }
+}
+
+impl Table {
+    /// [`new`](Self::new) as a future, for stores with a [limiter that may wait](Store::limiter_async).
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new).
+    ///
+    /// # Panics
+    ///
+    /// As [`new`](Self::new).
+    pub async fn new_async(mut store: impl AsContextMut, ty: TableType, init: Ref) -> Result<Self> {
+        let inner = store.as_context_mut().0;
+        inner.answers.clear();
+        inner.ask_before(Growth::of_table(&ty.to_wasm()?)).await;
+        Self::new(store, ty, init)
+    }
+
+    /// [`grow`](Self::grow) as a future, for stores with a [limiter that may wait](Store::limiter_async).
+    ///
+    /// # Errors
+    ///
+    /// As [`grow`](Self::grow).
+    ///
+    /// # Panics
+    ///
+    /// If it belongs to another store.
+    pub async fn grow_async(&self, mut store: impl AsContextMut, delta: u64, init: Ref) -> Result<u64> {
+        let inner = store.as_context_mut().0;
+        let (owner, index) = self.id(&inner.opaque);
+        inner.answers.clear();
+        inner.ask_before(Growth::growing_table(inner.opaque.vm.instance(owner).table(index), delta)).await;
+        self.grow(store, delta, init)
+    }
+}

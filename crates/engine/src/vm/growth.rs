@@ -1,0 +1,138 @@
+//! Growth that has to be allowed by a limiter which may wait: the guest is suspended until it has decided.
+
+use super::fault::walk::backtrace;
+use super::pending::Pending;
+use super::shared_memory::InstanceMemory;
+use super::store::VmStore;
+use super::suspend::Wait;
+use super::table::Table;
+use peregrine_wasm::{MemoryType, TableType};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::ptr::NonNull;
+use std::task::{Context, Poll, ready};
+
+/// A growth to be allowed: of a memory in bytes, or of a table in elements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Growth {
+    pub(crate) is_memory: bool,
+    pub(crate) current: usize,
+    pub(crate) desired: usize,
+    /// What the type allows.
+    pub(crate) max: Option<usize>,
+}
+
+/// Whether a growth is allowed, as a future.
+pub(crate) type Asking<'a> = Pin<Box<dyn Future<Output = anyhow::Result<bool>> + Send + 'a>>;
+
+impl Growth {
+    /// A new memory.
+    pub(crate) fn of_memory(ty: &MemoryType) -> Self {
+        let desired = ty.min_bytes().and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(usize::MAX);
+        Self { is_memory: true, current: 0, desired, max: ty.max_pages.map(|_| ty.max_bytes() as usize) }
+    }
+
+    /// A new table.
+    pub(crate) fn of_table(ty: &TableType) -> Self {
+        Self { is_memory: false, current: 0, desired: ty.min as usize, max: ty.max.map(|max| max as usize) }
+    }
+
+    /// A memory that grows by `delta` pages.
+    pub(crate) fn growing_memory(memory: &InstanceMemory, delta: u64) -> Self {
+        let (ty, current) = (memory.ty(), memory.len_bytes());
+        let desired = (current as u64).saturating_add(delta.saturating_mul(ty.page_size_bytes()));
+        let max = ty.max_pages.map(|_| ty.max_bytes() as usize);
+        Self { is_memory: true, current, desired: usize::try_from(desired).unwrap_or(usize::MAX), max }
+    }
+
+    /// A table that grows by `delta` elements.
+    pub(crate) fn growing_table(table: &Table, delta: u64) -> Self {
+        let desired = usize::try_from(table.len().saturating_add(delta)).unwrap_or(usize::MAX);
+        Self { is_memory: false, current: table.len() as usize, desired, max: table.ty().max.map(|max| max as usize) }
+    }
+}
+
+/// A builtin that waits for a limiter.
+struct Growing<W> {
+    store: NonNull<VmStore>,
+    growth: Growth,
+    /// The limiter's future, which borrows the store's host.
+    asking: Option<Asking<'static>>,
+    grow: W,
+}
+
+// SAFETY: an address, used by whoever the store is lent to; the rest is `Send`.
+unsafe impl<W: Send> Send for Growing<W> {}
+
+/// Asks the store's limiter if it is one that may wait, then does `grow`, which asks again and is given the answer. Gives what the builtin
+/// is to return; the guest does not see it if it is suspended or something is pending.
+///
+/// # Safety
+///
+/// 1. Called by a builtin, whose store is valid; no reference into it is held. `grow` gives the same result when it is called later.
+pub(super) unsafe fn after_asking<W>(store: NonNull<VmStore>, growth: Growth, mut grow: W) -> u64
+where
+    W: FnMut() -> Result<u64, Pending> + Send + Unpin + 'static,
+{
+    // SAFETY: the store is valid (1); its host is its other part, which nobody has borrowed. The future is dropped before the host is used, or
+    // before the store is given back by the call that waits for it.
+    let (asking, task) = unsafe {
+        let host = store.as_ref().host();
+        let asking = host.and_then(|mut host| (*(&raw mut *host.as_mut())).ask_growth(growth));
+        let asking = std::mem::transmute::<Option<Asking<'_>>, Option<Asking<'static>>>(asking);
+        (asking, store.as_ref().task().map(|task| &mut *task.as_ptr()))
+    };
+    let outcome = match (asking, task) {
+        (Some(asking), Some(task)) => {
+            let mut growing = Growing { store, growth, asking: Some(asking), grow };
+            match catch_unwind(AssertUnwindSafe(|| Pin::new(&mut growing).poll(task))) {
+                Ok(Poll::Ready(outcome)) => outcome,
+                Ok(Poll::Pending) => {
+                    // SAFETY: the limiter waits, and uses only what is its own.
+                    unsafe { (*store.as_ptr()).suspend(Wait::for_future(Box::pin(growing))) };
+                    return 0;
+                }
+                Err(payload) => Err(Pending::Panic(payload)),
+            }
+        }
+        (asking, _) => {
+            drop(asking);
+            grow()
+        }
+    };
+    outcome.unwrap_or_else(|pending| {
+        // SAFETY: the store is valid, and nothing in it is borrowed.
+        unsafe { (*store.as_ptr()).raise(with_frames(store, pending)) };
+        0
+    })
+}
+
+/// `pending` with the guest's frames.
+fn with_frames(store: NonNull<VmStore>, pending: Pending) -> Pending {
+    // SAFETY: those who raise something pending hold no reference into the store.
+    let frames = || backtrace(unsafe { store.as_ref() });
+    match pending {
+        Pending::Trap(trap, _) => Pending::Trap(trap, frames()),
+        Pending::Error(error, _) => Pending::Error(error, frames()),
+        panic @ Pending::Panic(_) => panic,
+    }
+}
+
+impl<W: FnMut() -> Result<u64, Pending> + Unpin> Future for Growing<W> {
+    type Output = Result<u64, Pending>;
+
+    fn poll(mut self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        if let Some(asking) = &mut this.asking {
+            let answer = ready!(asking.as_mut().poll(task));
+            this.asking = None;
+            // SAFETY: the store is lent to the call that this is part of, and the limiter is done with it.
+            unsafe {
+                if let Some(mut host) = this.store.as_ref().host() {
+                    host.as_mut().growth_answered(this.growth, answer);
+                }
+            }
+        }
+        Poll::Ready((this.grow)().map_err(|pending| with_frames(this.store, pending)))
+    }
+}
