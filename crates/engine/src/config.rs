@@ -72,7 +72,7 @@ const MAX_RESERVED_BYTES: u64 = 1 << 45;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Strategy {
-    /// The best there is for the module.
+    /// The best there is: [`Strategy::Tiered`], or [`Strategy::Ahead`] for [debuggers](Config::debug_info).
     #[default]
     Auto,
     /// Each function is compiled by the baseline when it is first called, and again by the optimizing compiler, in the background, when it
@@ -655,8 +655,10 @@ impl Config {
     /// How functions reach each other.
     pub(crate) fn tiering(&self) -> Tiering {
         match self.strategy {
-            Strategy::Auto | Strategy::Ahead => Tiering::Whole,
-            Strategy::Tiered => Tiering::Counted,
+            // Debuggers are told about code when it is loaded, and not again.
+            Strategy::Auto if self.debug_info => Tiering::Whole,
+            Strategy::Ahead => Tiering::Whole,
+            Strategy::Auto | Strategy::Tiered => Tiering::Counted,
             Strategy::Baseline => Tiering::Slots,
         }
     }

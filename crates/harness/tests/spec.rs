@@ -33,8 +33,8 @@ const PROPOSALS: &[Proposal] = &[
 /// One way of compiling and running that every script must pass in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Setup {
-    /// As embedders get it.
-    Default,
+    /// All functions are optimized before the first call.
+    Ahead,
     /// Every memory access is compared with the size.
     Checked,
     /// Executed instructions are counted and loops look at the deadline.
@@ -63,7 +63,7 @@ enum Setup {
 
 impl Setup {
     const ALL: &[Self] = &[
-        Self::Default,
+        Self::Ahead,
         Self::Checked,
         Self::Instrumented,
         Self::Unoptimized,
@@ -80,7 +80,7 @@ impl Setup {
 
     fn name(self) -> &'static str {
         match self {
-            Self::Default => "default",
+            Self::Ahead => "ahead",
             Self::Checked => "checked",
             Self::Instrumented => "instrumented",
             Self::Unoptimized => "unoptimized",
@@ -111,15 +111,17 @@ impl Setup {
             config.wasm_reference_types(false);
         }
         match self {
-            Self::Default => {}
+            Self::Ahead => {
+                config.strategy(Strategy::Ahead);
+            }
             Self::Checked => {
-                config.memory_reservation(0).memory_guard_size(0);
+                config.strategy(Strategy::Ahead).memory_reservation(0).memory_guard_size(0);
             }
             Self::Instrumented => {
-                config.consume_fuel(true).epoch_interruption(true);
+                config.strategy(Strategy::Ahead).consume_fuel(true).epoch_interruption(true);
             }
             Self::Unoptimized => {
-                config.cranelift_opt_level(OptLevel::None);
+                config.strategy(Strategy::Ahead).cranelift_opt_level(OptLevel::None);
             }
             Self::Baseline => {
                 config.strategy(Strategy::Baseline);

@@ -126,7 +126,7 @@ fn malformed_modules_are_errors_with_places() {
 
 #[test]
 fn what_is_in_a_module() -> Result<()> {
-    let engine = Engine::default();
+    let engine = Engine::new(Config::new().strategy(Strategy::Ahead))?;
     let module = Module::new(
         &engine,
         r#"(module (import "a" "b" (func $imported)) (func $one (export "one")) (func $two nop unreachable) (memory (export "m") 1 2)
