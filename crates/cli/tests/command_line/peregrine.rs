@@ -73,7 +73,8 @@ impl Peregrine {
 
     /// Sends standard output to a file that is there.
     pub fn stdout_to(mut self, path: &str) -> Self {
-        self.command.stdout(std::fs::File::options().write(true).open(path).expect("the file is there"));
+        let file = std::fs::File::options().write(true).open(self.dir.path().join(path)).expect("the file is there");
+        self.command.stdout(file);
         self
     }
 
