@@ -114,15 +114,22 @@ impl Module {
     pub fn from_file(engine: &Engine, file: impl AsRef<Path>) -> Result<Self> {
         let path = file.as_ref();
         let bytes = std::fs::read(path).with_context(|| format!("failed to read `{}`", path.display()))?;
-        let load = || {
-            refuse_image(&bytes)?;
-            let text = match engine.compiler()?.to_binary(&bytes)? {
-                Cow::Borrowed(_) => None,
-                Cow::Owned(binary) => Some(binary),
-            };
-            Self::compile(engine, Cow::Owned(text.unwrap_or(bytes)), &())
+        Self::from_vec_with_progress(engine, bytes, &()).with_context(|| format!("failed to load `{}`", path.display()))
+    }
+
+    /// As [`new_with_progress`](Self::new_with_progress), without a copy of the bytes, which the module keeps if its functions are compiled
+    /// when they are called.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn from_vec_with_progress(engine: &Engine, bytes: Vec<u8>, progress: &dyn Progress) -> Result<Self> {
+        refuse_image(&bytes)?;
+        let text = match engine.compiler()?.to_binary(&bytes)? {
+            Cow::Borrowed(_) => None,
+            Cow::Owned(binary) => Some(binary),
         };
-        load().with_context(|| format!("failed to load `{}`", path.display()))
+        Self::compile(engine, Cow::Owned(text.unwrap_or(bytes)), progress)
     }
 
     /// Compiles a module in the binary format.

@@ -8,7 +8,7 @@ use std::time::Duration;
 group! {
     /// `-C`: how code is made and where it is kept.
     CodegenOptions, 'C', "Code generation";
-    "strategy" => strategy: Strategy, "When functions are compiled, and how: see below. Default: tiered.";
+    "strategy" => strategy: Strategy, "Compile functions when they are called and hot ones again, all before, when called only, or none (images). Default: tiered.";
     "compiler" => compiler: Compiler, "The strategy ahead (optimizing, cranelift) or baseline (winch) by the name of its compiler.";
     "deferred-validation" => deferred_validation: bool, "Validate functions when they are first called: bodies that never run may be invalid. Default: n.";
     "tiering-stress" => tiering_stress: Stress, "For tests of the tiers: what otherwise depends on time happens at once.";

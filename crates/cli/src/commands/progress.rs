@@ -16,7 +16,7 @@ const QUIET_TIME: Duration = Duration::from_millis(500);
 /// As [`Module::new`].
 pub(super) fn compile(engine: &Engine, bytes: Vec<u8>) -> Result<Module> {
     let bar = Bar::new();
-    let module = Module::new_with_progress(engine, bytes, &bar);
+    let module = Module::from_vec_with_progress(engine, bytes, &bar);
     bar.clear();
     module
 }
