@@ -8,9 +8,9 @@ use std::time::Duration;
 group! {
     /// `-C`: how code is made and where it is kept.
     CodegenOptions, 'C', "Code generation";
-    "strategy" => strategy: Strategy, "Compile functions when they are called and hot ones again, all before, when called only, or none (images). Default: tiered.";
+    "strategy" => strategy: Strategy, "When functions are compiled: at their first call and when hot, before the first, at it only, never.";
     "compiler" => compiler: Compiler, "The strategy ahead (optimizing, cranelift) or baseline (winch) by the name of its compiler.";
-    "deferred-validation" => deferred_validation: bool, "Validate functions when they are first called: bodies that never run may be invalid. Default: n.";
+    "deferred-validation" => deferred_validation: bool, "Validate bodies when they are first called, not before. Default: n.";
     "tiering-stress" => tiering_stress: Stress, "For tests of the tiers: what otherwise depends on time happens at once.";
     "cache" => cache: bool, "Keep compiled modules on disk and use them again. Default: y.";
     "cache-dir" => cache_dir: PathBuf, "Where compiled modules are kept.";
