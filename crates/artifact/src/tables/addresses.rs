@@ -2,7 +2,6 @@
 //!
 //! A stream of entries by rising offset in the code; each holds up to the next. An entry is the distance from the last offset in
 //! the code, then the signed distance from the last offset in the binary. Offsets in the binary count from the start of the body.
-
 //!
 //! An entry whose offset in the binary is [`LOOP_ENTRY_CALL`] is none: a frame there is passed over in backtraces.
 //!
