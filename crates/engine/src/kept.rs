@@ -18,7 +18,8 @@ use std::fs::File;
 use std::io::Read;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// An entry is written again when this part of the functions with code would be new.
+/// An entry is written again when this part of the functions with code of the baseline would be new, or any optimized one: those are what
+/// took time.
 const WORTH_WRITING: usize = 16;
 
 /// The entry of one module.
@@ -61,9 +62,9 @@ impl Kept {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let (optimized, baseline) = (tiering.optimized(), tiering.only_baseline(module));
         let found = [optimized.len(), baseline.len()];
-        let new = found[0].saturating_sub(state.written[0]) + found[1].saturating_sub(state.written[1]);
-        let in_image = module.functions_with_code();
-        if state.exists && (new == 0 || new * WORTH_WRITING < in_image + state.written[0] + state.written[1]) {
+        let [new_optimized, new_baseline] = [0, 1].map(|tier| found[tier].saturating_sub(state.written[tier]));
+        let worth_it = new_optimized > 0 || new_baseline * WORTH_WRITING > module.functions_with_code() + state.written[1];
+        if state.exists && !worth_it {
             return;
         }
         let start = std::time::Instant::now();
