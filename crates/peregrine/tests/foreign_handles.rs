@@ -158,7 +158,7 @@ fn values() {
     refused("Val::to_raw of a host value", || Val::ExternRef(Some(foreign.reference)).to_raw(&mut store));
     let take = own.instance.get_func(&mut store, "take").unwrap();
     let mine = Val::ExternRef(Some(own.reference));
-    refused("a parameter that is a function", || take.call(&mut store, &[Val::FuncRef(Some(foreign.func)), mine.clone()], &mut []));
+    refused("a parameter that is a function", || take.call(&mut store, &[Val::FuncRef(Some(foreign.func)), mine], &mut []));
     let theirs = Val::ExternRef(Some(foreign.reference));
     refused("a parameter that is a host value", || take.call(&mut store, &[Val::FuncRef(None), theirs], &mut []));
     let typed = take.typed::<(Option<Func>, Option<Rooted<ExternRef>>), ()>(&store).unwrap();

@@ -58,9 +58,12 @@ fn inlined_calls_have_frames() -> Result<()> {
     Ok(())
 }
 
+/// The function and the offset in the binary of each frame.
+type Places = Vec<(u32, Option<usize>)>;
+
 #[test]
 fn places_of_traps_are_the_same_in_both_tiers() -> Result<()> {
-    let places = |config: &Config| -> Result<Vec<Vec<(u32, Option<usize>)>>> {
+    let places = |config: &Config| -> Result<Vec<Places>> {
         let engine = Engine::new(config)?;
         let module = Module::new(
             &engine,

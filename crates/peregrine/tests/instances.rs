@@ -73,7 +73,7 @@ fn no_secret_survives_a_reuse() -> Result<()> {
                 instance.get_global(&mut store, "global").unwrap().set(&mut store, Val::I64(9))?;
                 let table = instance.get_table(&mut store, "table").unwrap();
                 let element = table.get(&mut store, 3).unwrap();
-                table.set(&mut store, 50, element.clone())?;
+                table.set(&mut store, 50, element)?;
                 table.grow(&mut store, 10, element)?;
             }
             // Nobody writes; segments are still there in every life.

@@ -75,7 +75,7 @@ fn a_copy_onto_itself_begins_at_the_far_end() -> Result<()> {
         function
     };
     let table = instance.get_table(&mut store, "a").expect("it is exported");
-    table.set(&mut store, 3_999_998, function.clone())?;
+    table.set(&mut store, 3_999_998, function)?;
     table.set(&mut store, 0, function)?;
     interrupted(call(&mut store, instance, "copy_up"));
     assert!(!is_null(&mut store, instance, "a", 3_999_999), "the slice at the end was done");

@@ -1,7 +1,7 @@
 //! Functions that are compiled one by one, and again when they are hot: calls of every kind, traps and backtraces, errors.
 
 use peregrine::{
-    Config, Engine, Func, Instance, Linker, Module, Ref, Store, Strategy, TieringMetrics, TieringStress, Trap, Val, WasmBacktrace,
+    Config, Engine, Func, Instance, Linker, Module, Store, Strategy, TieringMetrics, TieringStress, Trap, Val, WasmBacktrace,
 };
 use std::sync::Barrier;
 

@@ -78,7 +78,7 @@ where
     // before the store is given back by the call that waits for it.
     let (asking, task) = unsafe {
         let host = store.as_ref().host();
-        let asking = host.and_then(|mut host| (*(&raw mut *host.as_mut())).ask_growth(growth));
+        let asking = host.and_then(|host| (*host.as_ptr()).ask_growth(growth));
         let asking = std::mem::transmute::<Option<Asking<'_>>, Option<Asking<'static>>>(asking);
         (asking, store.as_ref().task().map(|task| &mut *task.as_ptr()))
     };

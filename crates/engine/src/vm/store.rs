@@ -354,6 +354,7 @@ impl VmStore {
         }
     }
 
+    #[expect(clippy::vec_box, reason = "contexts point to instances, which must not move")]
     fn drop_surplus(&self, surplus: Vec<Box<VmInstance>>) {
         for instance in surplus {
             self.shared.idle.remove(instance.reserved_bytes());

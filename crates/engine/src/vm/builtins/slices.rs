@@ -77,7 +77,7 @@ impl<W: FnMut(u64, u64) -> Result<(), Trap>> Slices<W> {
             // SAFETY: as above.
             if unsafe { self.caller.is_interrupted() }
                 // SAFETY: as above.
-                && let Some(wait) = unsafe { decide(store, task.as_mut().map(|task| &mut **task)) }?
+                && let Some(wait) = unsafe { decide(store, task.as_deref_mut()) }?
             {
                 return Ok(Some(wait));
             }

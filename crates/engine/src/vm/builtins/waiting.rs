@@ -111,7 +111,7 @@ impl Sleeper {
                 return Ok(Ok(result));
             }
             // SAFETY: as above.
-            if let Some(wait) = unsafe { decide(store, task.as_mut().map(|task| &mut **task)) }? {
+            if let Some(wait) = unsafe { decide(store, task.as_deref_mut()) }? {
                 return Ok(Err(wait));
             }
         }
