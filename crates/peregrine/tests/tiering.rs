@@ -1,8 +1,6 @@
 //! Functions that are compiled one by one, and again when they are hot: calls of every kind, traps and backtraces, errors.
 
-use peregrine::{
-    Config, Engine, Func, Instance, Linker, Module, Store, Strategy, TieringMetrics, TieringStress, Trap, Val, WasmBacktrace,
-};
+use peregrine::{Config, Engine, Func, Instance, Linker, Module, Store, Strategy, TieringMetrics, TieringStress, Trap, Val, WasmBacktrace};
 use std::sync::Barrier;
 
 /// An engine that compiles functions one by one.
