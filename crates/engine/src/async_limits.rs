@@ -49,7 +49,7 @@ pub type GrowthFuture<'a> = Pin<Box<dyn Future<Output = Result<bool>> + Send + '
 /// store.limiter_async(|limiter| limiter);
 /// let call = pin!(async {
 ///     let memory = Memory::new_async(&mut store, MemoryType::new(1, None)).await?;
-///     peregrine::Result::Ok(memory.grow_async(&mut store, 1).await.is_err())
+///     Ok::<bool, peregrine::Error>(memory.grow_async(&mut store, 1).await.is_err())
 /// });
 /// let Poll::Ready(refused) = call.poll(&mut Context::from_waker(Waker::noop())) else { panic!("it does not wait") };
 /// assert!(refused?);

@@ -106,12 +106,21 @@ pub(crate) struct Counts {
     table_elements: usize,
     /// What the last growth that was allowed added to bytes and to elements.
     last: [usize; 2],
+    /// What was refused last.
+    refused: Option<Refused>,
+}
+
+/// A memory or table that would be too much.
+#[derive(Clone, Copy)]
+enum Refused {
+    Memory { desired_bytes: usize, held_bytes: usize },
+    Table { desired: usize, held: usize },
 }
 
 impl Counts {
     /// Of an empty store.
     pub(crate) fn new(budget: Budget) -> Self {
-        Self { budget, instances: 0, tables: 0, memories: 0, memory_bytes: 0, table_elements: 0, last: [0; 2] }
+        Self { budget, instances: 0, tables: 0, memories: 0, memory_bytes: 0, table_elements: 0, last: [0; 2], refused: None }
     }
 
     /// Counts new items, unless there are too many then.
@@ -131,32 +140,48 @@ impl Counts {
         Ok(())
     }
 
-    /// Counts a memory's growth from `current` bytes, 0 for a new one, to `desired`. `false` if that is too much; an error for a new one.
-    pub(crate) fn grow_memory(&mut self, current: usize, desired: usize) -> Result<bool> {
-        self.last[0] = 0;
+    /// Counts a memory's growth from `current` bytes, 0 for a new one, to `desired`. `false` if that is too much.
+    pub(crate) fn grow_memory(&mut self, current: usize, desired: usize) -> bool {
+        (self.last[0], self.refused) = (0, None);
         let (held, limit) = (&mut self.memory_bytes, self.budget.memory_bytes);
         self.last[0] = match grow(held, limit, current, desired) {
             Some(added) => added,
-            None if current == 0 => {
-                bail!("a memory of {desired} bytes beside {held} bytes exceeds memory limits: `Budget::memory_bytes` is {limit}")
+            None => {
+                self.refused = Some(Refused::Memory { desired_bytes: desired, held_bytes: *held });
+                return false;
             }
-            None => return Ok(false),
         };
-        Ok(true)
+        true
     }
 
     /// As [`grow_memory`](Self::grow_memory), for elements of a table.
-    pub(crate) fn grow_table(&mut self, current: usize, desired: usize) -> Result<bool> {
-        self.last[1] = 0;
+    pub(crate) fn grow_table(&mut self, current: usize, desired: usize) -> bool {
+        (self.last[1], self.refused) = (0, None);
         let (held, limit) = (&mut self.table_elements, self.budget.table_elements);
         self.last[1] = match grow(held, limit, current, desired) {
             Some(added) => added,
-            None if current == 0 => {
-                bail!("a table of {desired} elements beside {held} elements exceeds table limits: `Budget::table_elements` is {limit}")
+            None => {
+                self.refused = Some(Refused::Table { desired, held: *held });
+                return false;
             }
-            None => return Ok(false),
         };
-        Ok(true)
+        true
+    }
+
+    /// Why the last memory or table was too much, if it was.
+    pub(crate) fn refusal(&self) -> Option<String> {
+        Some(match self.refused? {
+            Refused::Memory { desired_bytes, held_bytes } => {
+                let limit = self.budget.memory_bytes;
+                format!(
+                    "a memory of {desired_bytes} bytes beside {held_bytes} bytes exceeds memory limits: `Budget::memory_bytes` is {limit}"
+                )
+            }
+            Refused::Table { desired, held } => {
+                let limit = self.budget.table_elements;
+                format!("a table of {desired} elements beside {held} elements exceeds table limits: `Budget::table_elements` is {limit}")
+            }
+        })
     }
 
     /// Takes back the last growth of a memory, which was allowed and did not come about.

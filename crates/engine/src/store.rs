@@ -454,9 +454,8 @@ impl<T: 'static> StoreInner<T> {
 
 impl<T: 'static> StoreHost for StoreInner<T> {
     fn memory_growing(&mut self, current: usize, desired: usize, max: Option<usize>) -> Result<bool> {
-        if !self.opaque.counts.grow_memory(current, desired)? {
-            let limit = self.opaque.counts.budget.memory_bytes;
-            let error = Error::msg(format!("a memory of {desired} bytes exceeds memory limits: `Budget::memory_bytes` is {limit}"));
+        if !self.opaque.counts.grow_memory(current, desired) {
+            let error = Error::msg(self.opaque.counts.refusal().unwrap_or_default());
             match &mut self.limiter {
                 Limiter::Sync(limiter) => LimiterPanic::catch(|| limiter(&mut self.data).memory_grow_failed(error))?,
                 Limiter::Async(limiter) => LimiterPanic::catch(|| limiter(&mut self.data).memory_grow_failed(error))?,
@@ -476,9 +475,8 @@ impl<T: 'static> StoreHost for StoreInner<T> {
     }
 
     fn table_growing(&mut self, current: usize, desired: usize, max: Option<usize>) -> Result<bool> {
-        if !self.opaque.counts.grow_table(current, desired)? {
-            let limit = self.opaque.counts.budget.table_elements;
-            let error = Error::msg(format!("a table of {desired} elements exceeds table limits: `Budget::table_elements` is {limit}"));
+        if !self.opaque.counts.grow_table(current, desired) {
+            let error = Error::msg(self.opaque.counts.refusal().unwrap_or_default());
             match &mut self.limiter {
                 Limiter::Sync(limiter) => LimiterPanic::catch(|| limiter(&mut self.data).table_grow_failed(error))?,
                 Limiter::Async(limiter) => LimiterPanic::catch(|| limiter(&mut self.data).table_grow_failed(error))?,
@@ -513,6 +511,10 @@ impl<T: 'static> StoreHost for StoreInner<T> {
             Limiter::Async(limiter) => LimiterPanic::catch(|| limiter(&mut self.data).table_grow_failed(error)),
             Limiter::None => Ok(()),
         }
+    }
+
+    fn budget_refusal(&self) -> Option<String> {
+        self.opaque.counts.refusal()
     }
 
     fn limiter_may_wait(&self) -> bool {

@@ -47,6 +47,19 @@ fn every_refusal_names_its_limit() -> Result<()> {
 }
 
 #[test]
+fn what_is_empty_is_refused_growth_as_what_is_not() -> Result<()> {
+    let mut store = store(|budget| (budget.memory_bytes, budget.table_elements) = (5 << 16, 10));
+    let text = r#"(module (memory 0) (table 0 funcref)
+        (func (export "memory") (result i32) (memory.grow (i32.const 6)))
+        (func (export "table") (result i32) (table.grow (ref.null func) (i32.const 11))))"#;
+    let instance = instantiate(&mut store, text)?;
+    for name in ["memory", "table"] {
+        assert_eq!(instance.get_typed_func::<(), i32>(&mut store, name)?.call(&mut store, ())?, -1, "{name}");
+    }
+    Ok(())
+}
+
+#[test]
 fn growth_is_counted_over_all_memories() -> Result<()> {
     let mut store = store(|budget| (budget.memory_bytes, budget.table_elements) = (5 << 16, 10));
     let text = r#"(module (memory 1) (table 2 funcref)

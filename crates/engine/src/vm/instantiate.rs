@@ -173,7 +173,8 @@ impl VmStore {
     ) -> anyhow::Result<()> {
         let Some(mut host) = self.host() else { return Ok(()) };
         // SAFETY: the host's part lives as long as the store and is another object; nothing of it is borrowed here.
-        if question(unsafe { host.as_mut() })? { Ok(()) } else { Err(anyhow::anyhow!(refusal())) }
+        let host = unsafe { host.as_mut() };
+        if question(host)? { Ok(()) } else { Err(anyhow::anyhow!(host.budget_refusal().unwrap_or_else(refusal))) }
     }
 
     fn fill_imports(&mut self, instance: &mut VmInstance, imports: &[VmImport]) {

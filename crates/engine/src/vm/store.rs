@@ -71,6 +71,8 @@ pub(crate) trait StoreHost {
     fn memory_grow_failed(&mut self, error: anyhow::Error) -> anyhow::Result<()>;
     /// Told that a table did not grow although it was allowed to. An error ends the guest's call.
     fn table_grow_failed(&mut self, error: anyhow::Error) -> anyhow::Result<()>;
+    /// Why the budget refused what was asked last, if it did.
+    fn budget_refusal(&self) -> Option<String>;
     /// Whether there is a limiter that may wait.
     fn limiter_may_wait(&self) -> bool;
     /// Begins to ask whether a growth is allowed, if the limiter may wait. `None` if it does not, or there is none.
