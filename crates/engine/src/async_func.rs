@@ -6,8 +6,8 @@
 use crate::call_hook::CallHook;
 use crate::context::AsContextMut;
 use crate::error::{Context, Result};
-use crate::func::STACK_VALUES;
-use crate::host_func::{HostFunc, check_counts};
+use crate::func::{Slots, read_results};
+use crate::host_func::HostFunc;
 use crate::store::StoreInner;
 use crate::typed::{TypedFunc, WasmParams, WasmResults, WasmRet};
 use crate::vm::boundary::Callee;
@@ -82,25 +82,10 @@ impl Func {
     /// As [`call`](Self::call).
     pub async fn call_async(&self, mut store: impl AsContextMut<Data: Send>, params: &[Val], results: &mut [Val]) -> Result<()> {
         let store = store.as_context_mut().0;
-        let ty = {
-            let type_id = self.type_id(&store.opaque);
-            store.opaque.func_type(type_id)
-        };
-        check_counts(&ty, params.len(), results.len())?;
-        let slots = params.len().max(results.len());
-        let mut on_stack = [ValRaw::i32(0); STACK_VALUES];
-        let mut on_heap = Vec::new();
-        let values = if slots <= STACK_VALUES {
-            &mut on_stack[..slots]
-        } else {
-            on_heap.resize(slots, ValRaw::i32(0));
-            &mut on_heap
-        };
-        self.write_params(&store.opaque, &ty, params, values)?;
-        self.call_values_async(store, values).await?;
-        for ((result, value), ty) in results.iter_mut().zip(values).zip(&ty.as_wasm().results) {
-            *result = Val::from_slot(&store.opaque, *value, *ty);
-        }
+        let mut slots = Slots::new(params.len().max(results.len()));
+        let ty = self.begin_call(&mut store.opaque, params, results.len(), slots.as_mut())?;
+        self.call_values_async(store, slots.as_mut()).await?;
+        read_results(&store.opaque, &ty, slots.as_mut(), results);
         Ok(())
     }
 

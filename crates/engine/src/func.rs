@@ -29,7 +29,36 @@ pub struct Func {
 }
 
 /// Values that a call keeps on the stack; more go to the heap.
-pub(crate) const STACK_VALUES: usize = 16;
+const STACK_VALUES: usize = 16;
+
+/// The values of a dynamic call: its parameters, and its results afterwards.
+pub(crate) struct Slots {
+    few: [ValRaw; STACK_VALUES],
+    many: Vec<ValRaw>,
+    len: usize,
+}
+
+impl Slots {
+    /// So many slots, all zero.
+    #[inline]
+    pub(crate) fn new(len: usize) -> Self {
+        let many = if len > STACK_VALUES { vec![ValRaw::i32(0); len] } else { Vec::new() };
+        Self { few: [ValRaw::i32(0); STACK_VALUES], many, len }
+    }
+
+    /// The slots.
+    #[inline]
+    pub(crate) fn as_mut(&mut self) -> &mut [ValRaw] {
+        if self.len <= STACK_VALUES { &mut self.few[..self.len] } else { &mut self.many }
+    }
+}
+
+/// Reads the results of a call of a function of type `ty`.
+pub(crate) fn read_results(store: &StoreOpaque, ty: &FuncType, values: &[ValRaw], results: &mut [Val]) {
+    for ((result, value), ty) in results.iter_mut().zip(values).zip(&ty.as_wasm().results) {
+        *result = Val::from_slot(store, *value, *ty);
+    }
+}
 
 impl Func {
     /// A host function of type `ty`. `func` gets the arguments and fills in the results, which are zero or null before.
@@ -122,28 +151,24 @@ impl Func {
     /// If it, or a reference among the parameters, belongs to another store; or with the panic of a host function.
     pub fn call(&self, mut store: impl AsContextMut, params: &[Val], results: &mut [Val]) -> Result<()> {
         let store = store.as_context_mut().0;
-        let type_id = self.type_id(&store.opaque);
-        let ty = store.opaque.func_type(type_id);
-        check_counts(&ty, params.len(), results.len())?;
-        let slots = params.len().max(results.len());
-        let mut on_stack = [ValRaw::i32(0); STACK_VALUES];
-        let mut on_heap = Vec::new();
-        let values = if slots <= STACK_VALUES {
-            &mut on_stack[..slots]
-        } else {
-            on_heap.resize(slots, ValRaw::i32(0));
-            &mut on_heap
-        };
-        self.write_params(&store.opaque, &ty, params, values)?;
-        self.call_values(store, values)?;
-        for ((result, value), ty) in results.iter_mut().zip(values).zip(&ty.as_wasm().results) {
-            *result = Val::from_slot(&store.opaque, *value, *ty);
-        }
+        let mut slots = Slots::new(params.len().max(results.len()));
+        let ty = self.begin_call(&mut store.opaque, params, results.len(), slots.as_mut())?;
+        self.call_values(store, slots.as_mut())?;
+        read_results(&store.opaque, &ty, slots.as_mut(), results);
         Ok(())
     }
 
+    /// Checks what a dynamic call gives and takes, and writes its parameters to `values`. Returns the type of the function.
+    pub(crate) fn begin_call(&self, store: &mut StoreOpaque, params: &[Val], results: usize, values: &mut [ValRaw]) -> Result<FuncType> {
+        let type_id = self.type_id(store);
+        let ty = store.func_type(type_id);
+        check_counts(&ty, params.len(), results)?;
+        self.write_params(store, &ty, params, values)?;
+        Ok(ty)
+    }
+
     /// Writes the parameters of a call, whose number is checked, to `values`.
-    pub(crate) fn write_params(&self, store: &StoreOpaque, ty: &FuncType, params: &[Val], values: &mut [ValRaw]) -> Result<()> {
+    fn write_params(&self, store: &StoreOpaque, ty: &FuncType, params: &[Val], values: &mut [ValRaw]) -> Result<()> {
         for (position, ((value, param), ty)) in values.iter_mut().zip(params).zip(&ty.as_wasm().params).enumerate() {
             *value = param.to_slot(store, *ty, || format!("argument type mismatch at position {position}"))?;
         }

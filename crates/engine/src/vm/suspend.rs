@@ -72,6 +72,27 @@ pub(super) unsafe fn extend_deadline(store: NonNull<VmStore>, ticks: u64) {
     }
 }
 
+/// Goes on with what a builtin waits for since it was interrupted, if it does, and sets the deadline that comes after it.
+///
+/// # Safety
+///
+/// 1. As for [`extend_deadline`].
+pub(super) unsafe fn poll_interruption(
+    wait: &mut Option<Wait>,
+    store: NonNull<VmStore>,
+    task: &mut Context<'_>,
+) -> Poll<Result<(), Pending>> {
+    let Some(waiting) = wait else { return Poll::Ready(Ok(())) };
+    let waited = std::task::ready!(waiting.poll(task));
+    *wait = None;
+    Poll::Ready(waited.map(|(_, ticks)| {
+        if let Some(ticks) = ticks {
+            // SAFETY: passed on (1).
+            unsafe { extend_deadline(store, ticks) };
+        }
+    }))
+}
+
 /// Where a suspended activation is on the guest's stack.
 #[derive(Clone, Copy)]
 pub(crate) struct SuspendedFrame {

@@ -4,7 +4,7 @@ use super::Caller;
 use crate::vm::fault::walk::backtrace;
 use crate::vm::pending::Pending;
 use crate::vm::preempt::decide;
-use crate::vm::suspend::{Wait, extend_deadline};
+use crate::vm::suspend::{Wait, poll_interruption};
 use peregrine_wasm::Trap;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -90,15 +90,9 @@ impl<W: FnMut(u64, u64) -> Result<(), Trap> + Unpin> Future for Slices<W> {
 
     fn poll(mut self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        if let Some(wait) = &mut this.wait {
-            let waited = ready!(wait.poll(task));
-            this.wait = None;
-            match waited {
-                // SAFETY: the store is lent to the call that this is part of, and no reference into it is held.
-                Ok((_, Some(ticks))) => unsafe { extend_deadline(this.caller.store(), ticks) },
-                Ok((_, None)) => {}
-                Err(pending) => return Poll::Ready(Err(pending)),
-            }
+        // SAFETY: the store is lent to the call that this is part of, and no reference into it is held.
+        if let Err(pending) = ready!(unsafe { poll_interruption(&mut this.wait, this.caller.store(), task) }) {
+            return Poll::Ready(Err(pending));
         }
         match this.advance(Some(task)) {
             Ok(None) => Poll::Ready(Ok(this.result)),
