@@ -22,7 +22,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Seek};
 use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
@@ -350,6 +350,8 @@ impl Module {
         if engine.config().profiler == ProfilingStrategy::PerfMap {
             let mut image = Vec::new();
             let mut reader = file;
+            // Who opened the file may have read its first bytes, to see what it is.
+            reader.rewind()?;
             reader.read_to_end(&mut image)?;
             check_settings(engine, &image)?;
             return Self::load_bytes(engine, &image).map_err(load_error);

@@ -94,6 +94,9 @@ fn profilers_are_told() {
     let finished = run(&["--profile", "jitdump"], "hello.wat", &[]).finish().code(0).stdout("hello\n");
     assert!(finished.left("jit-"));
     run(&["--profile", "perfmap"], "hello.wat", &[]).finish().code(0).stdout("hello\n");
+    let image = peregrine(["compile", "-o", "hello.pgn", &guest("hello.wat").display().to_string()]).finish().code(0);
+    let image = image.dir.path().join("hello.pgn").display().to_string();
+    peregrine(["run", "--profile", "perfmap", &image]).finish().code(0).stdout("hello\n");
     run(&["--profile", "nonsense"], "hello.wat", &[]).finish().code(2);
 }
 

@@ -96,7 +96,7 @@ impl Translator<'_, '_> {
     }
 
     /// The number that `value` always is, zero-extended.
-    fn constant(&self, value: Value) -> Option<u64> {
+    pub(super) fn constant(&self, value: Value) -> Option<u64> {
         let dfg = &self.builder.func.dfg;
         let ValueDef::Result(inst, _) = dfg.value_def(value) else { return None };
         match dfg.insts[inst] {
@@ -119,7 +119,7 @@ impl Translator<'_, '_> {
         if is64 { value } else { self.builder.ins().ireduce(I32, value) }
     }
 
-    fn memory_region(&self, memory: MemoryIndex) -> Region {
+    pub(super) fn memory_region(&self, memory: MemoryIndex) -> Region {
         self.module.defined_memory_index(memory).map_or(Region::ImportedMemories, |index| Region::Memory(index.as_u32()))
     }
 
@@ -139,7 +139,7 @@ impl Translator<'_, '_> {
     }
 
     /// The size in bytes.
-    fn memory_len(&mut self, memory: MemoryIndex) -> Value {
+    pub(super) fn memory_len(&mut self, memory: MemoryIndex) -> Value {
         let ty = self.module.memories[memory];
         if ty.max_pages == Some(ty.min_pages)
             && let Some(bytes) = ty.min_bytes()

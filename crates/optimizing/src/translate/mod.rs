@@ -12,6 +12,7 @@ mod memory;
 mod metering;
 mod numeric;
 mod references;
+mod short;
 mod simd;
 mod stack;
 mod table;

@@ -101,6 +101,8 @@ pub(crate) struct Translator<'a, 'b> {
     pub(super) signatures: HashMap<TypeIndex, SigRef>,
     pub(super) functions: HashMap<FuncIndex, FuncRef>,
     builtin_signatures: HashMap<u32, SigRef>,
+    /// How many operations of [`super::short`] have a length known at run time.
+    pub(super) short_sites: u32,
     /// What this tier has not, if the body asks for it.
     pub(super) unsupported: Option<String>,
 }
@@ -156,6 +158,7 @@ pub(crate) fn translate(
         signatures: HashMap::new(),
         functions: HashMap::new(),
         builtin_signatures: HashMap::new(),
+        short_sites: 0,
         unsupported: None,
     };
     translator.run(input)

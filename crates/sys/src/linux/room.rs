@@ -51,7 +51,7 @@ enum Backing {
     Plain,
 }
 
-/// Code begins at multiples of this many bytes.
+/// Code begins at multiples of this many bytes, if not of more.
 pub const CODE_ALIGN_BYTES: usize = 16;
 
 impl CodeRoom {
@@ -63,15 +63,15 @@ impl CodeRoom {
         Self { reservation, start, used: start, backing, aside: None }
     }
 
-    /// The address that the next code will have.
+    /// The address that the next code will have: a multiple of `align_bytes`, a power of two from [`CODE_ALIGN_BYTES`] up to a page.
     ///
     /// # Errors
     /// What the system said when it was asked for backing.
-    pub fn next_address(&mut self) -> io::Result<usize> {
+    pub fn next_address(&mut self, align_bytes: usize) -> io::Result<usize> {
         self.prepare()?;
         self.used = match self.backing {
             Backing::Plain => round_up_to_pages(self.used),
-            _ => self.used.checked_next_multiple_of(CODE_ALIGN_BYTES),
+            _ => self.used.checked_next_multiple_of(align_bytes.max(CODE_ALIGN_BYTES)),
         }
         .unwrap_or(self.reservation.len_bytes());
         Ok(self.reservation.ptr().addr() + self.used)
@@ -93,7 +93,7 @@ impl CodeRoom {
     /// # Errors
     /// `StorageFull` where it does not fit, otherwise what the system said; nothing is used up then.
     pub fn append(&mut self, code: &[u8]) -> io::Result<()> {
-        let address = self.next_address()?;
+        let address = self.next_address(CODE_ALIGN_BYTES)?;
         if code.len() > self.left_bytes() {
             let message = format!("{} bytes of code do not fit in the {} bytes that are left", code.len(), self.left_bytes());
             return Err(io::Error::new(io::ErrorKind::StorageFull, message));
@@ -331,7 +331,7 @@ mod tests {
             let mut room = mapping.room(kind);
             let mut addresses = Vec::new();
             for number in 0..10 {
-                let address = room.next_address().unwrap();
+                let address = room.next_address(CODE_ALIGN_BYTES).unwrap();
                 assert_eq!(address % CODE_ALIGN_BYTES, 0);
                 assert!(mapping.contains(address));
                 room.append(&returns(number)).unwrap();
@@ -348,7 +348,7 @@ mod tests {
             let mapping = mapping();
             let mut room = mapping.room(kind);
             let aside = room.put_aside(3 * page_size() - 1).unwrap();
-            let address = room.next_address().unwrap();
+            let address = room.next_address(CODE_ALIGN_BYTES).unwrap();
             assert_eq!(address, aside + 3 * page_size());
             room.append(&returns(1)).unwrap();
             room.fill_page(2, &returns(2)).unwrap();
@@ -364,7 +364,7 @@ mod tests {
         assert_eq!(room.left_bytes(), 64 << 10);
         room.append(&vec![0xcc; (64 << 10) - 100]).unwrap();
         assert_eq!(room.append(&[0xcc; 101]).unwrap_err().kind(), io::ErrorKind::StorageFull);
-        let address = room.next_address().unwrap();
+        let address = room.next_address(CODE_ALIGN_BYTES).unwrap();
         room.append(&returns(7)).unwrap();
         assert_eq!(run(address), 7);
     }
@@ -383,7 +383,7 @@ mod tests {
                 let mut mapping = mapping();
                 mapping.close_file();
                 let mut room = mapping.room(RoomKind::Shared);
-                let address = room.next_address().unwrap();
+                let address = room.next_address(CODE_ALIGN_BYTES).unwrap();
                 room.append(&returns(number)).unwrap();
                 (mapping, room, address)
             })
@@ -410,14 +410,14 @@ mod tests {
     fn a_child_process_does_not_write_to_the_code_of_its_parent() {
         let mapping = mapping();
         let mut room = mapping.room(RoomKind::Shared);
-        let first = room.next_address().unwrap();
+        let first = room.next_address(CODE_ALIGN_BYTES).unwrap();
         room.append(&returns(1)).unwrap();
         // Another test must not have it locked in the child for ever.
         let file = FILE.lock().unwrap();
         // SAFETY: the child only makes system calls and ends without running anything of the parent's.
         let child = unsafe { libc::fork() };
         drop(file);
-        let second = room.next_address().unwrap();
+        let second = room.next_address(CODE_ALIGN_BYTES).unwrap();
         let number = if child == 0 { 3 } else { 2 };
         room.append(&returns(number)).unwrap();
         let good = run(first) == 1 && run(second) == number;

@@ -37,7 +37,12 @@ pub(super) unsafe extern "C" fn memory_grow(caller: Caller, index: u32, delta: u
 pub(super) unsafe extern "C" fn memory_copy(caller: Caller, memories: u64, target: u64, source: u64, len: u64) {
     let (target_memory, source_memory) = unpack_indices(memories);
     // SAFETY: no reference into the store is held.
-    let ((target_base, target_len), (source_base, source_len)) = unsafe { (span(caller, target_memory), span(caller, source_memory)) };
+    let (target_base, target_len) = unsafe { span(caller, target_memory) };
+    let (source_base, source_len) = match source_memory == target_memory {
+        true => (target_base, target_len),
+        // SAFETY: as above.
+        false => unsafe { span(caller, source_memory) },
+    };
     let ranges = check_range(target, len, target_len).and_then(|target| Ok((target, check_range(source, len, source_len)?)));
     let (target, source) = match ranges {
         Ok(ranges) => ranges,

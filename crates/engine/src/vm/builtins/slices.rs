@@ -34,10 +34,15 @@ struct Slices<W> {
 impl Caller {
     /// Does `work(offset, len)` for slices of `range`, until it fails or the store is interrupted and ended. `work` keeps no reference into
     /// the store. Returns `result` for the builtin to return; the guest does not see it if something is pending then.
-    pub(super) fn in_slices<W>(self, range: Range, result: u64, work: W) -> u64
+    #[inline]
+    pub(super) fn in_slices<W>(self, range: Range, result: u64, mut work: W) -> u64
     where
         W: FnMut(u64, u64) -> Result<(), Trap> + Send + Unpin + 'static,
     {
+        // Most are short. What fails fails again below.
+        if range.len <= range.slice_len && work(0, range.len).is_ok() {
+            return result;
+        }
         let mut slices = Slices { caller: self, range, done: 0, work, result, wait: None };
         // SAFETY: no reference into the store is held. The task is that of the poll under way.
         let task = unsafe { self.store().as_ref().task().map(|task| &mut *task.as_ptr()) };

@@ -14,7 +14,7 @@ use peregrine_artifact::func::{CompiledFunc, RelocTarget};
 use peregrine_artifact::image::{BUDGET_SIZE_BYTES, EntryArea, ImageLayout, PAGE_ALIGN_BYTES, SLOT_SIZE_BYTES};
 use peregrine_sys::image::{Beside, CodeMapping};
 use peregrine_sys::pages::page_size;
-use peregrine_sys::room::{CodeRoom, RoomKind};
+use peregrine_sys::room::{CODE_ALIGN_BYTES, CodeRoom, RoomKind};
 use peregrine_wasm::{DefinedFuncIndex, FuncIndex, Index, Module};
 use std::io;
 use std::ops::Range;
@@ -28,6 +28,9 @@ const MIN_ROOM_BYTES: u64 = 1 << 20;
 const ROOM_PER_BYTE: u64 = 24;
 /// Less than what code can express as a distance.
 const MAX_REACH_BYTES: u64 = (2 << 30) - (1 << 20);
+
+/// Optimized code begins where a line of the processor's cache does.
+const OPTIMIZED_ALIGN_BYTES: usize = 64;
 
 /// Slots, budgets and later code of one module.
 pub(crate) struct TieredCode {
@@ -223,7 +226,8 @@ impl TieredCode {
         let mut code = compiled.code.clone();
         let len = u32::try_from(code.len()).ok().filter(|len| *len > 0).ok_or(InstallError::Code("no bytes, or too many"))?;
         let mut room = self.room();
-        let start = room.next_address().map_err(InstallError::Io)?;
+        let align = if kind == BlobKind::Baseline { CODE_ALIGN_BYTES } else { OPTIMIZED_ALIGN_BYTES };
+        let start = room.next_address(align).map_err(InstallError::Io)?;
         for reloc in &compiled.relocs {
             let target = match reloc.target {
                 RelocTarget::Slot(index) if index.as_u32() < self.functions => {
