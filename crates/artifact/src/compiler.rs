@@ -1,5 +1,6 @@
 //! The trait by which the engine asks for compilation without knowing any compiler.
 
+use crate::allowance::Allowance;
 use crate::func::CompiledFunc;
 use crate::settings::{Settings, Target};
 use peregrine_wasm::DefinedFuncIndex;
@@ -42,6 +43,13 @@ pub trait Compiler: Send + Sync + 'static {
     ///
     /// [`CompileError::Unsupported`] if code cannot be made for the target.
     fn target(&self, triple: Option<&str>) -> Result<Target, CompileError>;
+
+    /// The same compiler, which takes no more than `allowance` for each module, from `allowance`'s beginning on. `None` if it has no limits
+    /// of this kind.
+    fn within(&self, allowance: &Allowance) -> Option<Arc<dyn Compiler>> {
+        let _ = allowance;
+        None
+    }
 
     /// The binary format of `bytes`: as they are if they are binary, translated if they are text.
     ///

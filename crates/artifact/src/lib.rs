@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 pub mod abi;
+pub mod allowance;
 pub mod builtins;
 pub mod compiler;
 pub mod func;

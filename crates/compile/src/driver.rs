@@ -1,5 +1,6 @@
 //! The compiler that the engine calls: a tier, driven over all functions of a module.
 
+use crate::account::Account;
 use crate::added;
 use crate::budget::Budget;
 use crate::duplicates::Duplicates;
@@ -9,6 +10,7 @@ use crate::parallel::{Batch, Threads, panic_message, run_in_order};
 use crate::plan::{CanonicalTypes, Plan, Unit};
 use crate::sections;
 use crate::tier::{FunctionCompiler, ModuleEnv, Tier};
+use peregrine_artifact::allowance::Allowance;
 use peregrine_artifact::compiler::{CompileError, Compiler, LazyFunctions, Prepared, Progress, Validation, WasmBytes};
 use peregrine_artifact::func::CompiledFunc;
 use peregrine_artifact::settings::{Settings, Target, Tiering};
@@ -27,19 +29,22 @@ const MAX_COST_ON_CURRENT_THREAD: usize = 4 << 10;
 
 /// Makes images with one tier, and single functions with that one and a faster one. One for a process is enough; it can be used from any
 /// thread, by several at once.
+#[derive(Clone)]
 pub struct ImageCompiler {
     tier: Arc<dyn Tier>,
     /// The tier that compiles fastest, for modules that are compiled function by function.
     fast: Option<Arc<dyn Tier>>,
     limits: ModuleLimits,
     budget: Budget,
+    allowance: Allowance,
     threads: Option<NonZeroUsize>,
 }
 
 impl ImageCompiler {
     /// A compiler with the usual limits, and as many threads as there are processors.
     pub fn new(tier: Arc<dyn Tier>) -> Self {
-        Self { tier, fast: None, limits: ModuleLimits::default(), budget: Budget::default(), threads: None }
+        let (limits, budget, allowance) = (ModuleLimits::default(), Budget::default(), Allowance::UNLIMITED);
+        Self { tier, fast: None, limits, budget, allowance, threads: None }
     }
 
     /// Compiles stubs, and functions when they are first called, with `fast`, for modules that are compiled function by function.
@@ -80,7 +85,7 @@ impl ImageCompiler {
     }
 
     /// Compiles and links all functions and stubs of a module.
-    fn link(&self, env: &ModuleEnv<'_>, progress: &dyn Progress) -> Result<Linked, CompileError> {
+    fn link(&self, env: &ModuleEnv<'_>, account: &Account<'_>, progress: &dyn Progress) -> Result<Linked, CompileError> {
         let translation = env.translation;
         let module = &translation.module;
         let types = CanonicalTypes::find(module);
@@ -92,7 +97,8 @@ impl ImageCompiler {
         let worker = || Ok(Worker { compiler: self.tier.function_compiler(env)?, allocations: FuncValidatorAllocations::default() });
         let work = |worker: &mut Worker<'_>, batch: &Batch| {
             let units = &plan.units[batch.items.clone()];
-            let pieces: Result<Vec<_>, CompileError> = units.iter().map(|unit| Ok((*unit, self.piece(worker, env, *unit)?))).collect();
+            let pieces: Result<Vec<_>, CompileError> =
+                units.iter().map(|unit| Ok((*unit, self.piece(worker, env, account, *unit)?))).collect();
             progress.add(translation, units);
             pieces
         };
@@ -106,7 +112,7 @@ impl ImageCompiler {
     }
 
     /// Compiles and links the stubs of a module.
-    fn link_stubs(&self, env: &ModuleEnv<'_>) -> Result<Linked, CompileError> {
+    fn link_stubs(&self, env: &ModuleEnv<'_>, account: &Account<'_>) -> Result<Linked, CompileError> {
         let translation = env.translation;
         let module = &translation.module;
         let types = CanonicalTypes::find(module);
@@ -119,7 +125,7 @@ impl ImageCompiler {
         let worker = || Ok(Worker { compiler: tiers.fast_compiler(env)?, allocations: FuncValidatorAllocations::default() });
         let work = |worker: &mut Worker<'_>, batch: &Batch| {
             let units = plan.units[batch.items.clone()].iter();
-            units.map(|unit| Ok((*unit, self.piece(worker, env, *unit)?))).collect::<Result<Vec<_>, CompileError>>()
+            units.map(|unit| Ok((*unit, self.piece(worker, env, account, *unit)?))).collect::<Result<Vec<_>, CompileError>>()
         };
         let sink = |pieces: Vec<(Unit, Piece)>| {
             pieces.into_iter().try_for_each(|(unit, piece)| match unit {
@@ -132,23 +138,23 @@ impl ImageCompiler {
     }
 
     /// The image of a module with everything but the code of functions.
-    fn image_without_code(&self, env: &ModuleEnv<'_>) -> Result<Vec<u8>, CompileError> {
-        let linked = self.link_stubs(env)?;
+    fn image_without_code(&self, env: &ModuleEnv<'_>, account: &Account<'_>) -> Result<Vec<u8>, CompileError> {
+        let linked = self.link_stubs(env, account)?;
         Ok(sections::image(env.translation, env.translation.module.clone(), &linked, env.settings))
     }
 
     fn one_by_one(&self, wasm: WasmBytes, settings: &Settings, validation: Validation) -> Result<OneByOne, CompileError> {
         refuse_whole(settings)?;
         let source = lazy::Source { wasm, settings: settings.clone(), limits: self.limits };
-        Ok(OneByOne::new(source, self.tiers(), self.budget, validation))
+        Ok(OneByOne::new(source, self.tiers(), self.budget, self.allowance, validation))
     }
 
     /// Validates all bodies of a module.
-    fn validate_bodies(&self, translation: &Translation<'_>) -> Result<(), CompileError> {
+    fn validate_bodies(&self, translation: &Translation<'_>, account: &Account<'_>) -> Result<(), CompileError> {
         let plan = Plan::functions(translation, &Duplicates::none());
         let work = |allocations: &mut FuncValidatorAllocations, batch: &Batch| {
             plan.units[batch.items.clone()].iter().try_for_each(|unit| match unit {
-                Unit::Function(index) => translation.validate_body(*index, allocations),
+                Unit::Function(index) => account.check_time().and_then(|()| translation.validate_body(*index, allocations)),
                 Unit::Stub(..) => Ok(()),
             })
         };
@@ -161,8 +167,9 @@ impl ImageCompiler {
     }
 
     /// Validates and compiles one unit.
-    fn piece(&self, worker: &mut Worker<'_>, env: &ModuleEnv<'_>, unit: Unit) -> Result<Piece, CompileError> {
+    fn piece(&self, worker: &mut Worker<'_>, env: &ModuleEnv<'_>, account: &Account<'_>, unit: Unit) -> Result<Piece, CompileError> {
         let Worker { compiler, allocations } = worker;
+        account.check_time()?;
         if let Unit::Function(index) = unit {
             env.translation.validate_body(index, allocations)?;
         }
@@ -170,7 +177,9 @@ impl ImageCompiler {
             Unit::Function(index) => compiler.function(index),
             Unit::Stub(kind, ty) => compiler.stub(kind, ty),
         })?;
-        Piece::new(compiled, &self.budget).map_err(|error| in_unit(env.translation, unit, error))
+        let piece = Piece::new(compiled, &self.budget).map_err(|error| in_unit(env.translation, unit, error))?;
+        account.add_code(piece.len_bytes())?;
+        Ok(piece)
     }
 }
 
@@ -196,37 +205,44 @@ impl Compiler for ImageCompiler {
         self.tier.target(triple)
     }
 
+    fn within(&self, allowance: &Allowance) -> Option<Arc<dyn Compiler>> {
+        Some(Arc::new(Self { allowance: *allowance, ..self.clone() }))
+    }
+
     fn to_binary<'a>(&self, bytes: &'a [u8]) -> Result<Cow<'a, [u8]>, CompileError> {
         to_binary(bytes)
     }
 
     fn validate(&self, wasm: &[u8], settings: &Settings) -> Result<(), CompileError> {
         let translation = translate(wasm, &settings.features, &self.limits)?;
-        self.validate_bodies(&translation)
+        self.validate_bodies(&translation, &Account::open(&self.allowance, &translation)?)
     }
 
     fn compile(&self, wasm: &[u8], settings: &Settings, progress: &dyn Progress) -> Result<Vec<u8>, CompileError> {
         let translation = translate(wasm, &settings.features, &self.limits)?;
-        let linked = self.link(&ModuleEnv::new(&translation, settings), progress)?;
+        let account = Account::open(&self.allowance, &translation)?;
+        let linked = self.link(&account.env(ModuleEnv::new(&translation, settings)), &account, progress)?;
         Ok(sections::image(&translation, translation.module.clone(), &linked, settings))
     }
 
     fn prepare(&self, wasm: &[u8], settings: &Settings, validation: Validation) -> Result<Vec<u8>, CompileError> {
         refuse_whole(settings)?;
         let translation = translate(wasm, &settings.features, &self.limits)?;
+        let account = Account::open(&self.allowance, &translation)?;
         if validation == Validation::Complete {
-            self.validate_bodies(&translation)?;
+            self.validate_bodies(&translation, &account)?;
         }
-        self.image_without_code(&ModuleEnv::new(&translation, settings))
+        self.image_without_code(&ModuleEnv::new(&translation, settings), &account)
     }
 
     fn prepare_functions(&self, wasm: WasmBytes, settings: &Settings, validation: Validation) -> Result<Prepared, CompileError> {
         let functions = self.one_by_one(wasm, settings, validation)?;
         let image = functions.with_env(|env| {
+            let account = Account::open(&self.allowance, env.translation)?;
             if validation == Validation::Complete {
-                self.validate_bodies(env.translation)?;
+                self.validate_bodies(env.translation, &account)?;
             }
-            self.image_without_code(env)
+            self.image_without_code(env, &account)
         })?;
         Ok(Prepared { image, functions: Arc::new(functions) })
     }

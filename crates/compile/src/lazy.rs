@@ -4,12 +4,14 @@
 //! Compilers of both tiers are kept from one function to the next: a thread takes one that is free or makes another. The engine calls this
 //! through [`LazyFunctions`] and installs what it gets.
 
+use crate::account;
 use crate::budget::Budget;
 use crate::driver::{compiled, in_unit};
 use crate::link;
 use crate::parallel::STACK_BYTES;
 use crate::plan::Unit;
 use crate::tier::{FunctionCompiler, ModuleEnv, Tier};
+use peregrine_artifact::allowance::Allowance;
 use peregrine_artifact::compiler::{CompileError, CompilerKind, FunctionRequest, LazyFunctions, Validation, WasmBytes};
 use peregrine_artifact::func::CompiledFunc;
 use peregrine_artifact::settings::Settings;
@@ -106,14 +108,15 @@ pub(crate) struct OneByOne {
     compilers: OnceLock<Result<OwnedCompilers, CompileError>>,
     tiers: Tiers,
     budget: Budget,
+    allowance: Allowance,
     /// A bit for each function whose body was found valid, if bodies are validated here.
     valid: Option<OnceLock<Box<[AtomicU64]>>>,
 }
 
 impl OneByOne {
-    pub(crate) fn new(source: Source, tiers: Tiers, budget: Budget, validation: Validation) -> Self {
+    pub(crate) fn new(source: Source, tiers: Tiers, budget: Budget, allowance: Allowance, validation: Validation) -> Self {
         let valid = (validation == Validation::Deferred).then(OnceLock::new);
-        Self { source: Mutex::new(Some(source)), compilers: OnceLock::new(), tiers, budget, valid }
+        Self { source: Mutex::new(Some(source)), compilers: OnceLock::new(), tiers, budget, allowance, valid }
     }
 
     /// The compilers; reads the module if that was not done yet.
@@ -123,7 +126,9 @@ impl OneByOne {
             let source = source.ok_or_else(|| CompileError::Internal { message: "a module is read twice".into() })?;
             let module =
                 ReadModule::try_new(source, |source| translate((*source.wasm).as_ref(), &source.settings.features, &source.limits))?;
-            let env = OwnedEnv::new(module, |module| ModuleEnv::new(module.borrow_dependent(), &module.borrow_owner().settings));
+            let env = OwnedEnv::new(module, |module| {
+                account::env(&self.allowance, ModuleEnv::new(module.borrow_dependent(), &module.borrow_owner().settings))
+            });
             Ok(OwnedCompilers::new(env, |_| Compilers::default()))
         };
         self.compilers.get_or_init(read).as_ref().map_err(Clone::clone)

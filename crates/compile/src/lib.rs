@@ -14,6 +14,7 @@ pub mod driver;
 pub mod memory_gate;
 pub mod tier;
 
+mod account;
 mod added;
 mod budget;
 mod duplicates;

@@ -28,6 +28,11 @@ pub(crate) struct Piece {
 }
 
 impl Piece {
+    /// Bytes of code and tables.
+    pub(crate) fn len_bytes(&self) -> usize {
+        self.code.len() + self.tables.len()
+    }
+
     /// Checks what a tier made and encodes its tables.
     ///
     /// # Errors

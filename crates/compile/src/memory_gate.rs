@@ -28,6 +28,12 @@ impl MemoryGate {
         Self { max_bytes, held_bytes: Mutex::new(0), given_back: Condvar::new() }
     }
 
+    /// The same, with at most `max_bytes`.
+    #[must_use]
+    pub fn at_most(self, max_bytes: u64) -> Self {
+        Self { max_bytes: self.max_bytes.min(max_bytes), ..self }
+    }
+
     /// The most bytes that one function may take. Depends on nothing but the module.
     pub fn max_bytes(&self) -> u64 {
         self.max_bytes

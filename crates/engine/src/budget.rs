@@ -1,14 +1,38 @@
-//! What a store may hold: one struct of limits with presets, on by default, and the count of what is held.
+//! What guests may make the host hold and do: one struct of limits with presets, on by default, and the count of what a store holds.
 
 use crate::error::{Result, bail};
 use crate::{Config, Store, limits};
+use peregrine_artifact::allowance::Allowance;
+use std::time::Duration;
 
-/// The most that the guests of one store may make the host hold. On by default ([`Budget::trusted`]); [`Budget::untrusted`] is for guests
-/// that nobody vouches for. A refusal is an error that names the limit, or -1 where a guest asked by `memory.grow` or `table.grow`.
+/// The most that guests may make the host hold and do. On by default ([`Budget::trusted`]); [`Budget::untrusted`] is for guests that nobody
+/// vouches for. Each refusal is an error that names the limit, its value and what was asked for, or -1 where a guest asked by `memory.grow`
+/// or `table.grow`.
 ///
-/// [`Config::budget`] sets it for all stores of an engine, [`Store::set_budget`] for one. A [`ResourceLimiter`](crate::ResourceLimiter) is
-/// asked in addition, and its counts of instances, tables and memories replace those here. The stack is limited by
-/// [`Config::max_wasm_stack`], time by fuel and epochs.
+/// [`Config::budget`] sets it for an engine, [`Store::set_budget`] what a single store may hold. A
+/// [`ResourceLimiter`](crate::ResourceLimiter) is asked in addition, and its counts of instances, tables and memories replace those here.
+/// How long guests run is limited by fuel, epochs and deadlines.
+///
+/// | limit | of | trusted | untrusted |
+/// |---|---|---|---|
+/// | [`memory_bytes`](Self::memory_bytes) | a store | 64 GiB | 256 MiB |
+/// | [`table_elements`](Self::table_elements) | a store | 32 Mi | 256 Ki |
+/// | [`instances`](Self::instances) | a store | 10,000 | 100 |
+/// | [`memories`](Self::memories) | a store | 10,000 | 100 |
+/// | [`tables`](Self::tables) | a store | 10,000 | 100 |
+/// | [`host_bytes`](Self::host_bytes) | a store | 4 GiB | 16 MiB |
+/// | [`stack_bytes`](Self::stack_bytes) | a call | 1 GiB | 1 MiB |
+/// | [`module_bytes`](Self::module_bytes) | a module | 1 GiB | 64 MiB |
+/// | [`functions`](Self::functions) | a module | 1,000,000 | 100,000 |
+/// | [`function_bytes`](Self::function_bytes) | a module | 7,654,321 | 1 MiB |
+/// | [`locals`](Self::locals) | a module | 1 Gi | 4 Mi |
+/// | [`compile_memory_bytes`](Self::compile_memory_bytes) | a module | 64 GiB | 2 GiB |
+/// | [`compile_time`](Self::compile_time) | a module | 1 hour | 1 minute |
+///
+/// Limits of a module are looked at when it is compiled: by [`Module::new`](crate::Module::new), [`Module::validate`](crate::Module::validate)
+/// and [`Engine::precompile_module`](crate::Engine::precompile_module), whatever the strategy. Images are not looked at, nor is what the
+/// [cache](Config::cache) has. A backtrace is limited by [`Config::wasm_backtrace_max_frames`]; source lines are looked up within a number of
+/// steps in proportion to the debugging sections; a core dump holds what the memories hold.
 ///
 /// ```
 /// use peregrine::{Budget, Engine, Memory, MemoryType, Store};
@@ -36,14 +60,36 @@ pub struct Budget {
     pub memories: usize,
     /// Tables of a store.
     pub tables: usize,
-    /// Bytes of a binary module that is to be compiled: what compiling costs is in proportion to it. The engine's alone, as modules belong to
-    /// no store.
+    /// Bytes of the host's own memory that a store holds on behalf of its guests: the contexts of instances (globals, imports, references),
+    /// host values that guests can refer to ([`ExternRef`](crate::ExternRef)) with their headers, and host functions. Host values count by
+    /// the size of their type; what they point to is the embedder's. Making a host function never fails, but counts.
+    pub host_bytes: usize,
+    /// Bytes of the stack that a guest runs on: the most that [`Config::max_wasm_stack`] may ask for. The engine's alone.
+    pub stack_bytes: usize,
+    /// Bytes of a binary module that is to be compiled; of its text, eight times as many. The engine's alone, as modules belong to no store;
+    /// so are all that follow.
     pub module_bytes: usize,
+    /// Functions that a module defines.
+    pub functions: usize,
+    /// Bytes of the body of one function.
+    pub function_bytes: usize,
+    /// Locals of all functions of a module together, parameters excluded: a few bytes declare 50,000.
+    pub locals: u64,
+    /// Bytes of memory that making one module may take. An estimate by counts: of the description of the module, the code, and what compilers
+    /// take at once.
+    pub compile_memory_bytes: usize,
+    /// Time that making one module may take. Looked at between functions, so that it may be exceeded by what one function takes, which is
+    /// bounded by its size. A function that is compiled at its first call is bounded in the same way, and its time counts as the guest's.
+    pub compile_time: Duration,
 }
 
+/// How much longer than a binary module its text may be.
+const TEXT_BYTES_PER_BYTE: usize = 8;
+/// What text may have in any case: white space is no sign of a large module.
+const MIN_TEXT_BYTES: usize = 4 << 10;
+
 impl Budget {
-    /// For guests that the embedder chose: far above what programs need, and below what takes a machine down. 64 GiB of memory, 32 Mi
-    /// elements, 10,000 each of instances, memories and tables, modules of 1 GiB.
+    /// For guests that the embedder chose: above what programs need, and below what takes a large machine down.
     pub const fn trusted() -> Self {
         Self {
             memory_bytes: 64 << 30,
@@ -51,21 +97,77 @@ impl Budget {
             instances: limits::DEFAULT_INSTANCE_LIMIT,
             memories: limits::DEFAULT_MEMORY_LIMIT,
             tables: limits::DEFAULT_TABLE_LIMIT,
+            host_bytes: 4 << 30,
+            stack_bytes: 1 << 30,
             module_bytes: 1 << 30,
+            functions: 1_000_000,
+            function_bytes: 7_654_321,
+            locals: 1 << 30,
+            compile_memory_bytes: 64 << 30,
+            compile_time: Duration::from_secs(3600),
         }
     }
 
-    /// For guests of strangers: 256 MiB of memory, 256 Ki elements, 100 each of instances, memories and tables, modules of 64 MiB.
+    /// For guests of strangers: what plug-ins and services need.
     pub const fn untrusted() -> Self {
-        Self { memory_bytes: 256 << 20, table_elements: 256 << 10, instances: 100, memories: 100, tables: 100, module_bytes: 64 << 20 }
+        Self {
+            memory_bytes: 256 << 20,
+            table_elements: 256 << 10,
+            instances: 100,
+            memories: 100,
+            tables: 100,
+            host_bytes: 16 << 20,
+            stack_bytes: 1 << 20,
+            module_bytes: 64 << 20,
+            functions: 100_000,
+            function_bytes: 1 << 20,
+            locals: 4 << 20,
+            compile_memory_bytes: 2 << 30,
+            compile_time: Duration::from_secs(60),
+        }
     }
 
     /// Refuses a module that is too large to compile.
     pub(crate) fn check_module(&self, len_bytes: usize) -> Result<()> {
         if len_bytes > self.module_bytes {
-            bail!("the module has {len_bytes} bytes, `Budget::module_bytes` is {}", self.module_bytes);
+            bail!("the module has {len_bytes} bytes, `Budget::module_bytes` is {}; `Config::budget` sets it", self.module_bytes);
         }
         Ok(())
+    }
+
+    /// Refuses what is too large to be read as a module in either format.
+    pub(crate) fn check_bytes(&self, bytes: &[u8]) -> Result<()> {
+        if bytes.starts_with(b"\0asm") {
+            return self.check_module(bytes.len());
+        }
+        let most = self.module_bytes.saturating_mul(TEXT_BYTES_PER_BYTE).max(MIN_TEXT_BYTES);
+        if bytes.len() > most {
+            let (len, module_bytes) = (bytes.len(), self.module_bytes);
+            bail!(
+                "the text of the module has {len} bytes, more than {most} for `Budget::module_bytes`, which is {module_bytes}; `Config::budget` sets it"
+            );
+        }
+        Ok(())
+    }
+
+    /// Refuses a stack that is too large.
+    pub(crate) fn check_stack(&self, len_bytes: usize) -> Result<()> {
+        if len_bytes > self.stack_bytes {
+            bail!("max_wasm_stack is {len_bytes} bytes, `Budget::stack_bytes` is {}; `Config::budget` sets it", self.stack_bytes);
+        }
+        Ok(())
+    }
+
+    /// What compilers are told.
+    pub(crate) fn allowance(&self) -> Allowance {
+        Allowance {
+            functions: self.functions,
+            function_bytes: self.function_bytes,
+            locals: self.locals,
+            memory_bytes: self.compile_memory_bytes,
+            time: self.compile_time,
+            until: None,
+        }
     }
 }
 
@@ -76,10 +178,15 @@ impl Default for Budget {
 }
 
 impl Config {
-    /// What each store may hold unless [`Store::set_budget`] says otherwise. [`Budget::trusted`] by default.
+    /// What modules may cost, and what each store may hold unless [`Store::set_budget`] says otherwise. [`Budget::trusted`] by default.
     pub fn budget(&mut self, budget: Budget) -> &mut Self {
         self.budget = budget;
         self
+    }
+
+    /// The setting that `get_budget` is named after.
+    pub fn get_budget(&self) -> Budget {
+        self.budget
     }
 }
 
@@ -104,6 +211,7 @@ pub(crate) struct Counts {
     memories: usize,
     memory_bytes: usize,
     table_elements: usize,
+    host_bytes: usize,
     /// What the last growth that was allowed added to bytes and to elements.
     last: [usize; 2],
     /// What was refused last.
@@ -120,24 +228,60 @@ enum Refused {
 impl Counts {
     /// Of an empty store.
     pub(crate) fn new(budget: Budget) -> Self {
-        Self { budget, instances: 0, tables: 0, memories: 0, memory_bytes: 0, table_elements: 0, last: [0; 2], refused: None }
+        Self {
+            budget,
+            instances: 0,
+            tables: 0,
+            memories: 0,
+            memory_bytes: 0,
+            table_elements: 0,
+            host_bytes: 0,
+            last: [0; 2],
+            refused: None,
+        }
     }
 
     /// Counts new items, unless there are too many then.
     pub(crate) fn add(&mut self, instances: usize, tables: usize, memories: usize) -> Result<()> {
         let changes = [
-            (&mut self.instances, instances, self.budget.instances, "instance"),
-            (&mut self.tables, tables, self.budget.tables, "table"),
-            (&mut self.memories, memories, self.budget.memories, "memory"),
+            (&mut self.instances, instances, self.budget.instances, "instance", "instances"),
+            (&mut self.tables, tables, self.budget.tables, "table", "tables"),
+            (&mut self.memories, memories, self.budget.memories, "memory", "memories"),
         ];
-        for (counted, new, limit, name) in &changes {
+        for (counted, new, limit, name, field) in &changes {
             let count = counted.saturating_add(*new);
-            if count > *limit {
-                bail!("resource limit exceeded: {name} count too high at {count}, the limit is {limit}");
+            if *new > 0 && count > *limit {
+                bail!(
+                    "resource limit exceeded: {name} count too high at {count}, the limit is {limit}; \
+                     `Budget::{field}` or the store's limiter sets it"
+                );
             }
         }
         changes.into_iter().for_each(|(count, new, ..)| *count += new);
         Ok(())
+    }
+
+    /// Bytes of the host's own memory that are held.
+    pub(crate) fn host_bytes(&self) -> usize {
+        self.host_bytes
+    }
+
+    /// Counts the host's own memory, unless it is too much then.
+    pub(crate) fn add_host_bytes(&mut self, len_bytes: usize) -> Result<()> {
+        let (held, limit) = (self.host_bytes, self.budget.host_bytes);
+        match held.checked_add(len_bytes).filter(|held| *held <= limit) {
+            Some(held) => self.host_bytes = held,
+            None => bail!(
+                "{len_bytes} bytes for a guest beside {held} bytes exceed the host's memory for the store: `Budget::host_bytes` is \
+                 {limit}; `Store::set_budget` or `Config::budget` sets it"
+            ),
+        }
+        Ok(())
+    }
+
+    /// Counts the host's own memory where nothing can be refused.
+    pub(crate) fn add_host_bytes_anyway(&mut self, len_bytes: usize) {
+        self.host_bytes = self.host_bytes.saturating_add(len_bytes);
     }
 
     /// Counts a memory's growth from `current` bytes, 0 for a new one, to `desired`. `false` if that is too much.
@@ -174,12 +318,16 @@ impl Counts {
             Refused::Memory { desired_bytes, held_bytes } => {
                 let limit = self.budget.memory_bytes;
                 format!(
-                    "a memory of {desired_bytes} bytes beside {held_bytes} bytes exceeds memory limits: `Budget::memory_bytes` is {limit}"
+                    "a memory of {desired_bytes} bytes beside {held_bytes} bytes exceeds memory limits: `Budget::memory_bytes` is {limit}; \
+                     `Store::set_budget` or `Config::budget` sets it"
                 )
             }
             Refused::Table { desired, held } => {
                 let limit = self.budget.table_elements;
-                format!("a table of {desired} elements beside {held} elements exceeds table limits: `Budget::table_elements` is {limit}")
+                format!(
+                    "a table of {desired} elements beside {held} elements exceeds table limits: `Budget::table_elements` is {limit}; \
+                     `Store::set_budget` or `Config::budget` sets it"
+                )
             }
         })
     }

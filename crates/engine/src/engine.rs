@@ -99,6 +99,9 @@ impl Engine {
             (None, Some(target)) => bail!("cannot compile for `{target}`: {NO_COMPILER}"),
         };
         let settings = config.settings(target)?;
+        config.budget.check_stack(config.max_wasm_stack_bytes)?;
+        // Functions that are compiled at their first call have no time of their own.
+        let compiler = compiler.map(|compiler| compiler.within(&config.budget.allowance()).unwrap_or(compiler));
         let stack_config = StackPoolConfig {
             usable_len_bytes: config.max_wasm_stack_bytes,
             guard_len_bytes: settings.stack_guard_bytes as usize,
@@ -217,16 +220,18 @@ impl Engine {
 
     pub(crate) fn compile(&self, bytes: &[u8], progress: &dyn Progress) -> Result<Vec<u8>> {
         refuse_image(bytes)?;
-        let compiler = self.compiler()?;
+        self.config().budget.check_bytes(bytes)?;
+        let compiler = self.compiler_from_now()?;
         let wasm = compiler.to_binary(bytes)?;
-        self.compile_whole(&wasm, progress)
+        self.compile_whole(&*compiler, &wasm, progress)
     }
 
     /// Compiles a module in the binary format as a whole.
-    pub(crate) fn compile_whole(&self, wasm: &[u8], progress: &dyn Progress) -> Result<Vec<u8>> {
+    pub(crate) fn compile_whole(&self, compiler: &dyn Compiler, wasm: &[u8], progress: &dyn Progress) -> Result<Vec<u8>> {
+        self.config().budget.check_module(wasm.len())?;
         let _span = tracing::info_span!("compile", wasm_bytes = wasm.len()).entered();
         let start = Instant::now();
-        let image = self.compiler()?.compile(wasm, self.whole_settings(), progress)?;
+        let image = compiler.compile(wasm, self.whole_settings(), progress)?;
         let counters = &self.shared().counters;
         counters.add(Counting::ModulesCompiled, 1);
         counters.add(Counting::CompileNanoseconds, u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX));
@@ -268,6 +273,13 @@ impl Engine {
 
     pub(crate) fn compiler(&self) -> Result<&Arc<dyn Compiler>> {
         self.inner.compiler.as_ref().context(NO_COMPILER)
+    }
+
+    /// The compiler, with the time that one module may take running from now.
+    pub(crate) fn compiler_from_now(&self) -> Result<Arc<dyn Compiler>> {
+        let compiler = self.compiler()?;
+        let allowance = self.inner.config.budget.allowance().begin();
+        Ok(compiler.within(&allowance).unwrap_or_else(|| Arc::clone(compiler)))
     }
 
     /// What modules that are compiled as a whole are compiled with; [`settings`](Self::settings) may ask for functions one by one.

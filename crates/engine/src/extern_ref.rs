@@ -37,14 +37,18 @@ pub(crate) struct HandleTable {
     values: Vec<Box<dyn Any + Send + Sync>>,
 }
 
+/// Bytes that a value takes besides its own: its place in the table, and what the allocator adds.
+const VALUE_BYTES: usize = 32;
+
 impl ExternRef {
     /// Puts `value` into the store.
     ///
     /// # Errors
     ///
-    /// If the store holds 2^32 - 1 values already.
+    /// If the store holds 2^32 - 1 values already, or more than [`Budget::host_bytes`](crate::Budget::host_bytes).
     pub fn new<V: Any + Send + Sync>(mut store: impl AsContextMut, value: V) -> Result<Rooted<ExternRef>> {
         let store = &mut store.as_context_mut().0.opaque;
+        store.counts.add_host_bytes(size_of::<V>() + VALUE_BYTES)?;
         let values = &mut store.handles.values;
         values.push(Box::new(value));
         let handle = u32::try_from(values.len()).context("the store holds 2^32 - 1 host values already")?;

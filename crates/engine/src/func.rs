@@ -85,6 +85,7 @@ impl Func {
     }
 
     pub(crate) fn of_host(store: &mut StoreOpaque, function: &HostFunc) -> Self {
+        store.keep_type(function.ty());
         let number = store.add_host_func(function);
         Self::from_id(store, FuncId::Host(number))
     }

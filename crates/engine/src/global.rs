@@ -4,7 +4,7 @@ use crate::context::{AsContext, AsContextMut};
 use crate::error::{Result, bail};
 use crate::store::{StoreId, StoreOpaque};
 use crate::vm::{InstanceId, ValRaw, boundary};
-use crate::{GlobalType, Val};
+use crate::{GlobalType, Val, ValType};
 use peregrine_wasm as wasm;
 use peregrine_wasm::DefinedGlobalIndex;
 
@@ -27,20 +27,28 @@ pub struct Global {
     index: DefinedGlobalIndex,
 }
 
+/// Bytes that a global, memory or table of the host's takes for its description and its instance, for
+/// [`Budget::host_bytes`](crate::Budget::host_bytes).
+pub(crate) const HOST_OBJECT_BYTES: usize = 2048;
+
 impl Global {
     /// A global of the host's.
     ///
     /// # Errors
     ///
-    /// If `value` is not of the type.
+    /// If `value` is not of the type, or the store holds more than [`Budget::host_bytes`](crate::Budget::host_bytes).
     ///
     /// # Panics
     ///
     /// If `value` belongs to another store.
     pub fn new(mut store: impl AsContextMut, ty: GlobalType, value: Val) -> Result<Self> {
         let store = store.as_context_mut().0;
+        if let ValType::Ref(content) = ty.content() {
+            store.opaque.keep_types_of(content);
+        }
         let ty = ty.to_wasm()?;
         let raw = value.to_slot(&store.opaque, ty.content, mismatch)?;
+        store.opaque.counts.add_host_bytes(HOST_OBJECT_BYTES)?;
         let owner = boundary::create(store, |vm| vm.new_host_global(ty))?;
         let index = DefinedGlobalIndex::from_u32(0);
         boundary::set_global_bits(&mut store.opaque, owner, index, raw.get_v128());

@@ -111,6 +111,10 @@ impl Instance {
         let memories = description.memories.len() - description.imported_memories as usize;
         let (before, instances) = (store.opaque.counts, store.opaque.vm.instance_count());
         store.opaque.counts.add(1, tables, memories)?;
+        if let Err(error) = store.opaque.counts.add_host_bytes(loaded.instance_bytes()) {
+            store.opaque.counts = before;
+            return Err(error);
+        }
         let id = boundary::instantiate(store, module, imports).map_err(|pending| {
             // What a segment that did not fit left behind may be in use and counts; what never was does not.
             if store.opaque.vm.instance_count() == instances {

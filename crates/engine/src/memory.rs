@@ -2,6 +2,7 @@
 
 use crate::context::{AsContext, AsContextMut, StoreContext, StoreContextMut};
 use crate::error::{Context, Result, bail};
+use crate::global::HOST_OBJECT_BYTES;
 use crate::store::{StoreId, StoreOpaque};
 use crate::vm::{InstanceId, Pending, boundary};
 use crate::{MemoryType, MemoryTypeBuilder};
@@ -56,6 +57,7 @@ impl Memory {
         let store = store.as_context_mut().0;
         let before = store.opaque.counts;
         store.opaque.counts.add(0, 0, 1)?;
+        store.opaque.counts.add_host_bytes(HOST_OBJECT_BYTES).inspect_err(|_| store.opaque.counts = before)?;
         let owner = boundary::create(store, |vm| vm.new_host_memory(ty.ty));
         let owner = owner.map_err(|error| {
             store.opaque.counts = before;

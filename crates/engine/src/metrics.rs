@@ -39,6 +39,8 @@ pub struct EngineMetrics {
     pub modules_compiled: u64,
     /// Time spent compiling them.
     pub compile_time: Duration,
+    /// Function types that modules, functions and the host hold now.
+    pub function_types: u64,
     /// Modules that were found in the [cache](crate::Config::cache).
     pub cache_hits: u64,
     /// Modules that were looked for in the cache and not found, or found damaged.
@@ -61,6 +63,8 @@ pub struct StoreMetrics {
     pub mapped_bytes: u64,
     /// Address space of memories and tables, in bytes.
     pub reserved_bytes: u64,
+    /// Bytes of the host's own memory that are held for the guests: what [`Budget::host_bytes`](crate::Budget::host_bytes) limits.
+    pub host_bytes: u64,
     /// Calls from the host that entered a guest.
     pub calls: u64,
     /// Calls that ended with a trap.
@@ -104,6 +108,7 @@ impl Engine {
             traps: get(Counting::Traps),
             modules_compiled: get(Counting::ModulesCompiled),
             compile_time: Duration::from_nanos(get(Counting::CompileNanoseconds)),
+            function_types: shared.types.count() as u64,
             cache_hits: get(Counting::CacheHits),
             cache_misses: get(Counting::CacheMisses),
         }
@@ -143,7 +148,12 @@ impl<T: 'static> StoreContext<'_, T> {
     pub fn metrics(&self) -> StoreMetrics {
         let vm = &self.0.opaque.vm;
         let used = vm.used();
-        let mut metrics = StoreMetrics { calls: used.calls, traps: used.traps, ..StoreMetrics::default() };
+        let mut metrics = StoreMetrics {
+            calls: used.calls,
+            traps: used.traps,
+            host_bytes: self.0.opaque.counts.host_bytes() as u64,
+            ..StoreMetrics::default()
+        };
         for instance in vm.live_instances() {
             metrics.instances_live += 1;
             metrics.memories += instance.memories.len() as u64;

@@ -12,7 +12,7 @@ use crate::vm::alloc::{Counting, Pool};
 use crate::vm::boundary::{self, map_image};
 use crate::vm::{LoadError, LoadOptions, LoadedModule, VmInstance};
 use crate::{Engine, ExportType, ExternType, ImportType, ProfilingStrategy};
-use peregrine_artifact::compiler::{CompileError, LazyFunctions, Prepared, Progress, Validation, WasmBytes};
+use peregrine_artifact::compiler::{CompileError, Compiler, LazyFunctions, Prepared, Progress, Validation, WasmBytes};
 use peregrine_artifact::image::{ImageError, ImageLayout, Section};
 use peregrine_artifact::settings::Tiering;
 use peregrine_artifact::tables;
@@ -102,8 +102,10 @@ impl Module {
     pub fn new_with_progress(engine: &Engine, bytes: impl AsRef<[u8]>, progress: &dyn Progress) -> Result<Self> {
         let bytes = bytes.as_ref();
         refuse_image(bytes)?;
-        let wasm = engine.compiler()?.to_binary(bytes)?;
-        Self::compile(engine, wasm, progress)
+        engine.config().budget.check_bytes(bytes)?;
+        let compiler = engine.compiler_from_now()?;
+        let wasm = compiler.to_binary(bytes)?;
+        Self::compile(engine, &*compiler, wasm, progress)
     }
 
     /// As [`new`](Self::new), for the content of a file.
@@ -125,11 +127,13 @@ impl Module {
     /// As there.
     pub fn from_vec_with_progress(engine: &Engine, bytes: Vec<u8>, progress: &dyn Progress) -> Result<Self> {
         refuse_image(&bytes)?;
-        let text = match engine.compiler()?.to_binary(&bytes)? {
+        engine.config().budget.check_bytes(&bytes)?;
+        let compiler = engine.compiler_from_now()?;
+        let text = match compiler.to_binary(&bytes)? {
             Cow::Borrowed(_) => None,
             Cow::Owned(binary) => Some(binary),
         };
-        Self::compile(engine, Cow::Owned(text.unwrap_or(bytes)), progress)
+        Self::compile(engine, &*compiler, Cow::Owned(text.unwrap_or(bytes)), progress)
     }
 
     /// Compiles a module in the binary format.
@@ -139,7 +143,7 @@ impl Module {
     /// As [`new`](Self::new); text is malformed here.
     pub fn from_binary(engine: &Engine, binary: &[u8]) -> Result<Self> {
         refuse_image(binary)?;
-        Self::compile(engine, Cow::Borrowed(binary), &())
+        Self::compile(engine, &*engine.compiler_from_now()?, Cow::Borrowed(binary), &())
     }
 
     /// Checks a module in the binary format without compiling it.
@@ -149,20 +153,20 @@ impl Module {
     /// If the module is malformed, invalid or beyond a limit, with the place.
     pub fn validate(engine: &Engine, binary: &[u8]) -> Result<()> {
         refuse_image(binary)?;
-        Ok(engine.compiler()?.validate(binary, engine.settings())?)
+        engine.config().budget.check_module(binary.len())?;
+        Ok(engine.compiler_from_now()?.validate(binary, engine.settings())?)
     }
 
-    fn compile(engine: &Engine, wasm: Cow<'_, [u8]>, progress: &dyn Progress) -> Result<Self> {
+    fn compile(engine: &Engine, compiler: &dyn Compiler, wasm: Cow<'_, [u8]>, progress: &dyn Progress) -> Result<Self> {
         engine.config().budget.check_module(wasm.len())?;
         match engine.settings().tiering {
-            Tiering::Whole => Self::compile_whole(engine, &wasm, progress),
-            Tiering::Slots | Tiering::Counted => Self::prepare(engine, wasm, progress),
+            Tiering::Whole => Self::compile_whole(engine, compiler, &wasm, progress),
+            Tiering::Slots | Tiering::Counted => Self::prepare(engine, compiler, wasm, progress),
         }
     }
 
     /// Makes a module whose functions are compiled one by one.
-    fn prepare(engine: &Engine, wasm: Cow<'_, [u8]>, progress: &dyn Progress) -> Result<Self> {
-        let compiler = engine.compiler()?;
+    fn prepare(engine: &Engine, compiler: &dyn Compiler, wasm: Cow<'_, [u8]>, progress: &dyn Progress) -> Result<Self> {
         let validation = if engine.config().deferred_validation { Validation::Deferred } else { Validation::Complete };
         let mut kept = Self::kept(engine, &wasm, validation);
         if let Some(file) = kept.as_ref().and_then(Kept::open) {
@@ -183,7 +187,7 @@ impl Module {
         let Prepared { image, functions } = match compiler.prepare_functions(Arc::clone(&wasm), engine.settings(), validation) {
             Err(CompileError::Unsupported { message }) => {
                 tracing::debug!(message, "a module is compiled as a whole");
-                return Self::compile_whole(engine, (*wasm).as_ref(), progress);
+                return Self::compile_whole(engine, compiler, (*wasm).as_ref(), progress);
             }
             prepared => prepared?,
         };
@@ -194,7 +198,7 @@ impl Module {
                     len_bytes = (*wasm).as_ref().len(),
                     "a module is too large for functions one by one and compiled as a whole"
                 );
-                return Self::compile_whole(engine, (*wasm).as_ref(), progress);
+                return Self::compile_whole(engine, compiler, (*wasm).as_ref(), progress);
             }
             loaded => loaded.map_err(load_error)?,
         };
@@ -248,10 +252,10 @@ impl Module {
         Ok(())
     }
 
-    fn compile_whole(engine: &Engine, wasm: &[u8], progress: &dyn Progress) -> Result<Self> {
+    fn compile_whole(engine: &Engine, compiler: &dyn Compiler, wasm: &[u8], progress: &dyn Progress) -> Result<Self> {
         let settings = engine.whole_settings();
         let Some(cache) = &engine.config().cache else {
-            let image = engine.compile_whole(wasm, progress)?;
+            let image = engine.compile_whole(compiler, wasm, progress)?;
             return Self::from_image(engine, &image);
         };
         let key = CacheKey::new(wasm, settings, engine.config().compiler_kind());
@@ -268,7 +272,7 @@ impl Module {
             }
         }
         engine.shared().counters.add(Counting::CacheMisses, 1);
-        let image = engine.compile_whole(wasm, progress)?;
+        let image = engine.compile_whole(compiler, wasm, progress)?;
         if let Err(error) = cache.put(&key, &image) {
             // A cache that cannot be written, on a full disk for example, must not keep programs from running.
             tracing::warn!("the cache cannot be written: {error:#}");

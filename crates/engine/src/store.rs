@@ -11,7 +11,9 @@ use crate::interruption::EpochAction;
 use crate::vm::alloc::EngineLease;
 use crate::vm::boundary::{OwnedVm, StoreBox};
 use crate::vm::{Asking, Cause, FuncId, Growth, InstanceId, Interruption, Pending, StoreHost};
-use crate::{Engine, FuncType, GcHeapOutOfMemory, Module, ResourceLimiter, TagType, Trap, Val, WasmBacktrace, WasmCoreDump};
+use crate::{
+    Engine, FuncType, GcHeapOutOfMemory, HeapType, Module, RefType, ResourceLimiter, TagType, Trap, Val, WasmBacktrace, WasmCoreDump,
+};
 use std::any::Any;
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -86,6 +88,13 @@ pub(crate) enum Limiter<T: 'static> {
     Async(AsyncLimiter<T>),
 }
 
+/// Bytes that a host function takes in a store, for [`Budget::host_bytes`](crate::Budget::host_bytes): its context, its reference, the handle
+/// of its closure, and its places in the tables.
+const HOST_FUNC_BYTES: usize = 256;
+
+/// How many of the types that were kept last are compared with a new one.
+const FEW_TYPES: usize = 8;
+
 type SyncLimiter<T> = Box<dyn (FnMut(&mut T) -> &mut dyn ResourceLimiter) + Send + Sync>;
 
 /// A store without its data.
@@ -108,6 +117,8 @@ pub struct StoreOpaque {
     pub(crate) time_deadline: Option<Instant>,
     /// Types of functions that were called dynamically, by identity.
     func_types: Vec<Option<FuncType>>,
+    /// Types of what the host made here: the machine knows their identities only.
+    host_types: Vec<FuncType>,
     /// Values of dynamic calls, kept for their allocation.
     pub(crate) scratch: Vec<Val>,
     /// Types of tags, by number.
@@ -135,6 +146,7 @@ impl<T: 'static> Store<T> {
             epoch_deadline: 0,
             time_deadline: None,
             func_types: Vec::new(),
+            host_types: Vec::new(),
             scratch: Vec::new(),
             tags: Vec::new(),
         };
@@ -352,7 +364,22 @@ impl StoreOpaque {
     /// If its type belongs to another engine, whose identities mean other types here.
     pub(crate) fn add_host_func(&mut self, function: &HostFunc) -> u32 {
         assert!(function.ty().comes_from(&self.engine), "function used with a store of another engine");
+        self.counts.add_host_bytes_anyway(HOST_FUNC_BYTES);
         self.vm.new_host_func(function.ty().id(), function.code(), function.data())
+    }
+
+    /// Keeps the type of what the host makes here as long as the store, so that its identity stays what it is.
+    pub(crate) fn keep_type(&mut self, ty: &FuncType) {
+        if !self.host_types.iter().rev().take(FEW_TYPES).any(|kept| kept == ty) {
+            self.host_types.push(ty.clone());
+        }
+    }
+
+    /// As [`keep_type`](Self::keep_type), for references to functions of one type.
+    pub(crate) fn keep_types_of(&mut self, ty: &RefType) {
+        if let HeapType::ConcreteFunc(ty) = ty.heap_type() {
+            self.keep_type(ty);
+        }
     }
 
     pub(crate) fn get_fuel(&self) -> Result<u64> {

@@ -2,6 +2,7 @@
 
 use crate::context::{AsContext, AsContextMut};
 use crate::error::{Context, Result, bail};
+use crate::global::HOST_OBJECT_BYTES;
 use crate::store::{StoreId, StoreInner, StoreOpaque};
 use crate::vm::{InstanceId, Pending, boundary};
 use crate::{Ref, TableType, Trap};
@@ -41,6 +42,7 @@ impl Table {
     /// If `init` belongs to another store.
     pub fn new(mut store: impl AsContextMut, ty: TableType, init: Ref) -> Result<Self> {
         let store = store.as_context_mut().0;
+        store.opaque.keep_types_of(ty.element());
         let ty = ty.to_wasm()?;
         if ty.max.is_some_and(|max| max < ty.min) {
             bail!("the minimum of the table ({}) is above its maximum", ty.min);
@@ -48,6 +50,7 @@ impl Table {
         let element = init.to_slot(&store.opaque, ty.element, || "type mismatch: value does not match the table's elements".to_owned())?;
         let before = store.opaque.counts;
         store.opaque.counts.add(0, 1, 0)?;
+        store.opaque.counts.add_host_bytes(HOST_OBJECT_BYTES).inspect_err(|_| store.opaque.counts = before)?;
         let owner = boundary::create(store, |vm| vm.new_host_table(ty, element.get_u64()));
         let owner = owner.map_err(|error| {
             store.opaque.counts = before;

@@ -53,6 +53,12 @@ group! {
     "timeout" => timeout: Duration, "Trap after this time.";
     "epoch-interruption" => epoch_interruption: bool, "Let code look at the deadline. Default: y if there is a timeout.";
     "max-wasm-stack" => max_wasm_stack: Bytes, "Size of the guest's call stack.";
+    "budget" => budget: Preset, "The limits that no other key sets, those on compiling included. Default: trusted.";
+    "max-module-size" => max_module_size: Bytes, "How large a module may be that is compiled.";
+    "max-functions" => max_functions: u64, "How many functions a module may have that is compiled.";
+    "max-compile-memory" => max_compile_memory: Bytes, "How much memory compiling a module may take.";
+    "compile-timeout" => compile_timeout: Duration, "How long compiling a module may take.";
+    "max-host-memory" => max_host_memory: Bytes, "How much memory of the host may be held for the guest: instances, host values and functions.";
     "max-memory-size" => max_memory_size: Bytes, "How large each memory may grow.";
     "max-table-elements" => max_table_elements: u64, "How large each table may grow.";
     "max-instances" => max_instances: u64, "How many instances there may be.";
@@ -74,6 +80,27 @@ group! {
     "simd" => simd: bool, "Accept vectors. Default: y.";
     "tail-call" => tail_call: bool, "Accept tail calls. Default: y.";
     "wide-arithmetic" => wide_arithmetic: bool, "Accept 128-bit arithmetic. Default: y.";
+}
+
+/// Which limits hold that are not set one by one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Preset {
+    /// For guests that the user chose.
+    Trusted,
+    /// For guests of strangers.
+    Untrusted,
+}
+
+impl Value for Preset {
+    const SHAPE: &'static str = "trusted|untrusted";
+
+    fn read(text: Option<&str>) -> Result<Self, String> {
+        match text {
+            Some("trusted") => Ok(Self::Trusted),
+            Some("untrusted") => Ok(Self::Untrusted),
+            _ => Err("`trusted` or `untrusted`".to_string()),
+        }
+    }
 }
 
 /// How much work is put into code.

@@ -6,7 +6,7 @@ use super::setup::{self, Input};
 use super::{imports, invoke, output, progress};
 use crate::args::options::WasmOptions;
 use crate::args::{Options, RunWords};
-use peregrine::{Context, Engine, Error, Instance, Linker, Module, Result, Store, StoreLimits, StoreLimitsBuilder, Val};
+use peregrine::{Budget, Context, Engine, Error, Instance, Linker, Module, Result, Store, StoreLimits, StoreLimitsBuilder, Val};
 use peregrine_wasi::p1::{self, WasiP1Ctx};
 use peregrine_wasi::{DirPerms, FilePerms, WasiCtxBuilder};
 use std::net::TcpListener;
@@ -87,7 +87,7 @@ fn new_store(engine: &Engine, words: &RunWords, options: &Options, file: &str, a
         Some(false) => None,
         _ => Some(wasi_context(words, options, file, args)?),
     };
-    let limits = limits(&options.wasm)?;
+    let limits = limits(&options.wasm, &engine.config().get_budget())?;
     let mut store = Store::new(engine, Host { wasi, limits });
     store.limiter(|host| &mut host.limits);
     if let Some(fuel) = options.wasm.fuel {
@@ -96,9 +96,10 @@ fn new_store(engine: &Engine, words: &RunWords, options: &Options, file: &str, a
     Ok(store)
 }
 
-fn limits(wasm: &WasmOptions) -> Result<StoreLimits> {
+fn limits(wasm: &WasmOptions, budget: &Budget) -> Result<StoreLimits> {
     let count = |value: u64| usize::try_from(value).context("a limit is too large for this machine");
-    let mut limits = StoreLimitsBuilder::new();
+    // The counts of a limiter replace those of the budget.
+    let mut limits = StoreLimitsBuilder::new().instances(budget.instances).tables(budget.tables).memories(budget.memories);
     if let Some(size) = wasm.max_memory_size {
         limits = limits.memory_size(count(size.0)?);
     }

@@ -1,9 +1,9 @@
 //! From options to an engine, and from a file to bytes.
 
 use super::log;
-use crate::args::options::{CodegenOptions, Compiler, OptLevel, Strategy, Stress, WasmOptions};
+use crate::args::options::{CodegenOptions, Compiler, OptLevel, Preset, Strategy, Stress, WasmOptions};
 use crate::args::{Options, Profile};
-use peregrine::{Cache, Config, Context, Engine, Error, ProfilingStrategy, Result};
+use peregrine::{Budget, Cache, Config, Context, Engine, Error, ProfilingStrategy, Result};
 use peregrine_artifact::image::ImageLayout;
 use std::fs::File;
 use std::io::Read;
@@ -62,6 +62,7 @@ pub(super) fn config(options: &Options) -> Result<Config> {
     if let Some(size) = wasm.max_wasm_stack {
         config.max_wasm_stack(usize::try_from(size.0).context("-W max-wasm-stack")?);
     }
+    config.budget(budget(wasm)?);
     if let Some(on) = options.codegen.inlining {
         config.compiler_inlining(on);
     }
@@ -104,6 +105,35 @@ pub(super) fn config(options: &Options) -> Result<Config> {
         }
     }
     Ok(config)
+}
+
+/// What guests may make the host hold and do. What the limiter of a store decides is left to it.
+///
+/// # Errors
+///
+/// If a limit is too large for this machine.
+fn budget(wasm: &WasmOptions) -> Result<Budget> {
+    let count = |value: u64| usize::try_from(value).context("a limit is too large for this machine");
+    let mut budget = match wasm.budget {
+        Some(Preset::Untrusted) => Budget::untrusted(),
+        Some(Preset::Trusted) | None => Budget::trusted(),
+    };
+    if let Some(size) = wasm.max_module_size {
+        budget.module_bytes = count(size.0)?;
+    }
+    if let Some(functions) = wasm.max_functions {
+        budget.functions = count(functions)?;
+    }
+    if let Some(size) = wasm.max_compile_memory {
+        budget.compile_memory_bytes = count(size.0)?;
+    }
+    if let Some(time) = wasm.compile_timeout {
+        budget.compile_time = time;
+    }
+    if let Some(size) = wasm.max_host_memory {
+        budget.host_bytes = count(size.0)?;
+    }
+    Ok(budget)
 }
 
 /// The strategy that the options ask for. Images only is no matter of the engine, which makes of modules what it is told to.

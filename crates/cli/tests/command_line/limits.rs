@@ -58,3 +58,18 @@ fn the_stack_can_be_set() {
     run(&["-W", "max-wasm-stack=64K", "--invoke", "recurse"], "traps.wat", &[]).finish().code(134).complains("call stack exhausted");
     run(&["-W", "max-wasm-stack=16M", "--invoke", "recurse"], "traps.wat", &[]).finish().code(134).complains("call stack exhausted");
 }
+
+#[test]
+fn compiling_is_limited() {
+    let refused = |option: &str, limit: &str| {
+        run(&["-C", "cache=n", "-W", option], "hello.wat", &[]).finish().code(1).complains(&format!("`Budget::{limit}`"));
+    };
+    refused("max-module-size=16", "module_bytes");
+    refused("max-functions=0", "functions");
+    refused("max-compile-memory=1", "compile_memory_bytes");
+    refused("compile-timeout=0s", "compile_time");
+    refused("max-host-memory=100", "host_bytes");
+    refused("budget=untrusted,max-wasm-stack=2M", "stack_bytes");
+    run(&["-W", "budget=untrusted"], "hello.wat", &[]).finish().code(0).stdout("hello\n");
+    run(&["-W", "budget=none"], "hello.wat", &[]).finish().complains("`trusted` or `untrusted`");
+}

@@ -3,7 +3,7 @@
 use super::{Finality, ValType};
 use crate::Engine;
 use crate::error::{OutOfMemory, Result, ensure};
-use crate::vm::VmShared;
+use crate::vm::{HeldTypes, VmShared};
 use peregrine_wasm as wasm;
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -25,8 +25,9 @@ pub struct FuncType {
 }
 
 struct Inner {
-    id: u32,
-    ty: wasm::FuncType,
+    /// Its identity alone.
+    held: HeldTypes,
+    ty: Arc<wasm::FuncType>,
     engine: Engine,
 }
 
@@ -76,21 +77,23 @@ impl FuncType {
     }
 
     fn of_types(engine: &Engine, params: impl IntoIterator<Item = ValType>, results: impl IntoIterator<Item = ValType>) -> Result<Self> {
-        let ty = wasm::FuncType {
-            params: params.into_iter().map(|ty| ty.to_wasm()).collect::<Result<_>>()?,
-            results: results.into_iter().map(|ty| ty.to_wasm()).collect::<Result<_>>()?,
-        };
-        let id = engine.shared().types.register(&ty);
-        Ok(Self { inner: Arc::new(Inner { id, ty, engine: engine.clone() }) })
+        // The types that these mention keep their identities until the new one holds them.
+        let (params, results): (Vec<_>, Vec<_>) = (params.into_iter().collect(), results.into_iter().collect());
+        let all_to_wasm = |types: &[ValType]| types.iter().map(ValType::to_wasm).collect::<Result<_>>();
+        let ty = wasm::FuncType { params: all_to_wasm(&params)?, results: all_to_wasm(&results)? };
+        let held = engine.shared().types.register(&ty);
+        Ok(Self { inner: Arc::new(Inner { held, ty: Arc::new(ty), engine: engine.clone() }) })
     }
 
     pub(crate) fn from_id(id: u32, registry: &Arc<VmShared>) -> Self {
         let engine = Engine::of_shared(registry);
-        Self { inner: Arc::new(Inner { id, ty: registry.types.func_type(id), engine }) }
+        let (held, ty) = registry.types.hold(id);
+        Self { inner: Arc::new(Inner { held, ty, engine }) }
     }
 
+    /// Its identity in the engine, which is its own as long as this type or a clone lives.
     pub(crate) fn id(&self) -> u32 {
-        self.inner.id
+        self.inner.held[0]
     }
 
     /// Parameters and results, concrete types by identity.
@@ -145,13 +148,13 @@ impl FuncType {
     /// If they belong to different engines.
     pub fn matches(&self, other: &Self) -> bool {
         assert!(Engine::same(&self.inner.engine, &other.inner.engine), "function types of different engines cannot be compared");
-        self.inner.id == other.inner.id
+        self.id() == other.id()
     }
 }
 
 impl PartialEq for FuncType {
     fn eq(&self, other: &Self) -> bool {
-        self.inner.id == other.inner.id && Engine::same(&self.inner.engine, &other.inner.engine)
+        self.id() == other.id() && Engine::same(&self.inner.engine, &other.inner.engine)
     }
 }
 
@@ -159,7 +162,7 @@ impl Eq for FuncType {}
 
 impl Hash for FuncType {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.inner.id.hash(state);
+        self.id().hash(state);
     }
 }
 

@@ -50,6 +50,7 @@ pub(crate) use pending::Pending;
 pub(crate) use preempt::Interruption;
 pub(crate) use shared_memory::SharedMemory;
 pub(crate) use store::{StoreHost, VmShared, VmStore};
+pub(crate) use types::HeldTypes;
 pub use value::ValRaw;
 
 #[cfg(test)]

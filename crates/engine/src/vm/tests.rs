@@ -144,8 +144,8 @@ unsafe extern "C" fn reenter(context: *mut VmContextHeader, values: *mut ValRaw)
 fn hosts_are_called_and_call_again() {
     let mut machine = Machine::new();
     let ty = peregrine_wasm::FuncType { params: [peregrine_wasm::ValType::I32].into(), results: [peregrine_wasm::ValType::I32].into() };
-    let type_id = machine.shared.types.register(&ty);
-    let host = machine.store.new_host_func(type_id, reenter, Box::new(()));
+    let types = machine.shared.types.register(&ty);
+    let host = machine.store.new_host_func(types[0], reenter, Box::new(()));
     let instance = ok(machine.instantiate(
         r#"(module (import "host" "f" (func $f (param i32) (result i32)))
             (table 2 funcref) (elem (i32.const 0) func $f $inner)

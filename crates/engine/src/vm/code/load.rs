@@ -4,7 +4,7 @@ use super::registry;
 use super::tiered::{self, TieredCode};
 use crate::tiering::ModuleTiering;
 use crate::vm::references::Contexts;
-use crate::vm::types::TypeRegistry;
+use crate::vm::types::{HeldTypes, TypeRegistry};
 use peregrine_artifact::compiler::CompilerKind;
 use peregrine_artifact::image::{ImageError, ImageLayout, ImageMeta, Section, StubEntry};
 use peregrine_artifact::settings::{Settings, Tiering};
@@ -56,7 +56,7 @@ impl From<io::Error> for LoadError {
 pub(crate) struct LoadedModule {
     meta: ImageMeta,
     vm_layout: VmLayout,
-    type_ids: Box<[u32]>,
+    type_ids: HeldTypes,
     /// Position in an instance's array of function references to function.
     escaping: Box<[FuncIndex]>,
     /// Per table, for tables whose first elements come from static segments: function of each element, `NO_FUNCTION` for null.
@@ -80,6 +80,11 @@ const LAZY_ELEMENTS: usize = 1 << 12;
 /// Elements that are prepared for each one that a segment gives: what loading costs stays in proportion to the module, however large
 /// and empty its tables are.
 const LAZY_ELEMENTS_PER_ITEM: usize = 8;
+
+/// Bytes of the host's memory that any instance takes besides its context, and each import, memory and table of it.
+const INSTANCE_BYTES: usize = 512;
+/// See [`INSTANCE_BYTES`].
+const IMPORT_BYTES: usize = 160;
 
 struct Code {
     /// What is not in the image. Dropped before the mapping that it is in.
@@ -240,6 +245,12 @@ impl LoadedModule {
     /// Where things are in contexts of instances.
     pub(crate) fn vm_layout(&self) -> &VmLayout {
         &self.vm_layout
+    }
+
+    /// Bytes of the host's memory that an instance takes: its context, and what is known of its imports, memories and tables.
+    pub(crate) fn instance_bytes(&self) -> usize {
+        let module = self.module();
+        self.vm_layout.size_bytes() + INSTANCE_BYTES + IMPORT_BYTES * (module.imports.len() + module.memories.len() + module.tables.len())
     }
 
     /// Engine-wide identities of the module's types, in order.

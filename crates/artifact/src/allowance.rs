@@ -1,0 +1,82 @@
+//! What making one module may cost: limits that the engine hands to a compiler, and the errors that name them.
+//!
+//! The names in the errors are those of the embedder's `Budget`, which the limits come from. Compilers look at the time between functions.
+
+use crate::compiler::CompileError;
+use std::fmt;
+use std::time::{Duration, Instant};
+
+/// What making one module may cost. What does not fit is refused with [`CompileError::Limit`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Allowance {
+    /// Functions that the module defines.
+    pub functions: usize,
+    /// Bytes of the body of one function.
+    pub function_bytes: usize,
+    /// Locals of all functions together, parameters excluded.
+    pub locals: u64,
+    /// Bytes of memory for the description of the module, for what compilers need at once, and for the code, by estimate.
+    pub memory_bytes: usize,
+    /// Time, looked at between functions.
+    pub time: Duration,
+    /// When the time is up. `None` before [`begin`](Self::begin), and if that is never.
+    pub until: Option<Instant>,
+}
+
+impl Allowance {
+    /// No limits.
+    pub const UNLIMITED: Self = Self {
+        functions: usize::MAX,
+        function_bytes: usize::MAX,
+        locals: u64::MAX,
+        memory_bytes: usize::MAX,
+        time: Duration::MAX,
+        until: None,
+    };
+
+    /// The same limits, with the time running from now.
+    #[must_use]
+    pub fn begin(self) -> Self {
+        Self { until: Instant::now().checked_add(self.time), ..self }
+    }
+
+    /// Whether there is time left.
+    ///
+    /// # Errors
+    ///
+    /// [`CompileError::Limit`] if there is none.
+    pub fn check_time(&self) -> Result<(), CompileError> {
+        match self.until {
+            Some(until) if Instant::now() >= until => {
+                Err(exceeded("compiling the module takes longer than", "compile_time", format_args!("{:?}", self.time)))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Default for Allowance {
+    fn default() -> Self {
+        Self::UNLIMITED
+    }
+}
+
+/// The error for a limit that is passed: `what` and "`Budget::limit`, which is `allowed`".
+#[cold]
+pub fn exceeded(what: impl fmt::Display, limit: &str, allowed: impl fmt::Display) -> CompileError {
+    CompileError::Limit { message: format!("{what} `Budget::{limit}`, which is {allowed}; `Config::budget` sets it") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_runs_from_the_beginning_only() {
+        let none = Allowance { time: Duration::ZERO, ..Allowance::UNLIMITED };
+        assert_eq!(none.check_time(), Ok(()));
+        let error = none.begin().check_time().expect_err("no time at all").to_string();
+        assert!(error.contains("`Budget::compile_time`, which is 0ns; `Config::budget` sets it"), "{error}");
+        assert_eq!(Allowance::UNLIMITED.begin().check_time(), Ok(()));
+    }
+}

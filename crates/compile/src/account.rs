@@ -1,0 +1,142 @@
+//! What making one module has cost so far, against its [`Allowance`].
+//!
+//! Sizes are known before any body is looked at; memory is an estimate by counts, from what the structures take that hold a module, and
+//! from the code as it is made; time is looked at between functions. Nothing here depends on how many threads there are, but time does.
+
+use crate::tier::ModuleEnv;
+use peregrine_artifact::allowance::{Allowance, exceeded};
+use peregrine_artifact::compiler::CompileError;
+use peregrine_frontend::Translation;
+use peregrine_wasm::{DefinedFuncIndex, EntityIndex};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Bytes for each byte of the binary: as it came, as it is kept, and its parts in the image.
+const BYTES_PER_BYTE: usize = 3;
+/// Bytes for a function type, in the description, the validator and the registry, besides its values.
+const TYPE_BYTES: usize = 256;
+/// Bytes for a parameter or result of a type.
+const VALUE_BYTES: usize = 16;
+/// Bytes for a function: its declaration, its place, its row in the image, its slot.
+const FUNCTION_BYTES: usize = 160;
+/// Bytes for an import, export, table, memory, global, segment or custom section, besides its names and items.
+const ITEM_BYTES: usize = 192;
+/// Bytes for an item of an element segment.
+const ELEMENT_BYTES: usize = 16;
+/// Bytes for each byte of the largest body, in the compiler whose memory is in proportion to it.
+const BYTES_PER_BODY_BYTE: usize = 24;
+/// Bytes for each byte of code and tables: as a piece, as text, in the image, and as it is loaded.
+const BYTES_PER_CODE_BYTE: usize = 4;
+/// What any module may take: so that a small budget is about what modules make, not about what every compiler has.
+const FREE_BYTES: usize = 64 << 10;
+
+/// The cost of one module that is being made.
+pub(crate) struct Account<'a> {
+    allowance: &'a Allowance,
+    description_bytes: usize,
+    code_bytes: AtomicUsize,
+}
+
+impl<'a> Account<'a> {
+    /// Checks all that is known of a module before its bodies are validated.
+    ///
+    /// # Errors
+    ///
+    /// [`CompileError::Limit`].
+    pub(crate) fn open(allowance: &'a Allowance, translation: &Translation<'_>) -> Result<Self, CompileError> {
+        allowance.check_time()?;
+        let functions = translation.bodies.len();
+        if functions > allowance.functions {
+            return Err(exceeded(format_args!("the module has {functions} functions, more than"), "functions", allowance.functions));
+        }
+        let mut locals = 0u64;
+        for (index, body) in translation.bodies.iter() {
+            if body.len() > allowance.function_bytes {
+                let function = translation.module.func_index(index).as_u32();
+                let what = format!("the body of function {function} has {} bytes, more than", body.len());
+                return Err(exceeded(what, "function_bytes", allowance.function_bytes));
+            }
+            locals = locals.saturating_add(declared_locals(translation, index));
+            if locals > allowance.locals {
+                return Err(exceeded("the functions of the module have more locals than", "locals", allowance.locals));
+            }
+        }
+        let description_bytes = description_bytes(translation);
+        let account = Self { allowance, description_bytes, code_bytes: AtomicUsize::new(0) };
+        account.add_code(0)?;
+        Ok(account)
+    }
+
+    /// Whether there is time left.
+    ///
+    /// # Errors
+    ///
+    /// [`CompileError::Limit`] if there is none.
+    pub(crate) fn check_time(&self) -> Result<(), CompileError> {
+        self.allowance.check_time()
+    }
+
+    /// Counts code and tables.
+    ///
+    /// # Errors
+    ///
+    /// [`CompileError::Limit`].
+    pub(crate) fn add_code(&self, len_bytes: usize) -> Result<(), CompileError> {
+        let code = self.code_bytes.fetch_add(len_bytes, Ordering::Relaxed).saturating_add(len_bytes);
+        let total = self.description_bytes.saturating_add(code.saturating_mul(BYTES_PER_CODE_BYTE));
+        // Half of it is left to compilers that ask before they take much.
+        if total > self.allowance.memory_bytes / 2 {
+            return Err(out_of_memory(self.allowance));
+        }
+        Ok(())
+    }
+
+    /// `env` with as much memory for compilers as the allowance has.
+    pub(crate) fn env<'m>(&self, env: ModuleEnv<'m>) -> ModuleEnv<'m> {
+        self::env(self.allowance, env)
+    }
+}
+
+/// `env` with as much memory for compilers as `allowance` has.
+pub(crate) fn env<'m>(allowance: &Allowance, env: ModuleEnv<'m>) -> ModuleEnv<'m> {
+    ModuleEnv { memory: env.memory.at_most(allowance.memory_bytes as u64 / 2), ..env }
+}
+
+#[cold]
+fn out_of_memory(allowance: &Allowance) -> CompileError {
+    exceeded("compiling the module takes more memory than", "compile_memory_bytes", allowance.memory_bytes)
+}
+
+/// How many locals a body declares. A body whose declarations are malformed is left to the validator.
+fn declared_locals(translation: &Translation<'_>, index: DefinedFuncIndex) -> u64 {
+    let Ok(locals) = translation.body(index).get_locals_reader() else { return 0 };
+    locals.into_iter().map_while(Result::ok).map(|(count, _)| u64::from(count)).sum()
+}
+
+/// Bytes that the description of a module takes, by estimate.
+fn description_bytes(translation: &Translation<'_>) -> usize {
+    let module = &translation.module;
+    let values: usize = module.types.values().map(|ty| ty.params.len() + ty.results.len()).sum();
+    let elements: usize = module.elements.values().map(|segment| segment.items.len()).sum();
+    let not_functions = module.imports.iter().filter(|import| !matches!(import.entity, EntityIndex::Function(_))).count();
+    let items = module.imports.len()
+        + module.exports.len()
+        + module.tables.len()
+        + module.memories.len()
+        + module.globals.len()
+        + module.elements.len()
+        + module.data.len()
+        + module.custom_sections.len()
+        - not_functions;
+    let largest = translation.bodies.values().map(|body| body.len()).max().unwrap_or(0);
+    let parts = [
+        (translation.wasm.len(), BYTES_PER_BYTE),
+        (module.types.len(), TYPE_BYTES),
+        (values, VALUE_BYTES),
+        (module.functions.len(), FUNCTION_BYTES),
+        (elements, ELEMENT_BYTES),
+        (items, ITEM_BYTES),
+        (largest, BYTES_PER_BODY_BYTE),
+    ];
+    let bytes = parts.iter().map(|(count, each)| count.saturating_mul(*each)).fold(0, usize::saturating_add);
+    bytes.saturating_sub(FREE_BYTES)
+}

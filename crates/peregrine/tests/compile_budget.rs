@@ -1,0 +1,137 @@
+//! What making a module may cost, in every strategy, and what the host holds for guests: each limit refuses by its name.
+
+use peregrine::*;
+use std::fmt::Write;
+use std::time::Duration;
+
+const STRATEGIES: [Strategy; 3] = [Strategy::Ahead, Strategy::Tiered, Strategy::Baseline];
+
+fn engine(strategy: Strategy, change: impl FnOnce(&mut Budget)) -> Engine {
+    let mut budget = Budget::trusted();
+    change(&mut budget);
+    Engine::new(Config::new().strategy(strategy).budget(budget)).unwrap()
+}
+
+/// The errors of making, validating and precompiling `text` are about `limit`.
+fn is_refused(engine: &Engine, text: &str, limit: &str) {
+    let binary = wat::parse_str(text).unwrap();
+    let errors = [
+        Module::new(engine, text).map(drop),
+        Module::from_binary(engine, &binary).map(drop),
+        Module::validate(engine, &binary),
+        engine.precompile_module(&binary).map(drop),
+    ];
+    for (position, error) in errors.into_iter().enumerate() {
+        let error = format!("{:#}", error.expect_err("too much"));
+        assert!(error.contains(&format!("`Budget::{limit}`")) && error.contains("sets it"), "{position}: {error}");
+    }
+}
+
+fn functions(count: usize, body: &str) -> String {
+    let mut text = "(module".to_owned();
+    (0..count).for_each(|number| write!(text, "(func (param i32) (result i32) {body} (i32.const {number}))").unwrap());
+    text + ")"
+}
+
+#[test]
+fn each_limit_on_a_module_refuses_by_its_name() {
+    for strategy in STRATEGIES {
+        let ten = functions(10, "");
+        is_refused(&engine(strategy, |budget| budget.functions = 9), &ten, "functions");
+        Module::new(&engine(strategy, |budget| budget.functions = 10), &ten).unwrap();
+
+        let long = functions(1, &"(drop (i32.const 0))".repeat(100));
+        is_refused(&engine(strategy, |budget| budget.function_bytes = 300), &long, "function_bytes");
+        Module::new(&engine(strategy, |budget| budget.function_bytes = 400), &long).unwrap();
+
+        let locals = format!("(module {})", "(func (local i32 i32 i64 i64 f32))".repeat(4));
+        is_refused(&engine(strategy, |budget| budget.locals = 19), &locals, "locals");
+        Module::new(&engine(strategy, |budget| budget.locals = 20), &locals).unwrap();
+
+        is_refused(&engine(strategy, |budget| budget.module_bytes = 100), &functions(100, ""), "module_bytes");
+        is_refused(&engine(strategy, |budget| budget.compile_time = Duration::ZERO), &ten, "compile_time");
+        is_refused(&engine(strategy, |budget| budget.compile_memory_bytes = 1 << 20), &functions(10_000, ""), "compile_memory_bytes");
+        Module::new(&engine(strategy, |budget| budget.compile_memory_bytes = 64 << 20), functions(10_000, "")).unwrap();
+    }
+}
+
+#[test]
+fn code_counts_as_memory() {
+    // Little to read and much to make: one operator is many instructions.
+    let body = "(v128.store (local.get 0) (i32x4.trunc_sat_f32x4_u (v128.load (local.get 0))))".repeat(20);
+    let mut text = functions(500, &body);
+    text.replace_range(..7, "(module (memory 1)");
+    Module::validate(&engine(Strategy::Ahead, |budget| budget.compile_memory_bytes = 3 << 20), &wat::parse_str(&text).unwrap()).unwrap();
+    let engine = engine(Strategy::Ahead, |budget| budget.compile_memory_bytes = 3 << 20);
+    let error = Module::new(&engine, &text).unwrap_err().to_string();
+    assert!(error.contains("`Budget::compile_memory_bytes`, which is 3145728"), "{error}");
+}
+
+#[test]
+fn text_may_be_so_much_longer() {
+    let engine = engine(Strategy::Auto, |budget| budget.module_bytes = 1000);
+    let spaces = |count: usize| format!("(module {})", " ".repeat(count));
+    Module::new(&engine, spaces(7000)).unwrap();
+    let error = Module::new(&engine, spaces(8000)).unwrap_err().to_string();
+    assert!(error.contains("`Budget::module_bytes`, which is 1000"), "{error}");
+}
+
+#[test]
+fn a_stack_is_within_the_budget() {
+    let error = Engine::new(Config::new().budget(Budget::untrusted()).max_wasm_stack(2 << 20)).unwrap_err().to_string();
+    assert!(error.contains("`Budget::stack_bytes` is 1048576"), "{error}");
+    Engine::new(Config::new().budget(Budget::untrusted())).unwrap();
+}
+
+#[test]
+fn the_presets_take_what_programs_are() {
+    let engine = Engine::new(Config::new().budget(Budget::untrusted())).unwrap();
+    Module::new(&engine, functions(20_000, "(drop (i32.add (local.get 0) (i32.const 1)))")).unwrap();
+}
+
+#[test]
+fn host_values_globals_and_instances_are_counted() -> Result<()> {
+    let refused = |result: Result<()>| {
+        let error = format!("{:#}", result.unwrap_err());
+        assert!(error.contains("`Budget::host_bytes` is 65536; `Store::set_budget`"), "{error}");
+    };
+    let small = || {
+        let engine = engine(Strategy::Auto, |budget| budget.host_bytes = 64 << 10);
+        Store::new(&engine, ())
+    };
+    let mut store = small();
+    let made = (0..).take_while(|number: &usize| ExternRef::new(&mut store, *number).is_ok()).count();
+    assert!((1000..2000).contains(&made), "{made} values");
+    refused(ExternRef::new(&mut store, 0).map(drop));
+    assert!(store.metrics().host_bytes > 65_000);
+
+    let mut store = small();
+    ExternRef::new(&mut store, [0u8; 60_000])?;
+    refused(ExternRef::new(&mut store, [0u8; 60_000]).map(drop));
+
+    let mut store = small();
+    let ty = || GlobalType::new(ValType::I32, Mutability::Const);
+    let made = (0..1000).take_while(|_| Global::new(&mut store, ty(), Val::I32(0)).is_ok()).count();
+    assert_eq!(made, 32);
+    refused(Table::new(&mut store, TableType::new(RefType::FUNCREF, 1, None), Ref::Func(None)).map(drop));
+    refused(Memory::new(&mut store, MemoryType::new(1, None)).map(drop));
+
+    // A context of 16 bytes for each global.
+    let mut store = small();
+    let module = Module::new(store.engine(), format!("(module {})", "(global (mut v128) (v128.const i64x2 0 0))".repeat(1000)))?;
+    for _ in 0..3 {
+        Instance::new(&mut store, &module, &[])?;
+    }
+    refused(Instance::new(&mut store, &module, &[]).map(drop));
+    let before = store.metrics();
+    refused(Instance::new(&mut store, &module, &[]).map(drop));
+    assert_eq!(store.metrics(), before, "what was refused is not counted");
+
+    // Functions of the host cannot be refused, and count.
+    let mut store = small();
+    for _ in 0..300 {
+        Func::wrap(&mut store, || ());
+    }
+    refused(ExternRef::new(&mut store, 0).map(drop));
+    Ok(())
+}
