@@ -1,6 +1,6 @@
 //! Everything that changes compiled code. Two compilations of the same bytes with equal settings give the same image.
 
-use peregrine_wasm::{Features, MemoryType};
+use peregrine_wasm::{Features, MemoryIndex, MemoryType, Module};
 use serde::{Deserialize, Serialize};
 
 /// The processor and system that code is made for.
@@ -45,10 +45,13 @@ pub struct Settings {
     pub opt_level: OptLevel,
     /// Accepted proposals.
     pub features: Features,
-    /// Address space behind each 32-bit memory, in bytes, without the guard. At least 4 GiB elides bounds checks.
+    /// Address space behind each 32-bit memory, in bytes, without the guard. At least 4 GiB elides bounds checks; below that, code checks
+    /// every access.
     pub memory_reservation_bytes: u64,
     /// Inaccessible address space after the reservation, in bytes. Accesses with a static offset below it need no check.
     pub memory_guard_bytes: u64,
+    /// Whether memories may move, to grow beyond their reservation or to get a larger one for code that relies on it.
+    pub memory_may_move: bool,
     /// Inaccessible bytes below a guest stack. Larger frames touch every page of themselves.
     pub stack_guard_bytes: u32,
     /// Whether loops and functions look at the interrupt page.
@@ -69,16 +72,31 @@ pub struct Settings {
     pub module_version: String,
 }
 
-/// Up to this maximum a memory is [`MemoryStyle::Checked`].
+/// Up to this size a memory is small: not worth the address space that spares checks.
 pub const SMALL_MEMORY_BYTES: u64 = 1 << 20;
 
-/// How accesses to one memory are kept inside of it. Compilers and engine derive it by the same function.
+/// What the code of one module relies on when it accesses one of its memories. Compilers and engine derive it by the same function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MemoryStyle {
-    /// Every address that a 32-bit index can form is reserved, and what lies beyond the size faults: no checks for static offsets below the guard.
+    /// Every address that a 32-bit index can form is reserved, and what lies beyond the size faults: no checks for static offsets below the
+    /// guard. The memory never moves.
     Guarded,
-    /// Every access is compared with the size.
-    Checked,
+    /// Nothing: every access is compared with the size, and the memory may move in any call, so its base is loaded again after each.
+    Small,
+    /// Every access is compared with the size. The memory never moves.
+    Exact,
+}
+
+impl MemoryStyle {
+    /// Whether every access is compared with the size.
+    pub fn is_checked(self) -> bool {
+        self != Self::Guarded
+    }
+
+    /// Whether the base stays the same in calls.
+    pub fn has_constant_base(self) -> bool {
+        self != Self::Small
+    }
 }
 
 impl Settings {
@@ -90,6 +108,7 @@ impl Settings {
             features: Features::default(),
             memory_reservation_bytes: 4 << 30,
             memory_guard_bytes: 32 << 20,
+            memory_may_move: true,
             stack_guard_bytes: 64 << 10,
             interrupt: false,
             fuel: false,
@@ -102,11 +121,30 @@ impl Settings {
         }
     }
 
-    /// How accesses to a memory of type `ty` are kept inside of it. One that can never be large is not worth the address space that spares
-    /// the checks.
-    pub fn memory_style(&self, ty: &MemoryType) -> MemoryStyle {
-        let is_small = ty.max_pages.is_some() && ty.max_bytes() <= SMALL_MEMORY_BYTES;
-        if self.may_be_guarded(ty) && !is_small { MemoryStyle::Guarded } else { MemoryStyle::Checked }
+    /// What code of `module` relies on when it accesses `memory`.
+    ///
+    /// A memory that others can reach may be given to code that relies on the guard: then it moves to a larger reservation. So only what
+    /// is the module's alone is known to stay where it is.
+    pub fn memory_style(&self, module: &Module, memory: MemoryIndex) -> MemoryStyle {
+        let ty = &module.memories[memory];
+        let never_large = ty.max_pages.is_some() && ty.max_bytes() <= SMALL_MEMORY_BYTES;
+        if !self.may_be_guarded(ty) {
+            // With room for anything, one that is no more than an index can reach gets all it may grow to.
+            let moves = self.memory_may_move && !ty.shared && self.memory_reservation_bytes < 4 << 30;
+            return if moves { MemoryStyle::Small } else { MemoryStyle::Exact };
+        }
+        let movable = if self.memory_may_move { MemoryStyle::Small } else { MemoryStyle::Exact };
+        match module.defined_memory_index(memory) {
+            _ if ty.shared && never_large => MemoryStyle::Exact,
+            _ if ty.shared => MemoryStyle::Guarded,
+            None if never_large => movable,
+            None => MemoryStyle::Guarded,
+            Some(_) if never_large && !module.exported_memories.contains(&memory) => MemoryStyle::Exact,
+            Some(_) if never_large => movable,
+            // It grows by the hand of others alone, if at all.
+            Some(_) if self.memory_may_move && is_small_at_first(ty) && !module.grown_memories.contains(&memory) => MemoryStyle::Small,
+            Some(_) => MemoryStyle::Guarded,
+        }
     }
 
     /// Whether code elsewhere may take a memory of type `ty` for a guarded one: an import need not name the maximum that the memory has. So
@@ -120,4 +158,9 @@ impl Settings {
         let bytes = postcard::to_stdvec(self).expect("settings are plain data");
         blake3::hash(&bytes).into()
     }
+}
+
+/// Whether a memory of type `ty` is [`MemoryStyle::Small`] if the module that defines it does not grow it.
+pub fn is_small_at_first(ty: &MemoryType) -> bool {
+    !ty.shared && !ty.memory64 && ty.min_bytes().is_some_and(|bytes| bytes <= SMALL_MEMORY_BYTES)
 }

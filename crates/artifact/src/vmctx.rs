@@ -107,7 +107,7 @@ pub const FUNC_ELEMENT_SIZE_BYTES: u32 = 8;
 /// Bytes of an element of any other table.
 pub const HANDLE_ELEMENT_SIZE_BYTES: u32 = 4;
 
-/// A linear memory. `base` never moves while the memory lives.
+/// A linear memory. `base` stays the same in calls, unless its [`MemoryStyle`](crate::settings::MemoryStyle) says otherwise.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct VmMemory {

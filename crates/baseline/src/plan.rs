@@ -6,6 +6,7 @@
 use crate::compile::Compiler;
 use crate::isa::machine::registers::{ALWAYS_TEMPORARY, DESTROYED_FOR_LOCALS, PRESERVED, PRESERVED_FOR_LOCALS, VECTORS_FOR_LOCALS};
 use crate::registers::{Reg, RegSet, Registers};
+use peregrine_wasm::MemoryIndex;
 use smallvec::SmallVec;
 
 /// Who wants a register.
@@ -61,6 +62,8 @@ impl Compiler<'_> {
         }
         let memory = self.scan.memory;
         let has_memory = !self.module.memories.is_empty();
+        let zero = MemoryIndex::from_u32(0);
+        let base_is_constant = has_memory && self.settings.memory_style(self.module, zero).has_constant_base();
         if memory > 0 && has_memory {
             integers.add(memory.saturating_add(1), Candidate::MemoryBase);
         }
@@ -75,9 +78,11 @@ impl Compiler<'_> {
         let twice = calls.saturating_mul(2);
         let mut pinned = RegSet::EMPTY;
         for (weight, candidate) in integers.candidates {
-            let prefers_destroyed = calls == 0 || weight / 2 > twice;
+            // A base that may change in calls is loaded again after each, so nobody shall preserve it.
+            let is_kept = candidate != Candidate::MemoryBase || base_is_constant;
+            let prefers_destroyed = calls == 0 || weight / 2 > twice || (!is_kept && weight > calls);
             let mut reg = if prefers_destroyed { destroyed.next() } else { None };
-            if reg.is_none() && weight >= MIN_PRESERVED {
+            if reg.is_none() && weight >= MIN_PRESERVED && is_kept {
                 reg = preserved.next();
             }
             if reg.is_none() && weight > twice {

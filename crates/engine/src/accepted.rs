@@ -82,10 +82,6 @@ accepted! {
     wasm_branch_hinting get_wasm_branch_hinting enable: bool = false;
     /// Accepted for compatibility and without meaning: names of functions are always kept.
     debug_symbols get_debug_symbols enable: bool = true;
-    /// Accepted for compatibility and without meaning: memories never move.
-    memory_may_move get_memory_may_move enable: bool = true;
-    /// Accepted for compatibility and without meaning: memories never move, so there is no room for growth to set aside.
-    memory_reservation_for_growth get_memory_reservation_for_growth bytes: u64 = 2 << 30;
     /// Accepted for compatibility and without meaning: no access reaches below a memory.
     guard_before_linear_memory get_guard_before_linear_memory enable: bool = true;
     /// Accepted for compatibility and without meaning: tables are always filled as their module says when it is instantiated, at the cost of

@@ -3,8 +3,9 @@
 
 use crate::error::{Result, bail};
 use crate::{Config, ModuleVersionStrategy};
-use peregrine_artifact::settings::{Settings, Target};
-use peregrine_wasm::Features;
+use peregrine_artifact::settings::{MemoryStyle, Settings, Target};
+use peregrine_sys::address_space::AddressSpace;
+use peregrine_wasm::{Features, Module};
 
 /// This machine, as far as it can be known without a compiler.
 pub(crate) fn host_target() -> Target {
@@ -34,9 +35,22 @@ pub(crate) fn check(image: &Settings, engine: &Settings, known: &[String], confi
     if config.module_version != ModuleVersionStrategy::None && image.module_version != engine.module_version {
         differs("module_version", &format!("{:?}", image.module_version), &format!("{:?}", engine.module_version))?;
     }
-    let equal = [
-        ("memory_reservation", image.memory_reservation_bytes, engine.memory_reservation_bytes),
-        ("memory_guard_size", image.memory_guard_bytes, engine.memory_guard_bytes),
+    // Code that checks every access runs wherever there is less to rely on, and what relies on more is told apart by its memories.
+    if relies_on_guards(image) && relies_on_guards(engine) {
+        let equal = [
+            ("memory_reservation", image.memory_reservation_bytes, engine.memory_reservation_bytes),
+            ("memory_guard_size", image.memory_guard_bytes, engine.memory_guard_bytes),
+        ];
+        for (name, found, expected) in equal {
+            if found != expected {
+                differs(name, &found.to_string(), &expected.to_string())?;
+            }
+        }
+    }
+    if image.memory_may_move && !engine.memory_may_move {
+        differs("memory_may_move", "true", "false")?;
+    }
+    let equal: [(&str, u64, u64); 2] = [
         ("stack guard size", image.stack_guard_bytes.into(), engine.stack_guard_bytes.into()),
         ("consume_fuel", image.fuel.into(), engine.fuel.into()),
     ];
@@ -63,6 +77,29 @@ pub(crate) fn check(image: &Settings, engine: &Settings, known: &[String], confi
         }
     }
     Ok(())
+}
+
+/// Whether any code compiled with `settings` leaves checks to guards.
+fn relies_on_guards(settings: &Settings) -> bool {
+    settings.memory_reservation_bytes >= 4 << 30
+}
+
+/// Checks that the memories of an image, compiled with `image`, are such as an engine with the settings `engine` makes or accepts.
+///
+/// # Errors
+///
+/// If its code needs guarded memories and the engine has none.
+pub(crate) fn check_memories(module: &Module, image: &Settings, engine: &Settings, space: &AddressSpace) -> Result<()> {
+    let needs_guard = |index| image.memory_style(module, index) == MemoryStyle::Guarded;
+    if relies_on_guards(engine) || !module.memories.iter().any(|(index, _)| needs_guard(index)) {
+        return Ok(());
+    }
+    bail!(
+        "the image was compiled for memories that reserve {} GiB of address space each, and this engine reserves {} KiB ({space}); compile it with \
+         `Config::memory_reservation(0)` (`-O memory-reservation=0`), or on this machine, so that its code checks every access, or raise the limit",
+        image.memory_reservation_bytes >> 30,
+        engine.memory_reservation_bytes >> 10
+    );
 }
 
 fn differs(name: &str, found: &str, expected: &str) -> Result<()> {
@@ -118,6 +155,7 @@ mod tests {
         assert!(refused(|image| image.fuel = true, |_| ()).contains("`consume_fuel` = 1"));
         assert!(refused(|_| (), |engine| engine.interrupt = true).contains("`epoch_interruption` = false"));
         assert!(refused(|image| image.memory_guard_bytes = 0, |_| ()).contains("`memory_guard_size` = 0"));
+        assert!(refused(|_| (), |engine| engine.memory_may_move = false).contains("`memory_may_move` = true"));
         assert!(refused(|_| (), |engine| engine.features.threads = false).contains("`wasm_threads`"));
         assert!(refused(|image| image.target.cpu_features.push("has_teleport".into()), |_| ()).contains("`teleport`"));
         assert!(refused(|image| image.target.triple = "s390x-unknown-linux-gnu".into(), |_| ()).contains("`s390x-unknown-linux-gnu`"));
@@ -130,6 +168,7 @@ mod tests {
         image.nan_canonicalization = true;
         image.opt_level = peregrine_artifact::settings::OptLevel::None;
         image.features.simd = false;
+        (image.memory_reservation_bytes, image.memory_guard_bytes, image.memory_may_move) = (0, 0, false);
         image.target.cpu_features.push("has_teleport".into());
         check(&image, &settings(), &["has_teleport".to_owned()], &Config::new()).unwrap();
     }

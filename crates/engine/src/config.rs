@@ -54,8 +54,10 @@ pub struct Config {
     deadlines: bool,
     pub(crate) max_wasm_stack_bytes: usize,
     pub(crate) budget: Budget,
-    memory_reservation_bytes: u64,
+    memory_reservation_bytes: Option<u64>,
     memory_guard_bytes: u64,
+    memory_may_move: bool,
+    pub(crate) memory_growth_bytes: Option<u64>,
     pub(crate) cache: Option<Cache>,
     pub(crate) debug_info: bool,
     pub(crate) native_unwind_info: bool,
@@ -64,6 +66,11 @@ pub struct Config {
     parallel_compilation: bool,
     backtrace_details: WasmBacktraceDetails,
 }
+
+/// What [`Config::memory_reservation`] is unless it is set, where there is enough.
+const DEFAULT_RESERVATION_BYTES: u64 = 4 << 30;
+/// What [`Config::memory_reservation_for_growth`] says it is unless it is set.
+const DEFAULT_GROWTH_BYTES: u64 = 2 << 30;
 
 /// Address space that one memory may take: a part of what processors have, so that sums of sizes do not overflow.
 const MAX_RESERVED_BYTES: u64 = 1 << 45;
@@ -235,8 +242,10 @@ impl Default for Config {
             deadlines: false,
             max_wasm_stack_bytes: 1 << 20,
             budget: Budget::trusted(),
-            memory_reservation_bytes: 4 << 30,
+            memory_reservation_bytes: None,
             memory_guard_bytes: 32 << 20,
+            memory_may_move: true,
+            memory_growth_bytes: None,
             cache: None,
             debug_info: false,
             native_unwind_info: true,
@@ -442,16 +451,40 @@ impl Config {
         self
     }
 
-    /// Address space behind each linear memory with 32-bit addresses, in bytes, without the guard. From 4 GiB on, which is the default,
-    /// accesses need no bounds checks. Together with the guard at most 32 TiB.
+    /// Address space behind each linear memory with 32-bit addresses, in bytes, without the guard. Together with the guard at most 32 TiB.
+    ///
+    /// From 4 GiB on, which is the default, accesses need no bounds checks, and memories never move. With less, every access is checked,
+    /// a memory reserves so much at first, or its minimum or maximum if those are more or less, and [moves](Self::memory_may_move) when it
+    /// grows beyond that.
+    ///
+    /// Memories that are small, of at most 1 MiB, and that their own module never grows are checked and reserve no more than they hold in
+    /// either case, unless memories must not move. Where a process may have less than 1 TiB of address space, because of `ulimit -v` or of the
+    /// processor, and this is not set, it is 1 MiB.
     pub fn memory_reservation(&mut self, bytes: u64) -> &mut Self {
-        self.memory_reservation_bytes = bytes;
+        self.memory_reservation_bytes = Some(bytes);
         self
     }
 
-    /// Inaccessible address space after each reservation, in bytes. 32 MiB by default.
+    /// Inaccessible address space after each reservation of at least 4 GiB, in bytes. 32 MiB by default. Memories whose accesses are all
+    /// checked have none, as nothing reaches beyond them.
     pub fn memory_guard_size(&mut self, bytes: u64) -> &mut Self {
         self.memory_guard_bytes = bytes;
+        self
+    }
+
+    /// Whether memories may move, when they grow beyond their [reservation](Self::memory_reservation) or are imported by code that needs a
+    /// larger one. On by default. Without, no memory is small: each gets the whole reservation at once; one with a reservation of less than
+    /// 4 GiB gets all that it may grow to, as far as there is address space, and does not grow beyond that.
+    pub fn memory_may_move(&mut self, enable: bool) -> &mut Self {
+        self.memory_may_move = enable;
+        self
+    }
+
+    /// Address space for growth that a memory gets when it [moves](Self::memory_may_move), beyond what it needs then, in bytes. Unless it is
+    /// set, as much as the memory needs, but between 1 MiB and 1 GiB; 2 GiB is what reading it back gives then. Where there is not so much,
+    /// none.
+    pub fn memory_reservation_for_growth(&mut self, bytes: u64) -> &mut Self {
+        self.memory_growth_bytes = Some(bytes);
         self
     }
 
@@ -506,7 +539,9 @@ impl Config {
         get_compiler_inlining -> Inlining, config => config.inlining;
         get_native_unwind_info -> Option<bool>, config => Some(config.native_unwind_info);
         get_parallel_compilation -> bool, config => config.parallel_compilation;
-        get_memory_reservation -> u64, config => config.memory_reservation_bytes;
+        get_memory_reservation -> u64, config => config.memory_reservation_bytes.unwrap_or(DEFAULT_RESERVATION_BYTES);
+        get_memory_may_move -> bool, config => config.memory_may_move;
+        get_memory_reservation_for_growth -> u64, config => config.memory_growth_bytes.unwrap_or(DEFAULT_GROWTH_BYTES);
         get_memory_guard_size -> u64, config => config.memory_guard_bytes;
         get_max_wasm_stack -> usize, config => config.max_wasm_stack_bytes;
         get_epoch_interruption -> bool, config => config.epochs;
@@ -667,8 +702,8 @@ impl Config {
         CompilerOptions { threads: if self.parallel_compilation { None } else { Some(NonZeroUsize::MIN) } }
     }
 
-    /// What code is compiled with, for `target`.
-    pub(crate) fn settings(&self, target: Target) -> Result<Settings> {
+    /// What code is compiled with, for `target`, where 32-bit memories reserve `default_reservation_bytes` unless the embedder says otherwise.
+    pub(crate) fn settings(&self, target: Target, default_reservation_bytes: u64) -> Result<Settings> {
         if let Some(what) = self.refused.first() {
             bail!("{what} is not implemented; leave it off");
         }
@@ -678,9 +713,10 @@ impl Config {
         if matches!(self.profiler, ProfilingStrategy::VTune | ProfilingStrategy::Pulley) {
             bail!("the profiler {:?} is not supported; use `PerfMap` or `JitDump`", self.profiler);
         }
-        let reserved = self.memory_reservation_bytes.checked_add(self.memory_guard_bytes);
+        let reservation = self.memory_reservation_bytes.unwrap_or(default_reservation_bytes);
+        let reserved = reservation.checked_add(self.memory_guard_bytes);
         if reserved.is_none_or(|bytes| bytes > MAX_RESERVED_BYTES) {
-            let (reservation, guard) = (self.memory_reservation_bytes, self.memory_guard_bytes);
+            let guard = self.memory_guard_bytes;
             bail!("memory_reservation is {reservation} bytes and memory_guard_size {guard}; together they may be {MAX_RESERVED_BYTES}");
         }
         let mut settings = Settings::new(target);
@@ -690,7 +726,8 @@ impl Config {
             OptLevel::Speed => settings::OptLevel::Speed,
             OptLevel::SpeedAndSize => settings::OptLevel::SpeedAndSize,
         };
-        settings.memory_reservation_bytes = self.memory_reservation_bytes;
+        settings.memory_reservation_bytes = reservation;
+        settings.memory_may_move = self.memory_may_move;
         settings.memory_guard_bytes = self.memory_guard_bytes;
         settings.tiering = self.tiering();
         settings.interrupt = self.epochs || self.deadlines;

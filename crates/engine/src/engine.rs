@@ -4,6 +4,7 @@ use crate::config::{Config, ProfilingStrategy};
 use crate::error::{Context, Result, bail};
 use crate::profile::Profiler;
 use crate::tiering::Queue;
+use crate::vm::address_space::AddressRoom;
 use crate::vm::alloc::pool::Anchor;
 use crate::vm::alloc::{Counting, Pool};
 use crate::vm::creators::lent_stacks;
@@ -98,7 +99,10 @@ impl Engine {
             (None, None) => compat::host_target(),
             (None, Some(target)) => bail!("cannot compile for `{target}`: {NO_COMPILER}"),
         };
-        let settings = config.settings(target)?;
+        let room = AddressRoom::measure(config.memory_growth_bytes);
+        // What other machines have is not known here.
+        let reservation_bytes = if config.target.is_none() { room.memory_reservation_bytes() } else { 4 << 30 };
+        let settings = config.settings(target, reservation_bytes)?;
         config.budget.check_stack(config.max_wasm_stack_bytes)?;
         // Functions that are compiled at their first call have no time of their own.
         let compiler = compiler.map(|compiler| compiler.within(&config.budget.allowance()).unwrap_or(compiler));
@@ -117,7 +121,7 @@ impl Engine {
         };
         let whole_settings = Settings { tiering: Tiering::Whole, ..settings.clone() };
         let queue = (settings.tiering == Tiering::Counted).then(|| Arc::new(Queue::new(config.compiler_options().threads)));
-        let shared = Arc::new(VmShared::new(settings, stacks));
+        let shared = Arc::new(VmShared::new(settings, room, stacks));
         let (epoch, deadlines) = (AtomicU64::new(0), Mutex::default());
         let config = config.clone();
         let inner = EngineInner { pool: Pool::new(), config, compiler, shared, whole_settings, queue, profiler, epoch, deadlines };
@@ -269,6 +273,11 @@ impl Engine {
         // What the compiler found on this machine, unless it was asked for another one.
         let known = if self.inner.config.target.is_none() { &self.settings().target.cpu_features[..] } else { &[] };
         compat::check(settings, self.settings(), known, self.config())
+    }
+
+    /// Checks that memories which code of `module`, compiled with `settings`, relies on can be had here.
+    pub(crate) fn check_memories(&self, module: &peregrine_wasm::Module, settings: &Settings) -> Result<()> {
+        compat::check_memories(module, settings, self.settings(), self.shared().room.space())
     }
 
     pub(crate) fn compiler(&self) -> Result<&Arc<dyn Compiler>> {

@@ -142,8 +142,9 @@ impl Memory {
         boundary::memory_bytes_mut(store, owner, index)
     }
 
-    /// The address of the first byte. It stays the same while the memory lives; what may be accessed there is
-    /// [`data_size`](Self::data_size) bytes, and changes when the guest runs.
+    /// The address of the first byte. It stays the same until the memory grows or is given to an instance that imports it, which happens in
+    /// calls of the guest too; with [`Config::memory_may_move`](crate::Config::memory_may_move) off, while it lives. What may be accessed there is
+    /// [`data_size`](Self::data_size) bytes.
     pub fn data_ptr(&self, store: impl AsContext) -> *mut u8 {
         let store = &store.as_context().0.opaque;
         let (owner, index) = self.id(store);

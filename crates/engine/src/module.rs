@@ -374,6 +374,9 @@ impl Module {
     }
 
     fn from_loaded(engine: &Engine, loaded: Arc<LoadedModule>) -> Result<Self> {
+        if let Some(settings) = loaded.settings() {
+            engine.check_memories(loaded.module(), settings)?;
+        }
         let text = loaded.text();
         let gdb = (engine.config().debug_info && !text.is_empty()).then(|| gdb::register(gdb_elf::object(&loaded)));
         let all_code = loaded.code_range();

@@ -16,6 +16,7 @@ mod const_expr;
 mod custom;
 mod errors;
 mod features;
+mod growth;
 mod text;
 mod types;
 

@@ -7,7 +7,7 @@ use crate::const_expr::ConstExprFolder;
 use crate::errors::{self, limit, unsupported};
 use crate::features::wasm_features;
 use crate::translation::Translation;
-use crate::{custom, types};
+use crate::{custom, growth, types};
 use peregrine_artifact::compiler::CompileError;
 use peregrine_wasm::{
     ConstExpr, ConstOp, DataMode, DataSegment, ElementItems, ElementMode, ElementSegment, EntityIndex, Export, Features, FuncIndex,
@@ -102,6 +102,7 @@ impl<'a, 'l> Walk<'a, 'l> {
         }
         // `ref.func` in bodies is valid only for functions that occur outside of bodies, so no body needs to be read for this.
         self.escapes.number(&mut self.translation.module);
+        self.translation.module.grown_memories = growth::grown_memories(&self.translation);
         custom::finish(&mut self.translation);
         Ok(self.translation)
     }
@@ -236,7 +237,14 @@ impl<'a, 'l> Walk<'a, 'l> {
                 }
                 ExternalKind::FuncExact => return Err(unsupported("custom descriptors", "an export of an exact function type")),
                 ExternalKind::Table => EntityIndex::Table(TableIndex::from_u32(export.index)),
-                ExternalKind::Memory => EntityIndex::Memory(MemoryIndex::from_u32(export.index)),
+                ExternalKind::Memory => {
+                    let index = MemoryIndex::from_u32(export.index);
+                    let module = &mut self.translation.module;
+                    if module.defined_memory_index(index).is_some() && !module.exported_memories.contains(&index) {
+                        module.exported_memories.push(index);
+                    }
+                    EntityIndex::Memory(index)
+                }
                 ExternalKind::Global => EntityIndex::Global(GlobalIndex::from_u32(export.index)),
                 ExternalKind::Tag => EntityIndex::Tag(TagIndex::from_u32(export.index)),
             };

@@ -18,6 +18,7 @@
 //! | `perf`    | the profiler's perf map and jitdump                                       |
 //! | `cpu`     | the features of the processor                                             |
 //! | `file`    | private directories, atomic writes and files that nobody else could change |
+//! | `address_space` | how much address space there is and may be used             |
 //! | `threads` | how many threads are worth starting, and quiet ones                       |
 
 #[cfg(target_os = "linux")]
@@ -36,4 +37,4 @@ compile_error!("peregrine-sys does not support this operating system: it needs a
 #[cfg(not(target_pointer_width = "64"))]
 compile_error!("peregrine-sys supports 64-bit hosts only");
 
-pub use platform::{cpu, faults, file, gdb, icache, image, pages, perf, room, stack, threads, unwind};
+pub use platform::{address_space, cpu, faults, file, gdb, icache, image, pages, perf, room, stack, threads, unwind};

@@ -25,6 +25,11 @@ pub struct Module {
     pub tables: IndexVec<TableIndex, Table>,
     /// Linear memories: the imported ones first.
     pub memories: IndexVec<MemoryIndex, MemoryType>,
+    /// Defined memories that are exported.
+    pub exported_memories: Vec<MemoryIndex>,
+    /// Defined memories that the code may grow: all that it does grow, and possibly more. Memories of more than 1 MiB, with 64-bit
+    /// addresses or shared are not looked for.
+    pub grown_memories: Vec<MemoryIndex>,
     /// Globals: the imported ones first.
     pub globals: IndexVec<GlobalIndex, Global>,
     /// Tags: the imported ones first.

@@ -1,5 +1,6 @@
 //! The command line end to end: every test runs the built command.
 
+mod address_space;
 mod caching;
 mod compiling;
 mod inspecting;

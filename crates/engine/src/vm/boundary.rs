@@ -387,7 +387,7 @@ pub(crate) fn memory_bytes_mut<T: 'static>(store: &mut StoreInner<T>, owner: Ins
 /// Makes a memory that belongs to no store.
 pub(crate) fn new_shared_memory(shared: &VmShared, ty: MemoryType) -> anyhow::Result<Arc<SharedMemory>> {
     let module = LoadedModule::without_code(Module::default(), &shared.types);
-    SharedMemory::new(ty, &shared.settings, (&module, DefinedMemoryIndex::from_u32(0)))
+    SharedMemory::new(ty, (&shared.settings, shared.room), (&module, DefinedMemoryIndex::from_u32(0)))
 }
 
 /// The bytes of a shared memory.

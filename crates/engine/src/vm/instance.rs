@@ -152,7 +152,7 @@ impl VmInstance {
 
     /// Whether a reset can make it ready for another life: not if others may use a memory of it, or it is the embedder's.
     pub(super) fn is_reusable(&self) -> bool {
-        self.memories.values().all(|memory| memory.backing().is_some_and(|backing| !backing.is_lent()))
+        self.memories.values().all(|memory| memory.backing().is_some_and(Backing::is_restorable))
     }
 
     /// Which of the modules that the store keeps it is.

@@ -1,5 +1,6 @@
 //! From a loaded module and its imports to an instance. Core specification, section 4.5.4; the start function is left to the API.
 
+use super::address_space::reach_bytes;
 use super::alloc::Counting;
 use super::alloc::lease::{ModuleRef, ModuleSource};
 use super::code::LoadedModule;
@@ -10,6 +11,8 @@ use super::references;
 use super::shared_memory::{InstanceMemory, SharedMemory};
 use super::store::{StoreHost, VmStore};
 use super::table::Table;
+use anyhow::Context as _;
+use peregrine_artifact::settings::MemoryStyle;
 use peregrine_artifact::vmctx::{VmFunctionImport, VmGlobal};
 use peregrine_wasm::{
     ConstExpr, ConstOp, DataIndex, DefinedGlobalIndex, DefinedMemoryIndex, DefinedTableIndex, ElementIndex, ElementItems, ElementMode,
@@ -48,6 +51,8 @@ impl VmStore {
     pub(crate) fn new_host_memory(&mut self, ty: MemoryType) -> anyhow::Result<InstanceId> {
         let mut module = Module::default();
         module.memories.push(ty);
+        let index = MemoryIndex::from_u32(0);
+        (module.exported_memories, module.grown_memories) = (vec![index], vec![index]);
         self.create_for_host(module)
     }
 
@@ -95,6 +100,7 @@ impl VmStore {
     fn make(&mut self, id: InstanceId, kept: u32, imports: &[VmImport]) -> anyhow::Result<Box<VmInstance>> {
         let module = self.kept_module(kept);
         self.ask_for_minima(module)?;
+        self.prepare_memories(&module, imports)?;
         let header = self.instance_header(id, &module);
         let mut instance = match self.take_warm(kept) {
             Some(mut instance) => {
@@ -112,6 +118,26 @@ impl VmStore {
         self.fill_imports(&mut instance, imports);
         self.shared().counters.add(Counting::InstancesCreated, 1);
         Ok(instance)
+    }
+
+    /// Makes memories that are imported what the importing code relies on.
+    fn prepare_memories(&mut self, module: &LoadedModule, imports: &[VmImport]) -> anyhow::Result<()> {
+        let Some(settings) = module.settings() else { return Ok(()) };
+        let description = module.module();
+        let may_move = self.memories_may_move();
+        for (import, imported) in imports.iter().zip(&description.imports) {
+            let (VmImport::Memory(owner, defined), EntityIndex::Memory(index)) = (*import, imported.entity) else { continue };
+            let memory = self.instance_mut(owner).memory_mut(defined);
+            match settings.memory_style(description, index) {
+                MemoryStyle::Guarded => {
+                    let guarded = memory.guard(reach_bytes(settings), may_move);
+                    guarded.with_context(|| format!("cannot import the memory `{}` of `{}`", imported.name, imported.module))?;
+                }
+                MemoryStyle::Exact => memory.pin(),
+                MemoryStyle::Small => {}
+            }
+        }
+        Ok(())
     }
 
     /// Asks the limits for the memories and tables of a new instance.
@@ -145,22 +171,22 @@ impl VmStore {
         for (position, ty) in description.memories.values().skip(description.imported_memories as usize).enumerate() {
             let index = DefinedMemoryIndex::from_usize(position);
             if ty.shared {
-                instance.add_shared_memory(SharedMemory::new(*ty, settings, (&module, index))?);
+                instance.add_shared_memory(SharedMemory::new(*ty, (settings, shared.room), (&module, index))?);
                 continue;
             }
             let cell = instance.at(module.vm_layout().memory(index));
             let memory = match shared.memory_creator.get() {
                 // SAFETY: the cell is in the context, which lives as long as the instance and its memories.
-                None => unsafe { Memory::new(*ty, settings, (&module, index), cell)? },
+                None => unsafe { Memory::new(*ty, (settings, shared.room), (&module, index), cell)? },
                 // SAFETY: as above.
-                Some(creator) => unsafe { Memory::lent(&**creator, *ty, settings, (&module, index), cell)? },
+                Some(creator) => unsafe { Memory::lent(&**creator, *ty, (settings, shared.room), (&module, index), cell)? },
             };
             instance.memories.push(InstanceMemory::Own(memory));
         }
         for (position, table) in description.tables.values().skip(description.imported_tables as usize).enumerate() {
             let cell = instance.at(module.vm_layout().table(DefinedTableIndex::from_usize(position)));
             // SAFETY: as for memories.
-            let table = unsafe { Table::new(table.ty, cell)? };
+            let table = unsafe { Table::new(table.ty, shared.room, cell)? };
             instance.tables.push(table);
         }
         Ok(instance)

@@ -1,28 +1,33 @@
 //! One linear memory: its reservation, and the cell with base and length that compiled code reads.
 //!
-//! The base never moves. A guarded memory reserves everything that a 32-bit index and a static offset can reach; a checked memory
-//! reserves what it may grow to, as far as the host gives it.
+//! A guarded memory reserves everything that a 32-bit index and a static offset can reach, and never moves. A checked memory reserves what it
+//! may grow to, as far as the host gives it, or little: then it moves when it grows beyond that, or when code that relies on a guard gets
+//! it. Code that may see it move loads the base from the cell after each call; the host asks for the address each time.
 
+use super::address_space::{AddressRoom, MemoryPlan, reach_bytes};
 use super::alloc::Backing;
 use super::code::LoadedModule;
 use super::pending::Pending;
 use super::store::VmStore;
 use crate::MemoryCreator;
-use peregrine_artifact::settings::{MemoryStyle, Settings};
+use peregrine_artifact::settings::Settings;
 use peregrine_artifact::vmctx::VmMemory;
-use peregrine_sys::pages::{Reservation, page_size};
-use peregrine_wasm::{DefinedMemoryIndex, EntityIndex, MemoryType, Trap};
+use peregrine_wasm::{DefinedMemoryIndex, MemoryType, Trap};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
-
-/// Address space for a checked memory that may grow without a limit of its own; growing beyond it fails.
-const CHECKED_RESERVATION_BYTES: u64 = 16 << 30;
 
 /// A defined memory of an instance.
 pub(crate) struct Memory {
     ty: MemoryType,
     backing: Backing,
     cell: NonNull<VmMemory>,
+    room: AddressRoom,
+    /// Whether no code relies on the base or the guard.
+    may_move: bool,
+    /// As it was when it was made.
+    may_move_at_first: bool,
+    /// Bytes from the base on that fault where they are not accessible; 0 if only what code checks is safe.
+    guarded_bytes: usize,
 }
 
 impl Memory {
@@ -33,7 +38,7 @@ impl Memory {
     /// 1. `cell` is valid for writing as long as the result lives.
     pub(crate) unsafe fn new(
         ty: MemoryType,
-        settings: &Settings,
+        (settings, room): (&Settings, AddressRoom),
         images: (&LoadedModule, DefinedMemoryIndex),
         cell: NonNull<VmMemory>,
     ) -> anyhow::Result<Self> {
@@ -41,22 +46,27 @@ impl Memory {
         let Some(min_bytes) = min_bytes.filter(|bytes| *bytes <= isize::MAX as usize / 2) else {
             anyhow::bail!("a memory with a minimum of {} pages is larger than the address space", ty.min_pages);
         };
-        let guard_bytes = round_up(settings.memory_guard_bytes);
-        let (module, index) = images;
-        let wanted_bytes = needs_guard(&ty, settings, images).then(|| settings.memory_reservation_bytes.max(4 << 30) as usize);
-        let reservation = match wanted_bytes {
-            Some(bytes) => Reservation::new(bytes + guard_bytes),
-            None => reserve_checked(min_bytes, ty.max_bytes()),
-        };
-        let reservation = reservation.map_err(|error| {
-            let asked = wanted_bytes.map_or(min_bytes, |bytes| bytes + guard_bytes);
-            anyhow::Error::new(error).context(format!("cannot reserve {asked:#x} bytes of address space for a memory"))
-        })?;
+        let plan = room.memory_plan(settings, images, &ty);
+        let (reservation, is_guarded) = room.reserve(&plan, min_bytes)?;
+        let guarded_bytes = if is_guarded { reservation.len_bytes() } else { 0 };
         let backing = Backing::new(reservation, min_bytes)?;
+        Self::with_backing(ty, room, MemoryPlan { may_move: plan.may_move && !is_guarded, ..plan }, (backing, guarded_bytes), images, cell)
+    }
+
+    /// A memory at its minimum, with its initial content.
+    fn with_backing(
+        ty: MemoryType,
+        room: AddressRoom,
+        plan: MemoryPlan,
+        (mut backing, guarded_bytes): (Backing, usize),
+        (module, index): (&LoadedModule, DefinedMemoryIndex),
+        cell: NonNull<VmMemory>,
+    ) -> anyhow::Result<Self> {
         for image in module.memory_images().iter().filter(|image| image.memory == index) {
             backing.map(&image.content, image.offset)?;
         }
-        let memory = Self { ty, backing, cell };
+        let may_move = plan.may_move;
+        let memory = Self { ty, backing, cell, room, may_move, may_move_at_first: may_move, guarded_bytes };
         memory.fill_cell();
         Ok(memory)
     }
@@ -73,7 +83,7 @@ impl Memory {
     pub(crate) unsafe fn lent(
         creator: &dyn MemoryCreator,
         ty: MemoryType,
-        settings: &Settings,
+        (settings, room): (&Settings, AddressRoom),
         images: (&LoadedModule, DefinedMemoryIndex),
         cell: NonNull<VmMemory>,
     ) -> anyhow::Result<Self> {
@@ -82,9 +92,11 @@ impl Memory {
             anyhow::bail!("a memory with a minimum of {} pages is larger than the address space", ty.min_pages);
         };
         let max_bytes = ty.max_pages.map(|_| usize::try_from(ty.max_bytes()).unwrap_or(usize::MAX));
-        let guarded = needs_guard(&ty, settings, images);
+        // What is the embedder's does not move, so whoever gets it later must find the guard.
+        let plan = MemoryPlan { may_move: false, ..room.memory_plan(settings, images, &ty) };
+        let guarded = plan.guarded_bytes.is_some() || (settings.may_be_guarded(&ty) && room.is_shown(images));
         let reserved = guarded.then(|| settings.memory_reservation_bytes.max(4 << 30) as usize);
-        let guard = if guarded { round_up(settings.memory_guard_bytes) } else { 0 };
+        let guard = if guarded { reach_bytes(settings) - settings.memory_reservation_bytes.max(4 << 30) as usize } else { 0 };
         let memory = creator.new_memory(crate::MemoryType { ty }, min_bytes, max_bytes, reserved, guard).map_err(anyhow::Error::msg)?;
         let (bytes, capacity) = (memory.byte_size(), memory.byte_capacity());
         if bytes < min_bytes || capacity < reserved.unwrap_or(min_bytes) {
@@ -94,13 +106,8 @@ impl Memory {
             );
         }
         let backing = Backing::lent(memory, capacity.saturating_add(guard));
-        let (module, index) = images;
-        for image in module.memory_images().iter().filter(|image| image.memory == index) {
-            backing.map(&image.content, image.offset)?;
-        }
-        let memory = Self { ty, backing, cell };
-        memory.fill_cell();
-        Ok(memory)
+        let guarded_bytes = if guarded { backing.reserved_bytes() } else { 0 };
+        Self::with_backing(ty, room, plan, (backing, guarded_bytes), images, cell)
     }
 
     /// Writes the cell of a memory at its minimum.
@@ -121,6 +128,7 @@ impl Memory {
 
     /// Prepares a memory that was reset for its next instance.
     pub(super) fn renew(&mut self) {
+        self.may_move = self.may_move_at_first && self.guarded_bytes == 0;
         self.fill_cell();
     }
 
@@ -167,15 +175,69 @@ impl Memory {
     }
 
     /// Makes the memory `delta_pages` larger. Returns the old size in pages, or `None` if the type's maximum, the address space or the host
-    /// does not allow it.
-    pub(super) fn grow(&mut self, delta_pages: u64) -> Option<u64> {
+    /// does not allow it, or it would have to move and `may_move` is false.
+    pub(super) fn grow(&mut self, delta_pages: u64, may_move: bool) -> Option<u64> {
         let old_bytes = self.len_bytes();
         let old_pages = old_bytes as u64 >> self.ty.page_size_log2;
         let new_bytes = self.bytes_after_growing(delta_pages)?;
-        self.backing.grow(new_bytes).ok()?;
+        if !self.may_move {
+            self.backing.grow(new_bytes).ok()?;
+        } else if self.backing.grow_checked(new_bytes).is_err() {
+            if !may_move {
+                return None;
+            }
+            self.move_to_grow(new_bytes).ok()?;
+        }
         // Paired with the load in `len_bytes`: whoever sees the new length may access what it covers.
         self.len_cell().store(new_bytes as u64, Ordering::Release);
         Some(old_pages)
+    }
+
+    /// Moves to where there are `len_bytes`, with room for more if there is enough.
+    fn move_to_grow(&mut self, len_bytes: usize) -> std::io::Result<()> {
+        let least = len_bytes.next_multiple_of(peregrine_sys::pages::page_size());
+        let wanted = usize::try_from(self.room.grown_bytes(len_bytes as u64, &self.ty)).unwrap_or(least).max(least);
+        let wanted = wanted.next_multiple_of(peregrine_sys::pages::page_size());
+        if self.backing.relocate(len_bytes, wanted, true).is_err() {
+            self.backing.relocate(len_bytes, least, true)?;
+        }
+        self.base_moved();
+        Ok(())
+    }
+
+    /// Tells compiled code where the memory is now.
+    fn base_moved(&mut self) {
+        // SAFETY: the cell may be written as long as `self` lives; no code of its store runs now, and no other uses a memory that moves.
+        unsafe { (*self.cell.as_ptr()).base = self.backing.address() as u64 };
+    }
+
+    /// Makes it fit for code that relies on `reach_bytes` of address space, by moving it if `may_move`. It stays where it is then.
+    ///
+    /// # Errors
+    ///
+    /// If it must not move, or there is not so much address space.
+    pub(super) fn guard(&mut self, reach_bytes: usize, may_move: bool) -> anyhow::Result<()> {
+        if self.guarded_bytes >= reach_bytes {
+            return Ok(());
+        }
+        if !self.may_move || !may_move {
+            let why = if self.may_move { "it must not move while a guest is interrupted" } else { "it does not move" };
+            anyhow::bail!(
+                "a memory that is imported has {:#x} bytes of address space, and the importing code needs {reach_bytes:#x}; {why}",
+                self.backing.reserved_bytes()
+            );
+        }
+        let moved = self.backing.relocate(self.len_bytes(), reach_bytes, false);
+        moved.map_err(|error| self.room.no_room(error, reach_bytes))?;
+        self.backing.settle();
+        (self.guarded_bytes, self.may_move) = (reach_bytes, false);
+        self.base_moved();
+        Ok(())
+    }
+
+    /// Lets it stay where it is, for code that relies on that.
+    pub(super) fn pin(&mut self) {
+        self.may_move = false;
     }
 
     /// The length after growing by `delta_pages`, if the type allows it.
@@ -221,7 +283,9 @@ pub(crate) unsafe fn grow(
         }
     }
     // SAFETY: as above.
-    let grown = unsafe { (*store.as_ptr()).instance_mut(owner).memory_mut(index).grow(delta_pages) };
+    let may_move = unsafe { (*store.as_ptr()).memories_may_move() };
+    // SAFETY: as above.
+    let grown = unsafe { (*store.as_ptr()).instance_mut(owner).memory_mut(index).grow(delta_pages, may_move) };
     if grown.is_none()
         // SAFETY: as above.
         && let Some(mut host) = unsafe { (*store.as_ptr()).host() }
@@ -231,40 +295,6 @@ pub(crate) unsafe fn grow(
         unsafe { host.as_mut() }.memory_grow_failed(error).map_err(|error| Pending::Error(error, Vec::new()))?;
     }
     Ok(grown)
-}
-
-/// Whether code that does not check its accesses may use the memory.
-fn needs_guard(ty: &MemoryType, settings: &Settings, (module, index): (&LoadedModule, DefinedMemoryIndex)) -> bool {
-    match settings.memory_style(ty) {
-        MemoryStyle::Guarded => true,
-        MemoryStyle::Checked => settings.may_be_guarded(ty) && (ty.shared || is_shown(module, index)),
-    }
-}
-
-/// Whether others than the module can have the memory: it is exported, or the host made it.
-fn is_shown(module: &LoadedModule, index: DefinedMemoryIndex) -> bool {
-    let description = module.module();
-    let exported = description.exports.iter().filter_map(|export| match export.entity {
-        EntityIndex::Memory(exported) => description.defined_memory_index(exported),
-        _ => None,
-    });
-    module.settings().is_none() || exported.into_iter().any(|exported| exported == index)
-}
-
-fn reserve_checked(min_bytes: usize, max_bytes: u64) -> std::io::Result<Reservation> {
-    let needed = round_up(min_bytes as u64).max(page_size());
-    let mut wanted = round_up(max_bytes.min(CHECKED_RESERVATION_BYTES)).max(needed);
-    loop {
-        match Reservation::new(wanted) {
-            Err(_) if wanted > needed => wanted = round_up((wanted / 2) as u64).max(needed),
-            result => return result,
-        }
-    }
-}
-
-/// `bytes` rounded up to pages of the host. Callers stay far below the end of the address space.
-fn round_up(bytes: u64) -> usize {
-    (bytes as usize).next_multiple_of(page_size())
 }
 
 /// The range `start..start + len` of a memory of `memory_len` bytes.

@@ -9,6 +9,7 @@
 //! Everything here works on raw contexts and is called by the API in the rest of this crate, which owns stores and checks
 //! handles and types.
 
+pub(crate) mod address_space;
 pub(crate) mod alloc;
 pub(crate) mod async_call;
 pub(crate) mod boundary;

@@ -40,7 +40,18 @@ pub(super) unsafe fn decide(store: NonNull<VmStore>, task: Option<&mut Context<'
     // SAFETY: as above.
     let Some(mut host) = (unsafe { store.as_ref() }).host() else { return Err(Pending::Trap(Trap::Interrupt, frames())) };
     // SAFETY: the host's part of the store is another object that lives as long, and nothing of it is borrowed.
-    let (until, then_ticks) = match unsafe { host.as_mut() }.interrupted() {
+    let interruption = unsafe {
+        // Of two slices or two turns of a loop the code does not expect that a memory moves between them.
+        (*store.as_ptr()).held_still += 1;
+        let interruption = catch_unwind(AssertUnwindSafe(|| host.as_mut().interrupted()));
+        (*store.as_ptr()).held_still -= 1;
+        interruption
+    };
+    let interruption = match interruption {
+        Ok(interruption) => interruption,
+        Err(payload) => return Err(Pending::Panic(payload)),
+    };
+    let (until, then_ticks) = match interruption {
         Ok(Interruption::GoOn) => return Ok(None),
         Ok(Interruption::Yield { until, then_ticks }) => (until, then_ticks),
         Err(error) => return Err(Pending::of_error(error, frames())),

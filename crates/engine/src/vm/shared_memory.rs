@@ -4,6 +4,7 @@
 //! the memory hold a pointer to it ([`peregrine_artifact::vmctx::MemoryCell::Behind`]). A memory that comes into a store from outside is
 //! owned there by an instance without code. Waiting and waking are in [`super::parking`].
 
+use super::address_space::AddressRoom;
 use super::alloc::Backing;
 use super::alloc::lease::ModuleSource;
 use super::code::LoadedModule;
@@ -52,7 +53,11 @@ impl SharedMemory {
     /// # Errors
     ///
     /// What the system said, or that the type is beyond the address space.
-    pub(crate) fn new(ty: MemoryType, settings: &Settings, images: (&LoadedModule, DefinedMemoryIndex)) -> anyhow::Result<Arc<Self>> {
+    pub(crate) fn new(
+        ty: MemoryType,
+        settings: (&Settings, AddressRoom),
+        images: (&LoadedModule, DefinedMemoryIndex),
+    ) -> anyhow::Result<Arc<Self>> {
         let cell = Cell(NonNull::from(Box::leak(Box::new(VmMemory { base: 0, len_bytes: 0 }))));
         // SAFETY: the cell lives as long as the result, which keeps the memory.
         let memory = unsafe { Memory::new(ty, settings, images, cell.0)? };
@@ -87,7 +92,7 @@ impl SharedMemory {
     /// Makes the memory `delta_pages` larger. Returns the old size in pages, or `None` if the type's maximum, the address space or the host
     /// does not allow it.
     pub(crate) fn grow(&self, delta_pages: u64) -> Option<u64> {
-        self.memory.lock().unwrap_or_else(PoisonError::into_inner).grow(delta_pages)
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner).grow(delta_pages, false)
     }
 
     /// The address of an atomic access of `size` bytes, checked.
@@ -238,11 +243,28 @@ impl InstanceMemory {
         }
     }
 
-    /// Makes the memory `delta_pages` larger. Returns the old size in pages, or `None` if that is not possible.
-    pub(super) fn grow(&mut self, delta_pages: u64) -> Option<u64> {
+    /// Makes the memory `delta_pages` larger. Returns the old size in pages, or `None` if that is not possible, or not without moving it where
+    /// `may_move` is false.
+    pub(super) fn grow(&mut self, delta_pages: u64, may_move: bool) -> Option<u64> {
         match self {
-            Self::Own(memory) => memory.grow(delta_pages),
+            Self::Own(memory) => memory.grow(delta_pages, may_move),
             Self::Shared(memory) => memory.grow(delta_pages),
+        }
+    }
+
+    /// As [`Memory::guard`].
+    pub(super) fn guard(&mut self, reach_bytes: usize, may_move: bool) -> anyhow::Result<()> {
+        match self {
+            Self::Own(memory) => memory.guard(reach_bytes, may_move),
+            // It is locked to grow only.
+            Self::Shared(memory) => memory.memory.lock().unwrap_or_else(PoisonError::into_inner).guard(reach_bytes, false),
+        }
+    }
+
+    /// As [`Memory::pin`].
+    pub(super) fn pin(&mut self) {
+        if let Self::Own(memory) = self {
+            memory.pin();
         }
     }
 

@@ -1,5 +1,6 @@
 //! A store as the machine sees it: instances, host functions, the guest stack, and what is pending.
 
+use super::address_space::AddressRoom;
 use super::alloc::lease::{KeptModule, KeptShared, ModuleRef, ModuleSource};
 use super::alloc::{
     Counters, Counting,
@@ -36,6 +37,8 @@ pub(crate) struct VmShared {
     pub(crate) stacks: StackPool,
     /// What modules are compiled with.
     pub(crate) settings: Settings,
+    /// How much address space there is for instances.
+    pub(crate) room: AddressRoom,
     /// What happened so far.
     pub(crate) counters: Counters,
     /// How many warm instances are kept.
@@ -48,13 +51,14 @@ pub(crate) struct VmShared {
 
 impl VmShared {
     /// For an engine that compiles with `settings` and whose guests run on `stacks`.
-    pub(crate) fn new(settings: Settings, stacks: StackPool) -> Self {
+    pub(crate) fn new(settings: Settings, room: AddressRoom, stacks: StackPool) -> Self {
         Self {
             types: TypeRegistry::default(),
             stacks,
             settings,
+            room,
             counters: Counters::default(),
-            idle: IdleSlots::default(),
+            idle: IdleSlots::new(room.idle_bytes()),
             held_stacks: HeldStacks::default(),
             memory_creator: OnceLock::new(),
         }
@@ -127,6 +131,8 @@ pub(crate) struct VmStore {
     task: Option<NonNull<Context<'static>>>,
     host: Option<NonNull<dyn StoreHost>>,
     interrupt: Option<Arc<InterruptPage>>,
+    /// How many callbacks are under way in which no memory may move: their guests were stopped where they do not expect it.
+    pub(super) held_still: u32,
     /// A guest that is interrupted may go on, so that one which cannot, for want of room on its stack, has another reason to stop.
     pub(super) may_go_on: bool,
     /// Where the fault happened that is being turned into a trap: program counter, frame pointer, trap.
@@ -160,6 +166,7 @@ impl VmStore {
             task: None,
             host: None,
             interrupt,
+            held_still: 0,
             may_go_on: false,
             fault: None,
         }))
@@ -193,6 +200,11 @@ impl VmStore {
     /// Says whether a guest that is interrupted may go on.
     pub(crate) fn set_may_go_on(&mut self, may: bool) {
         self.may_go_on = may;
+    }
+
+    /// Whether memories may move now: not where a guest was stopped other than by a call that it made.
+    pub(super) fn memories_may_move(&self) -> bool {
+        self.held_still == 0
     }
 
     /// The usable part of the guest's stack below `address`, in bytes, if it is on that stack.

@@ -2,6 +2,7 @@
 //!
 //! The base never moves. Elements are raw: what a `funcref` is to compiled code, or a 32-bit handle; both are `u64` here.
 
+use super::address_space::AddressRoom;
 use super::alloc::Backing;
 use super::code::NO_FUNCTION;
 use super::pending::Pending;
@@ -11,9 +12,6 @@ use peregrine_artifact::vmctx::{FUNC_ELEMENT_INITIALIZED, FUNC_ELEMENT_SIZE_BYTE
 use peregrine_sys::pages::{Reservation, page_size};
 use peregrine_wasm::{DefinedTableIndex, FuncIndex, TableIndex, TableType, Trap};
 use std::ptr::NonNull;
-
-/// Elements that a table without a maximum can grow to.
-const GROWTH_LIMIT: u64 = 1 << 24;
 
 /// A defined table of an instance.
 pub(crate) struct Table {
@@ -28,17 +26,22 @@ impl Table {
     /// # Safety
     ///
     /// 1. `cell` is valid for writing as long as the result lives.
-    pub(crate) unsafe fn new(ty: TableType, cell: NonNull<VmTable>) -> anyhow::Result<Self> {
-        let most = ty.max.unwrap_or(u64::MAX).min(GROWTH_LIMIT).max(ty.min);
-        let bytes = |elements: u64| {
-            let bytes = elements.checked_mul(element_size(&ty)).filter(|bytes| *bytes <= isize::MAX as u64 / 2)?;
-            Some((bytes as usize).next_multiple_of(page_size()))
-        };
-        let (Some(reserved), Some(initial_bytes)) = (bytes(most), bytes(ty.min)) else {
+    pub(crate) unsafe fn new(ty: TableType, room: AddressRoom, cell: NonNull<VmTable>) -> anyhow::Result<Self> {
+        let whole = |bytes: u64| (bytes <= isize::MAX as u64 / 2).then(|| (bytes as usize).next_multiple_of(page_size()));
+        let reserved = whole(room.table_bytes(ty.min, ty.max, element_size(&ty)));
+        let initial_bytes = ty.min.checked_mul(element_size(&ty)).and_then(whole);
+        let (Some(mut reserved), Some(initial_bytes)) = (reserved, initial_bytes) else {
             anyhow::bail!("a table with a minimum of {} elements is larger than the address space", ty.min);
         };
-        let reservation = Reservation::new(reserved.max(page_size()))
-            .map_err(|error| anyhow::Error::new(error).context(format!("cannot reserve {reserved:#x} bytes for a table")))?;
+        let least = initial_bytes.max(page_size());
+        let reservation = loop {
+            match Reservation::new(reserved.max(least)) {
+                Ok(reservation) => break reservation,
+                // It grows less far then.
+                Err(_) if reserved > least => reserved = (reserved / 2).next_multiple_of(page_size()),
+                Err(error) => return Err(room.no_room(error, least)),
+            }
+        };
         let backing = Backing::new(reservation, initial_bytes)?;
         let table = Self { ty, backing, cell };
         table.fill_cell();

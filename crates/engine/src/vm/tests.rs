@@ -28,7 +28,8 @@ impl Machine {
         let compiler = ImageCompiler::new(Arc::new(Optimizing));
         let mut settings = Settings::new(compiler.target(None).expect("this machine is supported"));
         change(&mut settings);
-        let shared = Arc::new(VmShared::new(settings, StackPool::new(StackPoolConfig::default())));
+        let shared =
+            Arc::new(VmShared::new(settings, super::address_space::AddressRoom::measure(None), StackPool::new(StackPoolConfig::default())));
         let store = VmStore::new(KeptShared::Own(Arc::clone(&shared)), None).expect("a store");
         Self { compiler, shared, store }
     }
@@ -268,5 +269,5 @@ fn a_slot_whose_reset_failed_is_never_used_again() {
     assert_eq!(slots(), (2, 3, 0, 2));
     (0..2).for_each(|_| make());
     assert_eq!(slots(), (3, 4, 1, 2));
-    assert_eq!(engine.metrics().slots_idle_reserved_bytes, engine.settings().memory_reservation_bytes + (32 << 20) + (128 << 20));
+    assert_eq!(engine.metrics().slots_idle_reserved_bytes, (1 << 16) + (128 << 20), "of the memory and of the table");
 }

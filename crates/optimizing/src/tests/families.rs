@@ -319,7 +319,7 @@ fn traps_of(text: &str, settings: &Settings) -> Vec<Trap> {
 #[test]
 fn traps_say_why() {
     let settings = settings(None);
-    assert_eq!(traps_of("(module (memory 1) (func (drop (i32.load (i32.const 99999999)))))", &settings), [Trap::MemoryOutOfBounds]);
+    assert_eq!(traps_of("(module (memory 17) (func (drop (i32.load (i32.const 99999999)))))", &settings), [Trap::MemoryOutOfBounds]);
     assert_eq!(traps_of("(module (func unreachable))", &settings), [Trap::UnreachableCodeReached]);
     let traps = traps_of("(module (func (param i32 i32) (result i32) (i32.div_s (local.get 0) (local.get 1))))", &settings);
     assert!(traps.contains(&Trap::IntegerDivisionByZero) && traps.contains(&Trap::IntegerOverflow), "{traps:?}");
@@ -343,12 +343,16 @@ fn interruptions_are_looked_for_at_loops_and_in_functions_that_call() {
 #[test]
 fn a_guarded_memory_needs_no_check_but_beyond_the_guard() {
     let settings = settings(None);
-    let len = |offset: u64| {
-        let text = format!("(module (memory 1) (func (param i32) (result i32) (i32.load offset={offset} (local.get 0))))");
+    let len_of = |memory: &str, offset: u64, more: &str| {
+        let text = format!("(module {memory} (func (param i32) (result i32) (i32.load offset={offset} (local.get 0))) {more})");
         compile(&wat::parse_str(text).unwrap(), &settings, None).unwrap()[0].code.len()
     };
+    let len = |offset| len_of("(memory 17)", offset, "");
     assert_eq!(len(8), len(100));
     assert!(len(u64::from(u32::MAX)) > len(8) + 16);
+    // What is small and does not grow is not guarded.
+    assert!(len_of("(memory 16)", 8, "") > len(8) + 8);
+    assert_eq!(len_of("(memory 16)", 8, "(func (drop (memory.grow (i32.const 1))))"), len(8));
 }
 
 #[test]

@@ -43,9 +43,9 @@ impl Translator<'_, '_> {
         let end = u128::from(memarg.offset) + u128::from(size_bytes);
 
         let settings = self.settings();
-        let reach = match settings.memory_style(&ty) {
+        let reach = match settings.memory_style(self.module, memory) {
             MemoryStyle::Guarded => settings.memory_reservation_bytes - (4 << 30) + settings.memory_guard_bytes,
-            MemoryStyle::Checked => 0,
+            MemoryStyle::Small | MemoryStyle::Exact => 0,
         };
         let always_in_bounds = constant.is_some_and(|index| u128::from(index) + end <= u128::from(ty.min_bytes().unwrap_or(u64::MAX)));
         if always_in_bounds || end <= u128::from(reach) {
@@ -131,10 +131,13 @@ impl Translator<'_, '_> {
         }
     }
 
-    /// The address of the first byte. It never changes.
+    /// The address of the first byte. It changes in calls, if at all.
     pub(super) fn memory_base(&mut self, memory: MemoryIndex) -> Value {
         let (pointer, offset) = self.memory_place(memory);
-        let flags = Region::Constant.constant(self.builder.func);
+        let flags = match self.settings().memory_style(self.module, memory).has_constant_base() {
+            true => Region::Constant.constant(self.builder.func),
+            false => Region::Lengths.trusted(self.builder.func),
+        };
         self.builder.ins().load(I64, flags, pointer, offset + offset_of!(VmMemory, base) as i32)
     }
 

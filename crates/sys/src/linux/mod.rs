@@ -2,6 +2,10 @@
 
 pub mod pages;
 
+mod moving;
+
+pub mod address_space;
+
 pub mod image;
 
 pub mod room;

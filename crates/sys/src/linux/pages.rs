@@ -31,8 +31,8 @@ pub fn round_up_to_pages(len_bytes: usize) -> Option<usize> {
 /// accepted and do nothing.
 #[derive(Debug)]
 pub struct Reservation {
-    base: NonNull<u8>,
-    len_bytes: usize,
+    pub(super) base: NonNull<u8>,
+    pub(super) len_bytes: usize,
 }
 
 // SAFETY: the reservation owns address space that belongs to no thread, and its methods are system calls on it.
@@ -299,7 +299,7 @@ impl Reservation {
     }
 
     /// The first address of a checked range, or `None` where it is empty.
-    fn check(&self, range: &Range<usize>) -> io::Result<Option<*mut u8>> {
+    pub(super) fn check(&self, range: &Range<usize>) -> io::Result<Option<*mut u8>> {
         let page_size = page_size();
         if range.start > range.end || range.end > self.len_bytes {
             return Err(invalid(format!("range {:#x}..{:#x} is not inside {:#x} reserved bytes", range.start, range.end, self.len_bytes)));
@@ -321,7 +321,7 @@ impl Drop for Reservation {
     }
 }
 
-fn invalid(message: String) -> io::Error {
+pub(super) fn invalid(message: String) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, message)
 }
 

@@ -84,9 +84,9 @@ impl Compiler<'_> {
         let ty = &self.module.memories[memory];
         let index_ty = if ty.memory64 { Ty::I64 } else { Ty::I32 };
         let end = u128::from(memarg.offset) + u128::from(size_bytes);
-        let reach = match self.settings.memory_style(ty) {
+        let reach = match self.settings.memory_style(self.module, memory) {
             MemoryStyle::Guarded => self.settings.memory_reservation_bytes - (4 << 30) + self.settings.memory_guard_bytes,
-            MemoryStyle::Checked => 0,
+            MemoryStyle::Small | MemoryStyle::Exact => 0,
         };
         let constant = match index {
             Value::Const(bits) if ty.memory64 => Some(bits),

@@ -13,6 +13,14 @@ pub(crate) struct Backing {
     initial_bytes: usize,
     /// Accessible bytes now: whole pages.
     committed_bytes: usize,
+    /// Where the pieces end that the system mapped at once, accessible ones first: none extends over an end.
+    piece_ends: Vec<usize>,
+    /// Bytes of address space at first.
+    initial_reserved_bytes: usize,
+    /// Whether a part of it was mapped from a file.
+    has_content: bool,
+    /// Whether a reset can bring back what was there at first.
+    is_restorable: bool,
     /// Whether the host asked for the address since the last reset. What guests write is not noted here.
     host_touched: AtomicBool,
 }
@@ -32,11 +40,29 @@ impl Backing {
     pub(crate) fn lent(memory: Box<dyn LinearMemory>, reserved_bytes: usize) -> Self {
         let (base, bytes) = (memory.as_ptr() as usize, memory.byte_size());
         let space = Space::Lent { memory, base, reserved_bytes };
-        Self { space, initial_bytes: bytes, committed_bytes: bytes, host_touched: AtomicBool::new(false) }
+        Self::with_space(space, bytes, reserved_bytes)
+    }
+
+    fn with_space(space: Space, initial_bytes: usize, initial_reserved_bytes: usize) -> Self {
+        Self {
+            space,
+            initial_bytes,
+            committed_bytes: initial_bytes,
+            piece_ends: Vec::new(),
+            initial_reserved_bytes,
+            has_content: false,
+            is_restorable: true,
+            host_touched: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether a reset can make it ready for another life: not if it is memory of the embedder's, or was moved by copying.
+    pub(crate) fn is_restorable(&self) -> bool {
+        !self.is_lent() && self.is_restorable
     }
 
     /// Whether it is memory of the embedder's.
-    pub(crate) fn is_lent(&self) -> bool {
+    fn is_lent(&self) -> bool {
         matches!(self.space, Space::Lent { .. })
     }
 
@@ -48,7 +74,8 @@ impl Backing {
     pub(crate) fn new(reservation: Reservation, initial_bytes: usize) -> io::Result<Self> {
         let initial_bytes = initial_bytes.next_multiple_of(page_size());
         reservation.commit(0..initial_bytes)?;
-        Ok(Self { space: Space::Own(reservation), initial_bytes, committed_bytes: initial_bytes, host_touched: AtomicBool::new(false) })
+        let reserved_bytes = reservation.len_bytes();
+        Ok(Self::with_space(Space::Own(reservation), initial_bytes, reserved_bytes))
     }
 
     /// Maps `content` at `offset`, or copies it there.
@@ -56,9 +83,14 @@ impl Backing {
     /// # Errors
     ///
     /// What the system said.
-    pub(crate) fn map(&self, content: &MemoryImage, offset: usize) -> io::Result<()> {
+    pub(crate) fn map(&mut self, content: &MemoryImage, offset: usize) -> io::Result<()> {
         match &self.space {
-            Space::Own(reservation) => content.map_into(reservation, offset),
+            Space::Own(reservation) => {
+                content.map_into(reservation, offset)?;
+                self.has_content = true;
+                self.piece_ends.extend([offset, offset + content.len_bytes()]);
+                Ok(())
+            }
             Space::Lent { base, .. } => {
                 let copy = Reservation::new(content.len_bytes())?;
                 content.map_into(&copy, 0)?;
@@ -141,6 +173,65 @@ impl Backing {
         Ok(())
     }
 
+    /// As [`Backing::grow`], of memory whose accesses are all checked: makes all that is reserved accessible at once, so that what moves is few
+    /// pieces, and growing is no system call.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub(crate) fn grow_checked(&mut self, bytes: usize) -> io::Result<()> {
+        if bytes > self.committed_bytes && bytes <= self.reserved_bytes() {
+            self.piece_ends.push(self.committed_bytes);
+            return self.grow(self.reserved_bytes());
+        }
+        self.grow(bytes)
+    }
+
+    /// Moves the first `len_bytes` to a reservation of `reserved_bytes`, and makes them accessible there: everything if `all_accessible`,
+    /// else nothing beyond them.
+    ///
+    /// # Errors
+    ///
+    /// What the system said, or that it is memory of the embedder's. Nothing has changed then.
+    ///
+    /// # Panics
+    ///
+    /// If the system takes back what it gave while content moves.
+    pub(crate) fn relocate(&mut self, len_bytes: usize, reserved_bytes: usize, all_accessible: bool) -> io::Result<()> {
+        let Space::Own(reservation) = &mut self.space else {
+            return Err(io::Error::new(io::ErrorKind::Unsupported, "memory of the embedder's does not move"));
+        };
+        let (old_bytes, len_bytes) = (self.committed_bytes, len_bytes.next_multiple_of(page_size()));
+        // What was never anything but zero pages is often one piece, which the system moves by itself.
+        let is_whole = !self.has_content && old_bytes == reservation.len_bytes();
+        if all_accessible && is_whole && reservation.resize(reserved_bytes).is_ok() {
+            self.committed_bytes = reserved_bytes;
+            self.piece_ends.push(old_bytes);
+            return Ok(());
+        }
+        let target = Reservation::new(reserved_bytes)?;
+        let accessible = if all_accessible { target.len_bytes() } else { len_bytes };
+        // From here on what is moved finds its place.
+        target.commit(0..accessible)?;
+        let kept_bytes = old_bytes.min(len_bytes);
+        let mut ends: Vec<usize> = self.piece_ends.iter().copied().filter(|end| (1..kept_bytes).contains(end)).collect();
+        ends.push(kept_bytes);
+        let mut start = 0;
+        for end in &ends {
+            let moved = target.take_front(start, reservation, end - start).expect("the address space is there, and accessible");
+            self.is_restorable &= moved;
+            start = *end;
+        }
+        self.space = Space::Own(target);
+        (self.committed_bytes, self.piece_ends) = (accessible, ends);
+        Ok(())
+    }
+
+    /// Says that what it is in now is what it needs in its next life too.
+    pub(crate) fn settle(&mut self) {
+        self.initial_reserved_bytes = self.reserved_bytes();
+    }
+
     /// Makes the content and the accessible length what they were at first. Only what may have been touched costs anything: nothing if
     /// neither a guest ran nor the host asked for the address.
     ///
@@ -151,11 +242,16 @@ impl Backing {
         #[cfg(test)]
         faults::check()?;
         // Memory of the embedder's has one life only.
-        let Space::Own(reservation) = &self.space else { return Ok(()) };
+        let Space::Own(reservation) = &mut self.space else { return Ok(()) };
+        if reservation.len_bytes() > self.initial_reserved_bytes {
+            reservation.truncate(self.initial_reserved_bytes)?;
+            self.committed_bytes = self.committed_bytes.min(self.initial_reserved_bytes);
+        }
         if self.committed_bytes > self.initial_bytes {
             reservation.reserve_over(self.initial_bytes..self.committed_bytes)?;
             self.committed_bytes = self.initial_bytes;
         }
+        self.piece_ends.retain(|end| *end < self.initial_bytes);
         if guest_ran || *self.host_touched.get_mut() {
             reservation.decommit(0..self.initial_bytes)?;
         }

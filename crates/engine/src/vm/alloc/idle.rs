@@ -5,12 +5,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Warm instances that are kept per shard. Each has a few mappings, of which a process may have some 65,000.
 const MOST_SLOTS: usize = 1_024;
-/// Address space that warm instances of a shard may take: all shards together a quarter of what processes have.
-const MOST_BYTES: usize = 4 << 40;
-
 /// Warm instances of one engine.
-#[derive(Default)]
-pub(crate) struct IdleSlots([Apart<Idle>; SHARDS]);
+pub(crate) struct IdleSlots {
+    shards: [Apart<Idle>; SHARDS],
+    /// Address space that warm instances of a shard may take.
+    most_bytes: usize,
+}
 
 #[derive(Default)]
 struct Idle {
@@ -20,36 +20,41 @@ struct Idle {
 }
 
 impl IdleSlots {
+    /// None yet. `most_bytes` is the address space that those of all shards may take.
+    pub(crate) fn new(most_bytes: u64) -> Self {
+        Self { shards: Default::default(), most_bytes: usize::try_from(most_bytes).unwrap_or(usize::MAX) / SHARDS }
+    }
+
     /// Counts an instance with `bytes` of address space.
     pub(crate) fn add(&self, bytes: usize) {
-        let own = &self.0[own_shard()].0;
+        let own = &self.shards[own_shard()].0;
         own.slots.fetch_add(1, Ordering::Relaxed);
         own.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// Whether this shard has more than its share.
     pub(crate) fn is_full(&self) -> bool {
-        let own = &self.0[own_shard()].0;
+        let own = &self.shards[own_shard()].0;
         // Removals of what another shard added may have made a count negative.
         let beyond = |count: &AtomicUsize, most: usize| count.load(Ordering::Relaxed) as isize > most as isize;
-        beyond(&own.slots, MOST_SLOTS) || beyond(&own.bytes, MOST_BYTES)
+        beyond(&own.slots, MOST_SLOTS) || beyond(&own.bytes, self.most_bytes)
     }
 
     /// Counts one less.
     pub(crate) fn remove(&self, bytes: usize) {
-        let own = &self.0[own_shard()].0;
+        let own = &self.shards[own_shard()].0;
         own.slots.fetch_sub(1, Ordering::Relaxed);
         own.bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 
     /// How many warm instances there are.
     pub(crate) fn slots(&self) -> usize {
-        self.0.iter().fold(0usize, |sum, shard| sum.wrapping_add(shard.0.slots.load(Ordering::Relaxed)))
+        self.shards.iter().fold(0usize, |sum, shard| sum.wrapping_add(shard.0.slots.load(Ordering::Relaxed)))
     }
 
     /// Bytes of address space that they take.
     pub(crate) fn bytes(&self) -> usize {
-        self.0.iter().fold(0usize, |sum, shard| sum.wrapping_add(shard.0.bytes.load(Ordering::Relaxed)))
+        self.shards.iter().fold(0usize, |sum, shard| sum.wrapping_add(shard.0.bytes.load(Ordering::Relaxed)))
     }
 }
 

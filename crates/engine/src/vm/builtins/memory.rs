@@ -53,7 +53,7 @@ pub(super) unsafe extern "C" fn memory_copy(caller: Caller, memories: u64, targe
     let (target, source) = (target_base as usize + target.start, source_base as usize + source.start);
     caller.in_slices(Range { slice_len: SLICE_BYTES, len, is_backward }, 0, move |offset, slice| {
         let offset = offset as usize;
-        // SAFETY: both ranges were checked before; memories do not shrink or move while their store is in a call. `copy` allows overlap.
+        // SAFETY: both ranges were checked before; memories do not shrink, and do not move while the guest is in this builtin. `copy` allows overlap.
         unsafe { std::ptr::copy((source + offset) as *const u8, (target + offset) as *mut u8, slice as usize) };
         Ok(())
     });
@@ -68,7 +68,7 @@ pub(super) unsafe extern "C" fn memory_fill(caller: Caller, index: u32, target: 
     };
     let start = base as usize + range.start;
     caller.in_slices(Range { slice_len: SLICE_BYTES, len, is_backward: false }, 0, move |offset, slice| {
-        // SAFETY: the range was checked before; memories do not shrink or move while their store is in a call.
+        // SAFETY: the range was checked before; memories do not shrink, and do not move while the guest is in this builtin.
         unsafe { std::ptr::write_bytes((start + offset as usize) as *mut u8, value as u8, slice as usize) };
         Ok(())
     });
