@@ -10,7 +10,7 @@ use crate::host_func::HostFunc;
 use crate::interruption::EpochAction;
 use crate::vm::alloc::EngineLease;
 use crate::vm::boundary::{OwnedVm, StoreBox};
-use crate::vm::{Asking, Cause, FuncId, Growth, InstanceId, Interruption, Pending, StoreHost};
+use crate::vm::{Asking, Cause, FuncId, Growth, InstanceId, Interruption, Pending, StoreHost, Unusual};
 use crate::{
     Engine, FuncType, GcHeapOutOfMemory, HeapType, Module, RefType, ResourceLimiter, TagType, Trap, Val, WasmBacktrace, WasmCoreDump,
 };
@@ -209,6 +209,7 @@ impl<T: 'static> Store<T> {
     }
 
     pub(crate) fn set_call_hook(&mut self, hook: Hook<T>) {
+        self.inner.opaque.vm.set_unusual(Unusual::CallHook, true);
         self.inner.call_hook = Some(hook);
     }
 

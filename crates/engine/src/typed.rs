@@ -6,6 +6,7 @@ use crate::store::StoreOpaque;
 use crate::val::V128;
 use crate::vm::ValRaw;
 use crate::vm::boundary::Callee;
+use crate::vm::entry::direct::{RegisterClass, Registers, Returned, Shape};
 use crate::{ExternRef, Func, FuncType, HeapType, RefType, Rooted, ValType};
 use std::fmt;
 use std::marker::PhantomData;
@@ -13,7 +14,8 @@ use std::marker::PhantomData;
 /// A function with parameters `Params` and results `Results`, each a value, or a tuple of values. Made by [`Func::typed`] or
 /// [`Instance::get_typed_func`](crate::Instance::get_typed_func).
 ///
-/// A call allocates nothing: parameters and results pass through an array on the stack.
+/// A call allocates nothing. Parameters and results are passed in registers if there are up to five integers and references, up to four
+/// floating point numbers, and one result; otherwise through an array on the stack.
 ///
 /// ```
 /// use peregrine::{Engine, Instance, Module, Store};
@@ -88,6 +90,21 @@ impl<Params: WasmParams, Results: WasmResults> TypedFunc<Params, Results> {
     #[inline]
     pub fn call(&self, mut store: impl AsContextMut, params: Params) -> Result<Results> {
         let store = store.as_context_mut().0;
+        if Params::SHAPE.is_direct(<Results as WasmParams>::SHAPE)
+            && let Some(callee) = self.callee.direct(store)
+        {
+            let mut registers = Registers::default();
+            params.into_registers(&store.opaque, &mut registers);
+            return match callee.call(store, &registers, Params::SHAPE) {
+                Ok(returned) => Ok(Results::from_registers(&store.opaque, returned)),
+                Err(pending) => Err(store.opaque.error_of(pending)),
+            };
+        }
+        self.call_through_array(store, params)
+    }
+
+    #[inline(never)]
+    fn call_through_array<T: 'static>(&self, store: &mut crate::store::StoreInner<T>, params: Params) -> Result<Results> {
         if Params::COUNT >= <Results as WasmParams>::COUNT {
             self.call_in(store, Params::array().as_mut(), params)
         } else {
@@ -144,14 +161,18 @@ pub trait WasmTy: Send + Sized {
     /// The type of value it stands for.
     fn valtype() -> ValType;
     #[doc(hidden)]
+    const CLASS: RegisterClass = RegisterClass::Int;
+    #[doc(hidden)]
     fn into_slot(self, store: &StoreOpaque) -> ValRaw;
     #[doc(hidden)]
     fn from_slot(store: &StoreOpaque, raw: ValRaw) -> Self;
 }
 
 macro_rules! value_types {
-    ($($rust:ty, $ty:expr, $value:ident, $store:ident => $to:expr, $raw:ident => $from:expr;)*) => {$(
+    ($($rust:ty, $class:ident, $ty:expr, $value:ident, $store:ident => $to:expr, $raw:ident => $from:expr;)*) => {$(
         impl WasmTy for $rust {
+            const CLASS: RegisterClass = RegisterClass::$class;
+
             fn valtype() -> ValType {
                 $ty
             }
@@ -171,20 +192,20 @@ macro_rules! value_types {
 }
 
 value_types! {
-    i32, ValType::I32, value, _store => ValRaw::i32(value), raw => raw.get_i32();
-    u32, ValType::I32, value, _store => ValRaw::u32(value), raw => raw.get_u32();
-    i64, ValType::I64, value, _store => ValRaw::i64(value), raw => raw.get_i64();
-    u64, ValType::I64, value, _store => ValRaw::u64(value), raw => raw.get_u64();
-    f32, ValType::F32, value, _store => ValRaw::f32(value.to_bits()), raw => f32::from_bits(raw.get_f32());
-    f64, ValType::F64, value, _store => ValRaw::f64(value.to_bits()), raw => f64::from_bits(raw.get_f64());
-    V128, ValType::V128, value, _store => ValRaw::v128(value.as_u128()), raw => raw.get_v128().into();
-    Option<Func>, ValType::FUNCREF, value, store => ValRaw::u64(value.map_or(0, |func| func.checked(store).get())),
+    i32, Int, ValType::I32, value, _store => ValRaw::i32(value), raw => raw.get_i32();
+    u32, Int, ValType::I32, value, _store => ValRaw::u32(value), raw => raw.get_u32();
+    i64, Int, ValType::I64, value, _store => ValRaw::i64(value), raw => raw.get_i64();
+    u64, Int, ValType::I64, value, _store => ValRaw::u64(value), raw => raw.get_u64();
+    f32, Float, ValType::F32, value, _store => ValRaw::f32(value.to_bits()), raw => f32::from_bits(raw.get_f32());
+    f64, Float, ValType::F64, value, _store => ValRaw::f64(value.to_bits()), raw => f64::from_bits(raw.get_f64());
+    V128, Vector, ValType::V128, value, _store => ValRaw::v128(value.as_u128()), raw => raw.get_v128().into();
+    Option<Func>, Int, ValType::FUNCREF, value, store => ValRaw::u64(value.map_or(0, |func| func.checked(store).get())),
         raw => Func::from_bits(store, raw.get_u64());
-    Func, ValType::Ref(RefType::new(false, HeapType::Func)), value, store => ValRaw::u64(value.checked(store).get()),
+    Func, Int, ValType::Ref(RefType::new(false, HeapType::Func)), value, store => ValRaw::u64(value.checked(store).get()),
         raw => <Option<Func>>::from_slot(store, raw).expect("the type has no null");
-    Option<Rooted<ExternRef>>, ValType::EXTERNREF, value, store => ValRaw::externref(value.map_or(0, |value| value.handle_in(store))),
+    Option<Rooted<ExternRef>>, Int, ValType::EXTERNREF, value, store => ValRaw::externref(value.map_or(0, |value| value.handle_in(store))),
         raw => Rooted::from_handle(store, raw.get_externref());
-    Rooted<ExternRef>, ValType::Ref(RefType::new(false, HeapType::Extern)), value, store => ValRaw::externref(value.handle_in(store)),
+    Rooted<ExternRef>, Int, ValType::Ref(RefType::new(false, HeapType::Extern)), value, store => ValRaw::externref(value.handle_in(store)),
         raw => Rooted::from_handle(store, raw.get_externref()).expect("the type has no null");
 }
 
@@ -200,12 +221,18 @@ pub trait WasmParams: Send {
     fn types() -> impl IntoIterator<Item = ValType>;
     #[doc(hidden)]
     fn into_slots(self, store: &StoreOpaque, values: &mut [ValRaw]);
+    #[doc(hidden)]
+    const SHAPE: Shape;
+    #[doc(hidden)]
+    fn into_registers(self, store: &StoreOpaque, registers: &mut Registers);
 }
 
 /// Results of a [`TypedFunc`]: a [`WasmTy`], or a tuple of up to 17 of them.
 pub trait WasmResults: WasmParams {
     #[doc(hidden)]
     fn from_slots(store: &StoreOpaque, values: &[ValRaw]) -> Self;
+    #[doc(hidden)]
+    fn from_registers(store: &StoreOpaque, returned: Returned) -> Self;
 }
 
 /// What a host function returns: a [`WasmTy`], a tuple of up to 17 of them, or a [`Result`] of either. An error ends the guest's call
@@ -235,12 +262,24 @@ impl<A: WasmTy> WasmParams for A {
     fn into_slots(self, store: &StoreOpaque, values: &mut [ValRaw]) {
         values[0] = self.into_slot(store);
     }
+
+    const SHAPE: Shape = Shape::NONE.with(A::CLASS);
+
+    #[inline(always)]
+    fn into_registers(self, store: &StoreOpaque, registers: &mut Registers) {
+        registers.push(A::CLASS, self.into_slot(store));
+    }
 }
 
 impl<A: WasmTy> WasmResults for A {
     #[inline]
     fn from_slots(store: &StoreOpaque, values: &[ValRaw]) -> Self {
         A::from_slot(store, values[0])
+    }
+
+    #[inline(always)]
+    fn from_registers(store: &StoreOpaque, returned: Returned) -> Self {
+        A::from_slot(store, returned.value(A::CLASS))
     }
 }
 
@@ -300,6 +339,14 @@ macro_rules! tuples {
                         position += 1;
                     )*
                 }
+
+                const SHAPE: Shape = Shape::NONE$(.with($item::CLASS))*;
+
+                #[inline(always)]
+                fn into_registers(self, store: &StoreOpaque, registers: &mut Registers) {
+                    let ($($item,)*) = self;
+                    $(registers.push($item::CLASS, $item.into_slot(store));)*
+                }
             }
 
             impl<$($item: WasmTy),*> WasmResults for ($($item,)*) {
@@ -307,6 +354,12 @@ macro_rules! tuples {
                 fn from_slots(store: &StoreOpaque, values: &[ValRaw]) -> Self {
                     let mut values = values.iter();
                     ($($item::from_slot(store, *values.next().expect("a slot for each result")),)*)
+                }
+
+                #[inline(always)]
+                fn from_registers(store: &StoreOpaque, returned: Returned) -> Self {
+                    // Called for at most one result.
+                    ($($item::from_slot(store, returned.value($item::CLASS)),)*)
                 }
             }
 

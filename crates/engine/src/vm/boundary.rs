@@ -5,10 +5,11 @@
 
 use super::alloc::{EngineLease, KeptShared};
 use super::code::{LoadError, LoadOptions, LoadedModule};
+use super::entry::direct::{self, Registers, Returned, Shape};
 use super::host::{HostCall, HostCode};
 use super::suspend::{Progress, Suspended};
 use super::value::ValRaw;
-use super::{Cause, FuncId, InstanceId, Pending, SharedMemory, StoreHost, VmImport, VmShared, VmStore, memory, table};
+use super::{Cause, FuncId, InstanceId, Pending, SharedMemory, StoreHost, Unusual, VmImport, VmShared, VmStore, memory, table};
 use crate::Caller;
 use crate::call_hook::CallHook;
 use crate::host_func::HostBody;
@@ -239,15 +240,36 @@ impl Callee {
                 outcome
             },
             Code::Host(code, context) => {
-                // SAFETY: the code belongs to the context, which the store keeps; values as above.
-                unsafe { code(context.as_ptr(), values) };
-                // SAFETY: the function has returned, so nobody has borrowed the machine's part.
-                match unsafe { (*vm.as_ptr()).take_pending() } {
+                // SAFETY: the code belongs to the context, which the store keeps; values as above. Before the function is called and when it
+                // has returned, nobody has borrowed the machine's part.
+                let pending = unsafe {
+                    let outer = (*vm.as_ptr()).set_unusual(Unusual::HostCall, true);
+                    code(context.as_ptr(), values);
+                    (*vm.as_ptr()).set_unusual(Unusual::HostCall, outer);
+                    (*vm.as_ptr()).take_pending()
+                };
+                match pending {
                     None => Ok(()),
                     Some(pending) => Err(pending),
                 }
             }
         })
+    }
+
+    /// Whether the function can be called directly now. [`Callee::call`] is for all other calls.
+    ///
+    /// # Panics
+    ///
+    /// If it belongs to another store.
+    #[inline(always)]
+    pub(crate) fn direct<T: 'static>(&self, store: &StoreInner<T>) -> Option<DirectCallee> {
+        store.opaque.check_id(self.store);
+        // SAFETY: the store is borrowed.
+        let is_possible = unsafe { direct::is_possible(store.opaque.vm.0) };
+        match self.code {
+            Code::Wasm(func_ref) if is_possible => Some(DirectCallee(func_ref)),
+            _ => None,
+        }
     }
 
     /// Checks that a call in `store` with `slots` values can be made.
@@ -281,6 +303,26 @@ impl Callee {
                     (None, None) => Progress::Returned,
                 }
             }
+        }
+    }
+}
+
+/// A function of a store in which nothing unusual is under way.
+pub(crate) struct DirectCallee(NonNull<VmFuncRef>);
+
+impl DirectCallee {
+    /// Calls the function. `registers` holds parameters of the types it takes, which are of a shape that is
+    /// [direct](Shape::is_direct). `store` is the one that [`Callee::direct`] was asked about, unchanged since.
+    #[inline(always)]
+    pub(crate) fn call<T: 'static>(self, store: &mut StoreInner<T>, registers: &Registers, shape: Shape) -> Result<Returned, Pending> {
+        let vm = store.opaque.vm.0;
+        let host: NonNull<dyn StoreHost> = NonNull::from(&mut *store);
+        // SAFETY: the store is lent as by `lend`; no call is outside, so nobody is to be put back. The reference is the store's own, and the
+        // API has written values of the right types, as many as there are.
+        unsafe {
+            (*vm.as_ptr()).set_host(host);
+            (*vm.as_ptr()).used.calls += 1;
+            direct::call(vm, self.0, registers, shape)
         }
     }
 }

@@ -50,7 +50,7 @@ pub use parking::WaitResult;
 pub(crate) use pending::Pending;
 pub(crate) use preempt::Interruption;
 pub(crate) use shared_memory::SharedMemory;
-pub(crate) use store::{StoreHost, VmShared, VmStore};
+pub(crate) use store::{StoreHost, Unusual, VmShared, VmStore};
 pub(crate) use types::HeldTypes;
 pub use value::ValRaw;
 

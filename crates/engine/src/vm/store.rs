@@ -100,18 +100,36 @@ pub(crate) struct Used {
     pub(crate) traps: u64,
 }
 
+/// What makes a store unusual: calls go the long way, which looks at each. See [`VmStore::is_usual`].
+#[derive(Clone, Copy, Debug)]
+#[repr(u32)]
+pub(crate) enum Unusual {
+    /// It has no stack for its guest, so nothing is prepared either.
+    NoStack = 1,
+    /// It returns its stack after each call.
+    ReturnsStack = 2,
+    /// Its embedder is told of calls.
+    CallHook = 4,
+    /// The call under way can wait.
+    Task = 8,
+    /// The host has called one of its own functions.
+    HostCall = 16,
+}
+
 /// One store. Made on the heap, never moves: contexts and compiled code point to it.
 #[repr(C)]
 pub(crate) struct VmStore {
     /// What compiled code and veneers see. First, so that its address is the store's.
     pub(crate) context: VmStoreContext,
+    /// Bits of [`Unusual`].
+    unusual: u32,
+    pub(crate) used: Used,
     shared: KeptShared,
     stack: Option<GuestStack>,
     /// Whether the stack goes back to the pool when no call is under way: many stores have one.
     returns_stack: bool,
     /// Whether a guest has ever run here: memories that nobody wrote need no reset.
     guest_ran: bool,
-    pub(crate) used: Used,
     instances: Vec<Option<Box<VmInstance>>>,
     /// Boxed, because contexts and references point to them.
     #[expect(clippy::vec_box, reason = "host functions must not move")]
@@ -150,11 +168,12 @@ impl VmStore {
         shared.counters.add(Counting::StoresCreated, 1);
         Ok(Box::new(Self {
             context: VmStoreContext::default(),
+            unusual: Unusual::NoStack as u32,
+            used: Used::default(),
             shared,
             stack: None,
             returns_stack: false,
             guest_ran: false,
-            used: Used::default(),
             instances: Vec::new(),
             host_funcs: Vec::new(),
             without_exit: Vec::new(),
@@ -175,6 +194,20 @@ impl VmStore {
     /// What it shares with other stores of the engine.
     pub(crate) fn shared(&self) -> &VmShared {
         &self.shared
+    }
+
+    /// Whether there is nothing that a call has to look at.
+    #[inline(always)]
+    pub(super) fn is_usual(&self) -> bool {
+        self.unusual == 0
+    }
+
+    /// Says whether there is something unusual. Returns whether there was.
+    #[inline]
+    pub(crate) fn set_unusual(&mut self, what: Unusual, is: bool) -> bool {
+        let was = self.unusual & what as u32 != 0;
+        self.unusual = if is { self.unusual | what as u32 } else { self.unusual & !(what as u32) };
+        was
     }
 
     /// Says who answers for limits. The pointer must stay valid as long as the store is used.
@@ -467,6 +500,7 @@ impl VmStore {
 
     /// Notes the task that polls the call under way. Returns the one before.
     pub(super) fn set_task(&mut self, task: Option<NonNull<Context<'static>>>) -> Option<NonNull<Context<'static>>> {
+        self.set_unusual(Unusual::Task, task.is_some());
         std::mem::replace(&mut self.task, task)
     }
 
@@ -479,6 +513,8 @@ impl VmStore {
             self.context.guest_stack_limit = stack.limit() as u64;
             self.stack = Some(stack);
             self.returns_stack = self.shared.held_stacks.add();
+            self.set_unusual(Unusual::ReturnsStack, self.returns_stack);
+            self.set_unusual(Unusual::NoStack, false);
         }
         Ok(())
     }
@@ -496,6 +532,7 @@ impl VmStore {
         if let Some(stack) = self.stack.take() {
             (self.context.guest_stack_top, self.context.guest_stack_limit) = (0, 0);
             self.returns_stack = false;
+            self.set_unusual(Unusual::NoStack, true);
             self.shared.held_stacks.remove();
             self.shared.stacks.give(stack);
         }

@@ -18,7 +18,10 @@ pub(super) mod veneer;
 #[cfg(not(target_arch = "x86_64"))]
 compile_error!("peregrine-engine runs code on x86_64 only so far: entry/ needs a file like x64.rs for this processor");
 
+pub(crate) mod direct;
 pub(in crate::vm) mod lazy;
+#[cfg(target_arch = "x86_64")]
+mod x64_direct;
 
 use super::fault;
 use super::pending::Pending;
@@ -33,16 +36,20 @@ use std::cell::Cell;
 use std::ptr::{self, NonNull};
 
 thread_local! {
-    /// The store whose guest runs on this thread, for the fault handler.
-    static CURRENT: Cell<*mut VmStore> = const { Cell::new(ptr::null_mut()) };
+    /// The store whose guest runs on this thread, for the fault handler. [`UNPREPARED`] before the first.
+    static CURRENT: Cell<*mut VmStore> = const { Cell::new(UNPREPARED) };
 }
+
+/// Of a thread that is not prepared for the faults of guests.
+const UNPREPARED: *mut VmStore = ptr::without_provenance_mut(1);
 
 /// What the host's stack must have left when a host function calls a guest, for the next host function, a backtrace and a panic.
 const HOST_RESERVE_BYTES: usize = 256 << 10;
 
 /// The store whose guest, or a host function called by it, runs on this thread. Null if none does. Signal-safe.
 pub(super) fn current_store() -> *mut VmStore {
-    CURRENT.get()
+    let store = CURRENT.get();
+    if store == UNPREPARED { ptr::null_mut() } else { store }
 }
 
 /// Calls a wasm function. `values` holds the parameters, and the results on success.
@@ -63,8 +70,18 @@ pub(crate) unsafe fn call(store: NonNull<VmStore>, func_ref: NonNull<VmFuncRef>,
         return Ok(());
     }
     // SAFETY: the store is ours again (1).
+    Err(unsafe { why_ended(store) })
+}
+
+/// Takes what ended a call.
+///
+/// # Safety
+///
+/// 1. `store` is valid and no reference into it is held.
+unsafe fn why_ended(store: NonNull<VmStore>) -> Pending {
+    // SAFETY: as the caller says (1).
     let pending = unsafe { (*store.as_ptr()).take_pending() };
-    Err(pending.unwrap_or_else(|| Pending::Error(anyhow::anyhow!("a call ended without saying why"), Vec::new())))
+    pending.unwrap_or_else(|| Pending::Error(anyhow::anyhow!("a call ended without saying why"), Vec::new()))
 }
 
 /// What the veneers return when the guest returned, and when it was suspended.
@@ -119,11 +136,12 @@ unsafe fn progress(store: NonNull<VmStore>, ended: u64, enter_fp: *mut u64) -> P
         return Progress::Returned;
     }
     // SAFETY: the store is ours again (1).
-    let store = unsafe { &mut *store.as_ptr() };
-    if ended != SUSPENDED {
-        let pending = store.take_pending();
-        return Progress::Ended(pending.unwrap_or_else(|| Pending::Error(anyhow::anyhow!("a call ended without saying why"), Vec::new())));
-    }
+    let store = unsafe {
+        if ended != SUSPENDED {
+            return Progress::Ended(why_ended(store));
+        }
+        &mut *store.as_ptr()
+    };
     let (exit_fp, wait) = store.take_wait().expect("a veneer suspends when there is something to wait for");
     // The frame of `enter` is gone. Walks go on in the activation below, or end.
     // SAFETY: the activation is suspended, so its Enter stub's frame is intact (2).
@@ -160,12 +178,13 @@ unsafe fn on_this_thread(store: NonNull<VmStore>, run: impl FnOnce(*mut VmStore)
     let pointer = store.as_ptr();
     // SAFETY: as the caller says (1).
     unsafe { check_depth(store)? };
-    let outer = CURRENT.replace(pointer);
-    if outer.is_null()
-        && let Err(error) = fault::prepare_thread()
-    {
-        CURRENT.set(outer);
-        return Err(Pending::Error(error.into(), Vec::new()));
+    let mut outer = CURRENT.replace(pointer);
+    if outer == UNPREPARED {
+        if let Err(error) = fault::prepare_thread() {
+            CURRENT.set(UNPREPARED);
+            return Err(Pending::Error(error.into(), Vec::new()));
+        }
+        outer = ptr::null_mut();
     }
     let ended = run(pointer);
     CURRENT.set(outer);
@@ -180,7 +199,7 @@ unsafe fn on_this_thread(store: NonNull<VmStore>, run: impl FnOnce(*mut VmStore)
 #[inline]
 pub(super) unsafe fn check_depth(store: NonNull<VmStore>) -> Result<(), Pending> {
     // SAFETY: as the caller says (1).
-    let is_nested = unsafe { (*store.as_ptr()).context.exit_fp != 0 } || !CURRENT.get().is_null();
+    let is_nested = unsafe { (*store.as_ptr()).context.exit_fp != 0 } || !current_store().is_null();
     if is_nested && !host_can_go_deeper() {
         // SAFETY: as above.
         return Err(Pending::Trap(Trap::StackOverflow, unsafe { fault::walk::backtrace(&*store.as_ptr()) }));

@@ -11,6 +11,8 @@
 //! | -56 | `host_sp` of the activation below |
 //! | -64 | the store's context; `host_sp` points here |
 //!
+//! The frame of a direct call is the same, but for the registers that it does not keep: [`super::direct`].
+//!
 //! Frame of a veneer on the guest's stack, by offset from its frame pointer, which `exit_fp` is:
 //!
 //! | offset | content |
@@ -180,7 +182,7 @@ unsafe extern "C" fn stop() {
     )
 }
 
-/// Lets `enter` or `resume` return what is in eax.
+/// Lets `enter`, `resume` or `direct` return what is in eax; the last expects it in edx.
 ///
 /// # Safety
 ///
@@ -188,6 +190,7 @@ unsafe extern "C" fn stop() {
 #[unsafe(naked)]
 unsafe extern "C" fn end() {
     naked_asm!(
+        "mov edx, eax",
         "mov rsp, [r10 + {host_sp}]",
         "lea rbp, [rsp + 64]",
         "pop rdi",

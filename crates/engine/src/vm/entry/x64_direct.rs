@@ -1,0 +1,126 @@
+//! The veneer of direct calls for x86-64: [`super::veneer::enter`] without a stub, for an outermost call whose values are in registers.
+//!
+//! Parameters are where compiled functions expect them: the context in rdi, then rsi, rdx, rcx, r8, r9, and xmm0 on; results are in rax or
+//! xmm0. Compiled code keeps no register but rsp and rbp. The compiler of the caller is told so, and keeps what it needs as it likes: in a
+//! loop of calls, nothing is saved and restored.
+
+use super::direct::{Registers, Returned, Shape};
+use peregrine_artifact::vmctx::VmStoreContext;
+use std::arch::{asm, naked_asm};
+use std::mem::offset_of;
+
+/// Calls `code` on the guest's stack. Returns 0 and the results when the guest returns, something else when it was unwound.
+///
+/// # Safety
+///
+/// 1. `code` is that of a function with parameters of the given shape, all of which have registers; `vmctx` is its context.
+/// 2. The guest's stack is there and empty, and no activation of the store is under way.
+#[inline(always)]
+pub(super) unsafe fn enter_direct(
+    store: *mut VmStoreContext,
+    vmctx: u64,
+    code: u64,
+    registers: &Registers,
+    shape: Shape,
+) -> (u64, Returned) {
+    let [i0, i1, i2, i3, i4] = registers.ints;
+    let [f0, f1, f2, f3] = registers.floats.map(f64::from_bits);
+    let (int, ended, float): (u64, u64, f64);
+    macro_rules! enter {
+        ([$($second:tt)*] $(, $register:tt = $value:expr)*) => {
+            // SAFETY: as the caller says (1, 2). Every register but rsp, rbp and rbx, which the veneer keeps, is said to change.
+            unsafe {
+                asm!(
+                    "call {direct}",
+                    direct = sym direct,
+                    in("r10") store,
+                    in("rdi") vmctx,
+                    inlateout("rax") code => int,
+                    $($second)*,
+                    $(in($register) $value,)*
+                    lateout("r12") _,
+                    lateout("r13") _,
+                    lateout("r14") _,
+                    lateout("r15") _,
+                    clobber_abi("sysv64"),
+                )
+            }
+        };
+    }
+    // The shape is known when this is compiled: one of these is left.
+    if shape.floats > 0 {
+        // SAFETY: as above; xmm0 is given back as a result besides.
+        unsafe {
+            asm!(
+                "call {direct}",
+                direct = sym direct,
+                in("r10") store,
+                in("rdi") vmctx,
+                inlateout("rax") code => int,
+                in("rsi") i0,
+                inlateout("rdx") i1 => ended,
+                in("rcx") i2,
+                in("r8") i3,
+                in("r9") i4,
+                inlateout("xmm0") f0 => float,
+                in("xmm1") f1,
+                in("xmm2") f2,
+                in("xmm3") f3,
+                lateout("r12") _,
+                lateout("r13") _,
+                lateout("r14") _,
+                lateout("r15") _,
+                clobber_abi("sysv64"),
+            );
+        }
+    } else {
+        match shape.ints {
+            0 => enter!([lateout("rdx") ended, lateout("xmm0") float]),
+            1 => enter!([lateout("rdx") ended, lateout("xmm0") float], "rsi" = i0),
+            2 => enter!([inlateout("rdx") i1 => ended, lateout("xmm0") float], "rsi" = i0),
+            3 => enter!([inlateout("rdx") i1 => ended, lateout("xmm0") float], "rsi" = i0, "rcx" = i2),
+            4 => enter!([inlateout("rdx") i1 => ended, lateout("xmm0") float], "rsi" = i0, "rcx" = i2, "r8" = i3),
+            _ => enter!([inlateout("rdx") i1 => ended, lateout("xmm0") float], "rsi" = i0, "rcx" = i2, "r8" = i3, "r9" = i4),
+        }
+    }
+    (ended, Returned { int, float: float.to_bits() })
+}
+
+/// Calls the code whose address is in rax on the guest's stack, with the store's context in r10. Makes the frame of [`super::veneer::enter`],
+/// of which the places for r12 to r15 mean nothing. Returns 0 in rdx; unwound, it returns something else there.
+///
+/// # Safety
+///
+/// 1. Called by [`enter_direct`] only.
+#[unsafe(naked)]
+unsafe extern "C" fn direct() {
+    naked_asm!(
+        ".cfi_startproc",
+        // The caller's frame may be on the other stack: debuggers must not take that for the end.
+        ".cfi_signal_frame",
+        "push rbp",
+        ".cfi_def_cfa_offset 16",
+        ".cfi_offset rbp, -16",
+        "mov rbp, rsp",
+        ".cfi_def_cfa_register rbp",
+        "push rbx",
+        ".cfi_offset rbx, -24",
+        "sub rsp, 32",
+        // There is no activation below.
+        "push 0",
+        "push 0",
+        "push r10",
+        "mov [r10 + {host_sp}], rsp",
+        "mov rsp, [r10 + {stack_top}]",
+        "call rax",
+        "xor edx, edx",
+        "lea rsp, [rbp - 8]",
+        "pop rbx",
+        "pop rbp",
+        ".cfi_def_cfa rsp, 8",
+        "ret",
+        ".cfi_endproc",
+        host_sp = const offset_of!(VmStoreContext, host_sp),
+        stack_top = const offset_of!(VmStoreContext, guest_stack_top),
+    )
+}
