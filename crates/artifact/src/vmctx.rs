@@ -56,7 +56,11 @@ pub struct VmStoreContext {
     /// Not 0: a trap or error is pending, and the veneer unwinds to the entry when the builtin returns.
     pub pending: u64,
     /// Fuel used so far minus what was given; compiled code adds, and calls `out_of_fuel` when it is above zero.
+    ///
+    /// On x86-64 compiled code has it in r15 while it runs, and it is here while the host does.
     pub fuel_consumed: i64,
+    /// Not 0: fuel is counted.
+    pub counts_fuel: u64,
 }
 
 /// A function import of an instance.
@@ -281,6 +285,7 @@ const _: () = {
     assert!(offset_of!(VmStoreContext, guest_stack_limit) == 24);
     assert!(offset_of!(VmStoreContext, pending) == 32);
     assert!(offset_of!(VmStoreContext, fuel_consumed) == 40);
+    assert!(offset_of!(VmStoreContext, counts_fuel) == 48);
     assert!(size_of::<VmFunctionImport>() == 24);
     assert!(size_of::<VmFuncRef>() == 32);
     assert!(offset_of!(VmFuncRef, type_id) == 16);

@@ -97,6 +97,8 @@ pub(crate) struct Compiler<'m> {
     /// The register and number of the local that the next operator writes.
     pub hint: Option<(Reg, u32)>,
     pub fuel: bool,
+    /// Whether the function looks at the fuel where it is entered.
+    pub looks_at_entry: bool,
     /// Fuel that was counted and not added yet.
     pub fuel_pending: i32,
     /// Whether budgets are counted down.
@@ -164,6 +166,7 @@ impl<'m> Compiler<'m> {
             offset: 0,
             hint: None,
             fuel: env.settings.fuel,
+            looks_at_entry: false,
             fuel_pending: 0,
             counted: env.settings.tiering == Tiering::Counted,
             stretches: Vec::new(),
@@ -235,6 +238,7 @@ impl<'m> Compiler<'m> {
         let body_bytes = u32::try_from(end - start).unwrap_or(u32::MAX);
         self.max_code_bytes = body_bytes.saturating_mul(MAX_CODE_PER_BODY_BYTE).saturating_add(MIN_CODE_BYTES).min(MAX_CODE_BYTES);
         self.declare_locals(&body).map_err(malformed)?;
+        self.looks_at_entry = self.fuel && translation.looks_at_fuel_at_entry(index).map_err(malformed)?;
         let operators = body.get_operators_reader().map_err(malformed)?;
         let first = usize::try_from(operators.original_position()).unwrap_or(end);
         self.scan.run(&translation.wasm[first..end], self.local_count);

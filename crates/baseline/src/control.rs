@@ -81,7 +81,7 @@ impl Compiler<'_> {
         if self.settings.interrupt && self.scan.calls_functions {
             self.check_interrupt();
         }
-        self.meter_check();
+        self.meter_entry();
     }
 
     fn frame_at(&self, depth: u32) -> usize {
@@ -175,7 +175,7 @@ impl Compiler<'_> {
     /// `if`.
     pub(crate) fn begin_if(&mut self, ty: BlockType) {
         let condition = self.pop_condition();
-        self.meter_flush_before_branch();
+        self.meter_flush();
         let count = self.param_count(ty);
         let height = self.depth() - count;
         self.settle();
@@ -328,7 +328,7 @@ impl Compiler<'_> {
 
     /// Branches to a label if a condition holds.
     fn branch_if(&mut self, condition: Condition, depth: u32) {
-        self.meter_flush_before_branch();
+        self.meter_flush();
         let frame = self.frame_at(depth);
         let arity = self.arity(frame);
         let is_function = self.control[frame].kind == FrameKind::Function;

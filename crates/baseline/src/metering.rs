@@ -23,7 +23,7 @@ impl Compiler<'_> {
         }
     }
 
-    /// Adds what was counted to the counter: the straight code ends here.
+    /// Adds what was counted to the counter: the straight code ends here. Changes no flags.
     #[inline]
     pub(crate) fn meter_flush(&mut self) {
         if self.fuel_pending != 0 {
@@ -32,16 +32,14 @@ impl Compiler<'_> {
         }
     }
 
-    /// As [`meter_flush`](Self::meter_flush), between the test of a condition and the branch on it.
-    #[inline]
-    pub(crate) fn meter_flush_before_branch(&mut self) {
-        if self.fuel_pending != 0 {
-            self.add_fuel_keeping_flags(self.fuel_pending);
-            self.fuel_pending = 0;
+    /// At the entry of the function: asks the engine if the counter is above zero, where that is looked at.
+    pub(crate) fn meter_entry(&mut self) {
+        if self.looks_at_entry {
+            self.check_fuel();
         }
     }
 
-    /// At the entry of the function and at the header of a loop: asks the engine if the counter is above zero.
+    /// At the header of a loop: asks the engine if the counter is above zero.
     pub(crate) fn meter_check(&mut self) {
         if self.fuel {
             self.check_fuel();

@@ -73,7 +73,8 @@ impl Compiler<'_> {
         }
 
         let mut temporaries = ALWAYS_TEMPORARY;
-        let mut preserved = PRESERVED_FOR_LOCALS.iter();
+        // The last one is that of the fuel counter.
+        let mut preserved = PRESERVED_FOR_LOCALS[..PRESERVED_FOR_LOCALS.len() - usize::from(self.fuel)].iter();
         let mut destroyed = DESTROYED_FOR_LOCALS.iter();
         let twice = calls.saturating_mul(2);
         let mut pinned = RegSet::EMPTY;

@@ -150,9 +150,6 @@ impl Compiler<'_> {
     pub(crate) fn push_flags(&mut self, condition: Condition) {
         self.push_operand(Operand { ty: Ty::I32, place: Place::Flags(condition) });
         self.flags_pending = true;
-        if self.fuel {
-            self.settle_flags();
-        }
     }
 
     #[inline]

@@ -17,6 +17,7 @@ mod custom;
 mod errors;
 mod features;
 mod growth;
+mod metering;
 mod text;
 mod types;
 

@@ -197,8 +197,7 @@ impl<'m> Compiler<'m> {
             self.context.flowgraph();
             self.context.eliminate_unreachable_code(&*isa).map_err(|error| self.failed(&error))?;
         }
-        // Fuel is counted at calls, so that they must stay.
-        if self.env.settings.inlining && !self.env.settings.fuel && mode == Mode::Optimized && translated.calls {
+        if self.env.settings.inlining && mode == Mode::Optimized && translated.calls {
             inlining::inline(&mut self.context, self.env, &*isa, index, &mut self.candidates, &mut self.places)
                 .map_err(|error| self.failed(&error))?;
         }

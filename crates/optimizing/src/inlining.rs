@@ -1,6 +1,7 @@
 //! Inlining: calls of small functions of the module become their bodies.
 //!
-//! A candidate calls nothing and has no loop: then neither interruption nor the depth of the stack can tell that there is no call. Nor can a
+//! A candidate calls nothing and has no loop: then neither interruption nor the depth of the stack can tell that there is no call. Nor can
+//! fuel: such a function adds what it costs and does not look at the counter. Nor can a
 //! backtrace: instructions of an inlined body that trap have a place of their own, with a frame for the call. All others count as the call
 //! instruction. Whether a call is inlined depends on the module alone, not on what was compiled before.
 

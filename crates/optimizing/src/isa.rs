@@ -91,12 +91,24 @@ fn build(settings: &Settings, verify: bool) -> Result<Isas, CompileError> {
         OptLevel::Speed => "speed",
         OptLevel::SpeedAndSize => "speed_and_size",
     };
-    let optimized = flags(settings, opt_level, "backtracking", verify).map_err(unsupported)?;
-    let plain = flags(settings, "none", "single_pass", verify).map_err(unsupported)?;
+    let architecture = builder.triple().architecture;
+    let optimized = flags(settings, architecture, opt_level, "backtracking", verify).map_err(unsupported)?;
+    let plain = flags(settings, architecture, "none", "single_pass", verify).map_err(unsupported)?;
     Ok(Isas { optimized: builder.finish(optimized).map_err(unsupported)?, plain: builder.finish(plain).map_err(unsupported)? })
 }
 
-fn flags(settings: &Settings, opt_level: &str, allocator: &str, verify: bool) -> Result<settings::Flags, SetError> {
+/// Whether the fuel counter has a register where fuel is counted: r15 on x86-64.
+pub(crate) fn has_fuel_register(architecture: Architecture) -> bool {
+    architecture == Architecture::X86_64
+}
+
+fn flags(
+    settings: &Settings,
+    architecture: Architecture,
+    opt_level: &str,
+    allocator: &str,
+    verify: bool,
+) -> Result<settings::Flags, SetError> {
     let mut flags = settings::builder();
     let on = |on: bool| if on { "true" } else { "false" };
     // A frame that is not larger than half of the guard cannot step over it, nor can a small one below it that touches nothing.
@@ -117,6 +129,7 @@ fn flags(settings: &Settings, opt_level: &str, allocator: &str, verify: bool) ->
         ("enable_nan_canonicalization", on(settings.nan_canonicalization)),
         // Code of functions that are not near is loaded from a slot, relative to the instruction: one of ours, not of a dynamic linker.
         ("is_pic", on(settings.tiering != Tiering::Whole)),
+        ("enable_pinned_reg", on(settings.fuel && has_fuel_register(architecture))),
     ] {
         flags.set(name, value)?;
     }

@@ -120,6 +120,67 @@ fn running_out_stops_all_compilers_at_the_same_place() -> Result<()> {
 }
 
 #[test]
+fn functions_without_loops_and_calls_do_not_look_at_the_fuel() -> Result<()> {
+    // The first call of each function uses up the fuel.
+    let text = r#"(module (global $count (export "count") (mut i32) (i32.const 0))
+        (func $leaf (global.set $count (i32.add (global.get $count) (i32.const 1))))
+        (func $loops (loop) (global.set $count (i32.add (global.get $count) (i32.const 10))))
+        (func $calls (global.set $count (i32.add (global.get $count) (i32.const 10))) (if (i32.const 0) (then (call $leaf))))
+        (func (export "leaf") (param i32) (call $leaf) (call $leaf))
+        (func (export "loops") (param i32) (call $leaf) (call $loops))
+        (func (export "calls") (param i32) (call $leaf) (call $calls)))"#;
+    for (position, engine) in engines().into_iter().enumerate() {
+        let module = Module::new(&engine, text)?;
+        for (name, ends, count) in [("leaf", true, 2), ("loops", false, 1), ("calls", false, 1)] {
+            let mut store = Store::new(&engine, ());
+            store.set_epoch_deadline(1);
+            store.set_fuel(2)?;
+            let instance = Instance::new(&mut store, &module, &[])?;
+            let run = instance.get_typed_func::<i32, ()>(&mut store, name)?;
+            assert_eq!(run.call(&mut store, 0).is_ok(), ends, "engine {position}: {name}");
+            assert_eq!(instance.get_global(&mut store, "count").expect("exported").get(&mut store).i32(), Some(count));
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn nested_calls_and_host_functions_share_the_counter() -> Result<()> {
+    for (position, engine) in engines().into_iter().enumerate() {
+        let module = Module::new(
+            &engine,
+            r#"(module (import "" "again" (func $again (param i32) (result i64))) (memory 1)
+                (func (export "run") (param i32) (result i64)
+                    (if (result i64) (local.get 0)
+                        (then (call $again (i32.sub (local.get 0) (i32.const 1))))
+                        (else (i64.const 0))))
+                (func (export "fail") (drop (i32.const 1)) (i32.store (i32.const -1) (i32.const 0))))"#,
+        )?;
+        let mut linker = peregrine::Linker::new(&engine);
+        linker.func_wrap("", "again", |mut caller: peregrine::Caller<'_, ()>, left: i32| -> Result<i64> {
+            let before = caller.get_fuel()?;
+            let fail = caller.get_export("fail").and_then(|export| export.into_func()).expect("exported");
+            fail.typed::<(), ()>(&caller)?.call(&mut caller, ()).unwrap_err();
+            // The stretch that traps does not count.
+            assert_eq!(caller.get_fuel()?, before);
+            let run = caller.get_export("run").and_then(|export| export.into_func()).expect("exported");
+            run.typed::<i32, i64>(&caller)?.call(&mut caller, left)
+        })?;
+        let mut store = Store::new(&engine, ());
+        store.set_epoch_deadline(1);
+        store.set_fuel(1000)?;
+        let instance = linker.instantiate(&mut store, &module)?;
+        let run = instance.get_typed_func::<i32, i64>(&mut store, "run")?;
+        run.call(&mut store, 9)?;
+        // Nine times two for the `if` and four for the call; once two and one.
+        assert_eq!(store.get_fuel()?, 1000 - 9 * 6 - 3, "engine {position}");
+        run.call(&mut store, 0)?;
+        assert_eq!(store.get_fuel()?, 1000 - 9 * 6 - 6, "engine {position}");
+    }
+    Ok(())
+}
+
+#[test]
 fn the_host_can_change_the_counter_in_a_call() -> Result<()> {
     for engine in engines() {
         let module = Module::new(

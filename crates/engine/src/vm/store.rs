@@ -167,7 +167,7 @@ impl VmStore {
         let interrupt = if shared.settings.interrupt { Some(Arc::new(InterruptPage::new(cause)?)) } else { None };
         shared.counters.add(Counting::StoresCreated, 1);
         Ok(Box::new(Self {
-            context: VmStoreContext::default(),
+            context: VmStoreContext { counts_fuel: u64::from(shared.settings.fuel), ..VmStoreContext::default() },
             unusual: Unusual::NoStack as u32,
             used: Used::default(),
             shared,

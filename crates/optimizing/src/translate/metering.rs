@@ -2,6 +2,9 @@
 //!
 //! One unit for each operator but those that only structure the code. What a stretch of straight code costs is added at its end, so the
 //! count is exact at every call and branch. Looking for interruptions is not here: that is inserted after the passes.
+//!
+//! The counter is in a register that nothing else uses, in all compiled code of a store that counts fuel: veneers bring it there and back.
+//! Where there is no such register, it stays in the store's context.
 
 use super::flags::Region;
 use super::translator::Translator;
@@ -11,19 +14,21 @@ use cranelift_codegen::ir::{InstBuilder, Value};
 use peregrine_artifact::builtins::Builtin;
 use peregrine_artifact::vmctx::{VmContextHeader, VmStoreContext};
 use std::mem::offset_of;
-use wasmparser::Operator;
+use peregrine_wasm::DefinedFuncIndex;
+use wasmparser::{BinaryReaderError, Operator};
 
 /// What has been counted and not been added yet.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Metering {
     on: bool,
+    in_register: bool,
     pending: i64,
 }
 
 impl Metering {
     /// Nothing is counted yet, and nothing ever if not `on`.
-    pub(crate) fn new(on: bool) -> Self {
-        Self { on, pending: 0 }
+    pub(crate) fn new(on: bool, in_register: bool) -> Self {
+        Self { on, in_register, pending: 0 }
     }
 }
 
@@ -55,17 +60,30 @@ impl Translator<'_, '_> {
         if self.metering.pending == 0 {
             return;
         }
-        let store = self.load_context_pointer(offset_of!(VmContextHeader, store));
-        let fuel = self.load_fuel(store);
-        let fuel = self.builder.ins().iadd_imm_s(fuel, self.metering.pending);
-        let flags = Region::Fuel.trusted(self.builder.func);
-        self.builder.ins().store(flags, fuel, store, offset_of!(VmStoreContext, fuel_consumed) as i32);
+        if self.metering.in_register {
+            let fuel = self.builder.ins().get_pinned_reg(I64);
+            let fuel = self.builder.ins().iadd_imm_s(fuel, self.metering.pending);
+            self.builder.ins().set_pinned_reg(fuel);
+        } else {
+            let store = self.load_context_pointer(offset_of!(VmContextHeader, store));
+            let fuel = self.load_fuel(store);
+            let fuel = self.builder.ins().iadd_imm_s(fuel, self.metering.pending);
+            let flags = Region::Fuel.trusted(self.builder.func);
+            self.builder.ins().store(flags, fuel, store, offset_of!(VmStoreContext, fuel_consumed) as i32);
+        }
         self.metering.pending = 0;
     }
 
-    /// At the entry of the function: asks the engine if the counter is above zero.
-    pub(super) fn meter_entry(&mut self) {
-        self.meter_check();
+    /// At the entry of the function: asks the engine if the counter is above zero, where that is looked at.
+    ///
+    /// # Errors
+    ///
+    /// If the body is malformed.
+    pub(super) fn meter_entry(&mut self, index: DefinedFuncIndex) -> Result<(), BinaryReaderError> {
+        if self.metering.on && self.env.translation.looks_at_fuel_at_entry(index)? {
+            self.meter_check();
+        }
+        Ok(())
     }
 
     /// At the header of a loop, and at the entry: asks the engine if the counter is above zero.
@@ -73,8 +91,12 @@ impl Translator<'_, '_> {
         if !self.metering.on {
             return;
         }
-        let store = self.load_context_pointer(offset_of!(VmContextHeader, store));
-        let fuel = self.load_fuel(store);
+        let fuel = if self.metering.in_register {
+            self.builder.ins().get_pinned_reg(I64)
+        } else {
+            let store = self.load_context_pointer(offset_of!(VmContextHeader, store));
+            self.load_fuel(store)
+        };
         let zero = self.builder.ins().iconst(I64, 0);
         let above = self.builder.ins().icmp(IntCC::SignedGreaterThan, fuel, zero);
         let out = self.builder.create_block();

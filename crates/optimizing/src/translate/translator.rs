@@ -6,6 +6,7 @@ use super::metering::Metering;
 use super::stack::OperandStack;
 use crate::abi;
 use crate::budget::{Budget, Mode};
+use crate::isa::has_fuel_register;
 use cranelift_codegen::ir::{FuncRef, Function, InstBuilder, SigRef, SourceLoc, Value, types::I64};
 use cranelift_codegen::isa::TargetIsa;
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
@@ -149,7 +150,7 @@ pub(crate) fn translate(
         locals: Locals::default(),
         arrival,
         budget: Budget::new(input.mode, input.max_bytes),
-        metering: Metering::new(input.env.settings.fuel),
+        metering: Metering::new(input.env.settings.fuel, has_fuel_register(input.isa.triple().architecture)),
         translated: Translated::default(),
         own_index: func_index,
         ty,
@@ -174,7 +175,7 @@ impl<'a> Translator<'a, '_> {
         self.builder.set_srcloc(SourceLoc::new(0));
         self.declare_locals(body.get_locals_reader()?)?;
         self.enter_function();
-        self.meter_entry();
+        self.meter_entry(input.index)?;
 
         let mut operators = body.get_operators_reader()?;
         while !operators.eof() {

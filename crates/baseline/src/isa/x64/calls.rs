@@ -2,7 +2,7 @@
 
 use super::abi::{C_ARGUMENTS, Location, Locations};
 use super::assembler::{Alu, Cc, Mem, Sse};
-use super::registers::{PRESERVED_FOR_LOCALS, R10, RAX, RBP, RBX, RDI, RSI, RSP, SCRATCH, VECTOR_SCRATCH, xmm};
+use super::registers::{FUEL, PRESERVED_FOR_LOCALS, R10, RAX, RBP, RBX, RDI, RSI, RSP, SCRATCH, VECTOR_SCRATCH, xmm};
 use crate::calls::Callee;
 use crate::compile::{Cold, Compiler};
 use crate::frame::{CONTEXT, RESULT_AREA, saved_register};
@@ -12,7 +12,7 @@ use crate::values::{Ty, Value};
 use peregrine_artifact::abi::VALUE_SIZE_BYTES;
 use peregrine_artifact::builtins::Builtin;
 use peregrine_artifact::settings::Tiering;
-use peregrine_artifact::vmctx::{VmContextHeader, VmFuncRef, VmFunctionImport, VmStoreContext};
+use peregrine_artifact::vmctx::{VmContextHeader, VmFuncRef, VmFunctionImport};
 use peregrine_wasm::{FuncIndex, FuncType, Trap, TypeIndex, ValType};
 use smallvec::SmallVec;
 use std::mem::offset_of;
@@ -606,31 +606,14 @@ impl Compiler<'_> {
 
     // Fuel.
 
-    fn fuel_counter(&mut self) -> Mem {
-        self.load_context_field(SCRATCH, offset_of!(VmContextHeader, store) as u32);
-        Mem::new(SCRATCH, field(offset_of!(VmStoreContext, fuel_consumed)))
-    }
-
-    /// Adds to the fuel counter.
+    /// Adds to the fuel counter. Changes no flags.
     pub(crate) fn add_fuel(&mut self, units: i32) {
-        let counter = self.fuel_counter();
-        self.masm.alu_imm(Alu::Add, true, counter, units);
-    }
-
-    /// Adds to the fuel counter without changing the flags.
-    pub(crate) fn add_fuel_keeping_flags(&mut self, units: i32) {
-        let reg = self.alloc(false);
-        let counter = self.fuel_counter();
-        self.masm.mov(true, reg, counter);
-        self.masm.lea(true, reg, Mem::new(reg, units));
-        self.masm.mov_store(true, counter, reg);
-        self.regs.release(reg);
+        self.masm.lea(true, FUEL, Mem::new(FUEL, units));
     }
 
     /// Asks the engine if the fuel counter is above zero.
     pub(crate) fn check_fuel(&mut self) {
-        let counter = self.fuel_counter();
-        self.masm.alu_imm(Alu::Cmp, true, counter, 0);
+        self.masm.test(true, FUEL, FUEL);
         let (label, back) = (self.masm.label(), self.masm.label());
         self.masm.jcc(Cc::G, label);
         self.masm.bind(back);

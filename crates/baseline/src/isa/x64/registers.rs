@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `rax rcx rdx rsi rdi` | temporary values |
 //! | `rbx r12 r13 r14 r15` | locals that live through calls, the context, the base of memory 0 |
+//! |       `r15` | the fuel counter instead, where fuel is counted |
 //! | `r8 r9 r10` | locals, or temporary values where there are few of those |
 //! | `r11` | scratch: never holds anything from one instruction of the body to the next |
 //! | `xmm0` to `xmm3` | temporary values |
@@ -50,6 +51,8 @@ pub(crate) const VECTOR: RegSet = RegSet(0xffff_0000);
 pub(crate) const ALWAYS_TEMPORARY: RegSet = RegSet(0x000f_0000).with(RAX).with(RCX).with(RDX).with(RSI).with(RDI);
 /// Registers that a callee preserves, which locals may have. Saved in the frame in this order.
 pub(crate) const PRESERVED_FOR_LOCALS: [Reg; 5] = [RBX, R12, R13, R14, R15];
+/// The fuel counter, in code that counts fuel. The last of the above, so that it is easily left out.
+pub(crate) const FUEL: Reg = R15;
 /// Registers for integers that a call destroys, which locals may have.
 pub(crate) const DESTROYED_FOR_LOCALS: [Reg; 3] = [R8, R9, R10];
 /// Registers for floats, which locals may have. Calls destroy all of them.

@@ -11,6 +11,9 @@
 //! | -56 | `host_sp` of the activation below |
 //! | -64 | the store's context; `host_sp` points here |
 //!
+//! The fuel counter is in r15 while compiled code runs that counts fuel, and in the store's context while the host does. Where fuel is not
+//! counted, r15 is a register like others, and what is stored of it means nothing.
+//!
 //! The frame of a direct call is the same, but for the registers that it does not keep: [`super::direct`].
 //!
 //! Frame of a veneer on the guest's stack, by offset from its frame pointer, which `exit_fp` is:
@@ -84,6 +87,7 @@ pub(in crate::vm) unsafe extern "C" fn enter(
         "and r9, -16",
         "mov qword ptr [rdi + {exit_fp}], 0",
         "mov rsp, r9",
+        "mov r15, [rdi + {fuel}]",
         "mov rax, rsi",
         "mov rdi, rdx",
         "mov rsi, rcx",
@@ -92,6 +96,7 @@ pub(in crate::vm) unsafe extern "C" fn enter(
         "xor eax, eax",
         "lea rsp, [rbp - 64]",
         "pop rdi",
+        "mov [rdi + {fuel}], r15",
         "pop [rdi + {host_sp}]",
         "pop [rdi + {exit_fp}]",
         "pop r15",
@@ -106,6 +111,7 @@ pub(in crate::vm) unsafe extern "C" fn enter(
         exit_fp = const offset_of!(VmStoreContext, exit_fp),
         host_sp = const offset_of!(VmStoreContext, host_sp),
         stack_top = const offset_of!(VmStoreContext, guest_stack_top),
+        fuel = const offset_of!(VmStoreContext, fuel_consumed),
         veneer_frame = const VENEER_FRAME_BYTES,
     )
 }
@@ -139,12 +145,18 @@ pub(in crate::vm) unsafe extern "C" fn resume(store: *mut VmStoreContext, exit_f
         "mov r13, [rbp - 24]",
         "mov r14, [rbp - 32]",
         "mov r15, [rbp - 40]",
+        "cmp qword ptr [rdi + {counts_fuel}], 0",
+        "je 2f",
+        "mov r15, [rdi + {fuel}]",
+        "2:",
         "mov qword ptr [rdi + {exit_fp}], 0",
         "mov rsp, rbp",
         "pop rbp",
         "ret",
         exit_fp = const offset_of!(VmStoreContext, exit_fp),
         host_sp = const offset_of!(VmStoreContext, host_sp),
+        fuel = const offset_of!(VmStoreContext, fuel_consumed),
+        counts_fuel = const offset_of!(VmStoreContext, counts_fuel),
     )
 }
 
@@ -229,11 +241,16 @@ pub(in crate::vm) unsafe extern "C" fn leave() {
         // The lowest word of the frame: the guard, if it is there, is found now.
         "mov [rbp - {frame}], r10",
         "mov [r10 + {exit_fp}], rbp",
+        "mov [r10 + {fuel}], r15",
         "mov rsp, [r10 + {host_sp}]",
         "call rax",
         "mov r10, [rbp - {frame}]",
         "cmp qword ptr [r10 + {pending}], 0",
         "jne {stop}",
+        "cmp qword ptr [r10 + {counts_fuel}], 0",
+        "je 2f",
+        "mov r15, [r10 + {fuel}]",
+        "2:",
         "mov qword ptr [r10 + {exit_fp}], 0",
         "mov rsp, rbp",
         "pop rbp",
@@ -244,6 +261,8 @@ pub(in crate::vm) unsafe extern "C" fn leave() {
         exit_fp = const offset_of!(VmStoreContext, exit_fp),
         host_sp = const offset_of!(VmStoreContext, host_sp),
         pending = const offset_of!(VmStoreContext, pending),
+        fuel = const offset_of!(VmStoreContext, fuel_consumed),
+        counts_fuel = const offset_of!(VmStoreContext, counts_fuel),
         frame = const VENEER_FRAME_BYTES,
         stop = sym stop,
     )
@@ -305,6 +324,7 @@ unsafe extern "C" fn lazy_call() {
         "movups [rbp - 96], xmm6",
         "movups [rbp - 80], xmm7",
         "mov [r10 + {exit_fp}], rbp",
+        "mov [r10 + {fuel}], r15",
         "mov rsp, [r10 + {host_sp}]",
         "mov rdi, r11",
         "mov rsi, rax",
@@ -336,6 +356,7 @@ unsafe extern "C" fn lazy_call() {
         exit_fp = const offset_of!(VmStoreContext, exit_fp),
         host_sp = const offset_of!(VmStoreContext, host_sp),
         pending = const offset_of!(VmStoreContext, pending),
+        fuel = const offset_of!(VmStoreContext, fuel_consumed),
         first_call = sym crate::vm::builtins::first_call,
         unwind = sym unwind,
     )
@@ -406,12 +427,14 @@ pub(in crate::vm) unsafe extern "C" fn host_call() {
 #[unsafe(naked)]
 pub(in crate::vm) unsafe extern "C" fn fault_landing() {
     naked_asm!(
+        "mov [rdi + {fuel}], r15",
         "push rdi",
         "push rdi",
         "call {landed}",
         "pop r10",
         "pop r10",
         "jmp {unwind}",
+        fuel = const offset_of!(VmStoreContext, fuel_consumed),
         landed = sym crate::vm::fault::landed,
         unwind = sym unwind,
     )
@@ -487,8 +510,8 @@ pub(in crate::vm) unsafe extern "C" fn interrupt_landing() {
         "movaps xmm14, [rsp + 224]",
         "movaps xmm15, [rsp + 240]",
         "dec qword ptr [rbp + 8]",
-        "lea rsp, [rbp - {saved}]",
-        "pop r15",
+        // The veneer has kept r15, or brought the fuel counter back.
+        "lea rsp, [rbp - {saved} + 8]",
         "pop r14",
         "pop r13",
         "pop r12",

@@ -111,9 +111,12 @@ unsafe extern "C" fn direct() {
         "push 0",
         "push r10",
         "mov [r10 + {host_sp}], rsp",
+        "mov r15, [r10 + {fuel}]",
         "mov rsp, [r10 + {stack_top}]",
         "call rax",
         "xor edx, edx",
+        "mov r10, [rbp - 64]",
+        "mov [r10 + {fuel}], r15",
         "lea rsp, [rbp - 8]",
         "pop rbx",
         "pop rbp",
@@ -121,6 +124,7 @@ unsafe extern "C" fn direct() {
         "ret",
         ".cfi_endproc",
         host_sp = const offset_of!(VmStoreContext, host_sp),
+        fuel = const offset_of!(VmStoreContext, fuel_consumed),
         stack_top = const offset_of!(VmStoreContext, guest_stack_top),
     )
 }
