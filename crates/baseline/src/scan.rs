@@ -26,8 +26,8 @@ pub(crate) struct Scan {
     pub memory: u32,
     /// Calls of any kind.
     pub calls: u32,
-    /// Whether wasm functions are called.
-    pub calls_functions: bool,
+    /// Whether wasm functions are called elsewhere than in loops, or may be in a part that was not looked at.
+    pub calls_outside_loops: bool,
     /// Whether there are loops, or may be in a part that was not looked at.
     pub loops: bool,
     /// Whether there are vector instructions.
@@ -53,12 +53,13 @@ impl Scan {
             self.written_first.resize(locals.div_ceil(64), 0);
             self.seen.resize(locals.div_ceil(64), 0);
         }
-        (self.context, self.memory, self.calls, self.calls_functions, self.loops, self.vectors) = (0, 0, 0, false, false, false);
+        (self.context, self.memory, self.calls, self.calls_outside_loops, self.loops, self.vectors) = (0, 0, 0, false, false, false);
         self.blocks.clear();
         let mut body = Body::new(operators);
         let mut loops = 0;
         while !body.is_at_end() && self.operator(&mut body, &mut loops) {}
         self.loops |= !body.is_at_end();
+        self.calls_outside_loops |= !body.is_at_end();
     }
 
     #[inline]
@@ -100,12 +101,12 @@ impl Scan {
             0x0b => *loops -= u32::from(self.blocks.pop().unwrap_or(false)),
             0x10 | 0x12 | 0x14 | 0x15 => {
                 self.call(weight);
-                self.calls_functions = true;
+                self.calls_outside_loops |= *loops == 0;
             }
             0x11 | 0x13 => {
                 self.context = self.context.saturating_add(weight);
                 self.call(weight);
-                self.calls_functions = true;
+                self.calls_outside_loops |= *loops == 0;
             }
             0x23 | 0x24 | 0x3f => self.context = self.context.saturating_add(weight),
             0x25 | 0x26 | 0x40 | 0xd2 => self.call(weight),

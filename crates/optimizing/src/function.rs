@@ -9,7 +9,7 @@ use crate::{emit, stubs};
 use cranelift_codegen::control::ControlPlane;
 use cranelift_codegen::cursor::{Cursor, FuncCursor};
 use cranelift_codegen::ir::types::{I8, I64};
-use cranelift_codegen::ir::{Function, InstBuilder, MemFlagsData, SourceLoc};
+use cranelift_codegen::ir::{Block, Function, InstBuilder, MemFlagsData, SourceLoc};
 use cranelift_codegen::isa::OwnedTargetIsa;
 use cranelift_codegen::{CodegenError, Context};
 use cranelift_frontend::FunctionBuilderContext;
@@ -282,19 +282,26 @@ impl FunctionCompiler for Compiler<'_> {
     }
 }
 
-/// Looks for a pending interruption at the entry of a function that calls others and at the header of every loop: a load of a page
+/// Looks for a pending interruption at the header of every loop, and at the entry of a function that calls outside of loops: a load of a page
 /// that faults if there is one. Done after the passes, which would merge these loads or move others around them.
 fn insert_interruption_points(func: &mut Function, translated: &Translated, begins_in_loop: bool) {
     let Some(entry) = func.layout.entry_block() else { return };
     let vmctx = func.dfg.block_params(entry)[0];
-    let entry = (translated.calls && !begins_in_loop).then_some((entry, SourceLoc::new(0)));
-    for &(block, location) in entry.iter().chain(&translated.loop_headers) {
-        if !func.layout.is_block_inserted(block) {
-            continue;
-        }
-        let mut cursor = FuncCursor::new(func).at_first_insertion_point(block).with_srcloc(location);
-        let page =
-            cursor.ins().load(I64, MemFlagsData::trusted().with_readonly(), vmctx, offset_of!(VmContextHeader, interrupt_page) as i32);
+    let mut looks: Vec<(Block, SourceLoc)> =
+        translated.loop_headers.iter().copied().filter(|(block, _)| func.layout.is_block_inserted(*block)).collect();
+    if translated.calls_outside_loops && !begins_in_loop {
+        looks.push((entry, SourceLoc::new(0)));
+    }
+    if looks.is_empty() {
+        return;
+    }
+    // Loaded once: loops need no context for it then, and where there is no register for it, it is loaded from the frame instead.
+    let mut cursor = FuncCursor::new(func).at_first_insertion_point(entry);
+    let page = cursor.ins().load(I64, MemFlagsData::trusted().with_readonly(), vmctx, offset_of!(VmContextHeader, interrupt_page) as i32);
+    let made = func.dfg.value_def(page).unwrap_inst();
+    for (block, location) in looks {
+        let mut cursor = FuncCursor::new(func).with_srcloc(location);
+        cursor = if block == entry { cursor.after_inst(made) } else { cursor.at_first_insertion_point(block) };
         let interrupt = MemFlagsData::new().with_trap_code(Some(trap_code(Trap::Interrupt)));
         cursor.ins().load(I8, interrupt, page, 0);
     }

@@ -181,7 +181,8 @@ fn hooks_that_come_later_see_the_next_call() -> Result<()> {
 
 #[test]
 fn a_host_function_that_the_host_calls_may_call_a_guest() -> Result<()> {
-    let (mut store, instance) = instance(r#"(module (func (export "run") (param i32) (result i32) (i32.mul (local.get 0) (i32.const 3))))"#)?;
+    let (mut store, instance) =
+        instance(r#"(module (func (export "run") (param i32) (result i32) (i32.mul (local.get 0) (i32.const 3))))"#)?;
     let run = instance.get_typed_func::<i32, i32>(&mut store, "run")?;
     assert_eq!(run.call(&mut store, 1)?, 3);
     let inner = run.clone();
@@ -200,9 +201,8 @@ fn a_host_function_that_the_host_calls_may_call_a_guest() -> Result<()> {
 
 #[test]
 fn guests_of_two_stores_nest_on_one_thread() -> Result<()> {
-    let (mut inner, instance) = instance(
-        r#"(module (func (export "divide") (param i32 i32) (result i32) (i32.div_s (local.get 0) (local.get 1))))"#,
-    )?;
+    let (mut inner, instance) =
+        instance(r#"(module (func (export "divide") (param i32 i32) (result i32) (i32.div_s (local.get 0) (local.get 1))))"#)?;
     let divide = instance.get_typed_func::<(i32, i32), i32>(&mut inner, "divide")?;
     assert_eq!(divide.call(&mut inner, (9, 3))?, 3);
     let shared = Arc::new(Mutex::new(inner));
@@ -228,7 +228,8 @@ fn guests_of_two_stores_nest_on_one_thread() -> Result<()> {
 
 #[test]
 fn each_thread_is_prepared_for_faults() -> Result<()> {
-    let (mut store, instance) = instance(r#"(module (memory 1) (func (export "load") (param i32) (result i32) (i32.load (local.get 0))))"#)?;
+    let (mut store, instance) =
+        instance(r#"(module (memory 1) (func (export "load") (param i32) (result i32) (i32.load (local.get 0))))"#)?;
     let load = instance.get_typed_func::<i32, i32>(&mut store, "load")?;
     assert_eq!(load.call(&mut store, 0)?, 0);
     for _ in 0..4 {

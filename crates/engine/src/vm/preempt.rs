@@ -77,29 +77,14 @@ pub(super) unsafe fn decide(store: NonNull<VmStore>, task: Option<&mut Context<'
 
 const CANNOT_YIELD: &str = "a guest was interrupted and is to yield, but it was not called as a future; use `call_async`";
 
-/// How many registers the landing of an interruption keeps right below the context that it gives.
-pub(super) const LANDING_REGISTERS: usize = 14;
-
-/// What an interrupted guest reads in place of its page when it goes on.
-static OPEN_PAGE: [u64; 8] = [0; 8];
-
 /// What the landing of an interruption calls, through a veneer.
 ///
 /// # Safety
 ///
 /// 1. The word of `context` where a context has its store is that of the interrupted guest's store. There need be nothing else.
-/// 2. Below `context` are the guest's [`LANDING_REGISTERS`], which it goes on with.
 pub(super) unsafe extern "C" fn interrupted(context: *mut VmContextHeader) {
     // SAFETY: the word is there (1).
     let store = unsafe { NonNull::new_unchecked((&raw const (*context).store).read() as *mut VmStore) };
-    // The guest repeats its look at the page, which may be closed still, or again. So that it gets on, it looks elsewhere: compiled code has
-    // loaded the address for this look alone.
-    // SAFETY: the guest is stopped, and the registers are there (2).
-    unsafe {
-        let page = store.as_ref().interrupt_page().map_or(0, |page| page.address());
-        let registers = std::slice::from_raw_parts_mut(context.cast::<u64>().sub(LANDING_REGISTERS), LANDING_REGISTERS);
-        registers.iter_mut().filter(|register| **register == page).for_each(|register| *register = OPEN_PAGE.as_ptr() as u64);
-    }
     // SAFETY: the guest is stopped, and the host below it holds no reference into the store. The task is that of the poll under way.
     unsafe {
         let task = (*store.as_ptr()).task().map(|task| &mut *task.as_ptr());

@@ -113,6 +113,7 @@ impl Translator<'_, '_> {
     fn call(&mut self, callee: &Callee, ty: TypeIndex) {
         self.meter_flush();
         self.translated.calls = true;
+        self.translated.calls_outside_loops |= self.open_loops == 0;
         let call = match *callee {
             Callee::Defined(function) => {
                 let args = self.arguments(self.vmctx, ty);
@@ -137,6 +138,7 @@ impl Translator<'_, '_> {
     fn return_call(&mut self, callee: &Callee, ty: TypeIndex) {
         self.meter_flush();
         self.translated.calls = true;
+        self.translated.calls_outside_loops |= self.open_loops == 0;
         match *callee {
             Callee::Defined(function) => {
                 let args = self.arguments(self.vmctx, ty);

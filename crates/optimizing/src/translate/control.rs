@@ -218,6 +218,7 @@ impl Translator<'_, '_> {
             self.push_values(&params);
         }
         self.control.push(Frame { kind: FrameKind::Loop { header }, ty, height, exit: None });
+        self.open_loops += 1;
         // Makes sure that the header is in the layout, for it may have no instruction of its own.
         self.builder.ensure_inserted_block();
         self.translated.loop_headers.push((header, SourceLoc::new(self.offset)));
@@ -284,6 +285,7 @@ impl Translator<'_, '_> {
         }
         if let FrameKind::Loop { header } = self.control[last].kind {
             self.builder.seal_block(header);
+            self.open_loops -= 1;
         }
         if let Some(exit) = self.control[last].exit {
             if self.reachable {

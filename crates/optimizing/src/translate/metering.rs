@@ -13,8 +13,8 @@ use cranelift_codegen::ir::types::I64;
 use cranelift_codegen::ir::{InstBuilder, Value};
 use peregrine_artifact::builtins::Builtin;
 use peregrine_artifact::vmctx::{VmContextHeader, VmStoreContext};
-use std::mem::offset_of;
 use peregrine_wasm::DefinedFuncIndex;
+use std::mem::offset_of;
 use wasmparser::{BinaryReaderError, Operator};
 
 /// What has been counted and not been added yet.

@@ -49,6 +49,8 @@ pub(crate) struct Translated {
     pub loop_headers: Vec<(cranelift_codegen::ir::Block, SourceLoc)>,
     /// Whether the function calls wasm functions.
     pub calls: bool,
+    /// Whether it calls them elsewhere than in loops. If not, whatever goes on for long gets to the header of a loop.
+    pub calls_outside_loops: bool,
     /// Bytes of memory that compiling it takes, roughly.
     pub memory_bytes: u64,
 }
@@ -81,6 +83,8 @@ pub(crate) struct Translator<'a, 'b> {
     pub(super) vmctx: Value,
     pub(super) stack: OperandStack,
     pub(super) control: Vec<Frame>,
+    /// How many of the frames are loops.
+    pub(super) open_loops: u32,
     /// Whether the code at this place can be reached.
     pub(super) reachable: bool,
     /// How many blocks were begun in unreachable code.
@@ -145,6 +149,7 @@ pub(crate) fn translate(
         vmctx,
         stack: OperandStack::default(),
         control: Vec::new(),
+        open_loops: 0,
         reachable: true,
         skipped_blocks: 0,
         locals: Locals::default(),

@@ -6,7 +6,7 @@
 //! |---|---|
 //! | `calls` | calls, in each direction |
 //! | `instances` | instances made and dropped, with their stores |
-//! | `two-threads` | the same on each of two threads, by the time on one |
+//! | `two-threads` | the same on each of two threads, by the time on one; first of a loop that uses nothing but the processor |
 //! | `alive` | instances alive at once: memory and address space of each |
 //! | `leaks` | instances made and dropped before what the process holds is compared |
 //! | `interruption` | iterations of the kernel whose file is the third argument |
@@ -23,7 +23,7 @@ use std::path::Path;
 use std::pin::pin;
 use std::sync::Barrier;
 use std::task::{Context, Poll, Waker};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 const CALLS: &str = r#"(module
     (import "host" "nop" (func $host_nop))
@@ -46,7 +46,10 @@ fn main() -> Result<()> {
     match what {
         "calls" => calls(rounds),
         "instances" => modules().into_iter().try_for_each(|(name, text)| instances(name, &text, rounds, third)),
-        "two-threads" => modules().into_iter().try_for_each(|(name, text)| two_threads(name, &text, rounds, third)),
+        "two-threads" => {
+            println!("ratio processor@{third} {:.3}", against_one_thread(|| spin(rounds * 100)));
+            modules().into_iter().try_for_each(|(name, text)| two_threads(name, &text, rounds, third))
+        }
         "alive" => alive(rounds, third),
         "leaks" => leaks(rounds, third),
         "interruption" => interruption::run(Path::new(third), rounds),
@@ -110,26 +113,33 @@ fn instances(name: &str, text: &str, rounds: u32, allocator: &str) -> Result<()>
     })
 }
 
-/// How many times more two threads instantiate than one, best of three.
+/// How many times more two threads instantiate than one.
 fn two_threads(name: &str, text: &str, rounds: u32, allocator: &str) -> Result<()> {
     let engine = Engine::new(&config(allocator))?;
     let module = Module::new(&engine, text)?;
     let pre = Linker::<()>::new(&engine).instantiate_pre(&module)?;
-    let work = || {
+    let ratio = against_one_thread(|| {
         for _ in 0..rounds {
             pre.instantiate(&mut Store::new(&engine, ())).expect("one instance is no more than there is room for");
         }
-    };
+    });
+    println!("ratio {name}@{allocator} {ratio:.3}");
+    Ok(())
+}
+
+/// How many times more of `work` two threads do than one, in turns. The best turn of either counts, in which nothing else disturbed.
+fn against_one_thread(work: impl Fn() + Sync) -> f64 {
     work();
-    let mut best = 0.0f64;
-    for _ in 0..3 {
+    let (mut alone, mut both) = (Duration::MAX, Duration::MAX);
+    for _ in 0..15 {
         let start = Instant::now();
         work();
-        let alone = start.elapsed();
+        alone = alone.min(start.elapsed());
         let barrier = Barrier::new(2);
         let times = std::thread::scope(|scope| {
             let threads = [(); 2].map(|()| {
                 scope.spawn(|| {
+                    work();
                     barrier.wait();
                     let start = Instant::now();
                     work();
@@ -138,11 +148,18 @@ fn two_threads(name: &str, text: &str, rounds: u32, allocator: &str) -> Result<(
             });
             threads.map(|thread| thread.join().expect("the work does not panic"))
         });
-        let both = times[0].1.max(times[1].1) - times[0].0.min(times[1].0);
-        best = best.max(2.0 * alone.as_secs_f64() / both.as_secs_f64());
+        both = both.min(times[0].1.max(times[1].1) - times[0].0.min(times[1].0));
     }
-    println!("ratio {name}@{allocator} {best:.3}");
-    Ok(())
+    2.0 * alone.as_secs_f64() / both.as_secs_f64()
+}
+
+/// Keeps the processor busy, and nothing else.
+fn spin(rounds: u32) {
+    let mut state = black_box(1u64);
+    for _ in 0..rounds {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+    }
+    black_box(state);
 }
 
 /// What each of many instances holds, before and after it was called. Each has a store of its own.

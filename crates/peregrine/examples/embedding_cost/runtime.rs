@@ -1,7 +1,7 @@
 //! The runtime that is measured. `cargo xtask bench` writes another file in the place of this one to compile the same program against the
 //! `wasmtime` crate; nothing else differs.
 
-pub use peregrine::{Caller, Config, Engine, Error, Func, Linker, Memory, Module, Result, Store, Val};
+pub use peregrine::{Caller, Config, Engine, Error, Func, Linker, Memory, Module, Result, Store, Strategy, Val};
 
 /// Names of the ways to allocate instances that an embedder must choose from.
 pub const ALLOCATORS: &[&str] = &["own"];

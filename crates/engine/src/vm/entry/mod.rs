@@ -22,6 +22,8 @@ pub(crate) mod direct;
 pub(in crate::vm) mod lazy;
 #[cfg(target_arch = "x86_64")]
 mod x64_direct;
+#[cfg(target_arch = "x86_64")]
+pub(super) mod x64_look;
 
 use super::fault;
 use super::pending::Pending;

@@ -443,9 +443,12 @@ pub(in crate::vm) unsafe extern "C" fn fault_landing() {
 /// What compiled code may use below its stack pointer.
 pub(in crate::vm) const RED_ZONE_BYTES: usize = 128;
 
-/// Where the fault handler lets an interrupted guest go on: on its own stack, below the red zone, with a frame of three words that rbp is in:
-/// the store's context, the frame pointer, and the address of the interrupted instruction plus 1. Keeps every register, asks
-/// [`crate::vm::preempt::interrupted`], and returns to the instruction.
+/// How many registers [`interrupt_landing`] keeps above the vector registers, the flags left out.
+const LANDING_REGISTERS: usize = 14;
+
+/// Where the fault handler lets an interrupted guest go on: on its own stack, below the red zone, with a frame of four words that rbp is in:
+/// the store's context, the frame pointer, the address of the interrupted instruction plus 1, and that of the next one. Keeps every register, asks
+/// [`crate::vm::preempt::interrupted`], and goes to the next instruction.
 ///
 /// Of vector registers the low 128 bits are kept: compiled code uses no more.
 ///
@@ -489,7 +492,7 @@ pub(in crate::vm) unsafe extern "C" fn interrupt_landing() {
         "movaps [rsp + 224], xmm14",
         "movaps [rsp + 240], xmm15",
         "cld",
-        // The word at 8 from here is the store's context: all that `leave` and the function read of a context. The registers are right below.
+        // The word at 8 from here is the store's context: all that `leave` and the function read of a context.
         "lea rdi, [rbp - 16]",
         "lea rax, [rip + {interrupted}]",
         "call {leave}",
@@ -509,7 +512,8 @@ pub(in crate::vm) unsafe extern "C" fn interrupt_landing() {
         "movaps xmm13, [rsp + 208]",
         "movaps xmm14, [rsp + 224]",
         "movaps xmm15, [rsp + 240]",
-        "dec qword ptr [rbp + 8]",
+        "mov rax, [rbp + 16]",
+        "mov [rbp + 8], rax",
         // The veneer has kept r15, or brought the fuel counter back.
         "lea rsp, [rbp - {saved} + 8]",
         "pop r14",
@@ -531,8 +535,9 @@ pub(in crate::vm) unsafe extern "C" fn interrupt_landing() {
         "ret {red_zone}",
         interrupted = sym crate::vm::preempt::interrupted,
         leave = sym leave,
-        saved = const 8 * (2 + crate::vm::preempt::LANDING_REGISTERS),
-        red_zone = const RED_ZONE_BYTES,
+        saved = const 8 * (2 + LANDING_REGISTERS),
+        // With the address that was taken from there.
+        red_zone = const RED_ZONE_BYTES + 8,
     )
 }
 

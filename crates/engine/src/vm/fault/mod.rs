@@ -6,6 +6,7 @@
 pub(crate) mod walk;
 
 use super::code::registry;
+use super::entry::x64_look::look_len_bytes;
 use super::entry::{current_store, veneer};
 use super::pending::Pending;
 use super::store::VmStore;
@@ -92,12 +93,16 @@ fn land_on_guest_stack(store: &mut VmStore, context: &mut FaultContext<'_>) -> b
     if store.stack_left_below(sp).is_none_or(|left| left < LANDING_BYTES) {
         return false;
     }
+    let pc = context.pc();
+    // SAFETY: the bytes are those of the instruction that the guest is stopped at, which may be read as well as executed.
+    let Some(len_bytes) = look_len_bytes(|position| unsafe { (pc as *const u8).add(position).read() }) else { return false };
     let end = sp - veneer::RED_ZONE_BYTES;
-    // As a call would: the return address is after the instruction, so that walks find the instruction. The landing takes that back.
-    let frame = [&raw mut store.context as u64, context.fp() as u64, context.pc() as u64 + 1];
+    // As a call would: the return address is after the beginning of the instruction, so that walks find the instruction. In the end the landing
+    // goes to the next one.
+    let frame = [&raw mut store.context as u64, context.fp() as u64, pc as u64 + 1, (pc + len_bytes) as u64];
     let start = end - size_of_val(&frame);
     // SAFETY: the words are below the stopped guest's frame and above the limit of its stack, as was just checked.
-    unsafe { (start as *mut [u64; 3]).write_unaligned(frame) };
+    unsafe { (start as *mut [u64; 4]).write_unaligned(frame) };
     context.set_sp(start);
     context.set_fp(start + 8);
     context.set_pc(veneer::interrupt_landing as *const () as usize);
