@@ -43,6 +43,17 @@ pub struct Cache {
 #[derive(Debug)]
 pub(crate) struct CacheKey(OsString);
 
+/// The hash of the bytes of a module.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ContentHash(pub(crate) [u8; 32]);
+
+impl ContentHash {
+    /// The hash of `bytes`.
+    pub(crate) fn of(bytes: &[u8]) -> Self {
+        Self(*blake3::hash(bytes).as_bytes())
+    }
+}
+
 const DEFAULT_MAX_SIZE_BYTES: u64 = 4 << 30;
 /// What the names of entries end with.
 const SUFFIX: &str = ".pgn";
@@ -152,7 +163,24 @@ impl Cache {
 
     /// Remembers that the image in the file is undamaged.
     pub(crate) fn remember_verified(&self, identity: &verified::Identity) {
-        verified::remember(&self.dir, identity);
+        verified::remember_verified(&self.dir, identity);
+    }
+
+    /// The hash of the content of a file, if it was read before and did not change since.
+    pub(crate) fn content(&self, identity: &verified::Identity) -> Option<ContentHash> {
+        verified::content(&self.dir, identity)
+    }
+
+    /// Remembers the hash of the content of a file.
+    pub(crate) fn remember_content(&self, identity: &verified::Identity, content: &ContentHash) {
+        verified::remember_content(&self.dir, identity, content);
+    }
+
+    /// Remembers that the entry of `key`, which this process wrote just now, is undamaged.
+    pub(crate) fn remember_written(&self, key: &CacheKey) {
+        if let Some(identity) = self.dir.open_owned(&key.0).ok().and_then(|file| verified::Identity::of_own(&file)) {
+            self.remember_verified(&identity);
+        }
     }
 
     /// Forgets the entry of `key`.
@@ -183,7 +211,7 @@ impl Cache {
             let name = found.file_name();
             let text = name.to_string_lossy();
             let is_temporary = text.starts_with(TEMPORARY_PREFIX);
-            if !is_temporary && !text.ends_with(SUFFIX) && !text.ends_with(verified::SUFFIX) {
+            if !is_temporary && !text.ends_with(SUFFIX) && !verified::is_stamp(&text) {
                 continue;
             }
             // A file that another process has removed since is none.
@@ -206,19 +234,19 @@ struct Entry {
 }
 
 impl CacheKey {
-    /// The key of the image that a compiler of this program makes of `wasm` with `settings`.
-    pub(crate) fn new(wasm: &[u8], settings: &Settings, compiler: CompilerKind) -> Self {
-        Self::of_validated(wasm, settings, compiler, true)
+    /// The key of the image that a compiler of this program makes with `settings` of the bytes with the hash `content`.
+    pub(crate) fn new(content: &ContentHash, settings: &Settings, compiler: CompilerKind) -> Self {
+        Self::of_validated(content, settings, compiler, true)
     }
 
     /// [`new`](Self::new), of an image whose making does not say that all bodies are valid, if `validated` is not set.
-    pub(crate) fn of_validated(wasm: &[u8], settings: &Settings, compiler: CompilerKind, validated: bool) -> Self {
+    pub(crate) fn of_validated(content: &ContentHash, settings: &Settings, compiler: CompilerKind, validated: bool) -> Self {
         let mut hasher = blake3::Hasher::new();
         hasher.update(&FORMAT_VERSION.to_le_bytes());
         hasher.update(program_identity());
         hasher.update(&[compiler as u8, u8::from(validated)]);
         hasher.update(&settings.hash());
-        hasher.update(wasm);
+        hasher.update(&content.0);
         Self(format!("{}{SUFFIX}", hasher.finalize().to_hex()).into())
     }
 }
@@ -266,7 +294,7 @@ mod tests {
     }
 
     fn key(number: u8) -> CacheKey {
-        CacheKey::new(&[number], &Settings::new(crate::compat::host_target()), CompilerKind::Optimizing)
+        CacheKey::new(&ContentHash::of(&[number]), &Settings::new(crate::compat::host_target()), CompilerKind::Optimizing)
     }
 
     fn read(cache: &Cache, key: &CacheKey) -> Option<Vec<u8>> {
@@ -295,7 +323,7 @@ mod tests {
         let settings = Settings::new(crate::compat::host_target());
         let mut other = settings.clone();
         other.fuel = true;
-        let name = |wasm: &[u8], settings, compiler| CacheKey::new(wasm, settings, compiler).0;
+        let name = |wasm: &[u8], settings, compiler| CacheKey::new(&ContentHash::of(wasm), settings, compiler).0;
         let usual = name(b"a", &settings, CompilerKind::Optimizing);
         assert_ne!(usual, name(b"b", &settings, CompilerKind::Optimizing));
         assert_ne!(usual, name(b"a", &other, CompilerKind::Optimizing));

@@ -10,7 +10,7 @@ use crate::vm::alloc::{Counting, Pool};
 use crate::vm::creators::lent_stacks;
 use crate::vm::{Cause, InterruptPage, VmShared};
 use crate::{COMPILERS, compat};
-use peregrine_artifact::compiler::{Compiler, Progress};
+use peregrine_artifact::compiler::{Compiler, Progress, Validation};
 use peregrine_artifact::image::ImageLayout;
 use peregrine_artifact::settings::{Settings, Tiering};
 use peregrine_sys::stack::{StackPool, StackPoolConfig};
@@ -294,6 +294,11 @@ impl Engine {
     /// What modules that are compiled as a whole are compiled with; [`settings`](Self::settings) may ask for functions one by one.
     pub(crate) fn whole_settings(&self) -> &Settings {
         &self.inner.whole_settings
+    }
+
+    /// When bodies of modules whose functions are compiled one by one are validated.
+    pub(crate) fn validation(&self) -> Validation {
+        if self.config().deferred_validation { Validation::Deferred } else { Validation::Complete }
     }
 
     /// Where functions wait for the optimizing tier, if they are compiled one by one and by it.

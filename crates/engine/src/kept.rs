@@ -4,11 +4,13 @@
 //! The entry is written when the optimizing tier has had nothing to do for a moment, when the module is dropped, and when
 //! [`Module::keep_compiled`](crate::Module::keep_compiled) asks for it. It is one file, replaced as a whole: readers see an image or
 //! none, and of two writers the later one adds to what the earlier one wrote, or replaces it. What is found there is checked like
-//! any image.
+//! any image. Writing costs in proportion to the whole entry; so what is compiled later is written only once compiling it again would cost
+//! more.
 
 use crate::cache::{Cache, CacheKey};
 use crate::error::{Context, Result};
 use crate::tiering::ModuleTiering;
+use crate::verified::Identity;
 use crate::vm::LoadedModule;
 use peregrine_artifact::compiler::CompilerKind;
 use peregrine_artifact::func::CompiledFunc;
@@ -18,9 +20,14 @@ use std::fs::File;
 use std::io::Read;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// An entry is written again when this part of the functions with code of the baseline would be new, or any optimized one: those are what
-/// took time.
-const WORTH_WRITING: usize = 16;
+/// Nanoseconds that a function costs to compile and to install, about, and a byte of its body: optimizing, and by the baseline.
+const COMPILE_NS: [(u64, u64); 2] = [(300_000, 1000), (20_000, 30)];
+/// Nanoseconds that a binary costs to read, to hash and to be looked through, about, and each byte of it.
+const READ_NS: (u64, u64) = (50_000, 2);
+/// Nanoseconds that a byte of an entry costs to write, about. An entry is written again when what is new took longer to compile.
+const WRITE_NS_PER_BYTE: u64 = 1;
+/// Entries up to this size are written again for anything new.
+const SMALL_BYTES: u64 = 512 << 10;
 
 /// The entry of one module.
 pub(crate) struct Kept {
@@ -32,26 +39,31 @@ pub(crate) struct Kept {
 struct State {
     /// Whether there is an entry that this process found or wrote.
     exists: bool,
-    /// Functions compiled by this process that it has, by tier: optimizing, baseline.
-    written: [usize; 2],
+    /// The entry that the module was loaded from.
+    loaded: Option<Identity>,
+    /// What compiling the functions cost that this process has written.
+    written_ns: u64,
 }
 
 impl Kept {
     /// The entry of `key`.
     pub(crate) fn new(cache: Cache, key: CacheKey) -> Self {
-        Self { cache, key, state: Mutex::new(State { exists: false, written: [0, 0] }) }
+        Self { cache, key, state: Mutex::new(State { exists: false, loaded: None, written_ns: 0 }) }
     }
 
     /// The file, if there is one.
     pub(crate) fn open(&self) -> Option<File> {
         let file = self.cache.open(&self.key)?;
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).exists = true;
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        (state.exists, state.loaded) = (true, Identity::of(&file));
+        drop(state);
         Some(file)
     }
 
     /// Forgets a file that is of no use.
     pub(crate) fn remove(&mut self) {
-        self.state.get_mut().unwrap_or_else(PoisonError::into_inner).exists = false;
+        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        (state.exists, state.loaded) = (false, None);
         self.cache.remove(&self.key);
     }
 
@@ -61,18 +73,23 @@ impl Kept {
         // Held while writing: one writer in a process is enough, and the second has nothing left to do.
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let (optimized, baseline) = (tiering.optimized(), tiering.only_baseline(module));
-        let found = [optimized.len(), baseline.len()];
-        let [new_optimized, new_baseline] = [0, 1].map(|tier| found[tier].saturating_sub(state.written[tier]));
-        let worth_it = new_optimized > 0 || new_baseline * WORTH_WRITING > module.functions_with_code() + state.written[1];
-        if state.exists && !worth_it {
+        let ns = |(each, per_byte): (u64, u64), function| each + u64::from(module.body_bytes(function)) * per_byte;
+        let optimized_ns = optimized.iter().map(|(function, _)| ns(COMPILE_NS[0], *function)).sum::<u64>();
+        // A start that lacks the code of one function reads the whole binary for it.
+        let read_ns = READ_NS.0 + module.meta().wasm_len_bytes * READ_NS.1;
+        let read_ns = if state.loaded.is_some() && !baseline.is_empty() { read_ns } else { 0 };
+        let compiled_ns = read_ns + optimized_ns + baseline.iter().map(|function| ns(COMPILE_NS[1], *function)).sum::<u64>();
+        let write_ns = (module.image_bytes().len() as u64).saturating_sub(SMALL_BYTES) * WRITE_NS_PER_BYTE;
+        if state.exists && compiled_ns.saturating_sub(state.written_ns) <= write_ns {
             return;
         }
         let start = std::time::Instant::now();
-        match self.write_functions(module, tiering, optimized, &baseline) {
+        let counts = (optimized.len(), baseline.len());
+        match self.write_functions(&state, module, tiering, optimized, &baseline) {
             Ok(len_bytes) => {
-                *state = State { exists: true, written: found };
+                (state.exists, state.written_ns) = (true, compiled_ns);
                 let time = start.elapsed();
-                tracing::debug!(optimized = found[0], baseline = found[1], len_bytes, ?time, "compiled functions are kept");
+                tracing::debug!(optimized = counts.0, baseline = counts.1, len_bytes, ?time, "compiled functions are kept");
             }
             Err(error) => tracing::warn!("compiled functions cannot be kept: {error:#}"),
         }
@@ -80,29 +97,33 @@ impl Kept {
 
     fn write_functions(
         &self,
+        state: &State,
         module: &LoadedModule,
         tiering: &ModuleTiering,
         optimized: Vec<(DefinedFuncIndex, Arc<CompiledFunc>)>,
         baseline: &[DefinedFuncIndex],
     ) -> Result<usize> {
-        // Another process may have written more than this one has found.
-        let found = self.cache.open(&self.key).and_then(|file| read_image(file, module));
+        // Another process may have written more than this one has found, or this one did.
+        let entry = self.cache.open(&self.key);
+        let is_loaded = |file: &File| state.loaded.is_some_and(|loaded| Identity::of(file).is_some_and(|found| found.is_same(&loaded)));
+        let found = entry.filter(|file| !is_loaded(file)).and_then(|file| read_image(file, module));
         let base = found.as_deref().unwrap_or_else(|| module.image_bytes());
         let layout = ImageLayout::check_header(base).context("the image changed since it was loaded")?;
         let entries = layout.functions(base);
         let has = |function: DefinedFuncIndex| entries.get(function.as_usize()).and_then(|entry| entry.tier());
 
         let mut functions: Vec<_> = optimized.into_iter().filter(|(index, _)| has(*index) != Some(CompilerKind::Optimizing)).collect();
-        // The baseline is fast enough to do it again, and its code is not held meanwhile.
+        let mut held = tiering.take_held();
         for &index in baseline.iter().filter(|index| has(**index).is_none()) {
-            if let Ok(compiled) = tiering.compile_unlinked(index) {
-                functions.push((index, Arc::new(compiled)));
-            }
+            // What is not held any more is compiled again.
+            let compiled = held.remove(&index).or_else(|| tiering.compile_unlinked(index).ok());
+            functions.extend(compiled.map(|compiled| (index, Arc::new(compiled))));
         }
         functions.sort_by_key(|(index, _)| *index);
         functions.dedup_by_key(|(index, _)| *index);
         let image = tiering.source().compiler.add_functions(base, &functions)?;
         self.cache.put(&self.key, &image)?;
+        self.cache.remember_written(&self.key);
         Ok(image.len())
     }
 }

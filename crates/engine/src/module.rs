@@ -1,6 +1,7 @@
 //! Modules: compiled, loaded and ready to be instantiated any number of times.
 
-use crate::cache::CacheKey;
+use crate::binary::Binary;
+use crate::cache::{Cache, CacheKey, ContentHash};
 use crate::engine::refuse_image;
 use crate::error::{Context, Error, Result, bail};
 use crate::gdb_elf;
@@ -75,6 +76,13 @@ struct ModuleInner {
     exports: OnceLock<HashMap<Box<str>, u32>>,
 }
 
+/// What an entry of the cache gave.
+enum FoundKept {
+    Module(Module),
+    /// It is not there, or no more.
+    Nothing(Kept),
+}
+
 /// An export of a module, looked up once. See [`Module::get_export_index`].
 #[derive(Clone)]
 pub struct ModuleExport {
@@ -105,18 +113,7 @@ impl Module {
         engine.config().budget.check_bytes(bytes)?;
         let compiler = engine.compiler_from_now()?;
         let wasm = compiler.to_binary(bytes)?;
-        Self::compile(engine, &*compiler, wasm, progress)
-    }
-
-    /// As [`new`](Self::new), for the content of a file.
-    ///
-    /// # Errors
-    ///
-    /// As there, and if the file cannot be read.
-    pub fn from_file(engine: &Engine, file: impl AsRef<Path>) -> Result<Self> {
-        let path = file.as_ref();
-        let bytes = std::fs::read(path).with_context(|| format!("failed to read `{}`", path.display()))?;
-        Self::from_vec_with_progress(engine, bytes, &()).with_context(|| format!("failed to load `{}`", path.display()))
+        Self::compile(engine, &*compiler, wasm, None, progress)
     }
 
     /// As [`new_with_progress`](Self::new_with_progress), without a copy of the bytes, which the module keeps if its functions are compiled
@@ -126,6 +123,11 @@ impl Module {
     ///
     /// As there.
     pub fn from_vec_with_progress(engine: &Engine, bytes: Vec<u8>, progress: &dyn Progress) -> Result<Self> {
+        Self::from_content(engine, bytes, None, progress)
+    }
+
+    /// The module of `bytes`, which were read from a file in the state `identity`, if they were.
+    pub(crate) fn from_content(engine: &Engine, bytes: Vec<u8>, identity: Option<Identity>, progress: &dyn Progress) -> Result<Self> {
         refuse_image(&bytes)?;
         engine.config().budget.check_bytes(&bytes)?;
         let compiler = engine.compiler_from_now()?;
@@ -133,7 +135,10 @@ impl Module {
             Cow::Borrowed(_) => None,
             Cow::Owned(binary) => Some(binary),
         };
-        Self::compile(engine, &*compiler, Cow::Owned(text.unwrap_or(bytes)), progress)
+        match text {
+            None => Self::compile(engine, &*compiler, Cow::Owned(bytes), identity, progress),
+            Some(binary) => Self::compile(engine, &*compiler, Cow::Owned(binary), None, progress),
+        }
     }
 
     /// Compiles a module in the binary format.
@@ -143,7 +148,7 @@ impl Module {
     /// As [`new`](Self::new); text is malformed here.
     pub fn from_binary(engine: &Engine, binary: &[u8]) -> Result<Self> {
         refuse_image(binary)?;
-        Self::compile(engine, &*engine.compiler_from_now()?, Cow::Borrowed(binary), &())
+        Self::compile(engine, &*engine.compiler_from_now()?, Cow::Borrowed(binary), None, &())
     }
 
     /// Checks a module in the binary format without compiling it.
@@ -157,37 +162,48 @@ impl Module {
         Ok(engine.compiler_from_now()?.validate(binary, engine.settings())?)
     }
 
-    fn compile(engine: &Engine, compiler: &dyn Compiler, wasm: Cow<'_, [u8]>, progress: &dyn Progress) -> Result<Self> {
+    fn compile(
+        engine: &Engine,
+        compiler: &dyn Compiler,
+        wasm: Cow<'_, [u8]>,
+        identity: Option<Identity>,
+        progress: &dyn Progress,
+    ) -> Result<Self> {
         engine.config().budget.check_module(wasm.len())?;
+        let content = engine.config().cache.as_ref().map(|cache| {
+            let content = ContentHash::of(&wasm);
+            if let Some(identity) = identity {
+                cache.remember_content(&identity, &content);
+            }
+            content
+        });
         match engine.settings().tiering {
-            Tiering::Whole => Self::compile_whole(engine, compiler, &wasm, progress),
-            Tiering::Slots | Tiering::Counted => Self::prepare(engine, compiler, wasm, progress),
+            Tiering::Whole => Self::compile_whole(engine, compiler, &wasm, content, progress),
+            Tiering::Slots | Tiering::Counted => Self::prepare(engine, compiler, wasm, content, progress),
         }
     }
 
     /// Makes a module whose functions are compiled one by one.
-    fn prepare(engine: &Engine, compiler: &dyn Compiler, wasm: Cow<'_, [u8]>, progress: &dyn Progress) -> Result<Self> {
-        let validation = if engine.config().deferred_validation { Validation::Deferred } else { Validation::Complete };
-        let mut kept = Self::kept(engine, &wasm, validation);
-        if let Some(file) = kept.as_ref().and_then(Kept::open) {
-            match Self::load_file(engine, &file) {
-                Ok(loaded) if loaded.settings() == Some(engine.settings()) => {
-                    // The name of the file says that these bytes were validated, unless that was deferred.
-                    let validation = if validation == Validation::Deferred { validation } else { Validation::Trusted };
-                    Self::set_tiering(engine, &loaded, Arc::new(wasm.into_owned()), validation, None, kept)?;
-                    return Self::from_loaded(engine, loaded);
-                }
-                found => {
-                    tracing::debug!(error = found.err().map(|error| format!("{error:#}")), "what was kept of a module is of no use");
-                    kept.iter_mut().for_each(Kept::remove);
-                }
+    fn prepare(
+        engine: &Engine,
+        compiler: &dyn Compiler,
+        wasm: Cow<'_, [u8]>,
+        content: Option<ContentHash>,
+        progress: &dyn Progress,
+    ) -> Result<Self> {
+        let wasm: WasmBytes = Arc::new(wasm.into_owned());
+        let mut kept = None;
+        if let Some(found) = content.and_then(|content| Self::kept(engine, &content)) {
+            match Self::from_kept(engine, found, || Ok(Binary::Held(Arc::clone(&wasm))))? {
+                FoundKept::Module(module) => return Ok(module),
+                FoundKept::Nothing(entry) => kept = Some(entry),
             }
         }
-        let wasm: WasmBytes = Arc::new(wasm.into_owned());
+        let validation = engine.validation();
         let Prepared { image, functions } = match compiler.prepare_functions(Arc::clone(&wasm), engine.settings(), validation) {
             Err(CompileError::Unsupported { message }) => {
                 tracing::debug!(message, "a module is compiled as a whole");
-                return Self::compile_whole(engine, compiler, (*wasm).as_ref(), progress);
+                return Self::compile_whole(engine, compiler, (*wasm).as_ref(), content, progress);
             }
             prepared => prepared?,
         };
@@ -198,20 +214,60 @@ impl Module {
                     len_bytes = (*wasm).as_ref().len(),
                     "a module is too large for functions one by one and compiled as a whole"
                 );
-                return Self::compile_whole(engine, compiler, (*wasm).as_ref(), progress);
+                return Self::compile_whole(engine, compiler, (*wasm).as_ref(), content, progress);
             }
             loaded => loaded.map_err(load_error)?,
         };
-        Self::set_tiering(engine, &loaded, wasm, validation, Some(functions), kept)?;
+        Self::set_tiering(engine, &loaded, Binary::Held(wasm), validation, Some(functions), kept)?;
         Self::from_loaded(engine, loaded)
     }
 
+    /// The module that the cache keeps of the bytes with the hash `content`, if it does: `binary` is asked for them then, or for a way to them.
+    ///
+    /// # Errors
+    ///
+    /// What `binary` says, or the system, of an image that is good.
+    pub(crate) fn find_cached(
+        engine: &Engine,
+        content: &ContentHash,
+        binary: impl FnOnce() -> std::io::Result<Binary>,
+    ) -> Result<Option<Self>> {
+        if engine.settings().tiering == Tiering::Whole {
+            let key = CacheKey::new(content, engine.whole_settings(), engine.config().compiler_kind());
+            return Ok(engine.config().cache.as_ref().and_then(|cache| Self::find_whole(engine, cache, &key)));
+        }
+        let Some(found) = Self::kept(engine, content) else { return Ok(None) };
+        Ok(match Self::from_kept(engine, found, binary)? {
+            FoundKept::Module(module) => Some(module),
+            FoundKept::Nothing(_) => None,
+        })
+    }
+
+    /// What an entry of the cache has of a module.
+    fn from_kept(engine: &Engine, mut kept: Kept, binary: impl FnOnce() -> std::io::Result<Binary>) -> Result<FoundKept> {
+        let Some(file) = kept.open() else { return Ok(FoundKept::Nothing(kept)) };
+        match Self::load_file(engine, &file) {
+            Ok(loaded) if loaded.settings() == Some(engine.settings()) => {
+                // The name of the file says that these bytes were validated, unless that was deferred.
+                let validation = engine.validation();
+                let validation = if validation == Validation::Deferred { validation } else { Validation::Trusted };
+                Self::set_tiering(engine, &loaded, binary()?, validation, None, Some(kept))?;
+                Self::from_loaded(engine, loaded).map(FoundKept::Module)
+            }
+            found => {
+                tracing::debug!(error = found.err().map(|error| format!("{error:#}")), "what was kept of a module is of no use");
+                kept.remove();
+                Ok(FoundKept::Nothing(kept))
+            }
+        }
+    }
+
     /// The entry of the cache for a module whose functions are compiled one by one.
-    fn kept(engine: &Engine, wasm: &[u8], validation: Validation) -> Option<Kept> {
+    fn kept(engine: &Engine, content: &ContentHash) -> Option<Kept> {
         // Tests of the tiers want the same of each run.
         let cache = engine.config().cache.as_ref().filter(|_| engine.config().tiering_stress == TieringStress::None)?;
-        let validated = validation == Validation::Complete;
-        let key = CacheKey::of_validated(wasm, engine.settings(), engine.config().compiler_kind(), validated);
+        let validated = engine.validation() == Validation::Complete;
+        let key = CacheKey::of_validated(content, engine.settings(), engine.config().compiler_kind(), validated);
         Some(Kept::new(cache.clone(), key))
     }
 
@@ -228,14 +284,14 @@ impl Module {
     fn set_tiering(
         engine: &Engine,
         loaded: &LoadedModule,
-        wasm: WasmBytes,
+        binary: Binary,
         validation: Validation,
         functions: Option<Arc<dyn LazyFunctions>>,
         kept: Option<Kept>,
     ) -> Result<()> {
         let source = TieringSource {
             compiler: Arc::clone(engine.compiler()?),
-            wasm,
+            binary,
             settings: engine.settings().clone(),
             validation,
             profiler: engine.profiler().cloned(),
@@ -252,24 +308,20 @@ impl Module {
         Ok(())
     }
 
-    fn compile_whole(engine: &Engine, compiler: &dyn Compiler, wasm: &[u8], progress: &dyn Progress) -> Result<Self> {
-        let settings = engine.whole_settings();
-        let Some(cache) = &engine.config().cache else {
+    fn compile_whole(
+        engine: &Engine,
+        compiler: &dyn Compiler,
+        wasm: &[u8],
+        content: Option<ContentHash>,
+        progress: &dyn Progress,
+    ) -> Result<Self> {
+        let (Some(cache), Some(content)) = (&engine.config().cache, content) else {
             let image = engine.compile_whole(compiler, wasm, progress)?;
             return Self::from_image(engine, &image);
         };
-        let key = CacheKey::new(wasm, settings, engine.config().compiler_kind());
-        if let Some(file) = cache.open(&key) {
-            match Self::from_mapped(engine, &file) {
-                Ok(module) => {
-                    engine.shared().counters.add(Counting::CacheHits, 1);
-                    return Ok(module);
-                }
-                Err(error) => {
-                    tracing::debug!(%error, "a cached module is damaged and compiled again");
-                    cache.remove(&key);
-                }
-            }
+        let key = CacheKey::new(&content, engine.whole_settings(), engine.config().compiler_kind());
+        if let Some(module) = Self::find_whole(engine, cache, &key) {
+            return Ok(module);
         }
         engine.shared().counters.add(Counting::CacheMisses, 1);
         let image = engine.compile_whole(compiler, wasm, progress)?;
@@ -278,6 +330,22 @@ impl Module {
             tracing::warn!("the cache cannot be written: {error:#}");
         }
         Self::from_image(engine, &image)
+    }
+
+    /// The module in the entry of `key`, if there is one and it is undamaged.
+    fn find_whole(engine: &Engine, cache: &Cache, key: &CacheKey) -> Option<Self> {
+        let file = cache.open(key)?;
+        match Self::from_mapped(engine, &file) {
+            Ok(module) => {
+                engine.shared().counters.add(Counting::CacheHits, 1);
+                Some(module)
+            }
+            Err(error) => {
+                tracing::debug!(%error, "a cached module is damaged and compiled again");
+                cache.remove(key);
+                None
+            }
+        }
     }
 
     /// Loads an image: what [`serialize`](Self::serialize) or [`Engine::precompile_module`] gave.
@@ -424,8 +492,8 @@ impl Module {
     pub fn serialize(&self) -> Result<Vec<u8>> {
         let loaded = &self.inner.loaded;
         let Some(tiering) = loaded.tiering() else { return Ok(loaded.image_bytes().to_vec()) };
-        let TieringSource { compiler, wasm, .. } = tiering.source();
-        Ok(compiler.compile((**wasm).as_ref(), self.inner.engine.whole_settings(), &())?)
+        let TieringSource { compiler, binary, .. } = tiering.source();
+        Ok(compiler.compile((*binary.bytes()?).as_ref(), self.inner.engine.whole_settings(), &())?)
     }
 
     /// What was compiled so far, and by which tier. All zero for a module that was compiled as a whole.

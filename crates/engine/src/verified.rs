@@ -1,64 +1,124 @@
-//! Remembers which image files were found undamaged, so that a large image is not read as a whole at every start.
+//! Remembers what was found out about files by reading them as a whole, so that they are not read at every start: which images are
+//! undamaged, and the hash of the content of modules.
 //!
 //! A stamp in the cache's directory names a file by device, inode, size, and the times of its last change of content and of status. Whoever
 //! changes the content changes the status time, which programs cannot set; so a file whose identity is that of a stamp holds what was
-//! checked. As the clock has a grain, a file that changed a moment before is not stamped. This guards against accidents, as the checksum
-//! itself does.
+//! read. As the clock has a grain, a file that changed a moment before it was looked at is not stamped. A stamp is good until the machine is
+//! started again: content that never reached the disk is not taken for what was in memory. All this guards against accidents, as
+//! checksums do.
 
+use crate::cache::ContentHash;
 use peregrine_sys::file::{Durability, PrivateDir, write_atomically};
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
+use std::sync::OnceLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// What the names of stamps end with.
-pub(crate) const SUFFIX: &str = ".checked";
+/// What the names of stamps of undamaged images end with.
+const CHECKED: &str = ".checked";
+/// What the names of stamps end with that know a hash.
+const CONTENT: &str = ".content";
 /// A file that changed more recently than this is not stamped: two changes could have the same time.
 const GRAIN: Duration = Duration::from_millis(100);
 /// The same where times are whole seconds.
 const COARSE_GRAIN: Duration = Duration::from_secs(2);
+/// No stamp is longer.
+const MAX_BYTES: u64 = 512;
 
-/// What tells one state of one file from all others.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Identity([u64; 7]);
+/// What tells one state of one file from all others. To be taken before the file is read.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Identity {
+    words: [u64; 7],
+    /// Whether the last change was so long ago that another one would show.
+    is_settled: bool,
+}
 
 impl Identity {
-    /// The state of `file` now.
+    /// The state of `file` now; `None` if it is not a regular file.
     pub(crate) fn of(file: &File) -> Option<Self> {
-        let metadata = file.metadata().ok()?;
+        let metadata = file.metadata().ok().filter(std::fs::Metadata::is_file)?;
         let times = [metadata.mtime(), metadata.mtime_nsec(), metadata.ctime(), metadata.ctime_nsec()].map(|time| time as u64);
-        Some(Self([metadata.dev(), metadata.ino(), metadata.len(), times[0], times[1], times[2], times[3]]))
+        let words = [metadata.dev(), metadata.ino(), metadata.len(), times[0], times[1], times[2], times[3]];
+        let grain = if words[6] == 0 { COARSE_GRAIN } else { GRAIN };
+        let changed = UNIX_EPOCH + Duration::new(words[5], words[6] as u32);
+        let is_settled = SystemTime::now().duration_since(changed).is_ok_and(|age| age > grain);
+        Some(Self { words, is_settled })
     }
 
-    /// Whether the last change is so long ago that another one would show.
-    fn is_settled(&self) -> bool {
-        let grain = if self.0[6] == 0 { COARSE_GRAIN } else { GRAIN };
-        let changed = UNIX_EPOCH + Duration::new(self.0[5], self.0[6] as u32);
-        SystemTime::now().duration_since(changed).is_ok_and(|age| age > grain)
+    /// Whether both are the same state of one file.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        self.words == other.words
     }
 
-    fn stamp_name(&self) -> OsString {
-        format!("{:x}-{:x}{SUFFIX}", self.0[0], self.0[1]).into()
+    /// Length of the file in bytes.
+    pub(crate) fn len_bytes(&self) -> u64 {
+        self.words[2]
     }
 
+    /// The same state of a file that was written under another name and has this one since: nobody else could change it.
+    pub(crate) fn of_own(file: &File) -> Option<Self> {
+        Self::of(file).map(|identity| Self { is_settled: true, ..identity })
+    }
+
+    fn stamp_name(&self, suffix: &str) -> OsString {
+        format!("{:x}-{:x}{suffix}", self.words[0], self.words[1]).into()
+    }
+
+    /// What a stamp of this state begins with.
     fn to_bytes(self) -> Vec<u8> {
-        let mut bytes: Vec<u8> = self.0.iter().flat_map(|word| word.to_le_bytes()).collect();
-        bytes.extend(peregrine_artifact::image::checksum(&bytes));
-        bytes
+        self.words.iter().flat_map(|word| word.to_le_bytes()).chain(boot_id().iter().copied()).collect()
     }
 }
 
-/// Whether the file in the state `identity` was found undamaged before.
+/// Whether a file of this name is a stamp.
+pub(crate) fn is_stamp(name: &str) -> bool {
+    name.ends_with(CHECKED) || name.ends_with(CONTENT)
+}
+
+/// Whether the image in the state `identity` was found undamaged before.
 pub(crate) fn is_verified(dir: &PrivateDir, identity: &Identity) -> bool {
-    let mut stamp = Vec::new();
-    let read = dir.open_owned(&identity.stamp_name()).and_then(|file| file.take(256).read_to_end(&mut stamp));
-    read.is_ok() && stamp == identity.to_bytes()
+    find(dir, identity, CHECKED).is_some_and(|payload| payload.is_empty())
 }
 
-/// Remembers that the file in the state `identity`, read since then, is undamaged. That it cannot be remembered is no error.
-pub(crate) fn remember(dir: &PrivateDir, identity: &Identity) {
-    if identity.is_settled() {
-        let _ = write_atomically(dir, &identity.stamp_name(), &identity.to_bytes(), Durability::Checked);
+/// Remembers that the image in the state `identity`, read since then, is undamaged.
+pub(crate) fn remember_verified(dir: &PrivateDir, identity: &Identity) {
+    remember(dir, identity, CHECKED, &[]);
+}
+
+/// The hash of the content of the file in the state `identity`, if it is known.
+pub(crate) fn content(dir: &PrivateDir, identity: &Identity) -> Option<ContentHash> {
+    find(dir, identity, CONTENT)?.try_into().ok().map(ContentHash)
+}
+
+/// Remembers the hash of the file in the state `identity`, read since then.
+pub(crate) fn remember_content(dir: &PrivateDir, identity: &Identity, content: &ContentHash) {
+    remember(dir, identity, CONTENT, &content.0);
+}
+
+/// What the stamp of a state says, if there is one.
+fn find(dir: &PrivateDir, identity: &Identity, suffix: &str) -> Option<Vec<u8>> {
+    let mut stamp = Vec::new();
+    dir.open_owned(&identity.stamp_name(suffix)).and_then(|file| file.take(MAX_BYTES).read_to_end(&mut stamp)).ok()?;
+    let (said, sum) = stamp.split_last_chunk()?;
+    let payload = said.strip_prefix(identity.to_bytes().as_slice())?;
+    (*sum == peregrine_artifact::image::checksum(said)).then(|| payload.to_vec())
+}
+
+/// Writes a stamp. That it cannot be written is no error.
+fn remember(dir: &PrivateDir, identity: &Identity, suffix: &str, payload: &[u8]) {
+    if !identity.is_settled {
+        return;
     }
+    let mut stamp = identity.to_bytes();
+    stamp.extend_from_slice(payload);
+    stamp.extend(peregrine_artifact::image::checksum(&stamp));
+    let _ = write_atomically(dir, &identity.stamp_name(suffix), &stamp, Durability::Checked);
+}
+
+/// What tells the time since the machine was started from other such times.
+fn boot_id() -> &'static [u8] {
+    static BOOT: OnceLock<Vec<u8>> = OnceLock::new();
+    BOOT.get_or_init(|| std::fs::read("/proc/sys/kernel/random/boot_id").unwrap_or_default())
 }

@@ -1,6 +1,6 @@
 //! What the cache keeps of modules whose functions are compiled one by one.
 
-use peregrine::{Cache, Config, Engine, Instance, Module, Store, Strategy};
+use peregrine::{Budget, Cache, Config, Engine, Instance, Module, Store, Strategy};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -283,5 +283,130 @@ fn a_writer_that_is_killed_leaves_a_good_entry_or_none() {
         child.wait().expect("it ran");
         let module = module(&folder.engine());
         assert_eq!(call(&module, &["one", "two"]), [42, 43]);
+    }
+}
+
+/// A module in a file that is large enough to be recognized: `one` and `two` as above, and data that nothing reads.
+fn large_file(folder: &Folder, name: &str, answer: i32) -> PathBuf {
+    let text = format!(
+        r#"(module (memory 8) (data (i32.const 0) "{}")
+            (func (export "one") (result i32) (i32.const {answer}))
+            (func (export "two") (result i32) (i32.const 43)))"#,
+        "abcdefgh".repeat(50_000)
+    );
+    let path = folder.0.path().join(name);
+    fs::write(&path, wat::parse_str(text).expect("good text")).expect("it can be written");
+    path
+}
+
+fn stamps(folder: &Folder) -> usize {
+    let files = fs::read_dir(folder.0.path().join("cache")).expect("the cache is there");
+    files.filter(|file| file.as_ref().is_ok_and(|file| file.path().extension().is_some_and(|extension| extension == "content"))).count()
+}
+
+/// Longer than the grain of any clock of files.
+fn settle() {
+    std::thread::sleep(Duration::from_millis(2100));
+}
+
+#[test]
+fn a_file_that_did_not_change_is_recognized_and_one_that_did_is_read() {
+    let folder = Folder::new();
+    let path = large_file(&folder, "app.wasm", 42);
+    let load = || Module::from_file(&folder.engine(), &path).expect("a good module");
+    assert_eq!(call(&load(), &["one"]), [42]);
+    assert_eq!(stamps(&folder), 0, "what changed just now may change again unseen");
+    settle();
+    assert_eq!(call(&load(), &["one"]), [42]);
+    assert_eq!(stamps(&folder), 1);
+    let recognized = load();
+    assert_eq!(recognized.tiering_metrics().precompiled_functions, 1);
+    // What it lacks is compiled from the file, also when that has another name by now, or none.
+    fs::remove_file(&path).expect("it is there");
+    assert_eq!(call(&recognized, &["two", "one"]), [43, 42]);
+    assert_eq!(recognized.tiering_metrics().baseline_functions, 1);
+    drop(recognized);
+
+    // Another file of that name, and the same file with other content, are others.
+    large_file(&folder, "app.wasm", 44);
+    assert_eq!(call(&load(), &["one"]), [44]);
+    settle();
+    assert_eq!(call(&load(), &["one"]), [44]);
+    let modified = fs::metadata(&path).and_then(|metadata| metadata.modified()).expect("it has a time");
+    let new = fs::read(large_file(&folder, "other.wasm", 46)).expect("it was written");
+    fs::write(&path, new).expect("it can be written");
+    fs::File::options().write(true).open(&path).and_then(|file| file.set_modified(modified)).expect("times can be set");
+    assert_eq!(call(&load(), &["one"]), [46]);
+
+    // Damaged stamps are none.
+    settle();
+    assert_eq!(call(&load(), &["one"]), [46]);
+    for file in fs::read_dir(folder.0.path().join("cache")).expect("the cache is there").flatten() {
+        if file.path().extension().is_some_and(|extension| extension == "content") {
+            let mut bytes = fs::read(file.path()).expect("it is there");
+            let last = bytes.len() - 20;
+            bytes[last] ^= 1;
+            fs::write(file.path(), bytes).expect("it can be written");
+        }
+    }
+    assert_eq!(call(&load(), &["one", "two"]), [46, 43]);
+}
+
+#[test]
+fn a_recognized_file_that_changes_in_place_is_not_compiled() {
+    let folder = Folder::new();
+    let path = large_file(&folder, "app.wasm", 42);
+    settle();
+    let load = || Module::from_file(&folder.engine(), &path).expect("a good module");
+    assert_eq!(call(&load(), &["one"]), [42]);
+    let module = load();
+    assert_eq!((stamps(&folder), module.tiering_metrics().precompiled_functions), (1, 1));
+    let mut bytes = fs::read(&path).expect("it is there");
+    let at = bytes.len() - 1;
+    bytes[at] ^= 1;
+    fs::write(&path, &bytes).expect("it can be written");
+    let mut store = Store::new(module.engine(), ());
+    let instance = Instance::new(&mut store, &module, &[]).expect("it can be instantiated");
+    let two = instance.get_typed_func::<(), i32>(&mut store, "two").expect("it is exported");
+    let error = format!("{:#}", two.call(&mut store, ()).expect_err("its code cannot be made"));
+    assert!(error.contains("was changed in place"), "{error}");
+}
+
+#[test]
+fn a_recognized_file_obeys_the_settings_of_the_engine() {
+    let folder = Folder::new();
+    let path = large_file(&folder, "app.wasm", 42);
+    settle();
+    let run = |config: &Config| {
+        let module = Module::from_file(&Engine::new(config).expect("a good configuration"), &path)?;
+        let mut store = Store::new(module.engine(), ());
+        let instance = Instance::new(&mut store, &module, &[])?;
+        instance.get_typed_func::<(), i32>(&mut store, "one")?.call(&mut store, ())
+    };
+    for _ in 0..2 {
+        assert_eq!(run(&folder.config()).expect("it runs"), 42);
+        assert_eq!(run(folder.config().strategy(Strategy::Ahead)).expect("it runs"), 42);
+    }
+    let mut fuel = folder.config();
+    run(fuel.consume_fuel(true)).expect("it is not asked for more");
+    assert_eq!(folder.entries().len(), 3);
+    let mut budget = Budget::trusted();
+    budget.module_bytes = 1000;
+    let error = format!("{:#}", run(folder.config().budget(budget)).expect_err("it is too large"));
+    assert!(error.contains("Budget::module_bytes"), "{error}");
+}
+
+#[test]
+fn a_cache_that_cannot_be_written_is_done_without() {
+    let folder = Folder::new();
+    let path = large_file(&folder, "app.wasm", 42);
+    settle();
+    for _ in 0..2 {
+        let engine = folder.engine();
+        // Whoever has it open can neither find nor write anything in it any more, whatever the user may do.
+        fs::remove_dir_all(folder.cache().path()).expect("it is ours");
+        let module = Module::from_file(&engine, &path).expect("a good module");
+        assert_eq!(call(&module, &["one", "two"]), [42, 43]);
+        module.keep_compiled();
     }
 }

@@ -2,6 +2,7 @@
 
 use indicatif::{ProgressBar, ProgressStyle};
 use peregrine::{Engine, Module, Progress, Result};
+use std::fs::File;
 use std::io::{IsTerminal, stderr};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -17,6 +18,18 @@ const QUIET_TIME: Duration = Duration::from_millis(500);
 pub(super) fn compile(engine: &Engine, bytes: Vec<u8>) -> Result<Module> {
     let bar = Bar::new();
     let module = Module::from_vec_with_progress(engine, bytes, &bar);
+    bar.clear();
+    module
+}
+
+/// [`compile`], for a file, which is not read if the cache knows it.
+///
+/// # Errors
+///
+/// As [`Module::from_file`].
+pub(super) fn compile_file(engine: &Engine, file: File) -> Result<Module> {
+    let bar = Bar::new();
+    let module = Module::from_open_file_with_progress(engine, file, &bar);
     bar.clear();
     module
 }

@@ -74,6 +74,10 @@ fn load(engine: &Engine, options: &Options, input: Input, name: &str) -> Result<
         // SAFETY: 1. the user trusts the file as any program that is named on a command line. 2. Who rewrites a program while it runs, instead
         // of replacing it as `compile` does, is the one who is harmed.
         Input::Image(file) => unsafe { Module::deserialize_open_file(engine, file) },
+        Input::Binary(file) => {
+            setup::may_compile(options, name)?;
+            progress::compile_file(engine, file)
+        }
         Input::Module(bytes) => {
             setup::may_compile(options, name)?;
             progress::compile(engine, setup::to_binary(bytes, Path::new(name))?)

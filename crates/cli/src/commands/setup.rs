@@ -6,14 +6,19 @@ use crate::args::{Options, Profile};
 use peregrine::{Budget, Cache, Config, Context, Engine, Error, ProfilingStrategy, Result};
 use peregrine_artifact::image::ImageLayout;
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
+
+/// What the binary format begins with.
+const WASM: &[u8] = b"\0asm";
 
 /// A file as it was found.
 pub(super) enum Input {
     /// A file that begins as an image does.
     Image(File),
-    /// Anything else: WebAssembly in binary or text, or what is neither.
+    /// A regular file that begins as WebAssembly in binary does, at its beginning.
+    Binary(File),
+    /// Anything else, read: WebAssembly in binary or text, or what is neither.
     Module(Vec<u8>),
 }
 
@@ -35,8 +40,29 @@ impl Input {
         if ImageLayout::is_image(&bytes) {
             return Ok(Self::Image(file));
         }
+        if bytes.starts_with(WASM) && file.metadata().is_ok_and(|metadata| metadata.is_file()) {
+            return Ok(Self::Binary(file));
+        }
         file.read_to_end(&mut bytes).with_context(reading)?;
         Ok(Self::Module(bytes))
+    }
+
+    /// The bytes of a module in binary or text, read if they were not.
+    ///
+    /// # Errors
+    ///
+    /// If `path`, which the file was found by, cannot be read, or is an image.
+    pub(super) fn into_bytes(self, path: &Path) -> Result<Vec<u8>> {
+        match self {
+            Self::Module(bytes) => to_binary(bytes, path),
+            Self::Binary(mut file) => {
+                let mut bytes = Vec::new();
+                let read = file.seek(SeekFrom::Start(0)).and_then(|_| file.read_to_end(&mut bytes));
+                read.with_context(|| format!("cannot read `{}`", path.display()))?;
+                Ok(bytes)
+            }
+            Self::Image(_) => Err(Error::msg(format!("`{}` is compiled already; give the module that it was made from", path.display()))),
+        }
     }
 }
 
@@ -205,10 +231,7 @@ pub(super) fn cache(options: &Options) -> Result<Cache> {
 ///
 /// If the file cannot be read, is an image, or is text with errors.
 pub(super) fn module_bytes(path: &Path) -> Result<Vec<u8>> {
-    match Input::open(path)? {
-        Input::Module(bytes) => to_binary(bytes, path),
-        Input::Image(_) => Err(Error::msg(format!("`{}` is compiled already; give the module that it was made from", path.display()))),
-    }
+    Input::open(path)?.into_bytes(path)
 }
 
 /// Translates text; bytes that are neither text nor binary stay as they are, for the validator to judge.
@@ -217,7 +240,7 @@ pub(super) fn module_bytes(path: &Path) -> Result<Vec<u8>> {
 ///
 /// If it is text with errors.
 pub(super) fn to_binary(bytes: Vec<u8>, path: &Path) -> Result<Vec<u8>> {
-    if bytes.starts_with(b"\0asm") {
+    if bytes.starts_with(WASM) {
         return Ok(bytes);
     }
     let mut translated = wat::parse_bytes(&bytes);

@@ -11,6 +11,10 @@ const MIN_WORK: u64 = 20_000;
 /// No function works longer unnoticed: about a second.
 const MAX_WORK: u64 = 1 << 30;
 
+/// What a function may do until it is asked for its heat again where it is too early to compile it: about half a millisecond, as asking
+/// for the time of the processor takes a microsecond.
+pub(super) const SETTLING: i32 = 1 << 20;
+
 /// What is counted down where nothing more is to be compiled. Once in a while it is used up all the same.
 pub(super) const FAR: i32 = i32::MAX;
 

@@ -4,25 +4,25 @@ use super::budget;
 use super::metrics::{Counters, TieringMetrics, add};
 use super::queue::{Queue, Request};
 use super::stress::{Choice, Choices, TieringStress};
+use crate::binary::Binary;
 use crate::error::{Error, Result};
 use crate::kept::Kept;
 use crate::profile::Profiler;
 use crate::vm::{BlobKind, InstallError, LoadedModule, TieredCode};
-use peregrine_artifact::compiler::{
-    CompileError, Compiler, CompilerKind, FunctionRequest, LazyFunctions, LoopEntry, Validation, WasmBytes,
-};
+use peregrine_artifact::compiler::{CompileError, Compiler, CompilerKind, FunctionRequest, LazyFunctions, LoopEntry, Validation};
 use peregrine_artifact::func::CompiledFunc;
 use peregrine_artifact::settings::Settings;
+use peregrine_sys::threads;
 use peregrine_wasm::{DefinedFuncIndex, Index};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// What functions of a module are compiled from, and how.
 pub(crate) struct TieringSource {
     pub(crate) compiler: Arc<dyn Compiler>,
-    pub(crate) wasm: WasmBytes,
+    pub(crate) binary: Binary,
     pub(crate) settings: Settings,
     pub(crate) validation: Validation,
     /// Told about code that is made.
@@ -55,6 +55,8 @@ pub(crate) struct ModuleTiering {
     hot: Mutex<Hot>,
     /// What keeps compiled functions for the next process, if anything does.
     kept: Option<Kept>,
+    /// The processor time from which on functions may be optimized, if not from the beginning.
+    settled: Option<Duration>,
     counters: Counters,
 }
 
@@ -76,6 +78,8 @@ struct Hot {
     /// Code of the baseline, for tests that go back to it.
     baseline: HashMap<DefinedFuncIndex, usize>,
     optimized: Vec<(DefinedFuncIndex, Arc<CompiledFunc>)>,
+    /// Code of the baseline that is to be kept, and bytes of it.
+    held: (HashMap<DefinedFuncIndex, CompiledFunc>, usize),
     /// How often loops were entered under [`TieringStress::LoopEntryEverywhere`].
     entries: HashMap<DefinedFuncIndex, u32>,
 }
@@ -94,6 +98,13 @@ enum Better {
 /// behind.
 const MAX_STRESSED_ENTRIES: u32 = 200;
 
+/// Bytes of code of the baseline that are held until they are kept in the cache.
+const MAX_HELD_BYTES: usize = 32 << 20;
+
+/// A module that starts with code from the cache is not optimized further before the process has used so much processor time: what ends
+/// sooner has little to gain, and much to lose by reading the binary.
+const SETTLING: Duration = Duration::from_millis(40);
+
 /// The share of the room that optimized code may fill, so that functions that were never called find some.
 const OPTIMIZED_ROOM_PERCENT: usize = 75;
 
@@ -107,7 +118,7 @@ impl ModuleTiering {
         let functions = (0..module.module().defined_functions()).map(DefinedFuncIndex::from_usize);
         if let Some(code) = module.tiered() {
             for function in functions.clone().filter(|function| module.image_tier(*function) == Some(CompilerKind::Baseline)) {
-                code.set_budget(function, budget::first(body_bytes(module, function)));
+                code.set_budget(function, budget::first(module.body_bytes(function)));
             }
         }
         let state = |function| AtomicU8::new(if module.has_image_code(function) { READY } else { COLD });
@@ -123,6 +134,7 @@ impl ModuleTiering {
             compiled_lock: Mutex::new(()),
             compiled: Condvar::new(),
             hot: Mutex::default(),
+            settled: (module.functions_with_code() > 0).then(|| threads::processor_time() + SETTLING),
             kept,
             counters: Counters::default(),
         }
@@ -154,6 +166,11 @@ impl ModuleTiering {
         self.functions()?.compile(&FunctionRequest { function, tier: CompilerKind::Baseline, loop_entry: None })
     }
 
+    /// Code of the baseline, not linked, that is held so that it is not made again to keep it.
+    pub(crate) fn take_held(&self) -> HashMap<DefinedFuncIndex, CompiledFunc> {
+        std::mem::take(&mut self.hot().held).0
+    }
+
     /// Keeps what was compiled so far for the next process, if anything does.
     pub(crate) fn keep(&self, module: &LoadedModule) {
         if let Some(kept) = &self.kept {
@@ -182,8 +199,8 @@ impl ModuleTiering {
 
     /// What compiles functions; reads the module if that was not done yet.
     fn functions(&self) -> Result<Arc<dyn LazyFunctions>, CompileError> {
-        let TieringSource { compiler, wasm, settings, validation, .. } = &self.source;
-        self.functions.get_or_init(|| compiler.lazy_functions(Arc::clone(wasm), settings, *validation)).clone()
+        let TieringSource { compiler, binary, settings, validation, .. } = &self.source;
+        self.functions.get_or_init(|| compiler.lazy_functions(binary.bytes()?, settings, *validation)).clone()
     }
 
     fn hot(&self) -> MutexGuard<'_, Hot> {
@@ -229,8 +246,12 @@ impl ModuleTiering {
         add(&self.counters.baseline_ns, start.elapsed().as_nanos() as u64);
         add(&self.counters.baseline_functions, 1);
         add(&self.counters.baseline_code_bytes, compiled.code.len() as u64);
-        code.set_budget(function, if self.stress == TieringStress::None { budget::first(body_bytes(module, function)) } else { 0 });
+        code.set_budget(function, if self.stress == TieringStress::None { budget::first(module.body_bytes(function)) } else { 0 });
         let mut hot = self.hot();
+        if self.kept.is_some() && hot.held.1 < MAX_HELD_BYTES {
+            hot.held.1 += compiled.code.len();
+            hot.held.0.insert(function, compiled);
+        }
         if self.stress != TieringStress::None {
             hot.baseline.insert(function, address);
         }
@@ -327,6 +348,11 @@ impl ModuleTiering {
         };
     }
 
+    /// Whether it is too early to ask for better code.
+    fn is_settling(&self) -> bool {
+        self.settled.is_some_and(|settled| threads::processor_time() < settled)
+    }
+
     /// Compiles and installs at once, for tests.
     fn now(&self, module: &LoadedModule, request: Request) -> Option<usize> {
         let known = match request.loop_entry {
@@ -378,6 +404,7 @@ pub(crate) fn hot_function(module: &Arc<LoadedModule>, function: DefinedFuncInde
     let (Some(tiering), Some(code)) = (module.tiering(), module.tiered()) else { return };
     let request = Request { function, loop_entry: None };
     match tiering.stress {
+        TieringStress::None if tiering.is_settling() => return code.set_budget(function, budget::SETTLING),
         TieringStress::None => {}
         TieringStress::OneInstructionBudget => {
             code.set_budget(function, 0);
@@ -404,6 +431,10 @@ pub(crate) fn hot_loop(module: &Arc<LoadedModule>, function: DefinedFuncIndex, e
     let (tiering, code) = (module.tiering()?, module.tiered()?);
     let request = Request { function, loop_entry: Some(entry) };
     let address = match tiering.stress {
+        TieringStress::None if tiering.is_settling() => {
+            code.set_budget(function, budget::SETTLING);
+            None
+        }
         TieringStress::None => {
             let mut hot = tiering.hot();
             let there = match hot.loops.get(&(function, entry.offset)) {
@@ -502,18 +533,11 @@ pub(super) fn optimize(module: &Weak<LoadedModule>, request: Request) {
 fn next_budget(module: &LoadedModule, hot: &Hot, function: DefinedFuncIndex) -> i32 {
     match hot.functions.get(&function) {
         // Only calls under way are in the baseline still, and look for better code of their loops.
-        Some(Better::Requested | Better::There(_)) => budget::slice(body_bytes(module, function)),
+        Some(Better::Requested | Better::There(_)) => budget::slice(module.body_bytes(function)),
         Some(Better::Refused) => budget::FAR,
         // The queue was full.
-        None => budget::first(body_bytes(module, function)),
+        None => budget::first(module.body_bytes(function)),
     }
-}
-
-/// About how many bytes the body of a function has.
-fn body_bytes(module: &LoadedModule, function: DefinedFuncIndex) -> u32 {
-    let start = module.body_start(function).unwrap_or(0);
-    let next = module.body_start(DefinedFuncIndex::from_usize(function.as_usize() + 1));
-    next.unwrap_or_else(|| u32::try_from(module.meta().wasm_len_bytes).unwrap_or(u32::MAX)).saturating_sub(start)
 }
 
 fn install_error(module: &LoadedModule, function: DefinedFuncIndex, error: &InstallError) -> Error {

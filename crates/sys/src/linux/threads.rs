@@ -8,6 +8,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::num::NonZeroUsize;
 use std::ops::Range;
+use std::time::Duration;
 
 /// How many threads can run at once here: processors, less what affinity masks and control groups take away; one where the system
 /// does not tell.
@@ -29,6 +30,12 @@ pub fn set_low_priority() -> io::Result<()> {
     let current = rustix::process::getpriority_process(None)?;
     rustix::process::setpriority_process(None, (current + NICE_STEP).min(NICEST))?;
     Ok(())
+}
+
+/// The processor time that all threads of this process have used.
+pub fn processor_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
 }
 
 /// How many bytes the calling thread's own stack has left, and how many it has in all. `None` where the system does not tell, and on

@@ -46,8 +46,8 @@ fn open(words: &InspectWords, options: &crate::args::Options) -> Result<Subject>
     let name = words.file.display().to_string();
     let (wasm, image) = match Input::open(&words.file)? {
         Input::Image(_) => (None, std::fs::read(&words.file).with_context(|| format!("cannot read `{name}`"))?),
-        Input::Module(bytes) => {
-            let binary = setup::to_binary(bytes, &words.file)?;
+        module => {
+            let binary = module.into_bytes(&words.file)?;
             let engine = setup::engine(options)?;
             let image = progress::precompile(&engine, &binary).with_context(|| format!("cannot load `{name}`"))?;
             (Some(binary), image)

@@ -368,6 +368,13 @@ impl LoadedModule {
         Some(code.layout.functions(code.mapping.bytes()).get(index.as_usize())?.body_start.get())
     }
 
+    /// About how many bytes the body of a defined function has.
+    pub(crate) fn body_bytes(&self, index: DefinedFuncIndex) -> u32 {
+        let start = self.body_start(index).unwrap_or(0);
+        let next = self.body_start(DefinedFuncIndex::from_usize(index.as_usize() + 1));
+        next.unwrap_or_else(|| u32::try_from(self.meta.wasm_len_bytes).unwrap_or(u32::MAX)).saturating_sub(start)
+    }
+
     /// Whether a defined function has code in the image.
     pub(crate) fn has_image_code(&self, index: DefinedFuncIndex) -> bool {
         let entry = self.code.as_ref().and_then(|code| code.layout.functions(code.mapping.bytes()).get(index.as_usize()));
