@@ -17,6 +17,7 @@ mod start;
 mod steady;
 mod svg;
 mod tiering;
+mod whole;
 
 use crate::arguments::Arguments;
 use crate::engines::{self, Engine};
@@ -69,7 +70,7 @@ const SECTIONS: [(&str, Run); 13] = [
     ("memory", memory::run),
     ("growth", growth::run),
     ("cold", tiering::cold),
-    ("whole", tiering::whole),
+    ("whole", whole::run),
     ("warm", tiering::warm),
     ("rate", tiering::rate),
     ("second", tiering::second),

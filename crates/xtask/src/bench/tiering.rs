@@ -11,7 +11,8 @@ use crate::engines::{Engine, Kind};
 use crate::failure::{Context, Failure, Result};
 use crate::process::{Finished, Job};
 use crate::{sources, workspace};
-use std::path::{Path, PathBuf};
+use std::ffi::OsString;
+use std::path::Path;
 
 /// A way to run modules: an engine and what it is told.
 pub(super) struct Way {
@@ -24,12 +25,17 @@ pub(super) struct Way {
 impl Way {
     /// The command that runs a module with nothing prepared.
     pub(super) fn job(&self, module: &Path) -> Result<Job> {
+        self.job_with(&[], module)
+    }
+
+    /// The same, with options that all engines understand.
+    pub(super) fn job_with(&self, options: &[OsString], module: &Path) -> Result<Job> {
         let mut job = Job::new(&self.engine.path);
         job = match self.engine.kind {
             Kind::Peregrine | Kind::Wasmtime => job.arg("run").args(self.options),
             Kind::Node => job.arg("--no-warnings").arg(workspace::root()?.join("benches/run_wasi.mjs")),
         };
-        Ok(job.arg(module))
+        Ok(job.args(options).arg(module))
     }
 }
 
@@ -52,7 +58,7 @@ pub(super) fn ways(bench: &Bench, names: &[&'static str]) -> Vec<Way> {
 }
 
 /// Runs `measure` for each way, in turns, and adds the figures of one row to several sections at once.
-fn turns<const N: usize>(
+pub(super) fn turns<const N: usize>(
     sections: &mut [Section; N],
     row: &str,
     ways: &[Way],
@@ -106,19 +112,6 @@ pub(super) fn cold(bench: &Bench) -> Result<Vec<Section>> {
             let finished = way.job(&module.path)?.args(args).run_well()?;
             Ok(figures(&finished))
         });
-    }
-    Ok(sections.into())
-}
-
-/// Whole runs from nothing of programs that take from a tenth of a second to some seconds.
-pub(super) fn whole(bench: &Bench) -> Result<Vec<Section>> {
-    let mut sections = [Section::new("whole-wall", "Whole run, cold: wall time", "ms")];
-    let columns = ["peregrine", "ahead", "wasmtime", "node"];
-    let folder = workspace::root()?.join(sources::KERNELS);
-    let ways = ways(bench, &columns);
-    for name in sources::kernel_names(&folder)? {
-        let module = folder.join(&name).with_extension("wasm");
-        turns(&mut sections, &name, &ways, bench.runs(5, 2), |way| Ok([way.job(&module)?.run_well()?.wall.as_secs_f64() * 1e3]));
     }
     Ok(sections.into())
 }
@@ -198,15 +191,21 @@ pub(super) fn second(bench: &Bench) -> Result<Vec<Section>> {
         Ok(job.args(bundle).args(target).run_well()?.wall.as_secs_f64() * 1e3)
     };
     let first = run(&module.path)?;
-    let paths: [(&str, &PathBuf); 2] = [("second start", &module.path), ("compiled ahead", &image)];
-    let mut values = [Vec::new(), Vec::new()];
-    for turn in 0..bench.runs(11, 3) as usize {
-        for at in [turn % 2, (turn + 1) % 2] {
-            values[at].push(run(paths[at].1)?);
+    let mut later = Vec::new();
+    let mut ahead = Vec::new();
+    for turn in 0..bench.runs(11, 5) {
+        if turn % 2 == 0 {
+            later.push(run(&module.path)?);
+            ahead.push(run(&image)?);
+        } else {
+            ahead.push(run(&image)?);
+            later.push(run(&module.path)?);
         }
     }
-    section.add("bundle", "first start", Sample::of(vec![first]).ok_or_else(|| Failure::new("no figures"))?);
-    for ((name, _), values) in paths.into_iter().zip(values) {
+    let shown: Vec<String> = later.iter().map(|time| format!("{time:.1}")).collect();
+    section.note = format!("second, third, … start: {} ms.", shown.join(", "));
+    let columns = [("first start", vec![first]), ("second start", vec![later[0]]), ("later starts", later), ("compiled ahead", ahead)];
+    for (name, values) in columns {
         section.add("bundle", name, Sample::of(values).ok_or_else(|| Failure::new("no figures"))?);
     }
     Ok(vec![section])
