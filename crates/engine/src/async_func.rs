@@ -248,8 +248,11 @@ impl Instance {
     async fn instantiate_async<T: 'static>(store: &mut StoreInner<T>, module: &Module, imports: &[crate::vm::VmImport]) -> Result<Self> {
         store.ask_for_instance(module).await;
         let (instance, start) = Self::create(store, module, imports)?;
-        if let Some(start) = start {
-            start.call_values_async(store, &mut []).await?;
+        if let Some(start) = start
+            && let Err(error) = start.call_values_async(store, &mut []).await
+        {
+            instance.discard(&mut store.opaque);
+            return Err(error);
         }
         Ok(instance)
     }

@@ -284,6 +284,16 @@ impl Counts {
         self.host_bytes = self.host_bytes.saturating_add(len_bytes);
     }
 
+    /// Takes back what an instance had that was dropped.
+    pub(crate) fn remove(&mut self, held: crate::vm::Held) {
+        self.instances = self.instances.saturating_sub(1);
+        self.tables = self.tables.saturating_sub(held.tables);
+        self.memories = self.memories.saturating_sub(held.memories);
+        self.memory_bytes = self.memory_bytes.saturating_sub(held.memory_bytes);
+        self.table_elements = self.table_elements.saturating_sub(held.table_elements);
+        self.host_bytes = self.host_bytes.saturating_sub(held.host_bytes);
+    }
+
     /// Counts a memory's growth from `current` bytes, 0 for a new one, to `desired`. `false` if that is too much.
     pub(crate) fn grow_memory(&mut self, current: usize, desired: usize) -> bool {
         (self.last[0], self.refused) = (0, None);

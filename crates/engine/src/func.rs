@@ -108,7 +108,7 @@ impl Func {
     /// What stands for it in the machine.
     #[inline]
     pub(crate) fn checked(&self, store: &StoreOpaque) -> FuncBits {
-        store.check_id(self.store);
+        store.check_func(self.store, self.bits.get());
         self.bits
     }
 

@@ -61,7 +61,7 @@ impl Global {
 
     /// Which global of `store` it is.
     pub(crate) fn id(&self, store: &StoreOpaque) -> (InstanceId, DefinedGlobalIndex) {
-        store.check_id(self.store);
+        store.check_instance(self.store, self.owner);
         (self.owner, self.index)
     }
 

@@ -96,8 +96,11 @@ impl Instance {
     /// `imports` are checked, and so is the engine.
     fn instantiate<T: 'static>(store: &mut StoreInner<T>, module: &Module, imports: &[VmImport]) -> Result<Self> {
         let (instance, start) = Self::create(store, module, imports)?;
-        if let Some(start) = start {
-            start.call_values(store, &mut [])?;
+        if let Some(start) = start
+            && let Err(error) = start.call_values(store, &mut [])
+        {
+            instance.discard(&mut store.opaque);
+            return Err(error);
         }
         Ok(instance)
     }
@@ -109,7 +112,7 @@ impl Instance {
         let description = loaded.module();
         let tables = description.tables.len() - description.imported_tables as usize;
         let memories = description.memories.len() - description.imported_memories as usize;
-        let (before, instances) = (store.opaque.counts, store.opaque.vm.instance_count());
+        let (before, instances) = (store.opaque.counts, store.opaque.vm.live_instances_count());
         store.opaque.counts.add(1, tables, memories)?;
         if let Err(error) = store.opaque.counts.add_host_bytes(loaded.instance_bytes()) {
             store.opaque.counts = before;
@@ -117,9 +120,10 @@ impl Instance {
         }
         let id = boundary::instantiate(store, module, imports).map_err(|pending| {
             // What a segment that did not fit left behind may be in use and counts; what never was does not.
-            if store.opaque.vm.instance_count() == instances {
+            if store.opaque.vm.live_instances_count() == instances {
                 store.opaque.counts = before;
             }
+            store.opaque.note_drops();
             store.opaque.error_of(pending)
         })?;
         let start = description.start.map(|start| {
@@ -129,12 +133,34 @@ impl Instance {
         Ok((Self::from_id(&store.opaque, id), start))
     }
 
+    /// Drops it after its start function failed, unless something refers to it.
+    pub(crate) fn discard(self, store: &mut StoreOpaque) {
+        let held = store.vm.instance(self.id).held();
+        if store.vm.discard_instance(self.id) {
+            store.counts.remove(held);
+            store.note_drops();
+        }
+    }
+
+    /// Drops it, unless a guest runs or something refers to it.
+    pub(crate) fn drop_in(self, store: &mut StoreOpaque) -> Result<()> {
+        store.check_instance(self.store, self.id);
+        if !store.may_drop_more() {
+            bail!("the store has dropped as many instances as it can count; make a new one");
+        }
+        let held = store.vm.instance(self.id).held();
+        store.vm.drop_instance(self.id)?;
+        store.counts.remove(held);
+        store.note_drops();
+        Ok(())
+    }
+
     pub(crate) fn from_id(store: &StoreOpaque, id: InstanceId) -> Self {
         Self { store: store.id(), id }
     }
 
     fn module_in<'a>(&self, store: &'a StoreOpaque) -> &'a Module {
-        store.check_id(self.store);
+        store.check_instance(self.store, self.id);
         store.module_of(self.id).expect("an instance has a module")
     }
 

@@ -73,7 +73,7 @@ impl Memory {
     /// Which memory of `store` it is.
     #[inline]
     pub(crate) fn id(&self, store: &StoreOpaque) -> (InstanceId, DefinedMemoryIndex) {
-        store.check_id(self.store);
+        store.check_instance(self.store, self.owner);
         (self.owner, self.index)
     }
 

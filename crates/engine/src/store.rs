@@ -10,7 +10,7 @@ use crate::host_func::HostFunc;
 use crate::interruption::EpochAction;
 use crate::vm::alloc::EngineLease;
 use crate::vm::boundary::{OwnedVm, StoreBox};
-use crate::vm::{Asking, Cause, FuncId, Growth, InstanceId, Interruption, Pending, StoreHost, Unusual};
+use crate::vm::{Asking, Cause, FuncId, Growth, InstanceId, Interruption, MOST_DROPS, Pending, StoreHost, Unusual};
 use crate::{
     Engine, FuncType, GcHeapOutOfMemory, HeapType, Module, RefType, ResourceLimiter, TagType, Trap, Val, WasmBacktrace, WasmCoreDump,
 };
@@ -18,6 +18,7 @@ use std::any::Any;
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::num::NonZeroU64;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -44,9 +45,28 @@ pub struct Store<T: 'static> {
     inner: StoreBox<T>,
 }
 
-/// The number of a store, unique in the process.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+/// The number of a store, unique in the process, and in its low bits how many instances the store had dropped when a handle was made.
+///
+/// So a handle that is as new as the last drop is known to be good by one comparison, and older ones are looked up.
+#[derive(Clone, Copy)]
 pub struct StoreId(NonZeroU64);
+
+/// Bits of a [`StoreId`] that count drops.
+const DROP_BITS: u32 = 24;
+
+impl PartialEq for StoreId {
+    fn eq(&self, other: &Self) -> bool {
+        self.number() == other.number()
+    }
+}
+
+impl Eq for StoreId {}
+
+impl Hash for StoreId {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.number().hash(state);
+    }
+}
 
 /// Numbers of stores that a thread takes at once, so that threads do not meet at the counter.
 const NUMBERS_AT_ONCE: u64 = 1 << 10;
@@ -63,7 +83,7 @@ impl StoreId {
             end = next + NUMBERS_AT_ONCE;
         }
         LEFT.set((next + 1, end));
-        Self(NonZeroU64::new(next).expect("numbers end later than the process"))
+        Self(NonZeroU64::new(next << DROP_BITS).expect("numbers end later than the process"))
     }
 }
 
@@ -166,6 +186,38 @@ impl<T: 'static> Store<T> {
     /// As there.
     pub fn try_new(engine: &Engine, data: T) -> Result<Self> {
         Ok(Self::new(engine, data))
+    }
+
+    /// Drops one instance: its memories, tables and globals are freed, or kept warm for the next instance of its module, and it no longer
+    /// counts for limits. Everything else of the store goes on. The module's code stays until the store is dropped.
+    ///
+    /// Handles to the instance, and to what was its, are of no use afterwards: whatever takes one panics, as it does with handles of other
+    /// stores. They never mean another instance.
+    ///
+    /// ```
+    /// use peregrine::{Engine, Instance, Module, Store};
+    ///
+    /// let engine = Engine::default();
+    /// let module = Module::new(&engine, r#"(module (memory 1) (func (export "run")))"#)?;
+    /// let mut store = Store::new(&engine, ());
+    /// for _ in 0..1000 {
+    ///     let plugin = Instance::new(&mut store, &module, &[])?;
+    ///     plugin.get_typed_func::<(), ()>(&mut store, "run")?.call(&mut store, ())?;
+    ///     store.drop_instance(plugin)?;
+    /// }
+    /// # Ok::<(), peregrine::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// If a guest of the store is running, or something refers to the instance, which the error names: another instance imports something
+    /// of it, or a table or global has a function of it. Nothing has changed then.
+    ///
+    /// # Panics
+    ///
+    /// If it belongs to another store, or was dropped before.
+    pub fn drop_instance(&mut self, instance: crate::Instance) -> Result<()> {
+        instance.drop_in(&mut self.inner.opaque)
     }
 
     pub(crate) fn inner_mut(&mut self) -> &mut StoreInner<T> {
@@ -302,14 +354,19 @@ impl<T: Default> Default for Store<T> {
 
 impl fmt::Debug for StoreId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "store {}", self.0)
+        write!(f, "store {}", self.number())
     }
 }
 
 impl StoreId {
     /// The number.
     pub(crate) fn number(self) -> u64 {
-        self.0.get()
+        self.0.get() >> DROP_BITS
+    }
+
+    /// How many instances the store had dropped.
+    fn drops(self) -> u64 {
+        self.0.get() & ((1 << DROP_BITS) - 1)
     }
 }
 
@@ -322,10 +379,46 @@ impl StoreOpaque {
         &self.engine
     }
 
-    /// The check that every use of a handle makes.
+    /// The check that every use of a handle makes: `id` is that of the store, at whatever time.
     #[inline]
     pub(crate) fn check_id(&self, id: StoreId) {
         assert!(self.id == id, "object used with the wrong store");
+    }
+
+    /// As [`check_id`](Self::check_id), and that the instance that is meant was not dropped since.
+    #[inline]
+    pub(crate) fn check_instance(&self, id: StoreId, instance: InstanceId) {
+        if self.id.0 != id.0 {
+            self.check_id(id);
+            assert!(self.vm.is_alive(instance, id.drops()), "object used after its instance was dropped");
+        }
+    }
+
+    /// As [`check_id`](Self::check_id), and that the function at `address` was not dropped since with its instance.
+    #[inline]
+    pub(crate) fn check_func(&self, id: StoreId, address: u64) {
+        if self.id.0 != id.0 {
+            self.check_earlier_func(id, address);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn check_earlier_func(&self, id: StoreId, address: u64) {
+        self.check_id(id);
+        assert!(self.vm.is_function_alive(address, id.drops()), "function used after its instance was dropped");
+    }
+
+    /// Whether one more instance can be dropped: handles can tell.
+    pub(crate) fn may_drop_more(&self) -> bool {
+        self.vm.drops() < MOST_DROPS
+    }
+
+    /// Makes handles that exist older than the last drop.
+    pub(crate) fn note_drops(&mut self) {
+        const { assert!(MOST_DROPS < 1 << DROP_BITS) };
+        let id = self.id.number() << DROP_BITS | self.vm.drops();
+        self.id = StoreId(NonZeroU64::new(id).unwrap_or(self.id.0));
     }
 
     /// The module of an instance, if a module made it.
@@ -407,7 +500,7 @@ impl StoreOpaque {
             return;
         }
         if let Some(page) = self.vm.interrupt_page() {
-            self.epoch_deadline = self.engine.set_deadline(self.id.0.get(), page, self.epoch_deadline, ticks);
+            self.epoch_deadline = self.engine.set_deadline(self.id.number(), page, self.epoch_deadline, ticks);
         }
     }
 
@@ -430,10 +523,10 @@ impl Drop for StoreOpaque {
     fn drop(&mut self) {
         // A new store's deadline is nowhere.
         if self.epoch_deadline != 0 {
-            self.engine.remove_deadline(self.id.0.get(), self.epoch_deadline);
+            self.engine.remove_deadline(self.id.number(), self.epoch_deadline);
         }
         if let Some(at) = self.time_deadline {
-            crate::deadline::forget(at, self.id.0.get());
+            crate::deadline::forget(at, self.id.number());
         }
     }
 }

@@ -65,7 +65,7 @@ impl Table {
 
     /// Which table of `store` it is.
     pub(crate) fn id(&self, store: &StoreOpaque) -> (InstanceId, DefinedTableIndex) {
-        store.check_id(self.store);
+        store.check_instance(self.store, self.owner);
         (self.owner, self.index)
     }
 

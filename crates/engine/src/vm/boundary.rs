@@ -263,7 +263,7 @@ impl Callee {
     /// If it belongs to another store.
     #[inline(always)]
     pub(crate) fn direct<T: 'static>(&self, store: &StoreInner<T>) -> Option<DirectCallee> {
-        store.opaque.check_id(self.store);
+        store.opaque.check_func(self.store, self.address());
         // SAFETY: the store is borrowed.
         let is_possible = unsafe { direct::is_possible(store.opaque.vm.0) };
         match self.code {
@@ -272,10 +272,19 @@ impl Callee {
         }
     }
 
+    /// The address of what it is called through, which is part of its store.
+    #[inline]
+    fn address(&self) -> u64 {
+        match self.code {
+            Code::Wasm(func_ref) => func_ref.as_ptr() as u64,
+            Code::Host(_, context) => context.as_ptr() as u64,
+        }
+    }
+
     /// Checks that a call in `store` with `slots` values can be made.
     #[inline]
     pub(super) fn check<T: 'static>(&self, store: &StoreInner<T>, slots: usize) {
-        store.opaque.check_id(self.store);
+        store.opaque.check_func(self.store, self.address());
         assert!(slots >= self.slots as usize, "too few slots for a call");
     }
 

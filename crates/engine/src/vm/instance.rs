@@ -14,6 +14,7 @@ use peregrine_wasm::{
 };
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::io;
+use std::ops::Range;
 use std::ptr::NonNull;
 
 /// The number of an instance in its store.
@@ -73,6 +74,10 @@ pub(crate) struct VmInstance {
     pub(crate) tables: IndexVec<DefinedTableIndex, Table>,
     dropped_data: Box<[bool]>,
     dropped_elements: Box<[bool]>,
+    /// How many things other instances of the store import of this one.
+    pub(super) importers: u32,
+    /// How many drops the store had seen when this became one of its instances.
+    pub(super) born: u64,
 }
 
 // SAFETY: it owns what it points to, but for imports, which only its store follows; what is spare has none.
@@ -98,6 +103,8 @@ impl VmInstance {
             tables: IndexVec::new(),
             dropped_data,
             dropped_elements,
+            importers: 0,
+            born: 0,
         });
         instance.write_header(header);
         if let Some(contexts) = instance.module.contexts() {
@@ -129,6 +136,7 @@ impl VmInstance {
         self.host_imports.clear();
         self.dropped_data.fill(false);
         self.dropped_elements.fill(false);
+        self.importers = 0;
         Ok(())
     }
 
@@ -138,6 +146,21 @@ impl VmInstance {
         self.write_header(header);
         self.memories.values_mut().for_each(InstanceMemory::renew);
         self.tables.values_mut().for_each(Table::renew);
+    }
+
+    /// Whether references to functions of it were made, or to host functions as it imports them.
+    pub(super) fn has_references(&self) -> bool {
+        let count = self.module.module().escaping_functions;
+        // SAFETY: places of references are part of the context, which is alive.
+        let is_made = |position| unsafe { references::code(self.at(self.module.vm_layout().func_ref(position))) != 0 };
+        !self.host_imports.is_empty() || (0..count).any(is_made)
+    }
+
+    /// Where references to functions of it, and the contexts of these functions, are.
+    pub(super) fn homes(&self) -> [Range<usize>; 2] {
+        let start = self.context.as_ptr() as usize;
+        let imports = self.host_imports.as_ptr_range();
+        [start..start + self.module.vm_layout().size_bytes(), imports.start as usize..imports.end as usize]
     }
 
     /// What its memories and tables are in.

@@ -42,8 +42,11 @@ impl VmStore {
     /// A trap of a segment that does not fit (what was written before stays written), a refusal of the limits, or an error of the system.
     pub(crate) fn instantiate<'a>(&mut self, module: impl Into<ModuleSource<'a>>, imports: &[VmImport]) -> Result<InstanceId, Pending> {
         let id = self.create(module.into(), imports).map_err(|error| Pending::Error(error, Vec::new()))?;
-        self.run_element_segments(id).map_err(|trap| Pending::Trap(trap, Vec::new()))?;
-        self.run_data_segments(id).map_err(|trap| Pending::Trap(trap, Vec::new()))?;
+        if let Err(trap) = self.run_element_segments(id).and_then(|()| self.run_data_segments(id)) {
+            // Functions of it that were written to tables stay, and it with them.
+            self.discard_instance(id);
+            return Err(Pending::Trap(trap, Vec::new()));
+        }
         Ok(id)
     }
 

@@ -16,6 +16,7 @@ pub(crate) mod boundary;
 pub(crate) mod builtins;
 pub(crate) mod code;
 pub(crate) mod creators;
+pub(crate) mod dropping;
 pub(crate) mod entry;
 pub(crate) mod fault;
 pub(crate) mod growth;
@@ -38,6 +39,7 @@ pub(crate) mod value;
 
 pub(crate) use async_call::{AsyncHostBody, GuestCall, async_host_entry};
 pub(crate) use code::{BlobKind, InstallError, LoadError, LoadOptions, LoadedModule, TieredCode};
+pub(crate) use dropping::{Held, MOST_DROPS};
 pub(crate) use entry::call;
 pub(crate) use fault::prepare_thread;
 pub(crate) use fault::walk::{RawFrame, backtrace};

@@ -7,6 +7,7 @@ use super::alloc::{
     idle::{HeldStacks, IdleSlots},
 };
 use super::code::LoadedModule;
+use super::dropping::Alive;
 use super::growth::{Asking, Growth};
 use super::host::{HostCode, HostFunc};
 use super::instance::{FuncId, InstanceId, VmInstance};
@@ -131,6 +132,14 @@ pub(crate) struct VmStore {
     /// Whether a guest has ever run here: memories that nobody wrote need no reset.
     guest_ran: bool,
     instances: Vec<Option<Box<VmInstance>>>,
+    /// Numbers of instances that were dropped.
+    free_numbers: Vec<u32>,
+    /// How many instances there were, those that are included.
+    instances_made: u64,
+    /// How many instances were dropped, each alone.
+    pub(super) drops: u64,
+    /// Where function references may be.
+    pub(super) alive: Alive,
     /// Boxed, because contexts and references point to them.
     #[expect(clippy::vec_box, reason = "host functions must not move")]
     host_funcs: Vec<Box<HostFunc>>,
@@ -175,6 +184,10 @@ impl VmStore {
             returns_stack: false,
             guest_ran: false,
             instances: Vec::new(),
+            free_numbers: Vec::new(),
+            instances_made: 0,
+            drops: 0,
+            alive: Alive::default(),
             host_funcs: Vec::new(),
             without_exit: Vec::new(),
             modules: Vec::new(),
@@ -268,9 +281,26 @@ impl VmStore {
         self.instances.iter().filter_map(|instance| instance.as_deref())
     }
 
+    /// An instance, unless it was dropped.
+    pub(super) fn find_instance(&self, id: InstanceId) -> Option<&VmInstance> {
+        self.instances.get(id.as_u32() as usize)?.as_deref()
+    }
+
+    /// Takes an instance out of the store. Its number is given to another one.
+    pub(super) fn take_instance(&mut self, id: InstanceId) -> Option<Box<VmInstance>> {
+        let instance = self.instances.get_mut(id.as_u32() as usize)?.take()?;
+        self.free_numbers.push(id.as_u32());
+        Some(instance)
+    }
+
+    /// Where references to host functions, and their contexts, are.
+    pub(super) fn host_func_homes(&self) -> impl Iterator<Item = std::ops::Range<usize>> {
+        self.host_funcs.iter().map(|function| home_of(function))
+    }
+
     /// How many instances there are and were: more than before if one came about.
-    pub(crate) fn instance_count(&self) -> usize {
-        self.instances.len()
+    pub(crate) fn instances_made(&self) -> u64 {
+        self.instances_made
     }
 
     /// What guests of the store used so far.
@@ -286,13 +316,20 @@ impl VmStore {
 
     /// The number of the next instance.
     pub(super) fn next_instance(&self) -> InstanceId {
-        InstanceId::from_u32(u32::try_from(self.instances.len()).expect("memory ends before the numbers do"))
+        let fresh = || u32::try_from(self.instances.len()).expect("memory ends before the numbers do");
+        InstanceId::from_u32(self.free_numbers.last().copied().unwrap_or_else(fresh))
     }
 
     /// Adds an instance whose number is [`VmStore::next_instance`].
-    pub(super) fn push_instance(&mut self, instance: Box<VmInstance>) {
+    pub(super) fn push_instance(&mut self, mut instance: Box<VmInstance>) {
         debug_assert_eq!(instance.id(), self.next_instance());
-        self.instances.push(Some(instance));
+        instance.born = self.drops;
+        self.instances_made += 1;
+        self.count_imports(&instance);
+        match self.free_numbers.pop() {
+            Some(number) => self.instances[number as usize] = Some(instance),
+            None => self.instances.push(Some(instance)),
+        }
     }
 
     /// The header of a new instance's context.
@@ -312,6 +349,7 @@ impl VmStore {
     pub(crate) fn new_host_func(&mut self, type_id: u32, code: HostCode, data: Box<dyn Any + Send + Sync>) -> u32 {
         let number = u32::try_from(self.host_funcs.len()).expect("memory ends before the numbers do");
         let function = HostFunc::new(NonNull::from(&mut *self), number, type_id, code, data);
+        self.alive.add(home_of(&function), self.drops);
         self.host_funcs.push(function);
         number
     }
@@ -410,7 +448,7 @@ impl VmStore {
     }
 
     /// Makes an instance warm, if its module is the embedder's, or frees it.
-    fn give_back(&mut self, mut instance: Box<VmInstance>) {
+    pub(super) fn give_back(&mut self, mut instance: Box<VmInstance>) {
         self.shared.counters.add(Counting::InstancesDropped, 1);
         let Some((pool, shard)) = self.modules[instance.kept() as usize].pool() else { return };
         let spare = match instance.reset(self.guest_ran) {
@@ -552,6 +590,12 @@ impl VmStore {
     pub(super) fn is_stack_guard(&self, address: usize) -> bool {
         self.stack.as_ref().is_some_and(|stack| stack.contains_guard(address))
     }
+}
+
+/// Where a host function is.
+fn home_of(function: &HostFunc) -> std::ops::Range<usize> {
+    let start = std::ptr::from_ref(function) as usize;
+    start..start + size_of::<HostFunc>()
 }
 
 impl Drop for VmStore {

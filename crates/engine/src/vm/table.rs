@@ -108,6 +108,15 @@ impl Table {
         }
     }
 
+    /// Whether the stored bits of any element of a table of functions are such.
+    pub(super) fn any_stored(&self, is_such: impl Fn(u64) -> bool) -> bool {
+        debug_assert!(self.is_func());
+        // The address is not noted as one that the host may have written to.
+        let base = self.backing.address() as *const u64;
+        // SAFETY: the elements are accessible, aligned to their size, and nobody writes them while the store is borrowed.
+        (0..self.len() as usize).any(|index| is_such(unsafe { base.add(index).read() }))
+    }
+
     /// Writes the stored bits of element `index`, which is in bounds.
     fn store(&mut self, index: u64, bits: u64) {
         assert!(index < self.len(), "callers check the index");

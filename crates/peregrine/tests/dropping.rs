@@ -1,0 +1,229 @@
+//! Instances that are dropped before their store.
+
+use peregrine::*;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{PoisonError, RwLock};
+
+const PLUGIN: &str = r#"(module $plugin
+    (import "" "host" (func $host (param i32)))
+    (memory (export "memory") 1) (data (i32.const 8) "\07")
+    (table (export "table") 4 funcref) (elem (i32.const 0) $bump)
+    (global (export "global") (mut i32) (i32.const 5))
+    (func $bump (export "bump") (result i32)
+        (call $host (i32.const 1))
+        (i32.store (i32.const 8) (i32.add (i32.load (i32.const 8)) (i32.const 1)))
+        (i32.load (i32.const 8))))"#;
+
+/// Held for writing by the test that measures the process, and for reading by the others.
+static PROCESS: RwLock<()> = RwLock::new(());
+
+fn engines() -> Result<Vec<Engine>> {
+    [Strategy::Ahead, Strategy::Baseline, Strategy::Tiered]
+        .into_iter()
+        .map(|strategy| Engine::new(Config::new().strategy(strategy)))
+        .collect()
+}
+
+/// The message of the panic that `use_it` ends with.
+fn panic_of<R>(use_it: impl FnOnce() -> R) -> String {
+    let payload = catch_unwind(AssertUnwindSafe(use_it)).err().expect("it panics");
+    payload.downcast_ref::<&str>().map(|text| (*text).to_owned()).or_else(|| payload.downcast_ref::<String>().cloned()).expect("a text")
+}
+
+fn mappings() -> usize {
+    std::fs::read_to_string("/proc/self/maps").map_or(0, |maps| maps.lines().count())
+}
+
+/// Bytes of this process in memory.
+fn resident_bytes() -> usize {
+    let statm = std::fs::read_to_string("/proc/self/statm").expect("there is such a file");
+    statm.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok()).expect("pages") * 4096
+}
+
+#[test]
+fn a_store_makes_and_drops_any_number_of_instances() -> Result<()> {
+    let _process = PROCESS.write().unwrap_or_else(PoisonError::into_inner);
+    let engine = Engine::default();
+    let module = Module::new(&engine, PLUGIN)?;
+    let mut store = Store::new(&engine, 0_u64);
+    let host = Func::wrap(&mut store, |mut caller: Caller<'_, u64>, value: i32| *caller.data_mut() += value as u64);
+    let stays = Instance::new(&mut store, &module, &[host.into()])?;
+    let stays = stays.get_typed_func::<(), i32>(&mut store, "bump")?;
+    let mut round = |store: &mut Store<u64>| -> Result<()> {
+        let plugin = Instance::new(&mut *store, &module, &[host.into()])?;
+        let bump = plugin.get_typed_func::<(), i32>(&mut *store, "bump")?;
+        assert_eq!((bump.call(&mut *store, ())?, bump.call(&mut *store, ())?), (8, 9));
+        store.drop_instance(plugin)
+    };
+    (0..1_000).try_for_each(|_| round(&mut store))?;
+    let before = (mappings(), resident_bytes());
+    (0..99_000).try_for_each(|_| round(&mut store))?;
+    let after = (mappings(), resident_bytes());
+    assert!(after.0 <= before.0 + 8, "{before:?} {after:?}");
+    assert!(after.1 <= before.1 + (4 << 20), "{before:?} {after:?}");
+    assert_eq!(store.metrics().instances_live, 1);
+    assert_eq!((stays.call(&mut store, ())?, *store.data()), (8, 200_001));
+    let metrics = engine.metrics();
+    assert_eq!((metrics.instances_live, metrics.slots_cold), (1, 2), "{metrics:?}");
+    Ok(())
+}
+
+#[test]
+fn handles_to_what_was_dropped_are_refused() -> Result<()> {
+    let _process = PROCESS.read().unwrap_or_else(PoisonError::into_inner);
+    for engine in engines()? {
+        let module = Module::new(&engine, PLUGIN)?;
+        let mut store = Store::new(&engine, ());
+        let host = Func::wrap(&mut store, |_: i32| {});
+        let stays = Instance::new(&mut store, &module, &[host.into()])?;
+        let (stays_func, stays_memory) =
+            (stays.get_typed_func::<(), i32>(&mut store, "bump")?, stays.get_memory(&mut store, "memory").unwrap());
+        let plugin = Instance::new(&mut store, &module, &[host.into()])?;
+        let (func, typed) = (plugin.get_func(&mut store, "bump").unwrap(), plugin.get_typed_func::<(), i32>(&mut store, "bump")?);
+        let (memory, table) = (plugin.get_memory(&mut store, "memory").unwrap(), plugin.get_table(&mut store, "table").unwrap());
+        let global = plugin.get_global(&mut store, "global").unwrap();
+        assert_eq!(typed.call(&mut store, ())?, 8);
+        store.drop_instance(plugin)?;
+        // The next one has the same place, and often the same number.
+        for _ in 0..2 {
+            let text = panic_of(|| typed.call(&mut store, ()));
+            assert_eq!(text, "function used after its instance was dropped");
+            assert_eq!(panic_of(|| func.ty(&store)), text);
+            assert_eq!(panic_of(|| func.call(&mut store, &[], &mut [Val::I32(0)])), text);
+            let gone = "object used after its instance was dropped";
+            assert_eq!(panic_of(|| memory.data(&store)[0]), gone);
+            assert_eq!(panic_of(|| memory.grow(&mut store, 1)), gone);
+            assert_eq!(panic_of(|| table.get(&mut store, 0)), gone);
+            assert_eq!(panic_of(|| global.get(&mut store)), gone);
+            assert_eq!(panic_of(|| plugin.get_func(&mut store, "bump")), gone);
+            assert_eq!(panic_of(|| store.drop_instance(plugin)), gone);
+            assert_eq!(panic_of(|| Table::new(&mut store, TableType::new(RefType::FUNCREF, 1, None), Ref::Func(Some(func)))), text);
+            Instance::new(&mut store, &module, &[host.into()])?;
+        }
+        // What is older and was not dropped is as good as ever.
+        assert!(stays_func.call(&mut store, ())? > 7);
+        assert_eq!(stays_memory.data(&store)[8], 8);
+        assert_eq!(stays.get_memory(&mut store, "memory"), Some(stays_memory));
+        host.call(&mut store, &[Val::I32(1)], &mut [])?;
+    }
+    Ok(())
+}
+
+#[test]
+fn what_is_in_use_is_not_dropped() -> Result<()> {
+    let _process = PROCESS.read().unwrap_or_else(PoisonError::into_inner);
+    for engine in engines()? {
+        let module = Module::new(&engine, PLUGIN)?;
+        let mut store = Store::new(&engine, ());
+        let host = Func::wrap(&mut store, |_: i32| {});
+        let plugin = Instance::new(&mut store, &module, &[host.into()])?;
+        let memory = plugin.get_memory(&mut store, "memory").unwrap();
+        let bump = plugin.get_func(&mut store, "bump").unwrap();
+        for (kind, ty) in [
+            ("memory", "(memory 1)"),
+            ("function", "(func (result i32))"),
+            ("table", "(table 1 funcref)"),
+            ("global", "(global (mut i32))"),
+        ] {
+            let user = Module::new(&engine, format!(r#"(module $user (import "" "" {ty}))"#))?;
+            let import: Extern = match kind {
+                "memory" => memory.into(),
+                "function" => bump.into(),
+                "table" => plugin.get_table(&mut store, "table").unwrap().into(),
+                _ => plugin.get_global(&mut store, "global").unwrap().into(),
+            };
+            let user = Instance::new(&mut store, &user, &[import])?;
+            let error = store.drop_instance(plugin).unwrap_err().to_string();
+            assert!(error.contains("`user` imports a") && error.contains(kind), "{error}");
+            store.drop_instance(user)?;
+        }
+        // References: in a table and a global of the host's, and in a guest that was given one.
+        let table = Table::new(&mut store, TableType::new(RefType::FUNCREF, 3, None), Ref::Func(None))?;
+        table.set(&mut store, 2, Ref::Func(Some(bump)))?;
+        let error = store.drop_instance(plugin).unwrap_err().to_string();
+        assert!(error.contains("an element of table 0 of something of the host's"), "{error}");
+        table.set(&mut store, 2, Ref::Func(None))?;
+        let global = Global::new(&mut store, GlobalType::new(ValType::FUNCREF, Mutability::Var), Val::FuncRef(Some(bump)))?;
+        let error = store.drop_instance(plugin).unwrap_err().to_string();
+        assert!(error.contains("a global of something of the host's"), "{error}");
+        global.set(&mut store, Val::FuncRef(None))?;
+        let keeper = Module::new(
+            &engine,
+            r#"(module $keeper (table 9 funcref)
+                (func (export "keep") (param funcref) (table.set (i32.const 4) (local.get 0)))
+                (func (export "call") (result i32) (call_indirect (result i32) (i32.const 4))))"#,
+        )?;
+        let keeper = Instance::new(&mut store, &keeper, &[])?;
+        let keep = keeper.get_typed_func::<Option<Func>, ()>(&mut store, "keep")?;
+        keep.call(&mut store, Some(bump))?;
+        let error = store.drop_instance(plugin).unwrap_err().to_string();
+        assert!(error.contains("an element of table 0 of an instance of `keeper`"), "{error}");
+        assert_eq!(keeper.get_typed_func::<(), i32>(&mut store, "call")?.call(&mut store, ())?, 8);
+        assert_eq!(memory.data(&store)[8], 8, "a refusal changes nothing");
+        keep.call(&mut store, None)?;
+        store.drop_instance(plugin)?;
+        // A host function as an instance imports it is part of that instance.
+        let lender = Module::new(
+            &engine,
+            r#"(module $lender (import "" "" (func $host (param i32))) (elem declare func $host) (func (export "lend") (result funcref) (ref.func $host)))"#,
+        )?;
+        let lender = Instance::new(&mut store, &lender, &[host.into()])?;
+        let lent = lender.get_typed_func::<(), Option<Func>>(&mut store, "lend")?.call(&mut store, ())?;
+        keep.call(&mut store, lent)?;
+        assert!(store.drop_instance(lender).unwrap_err().to_string().contains("`keeper`"));
+        keep.call(&mut store, None)?;
+        store.drop_instance(lender)?;
+        assert_eq!(panic_of(|| keep.call(&mut store, lent)), "function used after its instance was dropped");
+    }
+    Ok(())
+}
+
+#[test]
+fn instances_that_fail_do_not_stay() -> Result<()> {
+    let _process = PROCESS.read().unwrap_or_else(PoisonError::into_inner);
+    for engine in engines()? {
+        let mut store = Store::new(&engine, ());
+        let table = Table::new(&mut store, TableType::new(RefType::FUNCREF, 3, None), Ref::Func(None))?;
+        let before = store.metrics().instances_live;
+        let failing = [
+            "(module (memory 1) (func $start unreachable) (start $start))",
+            "(module (memory 1) (data (i32.const 65536) \"x\"))",
+            "(module (memory 1) (table 3 funcref) (func $f) (elem (i32.const 2) $f $f))",
+        ];
+        let mut modules = failing.iter().map(|text| Module::new(&engine, text)).collect::<Result<Vec<_>>>()?;
+        for module in &modules {
+            for _ in 0..200 {
+                assert!(Instance::new(&mut store, module, &[]).is_err());
+            }
+        }
+        assert_eq!(store.metrics().instances_live, before);
+        // What wrote to a table of others stays: what it wrote is to be used.
+        let text = r#"(module (import "" "" (table 3 funcref)) (memory 1) (global $g i32 (i32.const 44))
+            (func $f (result i32) (i32.add (global.get $g) (i32.load (i32.const 0)))) (elem (i32.const 1) $f) (data (i32.const 0) "\01") (data (i32.const 65536) "x"))"#;
+        modules.push(Module::new(&engine, text)?);
+        for turn in 1..4 {
+            assert!(Instance::new(&mut store, &modules[3], &[table.into()]).is_err());
+            assert_eq!(store.metrics().instances_live, before + turn);
+            let Some(Ref::Func(Some(func))) = table.get(&mut store, 1) else { panic!("a function was written") };
+            assert_eq!(func.typed::<(), i32>(&store)?.call(&mut store, ())?, 45);
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn what_is_dropped_does_not_count() -> Result<()> {
+    let _process = PROCESS.read().unwrap_or_else(PoisonError::into_inner);
+    let mut config = Config::new();
+    config.budget(Budget::untrusted());
+    let engine = Engine::new(&config)?;
+    let module =
+        Module::new(&engine, r#"(module (memory 500) (table 1000 funcref) (func (export "grow") (drop (memory.grow (i32.const 500)))))"#)?;
+    let mut store = Store::new(&engine, ());
+    for _ in 0..1_000 {
+        let instance = Instance::new(&mut store, &module, &[])?;
+        instance.get_typed_func::<(), ()>(&mut store, "grow")?.call(&mut store, ())?;
+        store.drop_instance(instance)?;
+    }
+    Ok(())
+}
