@@ -2,6 +2,7 @@
 
 use crate::allowance::Allowance;
 use crate::func::CompiledFunc;
+use crate::profile::Feedback;
 use crate::settings::{Settings, Target};
 use peregrine_wasm::DefinedFuncIndex;
 use std::borrow::Cow;
@@ -71,6 +72,22 @@ pub trait Compiler: Send + Sync + 'static {
     ///
     /// Any [`CompileError`].
     fn compile(&self, wasm: &[u8], settings: &Settings, progress: &dyn Progress) -> Result<Vec<u8>, CompileError>;
+
+    /// [`compile`](Self::compile), with guesses of how the functions will run. They change how fast code is, and nothing else.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    fn compile_guided(
+        &self,
+        wasm: &[u8],
+        settings: &Settings,
+        guidance: &Guidance,
+        progress: &dyn Progress,
+    ) -> Result<Vec<u8>, CompileError> {
+        let _ = guidance;
+        self.compile(wasm, settings, progress)
+    }
 
     /// Makes an image of the binary module `wasm` that has everything but the code of functions, and validates the bodies as `validation`
     /// says. `settings` ask for some [`Tiering`](crate::settings::Tiering).
@@ -168,6 +185,32 @@ pub trait LazyFunctions: Send + Sync + 'static {
     /// [`CompileError::Invalid`] if validation was deferred and the body is invalid, [`CompileError::Limit`] if no tier takes the function,
     /// [`CompileError::Unsupported`] if there is no entry at that loop.
     fn compile(&self, request: &FunctionRequest) -> Result<CompiledFunc, CompileError>;
+
+    /// [`compile`](Self::compile), guided. What the code means does not depend on it.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    fn compile_guided(&self, request: &FunctionRequest, guidance: &Guidance) -> Result<CompiledFunc, CompileError> {
+        let _ = guidance;
+        self.compile(request)
+    }
+}
+
+/// What is to be learnt from code, and what was learnt for it.
+#[derive(Clone, Default)]
+pub struct Guidance {
+    /// Whether code of the baseline counts where its indirect and reference calls go, with
+    /// [`Tiering::Counted`](crate::settings::Tiering::Counted). It has [`CompiledFunc::sites`] then and cannot be in an image.
+    pub record: bool,
+    /// How the functions ran, if that is known.
+    pub feedback: Option<Arc<dyn Feedback>>,
+}
+
+impl fmt::Debug for Guidance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Guidance").field("record", &self.record).field("feedback", &self.feedback.is_some()).finish()
+    }
 }
 
 /// Told how compilation goes on; called from several threads.

@@ -17,6 +17,8 @@ pub struct CompiledFunc {
     /// [`LOOP_ENTRY_CALL`](crate::tables::addresses::LOOP_ENTRY_CALL), to be passed over in backtraces. Code of functions that were compiled into
     /// this one has several entries at one place: see [`crate::tables::addresses`].
     pub addresses: Vec<(u32, u32)>,
+    /// Indirect and reference calls that count where they go, by the number of their cell: the offset of the operator in the body, in bytes.
+    pub sites: Vec<u32>,
     /// What made it. Without meaning for stubs.
     pub tier: CompilerKind,
 }
@@ -41,8 +43,11 @@ pub enum RelocTarget {
     Function(FuncIndex),
     /// The entry slot of a function: a code pointer that is read at every call. See [`crate::settings::Tiering`].
     Slot(FuncIndex),
-    /// The work budget of a function: an `i32` that code of the baseline counts down. See [`crate::settings::Tiering::Counted`].
+    /// The work budget of a function: an `i32` that code of the baseline counts down, and a `u32` that it counts up at its entry. See
+    /// [`crate::settings::Tiering::Counted`].
     Budget(DefinedFuncIndex),
+    /// The [`VmCallCell`](crate::vmctx::VmCallCell) of one of [`CompiledFunc::sites`]. Not in images.
+    Cell(u32),
 }
 
 /// How an address is written. All kinds are relative to the place, so that an image needs no relocation when it is loaded.

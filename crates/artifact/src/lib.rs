@@ -16,6 +16,7 @@ pub mod builtins;
 pub mod compiler;
 pub mod func;
 pub mod image;
+pub mod profile;
 pub mod settings;
 pub mod tables;
 pub mod vmctx;

@@ -91,6 +91,34 @@ pub struct VmFuncRef {
     pub enter: Pointer,
 }
 
+/// What an indirect or reference call in code of the baseline counts, where functions count what they do.
+///
+/// A target is known by the distance of its [`VmFuncRef`] from the context of the caller, in 32 bits, which for functions of the caller's own
+/// instance is the same in every instance. 0 is none.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C, align(32))]
+pub struct VmCallCell {
+    /// The first targets that there were, each with the number of calls. Numbers wrap.
+    pub targets: [VmCallTarget; CALL_CELL_TARGETS],
+    /// Calls of others.
+    pub others: u32,
+    /// Always 0.
+    pub reserved: u32,
+}
+
+/// One target in a [`VmCallCell`].
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct VmCallTarget {
+    /// The distance.
+    pub distance: u32,
+    /// The calls.
+    pub calls: u32,
+}
+
+/// How many targets a [`VmCallCell`] tells apart.
+pub const CALL_CELL_TARGETS: usize = 3;
+
 /// A table. `base` never moves while the table lives.
 ///
 /// An element of a table of functions is 8 bytes: 0 if it is not initialized yet (builtin `table_element_init`), otherwise a pointer to a
@@ -290,6 +318,7 @@ const _: () = {
     assert!(size_of::<VmFuncRef>() == 32);
     assert!(offset_of!(VmFuncRef, type_id) == 16);
     assert!(offset_of!(VmFuncRef, enter) == 24);
+    assert!(size_of::<VmCallCell>() == 32);
     assert!(size_of::<VmTable>() == 16);
     assert!(size_of::<VmMemory>() == 16);
     assert!(size_of::<VmGlobal>() == 16);

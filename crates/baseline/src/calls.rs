@@ -41,6 +41,7 @@ impl Compiler<'_> {
                 None
             }
         };
+        self.count_target(JOIN);
         self.call_or_return(Callee::Reference(trap), ty, is_return);
     }
 
@@ -48,6 +49,7 @@ impl Compiler<'_> {
     pub(crate) fn call_ref(&mut self, ty: u32, is_return: bool) {
         let value = self.pop();
         self.in_fixed(Ty::I64, JOIN, value);
+        self.count_target(JOIN);
         self.call_or_return(Callee::Reference(Some(Trap::NullReference)), TypeIndex::from_u32(ty), is_return);
     }
 

@@ -11,7 +11,7 @@ use crate::registers::{NO_OWNER, Reg, RegSet, Registers};
 use crate::scan::Scan;
 use crate::values::{Local, Operand, Ty, parsed_type};
 use peregrine_artifact::abi::StubKind;
-use peregrine_artifact::compiler::CompileError;
+use peregrine_artifact::compiler::{CompileError, Guidance};
 use peregrine_artifact::func::CompiledFunc;
 use peregrine_artifact::settings::{Settings, Tiering};
 use peregrine_artifact::vmctx::VmLayout;
@@ -32,6 +32,8 @@ pub(crate) enum Cold {
     Trap { label: Label, trap: Trap, offset: u32 },
     /// The engine fills in an element of a table, whose index is in `index`; the reference goes to `result`.
     InitElement { label: Label, back: Label, table: u32, index: Reg, result: Reg, live: RegSet, offset: u32 },
+    /// A call went elsewhere than the first time: the cell of that number counts it.
+    CountTarget { label: Label, back: Label, site: u32 },
     /// The engine is asked about fuel.
     OutOfFuel { label: Label, back: Label, live: RegSet, offset: u32 },
     /// A conversion of a float gave the one number that also stands for "no result": traps, or goes back if it is right.
@@ -103,6 +105,12 @@ pub(crate) struct Compiler<'m> {
     pub fuel_pending: i32,
     /// Whether budgets are counted down.
     pub counted: bool,
+    /// Whether calls are to count where they go.
+    pub record: bool,
+    /// The calls of this function that do, by the offset of the operator.
+    pub sites: Vec<u32>,
+    /// The code that counts targets but the first one, if something needs it.
+    pub count_target: Option<Label>,
     /// The body and the open loops in it, whose costs are counted. Empty if budgets are not counted.
     pub stretches: Vec<Stretch>,
     /// The code that asks for a loop entry and goes on with it, if there is a loop.
@@ -169,6 +177,9 @@ impl<'m> Compiler<'m> {
             looks_at_entry: false,
             fuel_pending: 0,
             counted: env.settings.tiering == Tiering::Counted,
+            record: false,
+            sites: Vec::new(),
+            count_target: None,
             stretches: Vec::new(),
             loop_entry: None,
             function: DefinedFuncIndex::from_u32(0),
@@ -187,7 +198,8 @@ impl<'m> Compiler<'m> {
         self.control.clear();
         self.cold.clear();
         self.stretches.clear();
-        self.loop_entry = None;
+        self.sites.clear();
+        (self.loop_entry, self.count_target) = (None, None);
         (self.flushed, self.max_depth, self.flags_pending, self.home_log2) = (0, 0, false, 3);
         (self.context_pin, self.base_pin) = (None, None);
         (self.reachable, self.skipped_blocks, self.offset, self.hint, self.fuel_pending) = (true, 0, 0, None, 0);
@@ -286,7 +298,11 @@ impl<'m> Compiler<'m> {
             self.masm.bind(label);
             self.enter_loop();
         }
-        Ok(self.masm.finish(target::PADDING))
+        if let Some(label) = self.count_target {
+            self.masm.bind(label);
+            self.count_other_target();
+        }
+        Ok(CompiledFunc { sites: self.sites.clone(), ..self.masm.finish(target::PADDING) })
     }
 
     fn cold_path(&mut self, path: &Cold) {
@@ -300,6 +316,11 @@ impl<'m> Compiler<'m> {
                 self.masm.bind(label);
                 self.offset = offset;
                 self.cold_init_element(table, index, result, live);
+                self.masm.jmp(back);
+            }
+            Cold::CountTarget { label, back, site } => {
+                self.masm.bind(label);
+                self.cold_count_target(site);
                 self.masm.jmp(back);
             }
             Cold::OutOfFuel { label, back, live, offset } => {
@@ -347,6 +368,10 @@ fn malformed(error: wasmparser::BinaryReaderError) -> CompileError {
 }
 
 impl FunctionCompiler for Compiler<'_> {
+    fn guide(&mut self, guidance: &Guidance) {
+        self.record = guidance.record && self.counted;
+    }
+
     fn function(&mut self, index: DefinedFuncIndex) -> Result<CompiledFunc, CompileError> {
         self.compile(index)
     }

@@ -2,7 +2,7 @@
 //!
 //! With [`Tiering::Counted`](peregrine_artifact::settings::Tiering::Counted) the entry of a function and the head of each loop take off
 //! what the code up to the next head costs: the bytes of the body, or of the loop, without those of the loops inside of it. That counts
-//! both ways of an `if`, but it can be known without looking ahead: the cost is written when the end is seen.
+//! both ways of an `if`, but it can be known without looking ahead: the cost is written when the end is seen. The entry also counts calls.
 
 use crate::compile::{Cold, Compiler};
 
@@ -21,6 +21,7 @@ impl Compiler<'_> {
     /// At the entry of the function, whose operators begin at an offset.
     pub(crate) fn count_entry(&mut self, first_operator: u32) {
         if self.counted {
+            self.masm.count_call(self.function);
             let (label, back) = (self.masm.label(), self.masm.label());
             let cost_place = self.count_down(label, back);
             self.cold.push(Cold::HotFunction { label, back });

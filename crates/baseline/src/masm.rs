@@ -242,6 +242,7 @@ impl Masm {
             relocs: self.relocs.clone(),
             traps: self.traps.clone(),
             addresses: self.addresses.clone(),
+            sites: Vec::new(),
             tier: CompilerKind::Baseline,
         }
     }

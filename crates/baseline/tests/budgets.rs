@@ -2,6 +2,7 @@
 
 use iced_x86::{Code, Decoder, DecoderOptions, Instruction};
 use peregrine_artifact::func::{CompiledFunc, RelocKind, RelocTarget};
+use peregrine_artifact::image::BUDGET_CALLS_OFFSET;
 use peregrine_artifact::settings::{Settings, Tiering};
 use peregrine_artifact::tables::addresses::LOOP_ENTRY_CALL;
 use peregrine_baseline::Baseline;
@@ -24,10 +25,14 @@ fn instructions(func: &CompiledFunc) -> Vec<Instruction> {
     Decoder::new(64, &func.code, DecoderOptions::NONE).into_iter().collect()
 }
 
+/// The count is behind the budget, and counted up by an instruction that ends with the distance.
+const COUNT_ADDEND: i64 = BUDGET_CALLS_OFFSET as i64 - 4;
+
 /// What is taken off the budget of the function at each place that does, in the order of the code.
 fn costs(func: &CompiledFunc, function: u32) -> Vec<u32> {
     let instructions = instructions(func);
-    let budgets = func.relocs.iter().filter(|reloc| matches!(reloc.target, RelocTarget::Budget(_)));
+    // The other one counts entries.
+    let budgets = func.relocs.iter().filter(|reloc| matches!(reloc.target, RelocTarget::Budget(_)) && reloc.addend != COUNT_ADDEND);
     let cost = |reloc: &peregrine_artifact::func::Reloc| {
         assert_eq!(reloc.target, RelocTarget::Budget(DefinedFuncIndex::from_u32(function)));
         assert_eq!(reloc.kind, RelocKind::X64Rel32);
@@ -56,6 +61,17 @@ fn each_stretch_of_code_costs_its_bytes() {
     // What ends a loop is counted with what is around it.
     let expected = [4 + 1 + 4, 2 + 1 + 4 + 1, 2 + 4, 2 + 4 + 1 + 4, 2 + 4];
     assert_eq!(costs(&compile(LOOPS, Tiering::Counted), 1), expected);
+}
+
+#[test]
+fn entries_are_counted_once() {
+    let func = compile(LOOPS, Tiering::Counted);
+    let counts: Vec<_> = func.relocs.iter().filter(|reloc| reloc.addend == COUNT_ADDEND).collect();
+    let [count] = counts[..] else { panic!("{counts:?}") };
+    assert_eq!(count.target, RelocTarget::Budget(DefinedFuncIndex::from_u32(1)));
+    let end = u64::from(count.offset) + 4;
+    let found = instructions(&func).into_iter().find(|instruction| instruction.next_ip() == end).expect("an instruction ends there");
+    assert_eq!(found.code(), Code::Inc_rm32);
 }
 
 #[test]

@@ -18,6 +18,7 @@ fn main() -> ExitCode {
         Command::Validate(words) => commands::validate::execute(&words),
         Command::Inspect(words) => commands::inspect::execute(&words),
         Command::Wast(words) => commands::wast::execute(&words),
+        Command::Profile(words) => commands::profile::execute(words),
         Command::Cache(words) => commands::cache::execute(&words),
         Command::Settings(words) => commands::settings::execute(&words),
         Command::Completion(words) => commands::completion::execute(&words),

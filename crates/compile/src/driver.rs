@@ -11,7 +11,7 @@ use crate::plan::{CanonicalTypes, Plan, Unit};
 use crate::sections;
 use crate::tier::{FunctionCompiler, ModuleEnv, Tier};
 use peregrine_artifact::allowance::Allowance;
-use peregrine_artifact::compiler::{CompileError, Compiler, LazyFunctions, Prepared, Progress, Validation, WasmBytes};
+use peregrine_artifact::compiler::{CompileError, Compiler, Guidance, LazyFunctions, Prepared, Progress, Validation, WasmBytes};
 use peregrine_artifact::func::CompiledFunc;
 use peregrine_artifact::settings::{Settings, Target, Tiering};
 use peregrine_frontend::{FuncValidatorAllocations, Translation, to_binary, translate};
@@ -85,7 +85,13 @@ impl ImageCompiler {
     }
 
     /// Compiles and links all functions and stubs of a module.
-    fn link(&self, env: &ModuleEnv<'_>, account: &Account<'_>, progress: &dyn Progress) -> Result<Linked, CompileError> {
+    fn link(
+        &self,
+        env: &ModuleEnv<'_>,
+        account: &Account<'_>,
+        guidance: &Guidance,
+        progress: &dyn Progress,
+    ) -> Result<Linked, CompileError> {
         let translation = env.translation;
         let module = &translation.module;
         let types = CanonicalTypes::find(module);
@@ -94,7 +100,11 @@ impl ImageCompiler {
         plan.add_stubs(module, &types, &self.budget)?;
 
         let progress = BodyProgress::new(translation, progress);
-        let worker = || Ok(Worker { compiler: self.tier.function_compiler(env)?, allocations: FuncValidatorAllocations::default() });
+        let worker = || {
+            let mut compiler = self.tier.function_compiler(env)?;
+            compiler.guide(guidance);
+            Ok(Worker { compiler, allocations: FuncValidatorAllocations::default() })
+        };
         let work = |worker: &mut Worker<'_>, batch: &Batch| {
             let units = &plan.units[batch.items.clone()];
             let pieces: Result<Vec<_>, CompileError> =
@@ -219,9 +229,19 @@ impl Compiler for ImageCompiler {
     }
 
     fn compile(&self, wasm: &[u8], settings: &Settings, progress: &dyn Progress) -> Result<Vec<u8>, CompileError> {
+        self.compile_guided(wasm, settings, &Guidance::default(), progress)
+    }
+
+    fn compile_guided(
+        &self,
+        wasm: &[u8],
+        settings: &Settings,
+        guidance: &Guidance,
+        progress: &dyn Progress,
+    ) -> Result<Vec<u8>, CompileError> {
         let translation = translate(wasm, &settings.features, &self.limits)?;
         let account = Account::open(&self.allowance, &translation)?;
-        let linked = self.link(&account.env(ModuleEnv::new(&translation, settings)), &account, progress)?;
+        let linked = self.link(&account.env(ModuleEnv::new(&translation, settings)), &account, guidance, progress)?;
         Ok(sections::image(&translation, translation.module.clone(), &linked, settings))
     }
 

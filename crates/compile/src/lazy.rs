@@ -12,7 +12,7 @@ use crate::parallel::STACK_BYTES;
 use crate::plan::Unit;
 use crate::tier::{FunctionCompiler, ModuleEnv, Tier};
 use peregrine_artifact::allowance::Allowance;
-use peregrine_artifact::compiler::{CompileError, CompilerKind, FunctionRequest, LazyFunctions, Validation, WasmBytes};
+use peregrine_artifact::compiler::{CompileError, CompilerKind, FunctionRequest, Guidance, LazyFunctions, Validation, WasmBytes};
 use peregrine_artifact::func::CompiledFunc;
 use peregrine_artifact::settings::Settings;
 use peregrine_frontend::{FuncValidatorAllocations, Translation, translate};
@@ -146,6 +146,7 @@ impl OneByOne {
         env: &'m ModuleEnv<'m>,
         compilers: &Compilers<'m>,
         request: &FunctionRequest,
+        guidance: &Guidance,
     ) -> Result<CompiledFunc, CompileError> {
         let idle = compilers.of(kind);
         let taken = idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
@@ -153,6 +154,7 @@ impl OneByOne {
             Some(compiler) => compiler,
             None => self.tiers.compiler(kind, env)?,
         };
+        compiler.guide(guidance);
         let unit = Unit::Function(request.function);
         let compile = || match request.loop_entry {
             None => compiler.function(request.function),
@@ -199,18 +201,19 @@ impl OneByOne {
         env: &'m ModuleEnv<'m>,
         compilers: &Compilers<'m>,
         request: &FunctionRequest,
+        guidance: &Guidance,
     ) -> Result<CompiledFunc, CompileError> {
         if request.function.as_usize() >= env.translation.bodies.len() {
             let message = format!("there is no defined function {}", request.function.as_u32());
             return Err(CompileError::Internal { message });
         }
         self.validate(env, compilers, request.function)?;
-        match (self.compile_with(request.tier, env, compilers, request), request.tier) {
+        match (self.compile_with(request.tier, env, compilers, request, guidance), request.tier) {
             // An entry at a loop is nothing that the other tier has.
             (Err(CompileError::Limit { .. } | CompileError::Unsupported { .. }), CompilerKind::Optimizing)
                 if request.loop_entry.is_none() && self.tiers.fast.is_some() =>
             {
-                self.compile_with(CompilerKind::Baseline, env, compilers, request)
+                self.compile_with(CompilerKind::Baseline, env, compilers, request, guidance)
             }
             (Err(CompileError::Limit { .. } | CompileError::Unsupported { .. }), CompilerKind::Baseline)
                 if request.loop_entry.is_none() && self.tiers.fast.is_some() =>
@@ -218,7 +221,8 @@ impl OneByOne {
                 // Who asks for the fast tier may have little stack left; it is rare enough for a thread of its own.
                 std::thread::scope(|scope| {
                     let thread = std::thread::Builder::new().name("peregrine-compile".into()).stack_size(STACK_BYTES);
-                    let spawned = thread.spawn_scoped(scope, || self.compile_with(CompilerKind::Optimizing, env, compilers, request));
+                    let spawned =
+                        thread.spawn_scoped(scope, || self.compile_with(CompilerKind::Optimizing, env, compilers, request, guidance));
                     match spawned.map(|thread| thread.join()) {
                         Ok(Ok(made)) => made,
                         Ok(Err(_)) => Err(CompileError::Internal { message: "a compiler panicked".into() }),
@@ -233,6 +237,10 @@ impl OneByOne {
 
 impl LazyFunctions for OneByOne {
     fn compile(&self, request: &FunctionRequest) -> Result<CompiledFunc, CompileError> {
-        self.compilers()?.with_dependent(|env, compilers| self.compile_in(env.borrow_dependent(), compilers, request))
+        self.compile_guided(request, &Guidance::default())
+    }
+
+    fn compile_guided(&self, request: &FunctionRequest, guidance: &Guidance) -> Result<CompiledFunc, CompileError> {
+        self.compilers()?.with_dependent(|env, compilers| self.compile_in(env.borrow_dependent(), compilers, request, guidance))
     }
 }

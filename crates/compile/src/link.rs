@@ -40,7 +40,7 @@ impl Piece {
     /// [`CompileError::Limit`] if the code is too large, [`CompileError::Internal`] if the tier broke its contract.
     pub(crate) fn new(compiled: CompiledFunc, budget: &Budget) -> Result<Self, CompileError> {
         check(&compiled, budget)?;
-        let CompiledFunc { code, relocs, traps, addresses, tier } = compiled;
+        let CompiledFunc { code, relocs, traps, addresses, sites: _, tier } = compiled;
         let mut streams = Vec::new();
         tables::traps::encode(&traps, &mut streams);
         let traps_len = streams.len() as u32;
@@ -70,7 +70,7 @@ impl Piece {
 ///
 /// [`CompileError::Limit`] if the code is too large, [`CompileError::Internal`] if the tier broke its contract.
 pub(crate) fn check(compiled: &CompiledFunc, budget: &Budget) -> Result<(), CompileError> {
-    let CompiledFunc { code, relocs, traps, addresses, tier: _ } = compiled;
+    let CompiledFunc { code, relocs, traps, addresses, sites: _, tier: _ } = compiled;
     if code.len() > budget.max_function_code_bytes {
         return Err(exceeded("bytes of code", "max_function_code_bytes", budget.max_function_code_bytes, code.len()));
     }
@@ -219,12 +219,12 @@ impl<'a> Linker<'a> {
             self.linked.text[place as usize..][..veneer.len()].copy_from_slice(&veneer);
         }
         // Text and what is behind it begin at multiples of the same page size, so the place of the text in the image does not matter.
-        let area = EntryArea::new(self.linked.text.len() as u64, self.imported_functions + self.defined_functions as u32);
+        let area = EntryArea::new(self.linked.text.len() as u64, self.imported_functions + self.defined_functions as u32, 0);
         for Pending { place, reloc } in std::mem::take(&mut self.behind) {
             let target = match reloc.target {
                 RelocTarget::Slot(function) => area.slot(function),
                 RelocTarget::Budget(function) => area.budget(function),
-                RelocTarget::Function(_) => continue,
+                RelocTarget::Function(_) | RelocTarget::Cell(_) => continue,
             };
             self.write(place, &reloc, (target as i64).wrapping_add(reloc.addend))?;
             let unknown = || CompileError::Internal { message: "a tier asked for an address far from anything".into() };
@@ -307,6 +307,7 @@ impl<'a> Linker<'a> {
     fn is_behind(&self, reloc: &Reloc) -> Result<bool, CompileError> {
         let exists = match reloc.target {
             RelocTarget::Function(_) => return Ok(false),
+            RelocTarget::Cell(_) => false,
             RelocTarget::Slot(function) => function.as_usize() < self.imported_functions as usize + self.defined_functions,
             RelocTarget::Budget(function) => function.as_usize() < self.defined_functions,
         };

@@ -4,7 +4,7 @@
 
 use crate::memory_gate::MemoryGate;
 use peregrine_artifact::abi::StubKind;
-use peregrine_artifact::compiler::{CompileError, LoopEntry};
+use peregrine_artifact::compiler::{CompileError, Guidance, LoopEntry};
 use peregrine_artifact::func::CompiledFunc;
 use peregrine_artifact::settings::{Settings, Target};
 use peregrine_artifact::vmctx::VmLayout;
@@ -53,6 +53,11 @@ pub trait Tier: Send + Sync + 'static {
 
 /// Compiles functions of one module on one thread, reusing its memory from one to the next. The result depends on nothing but the arguments.
 pub trait FunctionCompiler: Send {
+    /// Guides what is compiled from now on. What the code means does not depend on it.
+    fn guide(&mut self, guidance: &Guidance) {
+        let _ = guidance;
+    }
+
     /// Compiles the body of a function. The body is valid: the driver has validated it.
     ///
     /// # Errors

@@ -57,6 +57,8 @@ impl ContentHash {
 const DEFAULT_MAX_SIZE_BYTES: u64 = 4 << 30;
 /// What the names of entries end with.
 const SUFFIX: &str = ".pgn";
+/// What the names of profiles beside entries end with.
+const PROFILE_SUFFIX: &str = ".profile";
 /// The file whose time says when old entries were last looked for.
 const CLEANUP_MARK: &str = "last-cleanup";
 const CLEANUP_INTERVAL: Duration = Duration::from_secs(3600);
@@ -211,7 +213,7 @@ impl Cache {
             let name = found.file_name();
             let text = name.to_string_lossy();
             let is_temporary = text.starts_with(TEMPORARY_PREFIX);
-            if !is_temporary && !text.ends_with(SUFFIX) && !verified::is_stamp(&text) {
+            if !is_temporary && ![SUFFIX, PROFILE_SUFFIX].iter().any(|suffix| text.ends_with(suffix)) && !verified::is_stamp(&text) {
                 continue;
             }
             // A file that another process has removed since is none.
@@ -248,6 +250,14 @@ impl CacheKey {
         hasher.update(&settings.hash());
         hasher.update(&content.0);
         Self(format!("{}{SUFFIX}", hasher.finalize().to_hex()).into())
+    }
+}
+
+impl CacheKey {
+    /// The key of the profile beside the entry of this one.
+    pub(crate) fn of_profile(&self) -> Self {
+        let name = self.0.to_string_lossy();
+        Self(format!("{}{PROFILE_SUFFIX}", name.strip_suffix(SUFFIX).unwrap_or(&name)).into())
     }
 }
 

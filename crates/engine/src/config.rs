@@ -38,6 +38,7 @@ pub struct Config {
     strategy: Strategy,
     pub(crate) deferred_validation: bool,
     pub(crate) tiering_stress: TieringStress,
+    pub(crate) gather_profile: bool,
     opt_level: OptLevel,
     nan_canonicalization: bool,
     spectre_mitigations: bool,
@@ -226,6 +227,7 @@ impl Default for Config {
             strategy: Strategy::Auto,
             deferred_validation: false,
             tiering_stress: TieringStress::None,
+            gather_profile: false,
             opt_level: OptLevel::Speed,
             nan_canonicalization: false,
             spectre_mitigations: true,
@@ -393,6 +395,13 @@ impl Config {
     #[doc(hidden)]
     pub fn tiering_stress(&mut self, stress: TieringStress) -> &mut Self {
         self.tiering_stress = stress;
+        self
+    }
+
+    /// Whether functions stay in the baseline and count all that they do, for [`Module::profile`](crate::Module::profile). Off by default.
+    /// With it the strategy is [`Strategy::Baseline`], and the [cache](Self::cache) must be off: code that it kept would not count.
+    pub fn gather_profile(&mut self, enable: bool) -> &mut Self {
+        self.gather_profile = enable;
         self
     }
 
@@ -690,6 +699,7 @@ impl Config {
     /// How functions reach each other.
     pub(crate) fn tiering(&self) -> Tiering {
         match self.strategy {
+            _ if self.gather_profile => Tiering::Counted,
             // Debuggers are told about code when it is loaded, and not again.
             Strategy::Auto if self.debug_info => Tiering::Whole,
             Strategy::Ahead => Tiering::Whole,
@@ -706,6 +716,9 @@ impl Config {
     pub(crate) fn settings(&self, target: Target, default_reservation_bytes: u64) -> Result<Settings> {
         if let Some(what) = self.refused.first() {
             bail!("{what} is not implemented; leave it off");
+        }
+        if self.gather_profile && self.cache.is_some() {
+            bail!("a profile cannot be gathered with a cache, whose code does not count; set `cache(None)`");
         }
         if self.max_wasm_stack_bytes < 16 << 10 {
             bail!("max_wasm_stack is {} bytes; at least 16384 are needed", self.max_wasm_stack_bytes);

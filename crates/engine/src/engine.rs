@@ -120,7 +120,8 @@ impl Engine {
             strategy => Some(Arc::new(Profiler::new(strategy).context("cannot write for the profiler")?)),
         };
         let whole_settings = Settings { tiering: Tiering::Whole, ..settings.clone() };
-        let queue = (settings.tiering == Tiering::Counted).then(|| Arc::new(Queue::new(config.compiler_options().threads)));
+        let tiers_up = settings.tiering == Tiering::Counted && !config.gather_profile;
+        let queue = tiers_up.then(|| Arc::new(Queue::new(config.compiler_options().threads)));
         let shared = Arc::new(VmShared::new(settings, room, stacks));
         let (epoch, deadlines) = (AtomicU64::new(0), Mutex::default());
         let config = config.clone();

@@ -9,6 +9,7 @@
 
 use crate::cache::{Cache, CacheKey};
 use crate::error::{Context, Result};
+use crate::kept_profile::KeptProfile;
 use crate::tiering::ModuleTiering;
 use crate::verified::Identity;
 use crate::vm::LoadedModule;
@@ -33,6 +34,7 @@ const SMALL_BYTES: u64 = 512 << 10;
 pub(crate) struct Kept {
     cache: Cache,
     key: CacheKey,
+    profile: KeptProfile,
     state: Mutex<State>,
 }
 
@@ -48,7 +50,13 @@ struct State {
 impl Kept {
     /// The entry of `key`.
     pub(crate) fn new(cache: Cache, key: CacheKey) -> Self {
-        Self { cache, key, state: Mutex::new(State { exists: false, loaded: None, written_ns: 0 }) }
+        let profile = KeptProfile::new(&cache, &key);
+        Self { cache, key, profile, state: Mutex::new(State { exists: false, loaded: None, written_ns: 0 }) }
+    }
+
+    /// The profile beside it.
+    pub(crate) fn profile(&self) -> &KeptProfile {
+        &self.profile
     }
 
     /// The file, if there is one.

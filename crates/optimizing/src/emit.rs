@@ -34,7 +34,7 @@ pub(crate) fn emit(
     let mut traps = buffer.traps().iter().map(|found| Ok((found.offset, trap(found.code)?))).collect::<Result<Vec<_>, CompileError>>()?;
     traps.sort_by_key(|entry| entry.0);
     traps.dedup_by_key(|entry| entry.0);
-    Ok(CompiledFunc { code, relocs, traps, addresses: addresses(compiled, places), tier: CompilerKind::Optimizing })
+    Ok(CompiledFunc { code, relocs, traps, addresses: addresses(compiled, places), sites: Vec::new(), tier: CompilerKind::Optimizing })
 }
 
 /// Fills in a direct call, which is one of the function itself: true if `reloc` is one.

@@ -14,8 +14,9 @@ use cranelift_codegen::isa::OwnedTargetIsa;
 use cranelift_codegen::{CodegenError, Context};
 use cranelift_frontend::FunctionBuilderContext;
 use peregrine_artifact::abi::StubKind;
-use peregrine_artifact::compiler::{CompileError, LoopEntry};
+use peregrine_artifact::compiler::{CompileError, Guidance, LoopEntry};
 use peregrine_artifact::func::CompiledFunc;
+use peregrine_artifact::profile::Feedback;
 use peregrine_artifact::settings::OptLevel;
 use peregrine_artifact::vmctx::VmContextHeader;
 use peregrine_compile::tier::{FunctionCompiler, ModuleEnv, Tier};
@@ -31,6 +32,8 @@ pub(crate) struct Compiler<'m> {
     builder: FunctionBuilderContext,
     allocator: regalloc2::Ctx,
     candidates: Candidates,
+    /// How the functions ran, if that is known.
+    feedback: Option<Arc<dyn Feedback>>,
     places: Places,
     /// Who compiles what is too costly here, once that was needed.
     linear: Linear<'m>,
@@ -88,6 +91,7 @@ impl<'m> Compiler<'m> {
             builder: FunctionBuilderContext::new(),
             allocator: regalloc2::Ctx::default(),
             candidates: Candidates::default(),
+            feedback: None,
             places: Places::default(),
             linear: Linear { tier: linear, compiler: None },
             forced_mode: None,
@@ -118,7 +122,14 @@ impl<'m> Compiler<'m> {
                 mode => mode,
             },
         };
-        match self.translate_in(index, entry, first, self.env.memory.max_bytes()) {
+        let mut translated = self.translate_in(index, entry, first, self.env.memory.max_bytes());
+        if self.feedback.is_some() && matches!(translated, Err(Stopped::Budget)) {
+            // Guesses cost a little: nothing is compiled worse for them.
+            let feedback = self.feedback.take();
+            translated = self.translate_in(index, entry, first, self.env.memory.max_bytes());
+            self.feedback = feedback;
+        }
+        match translated {
             Ok(translated) if first == Mode::Plain || self.is_worth_optimizing(body_bytes)? => return Ok(Some((translated, first))),
             Ok(_) | Err(Stopped::Budget) => {}
             Err(Stopped::Error(error)) => return Err(error),
@@ -165,7 +176,8 @@ impl<'m> Compiler<'m> {
     ) -> Result<Translated, Stopped> {
         self.context.clear();
         self.places.clear();
-        let input = FunctionInput { env: self.env, isa: &*self.isas.optimized, index, mode, entry, max_bytes };
+        let feedback = self.feedback.as_deref().filter(|_| mode == Mode::Optimized);
+        let input = FunctionInput { env: self.env, isa: &*self.isas.optimized, index, mode, entry, feedback, max_bytes };
         let translated = translate(&input, &mut self.context.func, &mut self.builder);
         if translated.is_err() {
             // What an unfinished translation leaves behind cannot be reused.
@@ -198,7 +210,8 @@ impl<'m> Compiler<'m> {
             self.context.eliminate_unreachable_code(&*isa).map_err(|error| self.failed(&error))?;
         }
         if self.env.settings.inlining && mode == Mode::Optimized && translated.calls {
-            inlining::inline(&mut self.context, self.env, &*isa, index, &mut self.candidates, &mut self.places)
+            let feedback = self.feedback.as_deref();
+            inlining::inline(&mut self.context, self.env, &*isa, index, feedback, &mut self.candidates, &mut self.places)
                 .map_err(|error| self.failed(&error))?;
         }
         places::locate_conditional_traps(&mut self.context.func);
@@ -244,6 +257,10 @@ impl<'m> Compiler<'m> {
 }
 
 impl FunctionCompiler for Compiler<'_> {
+    fn guide(&mut self, guidance: &Guidance) {
+        self.feedback.clone_from(&guidance.feedback);
+    }
+
     fn function(&mut self, index: DefinedFuncIndex) -> Result<CompiledFunc, CompileError> {
         match self.translate(index, None)? {
             Some((translated, mode)) => self.finish_within_memory(index, &translated, mode, None),

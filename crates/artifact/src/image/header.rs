@@ -10,7 +10,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 pub const MAGIC: [u8; 8] = *b"\x7fPGN\r\n\x1a\n";
 
 /// Raised with every change of the format or of what code expects from the engine.
-pub const FORMAT_VERSION: u32 = 3;
+pub const FORMAT_VERSION: u32 = 4;
 
 /// Alignment of text and memory images in the file: the largest page size among the targets.
 pub const PAGE_ALIGN_BYTES: u64 = 64 << 10;
@@ -137,7 +137,7 @@ pub struct RelocEntry {
 }
 
 impl RelocEntry {
-    /// The entry for `reloc`, whose code begins at `code_start`. `None` if it refers to code, or the addend is beyond 32 bits.
+    /// The entry for `reloc`, whose code begins at `code_start`. `None` if it refers to code or to a cell, or the addend is beyond 32 bits.
     pub fn new(code_start: u32, reloc: &Reloc) -> Option<Self> {
         let kind: u32 = match reloc.kind {
             RelocKind::X64Rel32 => 0,
@@ -146,7 +146,7 @@ impl RelocEntry {
             RelocKind::S390xRel32Halfwords => 3,
         };
         let (target, function) = match reloc.target {
-            RelocTarget::Function(_) => return None,
+            RelocTarget::Function(_) | RelocTarget::Cell(_) => return None,
             RelocTarget::Slot(function) => (0, function.as_u32()),
             RelocTarget::Budget(function) => (1, function.as_u32()),
         };

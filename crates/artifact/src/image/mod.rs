@@ -15,7 +15,7 @@ mod header;
 mod read;
 mod write;
 
-pub use entry::{BUDGET_SIZE_BYTES, EntryArea, SLOT_SIZE_BYTES};
+pub use entry::{BUDGET_CALLS_OFFSET, BUDGET_SIZE_BYTES, CELL_SIZE_BYTES, EntryArea, SLOT_SIZE_BYTES};
 pub use header::{FORMAT_VERSION, FunctionEntry, MAGIC, PAGE_ALIGN_BYTES, RelocEntry, Section, StubEntry};
 pub use read::{ImageError, ImageLayout};
 pub use write::{ImageParts, write_image};

@@ -8,7 +8,7 @@ pub(crate) mod group;
 pub(crate) mod options;
 
 use crate::commands::output;
-use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use grants::{DirGrant, EnvGrant, Preload};
 use group::GroupError;
 use options::{CodegenOptions, DebugOptions, OptimizeOptions, WasiOptions, WasmOptions};
@@ -40,6 +40,8 @@ pub(crate) enum Command {
     Inspect(InspectWords),
     /// Run scripts of the WebAssembly test suite.
     Wast(WastWords),
+    /// Note what a program does, for `compile --profile`.
+    Profile(ProfileWords),
     /// Look after the cache of compiled modules.
     Cache(CacheWords),
     /// Show the settings and processor features that compilation uses here.
@@ -69,8 +71,8 @@ pub(crate) struct GroupWords {
     /// The processor and system that code is made for, such as aarch64-unknown-linux-gnu.
     #[arg(long, value_name = "TRIPLE")]
     target: Option<String>,
-    /// Tell a profiler about compiled code.
-    #[arg(long, value_name = "KIND")]
+    /// Tell a profiler about compiled code, or compile with what `profile save` noted in a file.
+    #[arg(long, value_name = "perfmap|jitdump|FILE", value_parser = read_profile)]
     profile: Option<Profile>,
 }
 
@@ -86,13 +88,24 @@ pub(crate) struct Options {
     pub(crate) profile: Option<Profile>,
 }
 
-/// A profiler's way of learning about compiled code.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+/// A profiler's way of learning about compiled code, or a profile.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Profile {
     /// A map of symbols for `perf`, in /tmp.
     Perfmap,
     /// A dump of code for `perf inject --jit`.
     Jitdump,
+    /// What `profile save` wrote.
+    File(PathBuf),
+}
+
+fn read_profile(text: &str) -> Result<Profile, String> {
+    match text {
+        "perfmap" => Ok(Profile::Perfmap),
+        "jitdump" => Ok(Profile::Jitdump),
+        file if std::path::Path::new(file).exists() => Ok(Profile::File(file.into())),
+        _ => Err("expected perfmap, jitdump, or a file that `peregrine profile save` wrote, and there is no such file".into()),
+    }
 }
 
 impl GroupWords {
@@ -109,7 +122,7 @@ impl GroupWords {
             wasi: group::read(&self.wasi)?,
             wasm: group::read(&self.wasm)?,
             target: self.target.clone(),
-            profile: self.profile,
+            profile: self.profile.clone(),
         })
     }
 
@@ -140,6 +153,16 @@ pub(crate) fn usage_error(text: &str) -> ! {
 pub(crate) struct RunWords {
     #[command(flatten)]
     pub(crate) groups: GroupWords,
+    #[command(flatten)]
+    pub(crate) guest: GuestWords,
+    /// The module (.wasm, .wat or `-` for standard input) or image, and the guest's arguments.
+    #[arg(value_name = "FILE [ARGS]", required = true, trailing_var_arg = true)]
+    pub(crate) words: Vec<OsString>,
+}
+
+/// What a guest is given, and what is called.
+#[derive(Args, Default)]
+pub(crate) struct GuestWords {
     /// Give the guest a directory, by its own name or by another; `::ro` makes it read-only.
     #[arg(long = "dir", value_name = "HOST[::GUEST[::ro]]", value_parser = grants::read_dir)]
     pub(crate) dirs: Vec<DirGrant>,
@@ -161,9 +184,60 @@ pub(crate) struct RunWords {
     /// Accepted and not needed: images are recognised by their first bytes.
     #[arg(long)]
     pub(crate) allow_precompiled: bool,
-    /// The module (.wasm, .wat or `-` for standard input) or image, and the guest's arguments.
-    #[arg(value_name = "FILE [ARGS]", required = true, trailing_var_arg = true)]
-    pub(crate) words: Vec<OsString>,
+}
+
+/// `profile`.
+#[derive(Args)]
+pub(crate) struct ProfileWords {
+    #[command(subcommand)]
+    pub(crate) action: ProfileAction,
+}
+
+/// What to do with a profile.
+#[derive(Subcommand)]
+pub(crate) enum ProfileAction {
+    /// Run a module and note what its functions do.
+    Save(ProfileSaveWords),
+    /// Show what a profile says.
+    Show(ProfileShowWords),
+}
+
+/// `profile save`.
+#[derive(Args)]
+pub(crate) struct ProfileSaveWords {
+    #[command(flatten)]
+    pub(crate) groups: GroupWords,
+    #[command(flatten)]
+    pub(crate) guest: GuestWords,
+    /// Where the profile goes. Default: the name of the module with `.profile`.
+    #[arg(short, long, value_name = "PROFILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// Add to the profile that is there already.
+    #[arg(long)]
+    pub(crate) merge: bool,
+    /// The module.
+    #[arg(value_name = "FILE")]
+    pub(crate) file: OsString,
+    /// The guest's arguments.
+    #[arg(value_name = "ARGS", last = true)]
+    pub(crate) args: Vec<OsString>,
+}
+
+/// `profile show`.
+#[derive(Args)]
+pub(crate) struct ProfileShowWords {
+    /// Show all functions, however many there are.
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// The profile.
+    #[arg(value_name = "PROFILE")]
+    pub(crate) profile: PathBuf,
+    /// The module that it is of, for names.
+    #[arg(value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
 }
 
 /// `compile`.
@@ -259,7 +333,7 @@ pub(crate) struct CompletionWords {
 }
 
 /// Names of subcommands: a first word that is one of them is not a file.
-const COMMANDS: &[&str] = &["run", "compile", "validate", "inspect", "wast", "cache", "settings", "completion", "help"];
+const COMMANDS: &[&str] = &["run", "compile", "validate", "inspect", "wast", "profile", "cache", "settings", "completion", "help"];
 
 /// Reads the words of the process; a mistake ends it.
 pub(crate) fn read() -> Command {
@@ -306,6 +380,10 @@ fn help_of_groups(words: &[OsString]) -> Option<CommandLine> {
         Some(Command::Wast(words)) => &words.groups,
         Some(Command::Cache(words)) => &words.groups,
         Some(Command::Settings(words)) => &words.groups,
+        Some(Command::Profile(words)) => match &words.action {
+            ProfileAction::Save(words) => &words.groups,
+            ProfileAction::Show(_) => return None,
+        },
         Some(Command::Completion(_)) => return None,
     };
     groups.asks_for_help().then(|| groups.read_or_exit());
@@ -360,8 +438,8 @@ mod tests {
         for line in ["peregrine --dir /tmp::/d --env A=b a.wasm -x --dir no", "peregrine run --dir /tmp::/d --env A=b a.wasm -x --dir no"] {
             let words = run_words(line);
             assert_eq!(words.words, ["a.wasm", "-x", "--dir", "no"]);
-            assert_eq!(words.dirs.len(), 1);
-            assert_eq!(words.envs.len(), 1);
+            assert_eq!(words.guest.dirs.len(), 1);
+            assert_eq!(words.guest.envs.len(), 1);
         }
     }
 

@@ -18,7 +18,9 @@ pub(crate) fn execute(words: &CompileWords) -> Outcome {
     let options = words.groups.read_or_exit();
     let bytes = setup::module_bytes(&words.file)?;
     let engine = setup::engine(&options)?;
-    let image = progress::precompile(&engine, &bytes).with_context(|| format!("cannot compile `{}`", words.file.display()))?;
+    let profile = setup::profile(&options)?;
+    let image =
+        progress::precompile(&engine, &bytes, profile.as_ref()).with_context(|| format!("cannot compile `{}`", words.file.display()))?;
     let output = words.output.clone().unwrap_or_else(|| default_output(&words.file));
     if output.as_os_str() == "-" {
         std::io::stdout().lock().write_all(&image).context("cannot write to standard output")?;
@@ -37,7 +39,7 @@ fn default_output(file: &Path) -> PathBuf {
 
 /// Writes beside the file and renames, so that a program that maps the old image keeps it, and a reader never sees half of one. What
 /// is no regular file (`/dev/null`, a pipe) is written as it is.
-fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     if fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
         return Ok(fs::write(path, bytes)?);
     }

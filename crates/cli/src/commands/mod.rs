@@ -4,6 +4,7 @@ pub(crate) mod cache;
 pub(crate) mod compile;
 pub(crate) mod completion;
 pub(crate) mod inspect;
+pub(crate) mod profile;
 pub(crate) mod run;
 pub(crate) mod settings;
 pub(crate) mod validate;

@@ -1,7 +1,7 @@
 //! Compilation with a progress bar, which appears on a terminal when it takes long.
 
 use indicatif::{ProgressBar, ProgressStyle};
-use peregrine::{Engine, Module, Progress, Result};
+use peregrine::{Engine, Module, Profile, Progress, Result};
 use std::fs::File;
 use std::io::{IsTerminal, stderr};
 use std::sync::OnceLock;
@@ -34,14 +34,17 @@ pub(super) fn compile_file(engine: &Engine, file: File) -> Result<Module> {
     module
 }
 
-/// Compiles a module to an image.
+/// Compiles a module to an image, with what is known of earlier runs.
 ///
 /// # Errors
 ///
-/// As [`Engine::precompile_module`].
-pub(super) fn precompile(engine: &Engine, bytes: &[u8]) -> Result<Vec<u8>> {
+/// As [`Engine::precompile_module_with_profile`].
+pub(super) fn precompile(engine: &Engine, bytes: &[u8], profile: Option<&Profile>) -> Result<Vec<u8>> {
     let bar = Bar::new();
-    let image = engine.precompile_module_with_progress(bytes, &bar);
+    let image = match profile {
+        Some(profile) => engine.precompile_module_with_profile(bytes, profile, &bar),
+        None => engine.precompile_module_with_progress(bytes, &bar),
+    };
     bar.clear();
     image
 }

@@ -27,19 +27,37 @@ struct Host {
 ///
 /// A trap, or whatever prevents the program from running. An exit of the guest is the exit code.
 pub(crate) fn execute(words: RunWords) -> Outcome {
+    execute_noting(words, None)
+}
+
+/// [`execute`]; with `note`, the program counts what it does, and that is given to it at the end, whatever the end is.
+///
+/// # Errors
+///
+/// As there.
+pub(super) fn execute_noting(words: RunWords, note: Option<&dyn Fn(&Module) -> Result<()>>) -> Outcome {
     let options = words.groups.read_or_exit();
     let (file, args) = split_words(&words)?;
     let input = Input::open(Path::new(&file))?;
-    // The cache also remembers which images are undamaged.
-    let engine = setup::engine_with_cache(&options)?;
+    let engine = match note {
+        // The cache also remembers which images are undamaged.
+        None => setup::engine_with_cache(&options)?,
+        Some(_) => setup::counting_engine(&options)?,
+    };
     let module = load(&engine, &options, input, &file)?;
+    if let Some(profile) = setup::profile(&options)? {
+        module.add_profile(&profile)?;
+    }
     let mut store = new_store(&engine, &words, &options, &file, &args)?;
     // Before anything runs: what is preloaded has start functions too.
     let deadline = Deadline::start(&engine, &mut store, &options.wasm, &file);
     let linker = new_linker(&engine, &mut store, &words, &options, &module)?;
     let outcome = run(&linker, &mut store, &module, &words, &args);
     deadline.guest_ended();
-    module.keep_compiled();
+    match note {
+        None => module.keep_compiled(),
+        Some(note) => note(&module)?,
+    }
     let code = match outcome {
         Ok(()) => 0,
         Err(error) => match error.downcast_ref::<p1::I32Exit>() {
@@ -129,11 +147,11 @@ fn wasi_context(words: &RunWords, options: &Options, file: &str, args: &[String]
     let mut wasi = WasiCtxBuilder::new();
     wasi.inherit_stdio();
     let own_name = Path::new(file).file_name().and_then(|name| name.to_str()).unwrap_or(file);
-    wasi.arg(words.argv0.as_deref().unwrap_or(own_name)).args(args);
+    wasi.arg(words.guest.argv0.as_deref().unwrap_or(own_name)).args(args);
     if options.wasi.inherit_env == Some(true) {
         wasi.inherit_env();
     }
-    for env in &words.envs {
+    for env in &words.guest.envs {
         match (&env.value, std::env::var(&env.name)) {
             (Some(value), _) => {
                 wasi.env(&env.name, value);
@@ -144,7 +162,7 @@ fn wasi_context(words: &RunWords, options: &Options, file: &str, args: &[String]
             (None, Err(_)) => return Err(Error::msg(format!("--env {}: there is no such variable to pass on", env.name))),
         }
     }
-    for dir in words.dirs.iter().chain(&words.read_only_dirs) {
+    for dir in words.guest.dirs.iter().chain(&words.guest.read_only_dirs) {
         let (dir_perms, file_perms) = match dir.read_only {
             true => (DirPerms::READ, FilePerms::READ),
             false => (DirPerms::all(), FilePerms::all()),
@@ -196,7 +214,7 @@ fn new_linker(engine: &Engine, store: &mut Store<Host>, words: &RunWords, option
     if store.data().wasi.is_some() {
         p1::add_to_linker_sync(&mut linker, |host: &mut Host| host.wasi.as_mut().expect("the functions are added only with a context"))?;
     }
-    for preload in &words.preloads {
+    for preload in &words.guest.preloads {
         let name = preload.file.display().to_string();
         let input = Input::open(&preload.file)?;
         let library = load(engine, options, input, &name)?;
@@ -225,7 +243,7 @@ fn run(linker: &Linker<Host>, store: &mut Store<Host>, module: &Module, words: &
         Ok(instance) => instance,
         Err(error) => return Err(imports::unknown(linker, store, module).unwrap_or(error)),
     };
-    match &words.invoke {
+    match &words.guest.invoke {
         Some(name) => {
             initialize(&instance, store)?;
             call(&instance, store, module, name, args)

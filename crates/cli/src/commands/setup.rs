@@ -121,8 +121,8 @@ pub(super) fn config(options: &Options) -> Result<Config> {
     if let Some(on) = options.debug.debug_info {
         config.debug_info(on);
     }
-    match options.profile {
-        None => {}
+    match &options.profile {
+        None | Some(Profile::File(_)) => {}
         Some(Profile::Perfmap) => {
             config.profiler(ProfilingStrategy::PerfMap);
         }
@@ -202,6 +202,27 @@ pub(super) fn engine_with_cache(options: &Options) -> Result<Engine> {
         }
     }
     Engine::new(&config)
+}
+
+/// An engine whose modules count what they do.
+///
+/// # Errors
+///
+/// If the options do not fit together.
+pub(super) fn counting_engine(options: &Options) -> Result<Engine> {
+    Engine::new(config(options)?.gather_profile(true))
+}
+
+/// The profile that the options name, if they do.
+///
+/// # Errors
+///
+/// If the file cannot be read or is none.
+pub(super) fn profile(options: &Options) -> Result<Option<peregrine::Profile>> {
+    match &options.profile {
+        Some(Profile::File(path)) => super::profile::read(path).map(Some),
+        _ => Ok(None),
+    }
 }
 
 /// An engine without a cache.

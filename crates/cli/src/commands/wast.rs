@@ -20,7 +20,8 @@ pub(crate) fn execute(words: &WastWords) -> Outcome {
     let options = words.groups.read_or_exit();
     let engine = setup::engine(&options)?;
     let prepare = |store: &mut Store<()>| prepare(store, &options.wasm);
-    let wast_options = WastOptions { ignore_error_messages: words.ignore_error_messages, print: true, prepare_store: Some(&prepare) };
+    let wast_options =
+        WastOptions { ignore_error_messages: words.ignore_error_messages, print: true, prepare_store: Some(&prepare), make_module: None };
     let mut failed = false;
     for file in &words.files {
         let text = std::fs::read_to_string(file).with_context(|| format!("cannot read `{}`", file.display()))?;

@@ -6,6 +6,7 @@ mod compiling;
 mod inspecting;
 mod limits;
 mod peregrine;
+mod profiling;
 mod running;
 mod scripts;
 mod usage;

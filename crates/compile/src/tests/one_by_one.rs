@@ -233,7 +233,7 @@ fn slots_and_budgets_are_behind_the_text_of_whole_images() {
     let counted = Settings { tiering: Tiering::Counted, ..settings() };
     let module = wasm(r#"(module (import "a" "b" (func)) (func call 2) (func nop call 1 call 2))"#);
     let image = Checked::new(two_tiers().compile((*module).as_ref(), &counted, &()).expect("a good module"));
-    let area = EntryArea::new(image.bytes.len() as u64, 3);
+    let area = EntryArea::new(image.bytes.len() as u64, 3, 0);
     let text_start = image.layout.range(Section::Text).start as i64;
     for (position, entry) in image.layout.functions(&image.bytes).iter().enumerate() {
         let code = image.code(position);

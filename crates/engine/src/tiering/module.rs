@@ -1,6 +1,7 @@
 //! The tiers of one module: which functions are compiled, which are asked for, and what happens when compiled code calls.
 
 use super::budget;
+use super::feedback::{self, Granted, Learnt};
 use super::metrics::{Counters, TieringMetrics, add};
 use super::queue::{Queue, Request};
 use super::stress::{Choice, Choices, TieringStress};
@@ -9,8 +10,9 @@ use crate::error::{Error, Result};
 use crate::kept::Kept;
 use crate::profile::Profiler;
 use crate::vm::{BlobKind, InstallError, LoadedModule, TieredCode};
-use peregrine_artifact::compiler::{CompileError, Compiler, CompilerKind, FunctionRequest, LazyFunctions, LoopEntry, Validation};
+use peregrine_artifact::compiler::{CompileError, Compiler, CompilerKind, FunctionRequest, Guidance, LazyFunctions, LoopEntry, Validation};
 use peregrine_artifact::func::CompiledFunc;
+use peregrine_artifact::profile::Profile;
 use peregrine_artifact::settings::Settings;
 use peregrine_sys::threads;
 use peregrine_wasm::{DefinedFuncIndex, Index};
@@ -57,6 +59,7 @@ pub(crate) struct ModuleTiering {
     kept: Option<Kept>,
     /// The processor time from which on functions may be optimized, if not from the beginning.
     settled: Option<Duration>,
+    learnt: Learnt,
     counters: Counters,
 }
 
@@ -80,6 +83,8 @@ struct Hot {
     optimized: Vec<(DefinedFuncIndex, Arc<CompiledFunc>)>,
     /// Code of the baseline that is to be kept, and bytes of it.
     held: (HashMap<DefinedFuncIndex, CompiledFunc>, usize),
+    /// Work that functions were given, if it was more than the first time.
+    granted: Granted,
     /// How often loops were entered under [`TieringStress::LoopEntryEverywhere`].
     entries: HashMap<DefinedFuncIndex, u32>,
 }
@@ -136,6 +141,7 @@ impl ModuleTiering {
             hot: Mutex::default(),
             settled: (module.functions_with_code() > 0).then(|| threads::processor_time() + SETTLING),
             kept,
+            learnt: Learnt::default(),
             counters: Counters::default(),
         }
     }
@@ -175,6 +181,7 @@ impl ModuleTiering {
     pub(crate) fn keep(&self, module: &LoadedModule) {
         if let Some(kept) = &self.kept {
             kept.write(module, self);
+            self.keep_profile(module, kept);
         }
     }
 
@@ -190,6 +197,55 @@ impl ModuleTiering {
             room_bytes: all as u64,
             ..self.counters.metrics()
         }
+    }
+
+    /// What the functions of `module`, whose tiers these are, did in the baseline so far in this process. It names no module.
+    pub(crate) fn profile(&self, module: &LoadedModule) -> Profile {
+        let mut profile = Profile::unnamed();
+        let Some(code) = module.tiered() else { return profile };
+        let hot = self.hot();
+        let ran = |function: &DefinedFuncIndex| {
+            let is_compiled = self.states[function.as_usize()].load(Ordering::Relaxed) == READY;
+            is_compiled && module.image_tier(*function) != Some(CompilerKind::Optimizing)
+        };
+        for function in (0..self.states.len()).map(DefinedFuncIndex::from_usize).filter(ran) {
+            let first = if self.stress == TieringStress::None { budget::first(module.body_bytes(function)) as u64 } else { 0 };
+            let granted = hot.granted.get(&function).copied().unwrap_or(first);
+            profile.insert(function, feedback::function_profile(module, code, function, granted));
+        }
+        profile
+    }
+
+    /// Adds what other runs of the module did to what the optimizing tier goes by.
+    pub(crate) fn add_profile(&self, profile: Profile) {
+        self.learnt.add(profile.with_module_hash([0; 32]));
+    }
+
+    /// What earlier runs did, as far as that is known.
+    fn earlier(&self, module: &LoadedModule) -> Option<Arc<Profile>> {
+        self.learnt.earlier(|| self.kept.as_ref()?.profile().read(module.module().defined_functions()))
+    }
+
+    /// Keeps what was counted for the next process, if anything took long enough to be optimized.
+    fn keep_profile(&self, module: &LoadedModule, kept: &Kept) {
+        if self.counters.optimized_functions.load(Ordering::Relaxed) == 0 {
+            return;
+        }
+        let mut profile = self.profile(module);
+        if !kept.profile().is_worth_writing(profile.functions().len()) {
+            return;
+        }
+        if let Some(earlier) = self.earlier(module) {
+            // Neither names its module, so that they go together.
+            let _ = profile.merge(&earlier);
+        }
+        kept.profile().write(&profile);
+    }
+
+    /// What the optimizing tier goes by.
+    fn guidance(&self, module: &LoadedModule, function: DefinedFuncIndex) -> Guidance {
+        let earlier = self.earlier(module);
+        Guidance { record: false, feedback: Some(self.learnt.for_function(module, function, earlier)) }
     }
 
     /// Says what compiles functions, instead of reading the module again when it is first needed.
@@ -237,8 +293,9 @@ impl ModuleTiering {
     /// Compiles a function for its first call, and lets its slot point to it.
     fn compile_first(&self, module: &LoadedModule, code: &TieredCode, function: DefinedFuncIndex) -> Result<usize> {
         let start = Instant::now();
-        let compiled =
-            self.functions()?.compile(&FunctionRequest { function, tier: CompilerKind::Baseline, loop_entry: None }).map_err(Error::new)?;
+        let request = FunctionRequest { function, tier: CompilerKind::Baseline, loop_entry: None };
+        let guidance = Guidance { record: true, feedback: None };
+        let compiled = self.functions()?.compile_guided(&request, &guidance).map_err(Error::new)?;
         let address = code.add(function, BlobKind::Baseline, &compiled).map_err(|error| install_error(module, function, &error))?;
         self.report(module, address);
         let index = module.module().func_index(function).as_u32();
@@ -248,7 +305,8 @@ impl ModuleTiering {
         add(&self.counters.baseline_code_bytes, compiled.code.len() as u64);
         code.set_budget(function, if self.stress == TieringStress::None { budget::first(module.body_bytes(function)) } else { 0 });
         let mut hot = self.hot();
-        if self.kept.is_some() && hot.held.1 < MAX_HELD_BYTES {
+        // Code that counts calls has cells of this process: it is made again without.
+        if self.kept.is_some() && hot.held.1 < MAX_HELD_BYTES && compiled.sites.is_empty() {
             hot.held.1 += compiled.code.len();
             hot.held.0.insert(function, compiled);
         }
@@ -266,10 +324,11 @@ impl ModuleTiering {
     }
 
     /// Compiles what was asked for with the optimizing tier, and installs it.
-    fn compile_better(&self, request: Request) -> Result<CompiledFunc, CompileError> {
+    fn compile_better(&self, module: &LoadedModule, request: Request) -> Result<CompiledFunc, CompileError> {
         let start = Instant::now();
         let Request { function, loop_entry } = request;
-        let compiled = self.functions()?.compile(&FunctionRequest { function, tier: CompilerKind::Optimizing, loop_entry });
+        let request = FunctionRequest { function, tier: CompilerKind::Optimizing, loop_entry };
+        let compiled = self.functions()?.compile_guided(&request, &self.guidance(module, function));
         add(&self.counters.optimizing_ns, start.elapsed().as_nanos() as u64);
         compiled
     }
@@ -314,7 +373,7 @@ impl ModuleTiering {
                 hot.loops.insert((function, entry.offset), better);
                 hot.waiting_loops.remove(&function);
                 // The loop looks at its next turn.
-                code.set_budget(function, 0);
+                grant(module, &mut hot, code, function, 0);
             }
             None => {
                 hot.functions.insert(function, better);
@@ -364,7 +423,7 @@ impl ModuleTiering {
             Some(Better::Refused) => None,
             Some(Better::Requested) | None => {
                 // Not on this thread: its stack may be small.
-                let compile = || self.compile_better(request);
+                let compile = || self.compile_better(module, request);
                 let compiled = std::thread::scope(|scope| {
                     let thread = std::thread::Builder::new().stack_size(16 << 20).spawn_scoped(scope, compile);
                     thread.ok().and_then(|thread| thread.join().ok())
@@ -423,7 +482,8 @@ pub(crate) fn hot_function(module: &Arc<LoadedModule>, function: DefinedFuncInde
     }
     let mut hot = tiering.hot();
     tiering.request(module, &mut hot, request);
-    code.set_budget(function, next_budget(module, &hot, function));
+    let budget = next_budget(module, &hot, function);
+    grant(module, &mut hot, code, function, budget);
 }
 
 /// Called when a function that is in the baseline has used up its budget in a loop. Returns code to go on with.
@@ -450,7 +510,8 @@ pub(crate) fn hot_loop(module: &Arc<LoadedModule>, function: DefinedFuncIndex, e
                     None
                 }
             };
-            code.set_budget(function, next_budget(module, &hot, function));
+            let budget = next_budget(module, &hot, function);
+            grant(module, &mut hot, code, function, budget);
             there
         }
         TieringStress::OneInstructionBudget => {
@@ -514,11 +575,13 @@ pub(super) fn optimize(module: &Weak<LoadedModule>, request: Request) {
     let Some(tiering) = alive.tiering() else { return };
     let functions = tiering.functions();
     // The module may be dropped while this compiles.
+    let guidance = tiering.guidance(&alive, request.function);
     let compiling = functions.map(|functions| {
         let start = Instant::now();
         drop(alive);
         let Request { function, loop_entry } = request;
-        (functions.compile(&FunctionRequest { function, tier: CompilerKind::Optimizing, loop_entry }), start.elapsed())
+        let request = FunctionRequest { function, tier: CompilerKind::Optimizing, loop_entry };
+        (functions.compile_guided(&request, &guidance), start.elapsed())
     });
     let Some(alive) = module.upgrade() else { return };
     let Some(tiering) = alive.tiering() else { return };
@@ -527,6 +590,11 @@ pub(super) fn optimize(module: &Weak<LoadedModule>, request: Request) {
         compiled
     });
     tiering.install(&alive, request, compiled);
+}
+
+/// Lets a function do so much until it is reported.
+fn grant(module: &LoadedModule, hot: &mut Hot, code: &TieredCode, function: DefinedFuncIndex, budget: i32) {
+    feedback::grant(&mut hot.granted, code, function, budget::first(module.body_bytes(function)), budget);
 }
 
 /// What a function in the baseline may do until it calls again.

@@ -27,7 +27,12 @@ pub struct WastOptions<'a> {
     pub print: bool,
     /// Called with the store of each script before anything runs in it: fuel, deadlines.
     pub prepare_store: Option<&'a PrepareStore<'a>>,
+    /// Makes modules of their binaries, in place of [`Module::new`](peregrine::Module::new).
+    pub make_module: Option<&'a MakeModule<'a>>,
 }
+
+/// See [`WastOptions::make_module`].
+pub type MakeModule<'a> = dyn Fn(&peregrine::Engine, &[u8]) -> peregrine::Result<peregrine::Module> + 'a;
 
 /// What became of one script.
 #[derive(Clone, Debug, Default)]

@@ -131,7 +131,7 @@ impl<'a> Runner<'a> {
             return Err(unsupported("component"));
         }
         let bytes = wat.encode().map_err(|error| Error::msg(error.message()))?;
-        Module::new(&self.engine, &bytes)
+        self.module(&bytes)
     }
 
     fn compile_wat(&self, wat: &mut Wat<'_>) -> Result<Module> {
@@ -139,7 +139,14 @@ impl<'a> Runner<'a> {
             return Err(unsupported("component"));
         }
         let bytes = wat.encode().map_err(|error| Error::msg(error.message()))?;
-        Module::new(&self.engine, &bytes)
+        self.module(&bytes)
+    }
+
+    fn module(&self, bytes: &[u8]) -> Result<Module> {
+        match self.options.make_module {
+            Some(make) => make(&self.engine, bytes),
+            None => Module::new(&self.engine, bytes),
+        }
     }
 
     fn instantiate_as(&mut self, name: Option<String>, module: &Module) -> Result<()> {

@@ -2,6 +2,7 @@
 
 mod bombs;
 mod families;
+mod guesses;
 mod loop_entries;
 mod slots;
 

@@ -3,6 +3,7 @@
 //! Where functions are compiled one by one, direct calls of other functions go through entry slots: the emitter makes that of their names.
 
 use super::flags::{Region, trap_code};
+use super::guesses::Source;
 use super::stack::Values;
 use super::translator::Translator;
 use crate::abi;
@@ -19,7 +20,7 @@ use wasmparser::Operator;
 pub(crate) const FUNCTION_NAMESPACE: u32 = 0;
 
 /// What is called.
-enum Callee {
+pub(super) enum Callee {
     /// A function of this module.
     Defined(FuncRef),
     /// Code with its context.
@@ -40,7 +41,7 @@ impl Translator<'_, '_> {
         signature
     }
 
-    fn function(&mut self, index: FuncIndex) -> Callee {
+    pub(super) fn function(&mut self, index: FuncIndex) -> Callee {
         let signature = self.signature(self.module.functions[index].ty);
         if self.module.defined_func_index(index).is_none() {
             let place = self.layout.function_import(index) as usize;
@@ -60,14 +61,18 @@ impl Translator<'_, '_> {
         Callee::Defined(function)
     }
 
-    /// Pops the index and gives what it finds in the table, checked to be of type `ty`.
-    fn table_callee(&mut self, table: TableIndex, ty: TypeIndex) -> Callee {
-        let signature = self.signature(ty);
+    /// Pops the index and gives the reference that it finds in the table.
+    fn table_reference(&mut self, table: TableIndex) -> Value {
         let index = self.pop();
         let index = self.widen(index);
         // The arguments must not cross the blocks in between.
         self.flush();
-        let func_ref = self.function_element(table, index);
+        self.function_element(table, index)
+    }
+
+    /// The code and context of a reference out of a table, which is checked to be of type `ty`.
+    pub(super) fn table_callee(&mut self, func_ref: Value, table: TableIndex, ty: TypeIndex) -> Callee {
+        let signature = self.signature(ty);
         let element = self.module.tables[table].ty.element;
         let types = &self.module.types;
         let null = Some(trap_code(Trap::IndirectCallToNull));
@@ -91,9 +96,8 @@ impl Translator<'_, '_> {
     }
 
     /// A reference's code and context; null traps.
-    fn reference_callee(&mut self, ty: TypeIndex) -> Callee {
+    pub(super) fn reference_callee(&mut self, func_ref: Value, ty: TypeIndex) -> Callee {
         let signature = self.signature(ty);
-        let func_ref = self.pop();
         let flags = Region::FunctionReferences.trusted(self.builder.func);
         let code_flags = flags.with_trap_code(Some(trap_code(Trap::NullReference)));
         let code = self.builder.ins().load(I64, code_flags, func_ref, offset_of!(VmFuncRef, code) as i32);
@@ -101,7 +105,7 @@ impl Translator<'_, '_> {
         Callee::Code { signature, code, vmctx }
     }
 
-    fn arguments(&mut self, vmctx: Value, ty: TypeIndex) -> Values {
+    pub(super) fn arguments(&mut self, vmctx: Value, ty: TypeIndex) -> Values {
         let count = self.module.types[ty].params.len();
         let mut all = Values::with_capacity(count + 1);
         all.push(vmctx);
@@ -157,19 +161,27 @@ impl Translator<'_, '_> {
         match *op {
             Operator::Call { function_index } | Operator::ReturnCall { function_index } => {
                 let index = FuncIndex::from_u32(function_index);
+                self.guess_reached(index);
                 let callee = self.function(index);
                 let ty = self.module.functions[index].ty;
                 self.call_or_return(op, &callee, ty);
             }
             Operator::CallIndirect { type_index, table_index } | Operator::ReturnCallIndirect { type_index, table_index } => {
                 let ty = TypeIndex::from_u32(type_index);
-                let callee = self.table_callee(TableIndex::from_u32(table_index), ty);
-                self.call_or_return(op, &callee, ty);
+                let table = TableIndex::from_u32(table_index);
+                let func_ref = self.table_reference(table);
+                if !self.call_guessed(op, func_ref, Source::Table(table), ty) {
+                    let callee = self.table_callee(func_ref, table, ty);
+                    self.call_or_return(op, &callee, ty);
+                }
             }
             Operator::CallRef { type_index } | Operator::ReturnCallRef { type_index } => {
                 let ty = TypeIndex::from_u32(type_index);
-                let callee = self.reference_callee(ty);
-                self.call_or_return(op, &callee, ty);
+                let func_ref = self.pop();
+                if !self.call_guessed(op, func_ref, Source::Reference, ty) {
+                    let callee = self.reference_callee(func_ref, ty);
+                    self.call_or_return(op, &callee, ty);
+                }
             }
             _ => return false,
         }

@@ -7,6 +7,7 @@ mod control;
 mod entry;
 mod flags;
 mod globals;
+mod guesses;
 mod locals;
 mod memory;
 mod metering;

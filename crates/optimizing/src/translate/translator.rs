@@ -12,6 +12,7 @@ use cranelift_codegen::isa::TargetIsa;
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use peregrine_artifact::builtins::Builtin;
 use peregrine_artifact::compiler::{CompileError, LoopEntry};
+use peregrine_artifact::profile::Feedback;
 use peregrine_artifact::settings::Settings;
 use peregrine_artifact::vmctx::{VmContextHeader, VmLayout};
 use peregrine_compile::tier::ModuleEnv;
@@ -24,6 +25,7 @@ use wasmparser::Operator;
 use super::control::Frame;
 use super::entry::Arrival;
 use super::flags::Region;
+use super::guesses::Guesses;
 use super::locals::Locals;
 
 /// What a translation is made from.
@@ -38,6 +40,8 @@ pub(crate) struct FunctionInput<'a> {
     pub mode: Mode,
     /// The loop at whose head it is entered, instead of at its start.
     pub entry: Option<LoopEntry>,
+    /// How the functions ran, if that is known.
+    pub feedback: Option<&'a dyn Feedback>,
     /// How much memory compiling it may take.
     pub max_bytes: u64,
 }
@@ -95,6 +99,8 @@ pub(crate) struct Translator<'a, 'b> {
     pub(super) budget: Budget,
     pub(super) metering: Metering,
     pub(super) translated: Translated,
+    /// How the functions ran, and how this one did.
+    pub(super) guesses: Guesses<'a>,
     /// The function.
     pub(super) own_index: FuncIndex,
     /// Its type.
@@ -157,6 +163,7 @@ pub(crate) fn translate(
         budget: Budget::new(input.mode, input.max_bytes),
         metering: Metering::new(input.env.settings.fuel, has_fuel_register(input.isa.triple().architecture)),
         translated: Translated::default(),
+        guesses: Guesses::new(input),
         own_index: func_index,
         ty,
         hints,

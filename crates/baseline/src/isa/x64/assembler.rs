@@ -5,6 +5,7 @@
 use crate::masm::{Label, Masm};
 use crate::registers::Reg;
 use peregrine_artifact::func::{Reloc, RelocKind, RelocTarget};
+use peregrine_artifact::image::BUDGET_CALLS_OFFSET;
 use peregrine_wasm::{DefinedFuncIndex, FuncIndex};
 
 /// A place in memory: `base + index << scale + disp`, or a constant of the function.
@@ -602,6 +603,13 @@ impl Masm {
         self.reloc(Reloc { offset: self.position() + 2, kind: RelocKind::X64Rel32, target: RelocTarget::Budget(function), addend: -8 });
         self.put(&bytes, 10);
         self.position() - 4
+    }
+
+    /// `inc dword [calls]`, with the count of entries of a function.
+    pub(crate) fn count_call(&mut self, function: DefinedFuncIndex) {
+        let addend = BUDGET_CALLS_OFFSET as i64 - 4;
+        self.reloc(Reloc { offset: self.position() + 2, kind: RelocKind::X64Rel32, target: RelocTarget::Budget(function), addend });
+        self.put_slice(&[0xff, 0x05, 0, 0, 0, 0]);
     }
 
     /// `call label`.

@@ -13,3 +13,4 @@ pub(crate) mod numeric;
 pub(crate) mod registers;
 pub(crate) mod simd;
 pub(crate) mod target;
+pub(crate) mod targets;

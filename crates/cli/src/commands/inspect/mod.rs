@@ -49,7 +49,8 @@ fn open(words: &InspectWords, options: &crate::args::Options) -> Result<Subject>
         module => {
             let binary = module.into_bytes(&words.file)?;
             let engine = setup::engine(options)?;
-            let image = progress::precompile(&engine, &binary).with_context(|| format!("cannot load `{name}`"))?;
+            let profile = setup::profile(options)?;
+            let image = progress::precompile(&engine, &binary, profile.as_ref()).with_context(|| format!("cannot load `{name}`"))?;
             (Some(binary), image)
         }
     };

@@ -1,17 +1,20 @@
 //! The part of a module that changes while it runs: entry slots, budgets, and the code of functions that are compiled one by one.
 //!
-//! Behind the image follow slots and budgets (see [`EntryArea`]), then the room for code, at whose start is a follower for each function: code
+//! Behind the image follow slots, budgets and cells (see [`EntryArea`]), then the room for code, at whose start is a follower for each function: code
 //! that goes to where the function's slot points. What holds a code pointer for long (function references, imports) holds that of the
 //! follower, so that better code reaches it too. A slot is changed by one store; the code before stays valid as long as the module.
 //!
 //! What is compiled when is decided in [`crate::tiering`].
 
 use super::blobs::{Blob, BlobKind, Blobs};
+use super::cells::CallCells;
 use crate::vm::entry::lazy::LazyThunks;
 use crate::vm::entry::veneer;
 use peregrine_artifact::abi;
 use peregrine_artifact::func::{CompiledFunc, RelocTarget};
-use peregrine_artifact::image::{BUDGET_SIZE_BYTES, EntryArea, ImageLayout, PAGE_ALIGN_BYTES, SLOT_SIZE_BYTES};
+use peregrine_artifact::image::{
+    BUDGET_CALLS_OFFSET, BUDGET_SIZE_BYTES, CELL_SIZE_BYTES, EntryArea, ImageLayout, PAGE_ALIGN_BYTES, SLOT_SIZE_BYTES,
+};
 use peregrine_sys::image::{Beside, CodeMapping};
 use peregrine_sys::pages::page_size;
 use peregrine_sys::room::{CODE_ALIGN_BYTES, CodeRoom, RoomKind};
@@ -26,11 +29,17 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 const MIN_ROOM_BYTES: u64 = 1 << 20;
 /// Room for code for each byte of the binary's code: both tiers, and entries at loops.
 const ROOM_PER_BYTE: u64 = 24;
+/// One cell for so many bytes of the binary's code: compiled programs have an indirect call in some hundreds.
+const CODE_BYTES_PER_CELL: u64 = 128;
+/// Cells of any module: 16 MiB.
+const MAX_CELLS: u64 = 1 << 19;
 /// Less than what code can express as a distance.
 const MAX_REACH_BYTES: u64 = (2 << 30) - (1 << 20);
 
 /// Optimized code begins where a line of the processor's cache does.
 const OPTIMIZED_ALIGN_BYTES: usize = 64;
+/// How far budgets are apart.
+const BUDGET_I32S: usize = (BUDGET_SIZE_BYTES / 4) as usize;
 
 /// Slots, budgets and later code of one module.
 pub(crate) struct TieredCode {
@@ -38,6 +47,7 @@ pub(crate) struct TieredCode {
     functions: u32,
     slots: NonNull<AtomicU64>,
     budgets: NonNull<AtomicI32>,
+    cells: CallCells,
     room: Mutex<CodeRoom>,
     /// The addresses of the room.
     range: Range<usize>,
@@ -83,14 +93,15 @@ impl std::fmt::Display for InstallError {
 /// What is to be beside an image whose functions are compiled one by one, if that is possible: everything has to be within reach of code.
 pub(super) fn beside(image_len_bytes: usize, functions: usize, code_bytes: u64) -> Option<Beside> {
     let functions = u32::try_from(functions).ok()?;
-    let area = EntryArea::new(image_len_bytes as u64, functions);
+    let cells = (code_bytes / CODE_BYTES_PER_CELL).clamp(1, MAX_CELLS);
+    let area = EntryArea::new(image_len_bytes as u64, functions, cells as u32);
     let room = (MIN_ROOM_BYTES + code_bytes.saturating_mul(ROOM_PER_BYTE) + u64::from(functions) * SLOT_SIZE_BYTES)
         .min(MAX_REACH_BYTES.checked_sub(area.code_start)?);
     // With less than half of what is usual, modules would run into the end of it.
     let enough = room >= MIN_ROOM_BYTES + code_bytes * ROOM_PER_BYTE / 2;
     enough.then_some(Beside {
         align_bytes: PAGE_ALIGN_BYTES as usize,
-        slots_len_bytes: (u64::from(functions) * (SLOT_SIZE_BYTES + BUDGET_SIZE_BYTES)) as usize,
+        slots_len_bytes: (area.cells_start + cells * CELL_SIZE_BYTES - area.slots_start) as usize,
         room_len_bytes: room.next_multiple_of(PAGE_ALIGN_BYTES) as usize,
     })
 }
@@ -113,8 +124,8 @@ impl TieredCode {
         let entries = layout.functions(mapping.bytes());
         let functions = layout.function_count() as u32;
         let imported_functions = functions - entries.len() as u32;
-        let area = EntryArea::new(mapping.bytes().len() as u64, functions);
-        debug_assert_eq!((area.slots_start, area.code_start), (mapping.slots_offset() as u64, mapping.room_offset() as u64));
+        let area = EntryArea::new(mapping.bytes().len() as u64, functions, 0);
+        debug_assert_eq!(area.slots_start, mapping.slots_offset() as u64);
         let thunks = LazyThunks::ensure(functions as usize, false)?;
         let with_area: Vec<bool> = module.types.values().map(|ty| abi::has_result_area(&ty.results)).collect();
         let thunks_with_area = match with_area.contains(&true) {
@@ -133,6 +144,10 @@ impl TieredCode {
             unsafe { slots.add(function as usize).write(AtomicU64::new(code as u64)) };
         }
         let budgets = mapping.slots_ptr().wrapping_add((area.budgets_start - area.slots_start) as usize).cast::<AtomicI32>();
+        let cells_offset = (area.cells_start - area.slots_start) as usize;
+        // Everything up to the room is there.
+        let cells_end = (mapping.room_offset() - mapping.slots_offset()).max(cells_offset);
+        let cells = CallCells::new(mapping.slots_ptr().wrapping_add(cells_offset), cells_end - cells_offset);
         let (Some(slots), Some(budgets)) = (NonNull::new(slots), NonNull::new(budgets)) else {
             return Err(io::Error::other("slots are mapped at address zero"));
         };
@@ -145,7 +160,7 @@ impl TieredCode {
         let pages = (0..followers_len.div_ceil(page_size())).map(|_| AtomicBool::new(false)).collect();
         let followers = Followers { start, code, pages };
         let room = Mutex::new(room);
-        Ok(Self { imported_functions, functions, slots, budgets, room, range, followers, blobs: Blobs::new(), image_text: text })
+        Ok(Self { imported_functions, functions, slots, budgets, cells, room, range, followers, blobs: Blobs::new(), image_text: text })
     }
 
     /// The addresses of later code.
@@ -164,7 +179,20 @@ impl TieredCode {
     fn budget(&self, function: DefinedFuncIndex) -> &AtomicI32 {
         assert!(self.imported_functions as usize + function.as_usize() < self.functions as usize, "a function of the module");
         // SAFETY: there is a budget for each defined function.
-        unsafe { self.budgets.add(function.as_usize()).as_ref() }
+        unsafe { self.budgets.add(function.as_usize() * BUDGET_I32S).as_ref() }
+    }
+
+    /// What a function may do until it is reported, and how often it was entered in the baseline. Counted without order or atomicity.
+    pub(crate) fn budget_and_calls(&self, function: DefinedFuncIndex) -> (i32, u32) {
+        let budget = self.budget(function);
+        // SAFETY: the count follows the budget.
+        let calls = unsafe { NonNull::from(budget).add((BUDGET_CALLS_OFFSET / 4) as usize).as_ref() };
+        (budget.load(Ordering::Relaxed), calls.load(Ordering::Relaxed) as u32)
+    }
+
+    /// The calls that code of the baseline counts.
+    pub(crate) fn call_cells(&self) -> &CallCells {
+        &self.cells
     }
 
     /// Sets the work that a function may do before it is reported. Compiled code counts it down without any order; what it counts at the
@@ -228,6 +256,7 @@ impl TieredCode {
         let mut room = self.room();
         let align = if kind == BlobKind::Baseline { CODE_ALIGN_BYTES } else { OPTIMIZED_ALIGN_BYTES };
         let start = room.next_address(align).map_err(InstallError::Io)?;
+        let cells = self.cells.take(compiled.sites.len());
         for reloc in &compiled.relocs {
             let target = match reloc.target {
                 RelocTarget::Slot(index) if index.as_u32() < self.functions => {
@@ -236,6 +265,7 @@ impl TieredCode {
                 RelocTarget::Budget(index) if index.as_u32() < self.functions - self.imported_functions => {
                     self.budgets.as_ptr() as usize + index.as_usize() * BUDGET_SIZE_BYTES as usize
                 }
+                RelocTarget::Cell(site) if (site as usize) < compiled.sites.len() => cells.address(site as usize),
                 RelocTarget::Function(_) => return Err(InstallError::Code("a direct call of a function")),
                 _ => return Err(InstallError::Code("a reference to a function that the module does not have")),
             };
@@ -247,6 +277,7 @@ impl TieredCode {
         let blob = Blob::new(start, len, function, kind, &compiled.traps, &compiled.addresses);
         // SAFETY: the room is locked.
         unsafe { self.blobs.push(blob) };
+        self.cells.give(function, cells, &compiled.sites);
         Ok(start)
     }
 
