@@ -99,9 +99,16 @@ impl Func {
 /// Makes a call, and tells the hook.
 #[inline]
 async fn call<T: 'static>(store: &mut StoreInner<T>, callee: Callee, values: &mut [ValRaw]) -> Result<()> {
-    store.crossing(CallHook::CallingWasm)?;
+    match store.hook_may_wait() {
+        true => store.crossing_async(CallHook::CallingWasm).await?,
+        false => store.crossing(CallHook::CallingWasm)?,
+    }
     let ended = GuestCall::new(store, callee, values).await;
-    match (store.crossing(CallHook::ReturningFromWasm), ended) {
+    let told = match store.hook_may_wait() {
+        true => store.crossing_async(CallHook::ReturningFromWasm).await,
+        false => store.crossing(CallHook::ReturningFromWasm),
+    };
+    match (told, ended) {
         (Ok(()), Ok(())) => Ok(()),
         (Err(error), ended) if !matches!(ended, Err(Pending::Panic(_))) => Err(error),
         (_, ended) => ended.map_err(|pending| store.opaque.error_of(pending)),

@@ -145,6 +145,11 @@ impl FrameInfo {
         self.module_offset?.checked_sub(self.func_start)
     }
 
+    /// Where the body of the function begins in the binary.
+    pub(crate) fn func_start(&self) -> usize {
+        self.func_start
+    }
+
     /// Source places, innermost first; none if the module has no DWARF sections for the code, or
     /// [`Config::wasm_backtrace_details`](crate::Config::wasm_backtrace_details) is off. Looked up when first asked for.
     pub fn symbols(&self) -> &[FrameSymbol] {

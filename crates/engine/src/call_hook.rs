@@ -1,8 +1,11 @@
 //! Call hooks: the embedder is told whenever a call crosses between host and guest.
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::store::StoreInner;
 use crate::{Store, StoreContextMut};
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
 
 /// A crossing between host and guest. See [`Store::call_hook`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,8 +32,59 @@ impl CallHook {
     }
 }
 
+/// An embedder's hook that may wait. See [`Store::call_hook_async`].
+///
+/// Its function is of the shape that the `async_trait` attribute gives to an `async fn`, so that an implementation can be written with it, or
+/// by hand.
+pub trait CallHookHandler<T>: Send {
+    /// Called at each crossing. An error ends the call.
+    fn handle_call_event<'life0, 'life1, 'async_trait>(
+        &'life0 self,
+        t: StoreContextMut<'life1, T>,
+        ch: CallHook,
+    ) -> Pin<Box<dyn Future<Output = Result<()>> + Send + 'async_trait>>
+    where
+        'life0: 'async_trait,
+        'life1: 'async_trait,
+        Self: 'async_trait;
+}
+
 /// What a store calls at each crossing.
-pub(crate) type Hook<T> = Box<dyn FnMut(StoreContextMut<'_, T>, CallHook) -> Result<()> + Send + Sync>;
+pub(crate) enum Hook<T: 'static> {
+    /// Nothing of the embedder's: time is measured.
+    Clock,
+    /// A function.
+    Sync(SyncHook<T>),
+    /// One that may wait.
+    Async(Box<dyn CallHookHandler<T> + Send + Sync>),
+}
+
+/// A hook that does not wait.
+type SyncHook<T> = Box<dyn FnMut(StoreContextMut<'_, T>, CallHook) -> Result<()> + Send + Sync>;
+
+/// How long guests of a store ran, as far as that was measured.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct GuestClock {
+    is_on: bool,
+    total: Duration,
+    /// Since when a guest runs.
+    since: Option<Instant>,
+}
+
+impl GuestClock {
+    /// The time so far.
+    pub(crate) fn total(&self) -> Duration {
+        self.total + self.since.map_or(Duration::ZERO, |since| since.elapsed())
+    }
+
+    fn start(&mut self) {
+        self.since = self.is_on.then(Instant::now);
+    }
+
+    fn stop(&mut self) {
+        self.total += self.since.take().map_or(Duration::ZERO, |since| since.elapsed());
+    }
+}
 
 impl<T: 'static> Store<T> {
     /// Installs what is called at each crossing between host and guest, in place of what was there. An error that it returns ends the call.
@@ -56,7 +110,81 @@ impl<T: 'static> Store<T> {
     /// # Ok::<(), peregrine::Error>(())
     /// ```
     pub fn call_hook(&mut self, hook: impl FnMut(StoreContextMut<'_, T>, CallHook) -> Result<()> + Send + Sync + 'static) {
-        self.set_call_hook(Box::new(hook));
+        self.set_call_hook(Hook::Sync(Box::new(hook)));
+    }
+
+    /// As [`call_hook`](Self::call_hook), with a hook that may wait.
+    ///
+    /// It can wait wherever a future is under way: when a guest is called as a future and when that call ends, and at asynchronous host
+    /// functions of such a call. Anywhere else (synchronous calls and host functions) it must be ready at once, or the call fails with an error
+    /// that says so.
+    ///
+    /// ```
+    /// use peregrine::{CallHook, CallHookHandler, Engine, Instance, Module, Result, Store, StoreContextMut};
+    /// use std::pin::{Pin, pin};
+    /// use std::task::{Context, Poll, Waker};
+    ///
+    /// struct Count;
+    ///
+    /// impl CallHookHandler<u32> for Count {
+    ///     fn handle_call_event<'a, 'b, 'c>(
+    ///         &'a self,
+    ///         mut store: StoreContextMut<'b, u32>,
+    ///         _: CallHook,
+    ///     ) -> Pin<Box<dyn Future<Output = Result<()>> + Send + 'c>>
+    ///     where
+    ///         'a: 'c,
+    ///         'b: 'c,
+    ///         Self: 'c,
+    ///     {
+    ///         Box::pin(async move {
+    ///             *store.data_mut() += 1;
+    ///             Ok(())
+    ///         })
+    ///     }
+    /// }
+    ///
+    /// let module = Module::new(&Engine::default(), r#"(module (func (export "run")))"#)?;
+    /// let mut store = Store::new(module.engine(), 0);
+    /// store.call_hook_async(Count);
+    /// let run = Instance::new(&mut store, &module, &[])?.get_typed_func::<(), ()>(&mut store, "run")?;
+    /// let Poll::Ready(result) = pin!(run.call_async(&mut store, ())).poll(&mut Context::from_waker(Waker::noop())) else { panic!() };
+    /// result?;
+    /// assert_eq!(*store.data(), 2);
+    /// # Ok::<(), peregrine::Error>(())
+    /// ```
+    pub fn call_hook_async(&mut self, hook: impl CallHookHandler<T> + Send + Sync + 'static)
+    where
+        T: Send,
+    {
+        self.set_call_hook(Hook::Async(Box::new(hook)));
+    }
+
+    /// Whether the time is measured for which guests run, host functions excluded: [`StoreMetrics::time_in_guest`](crate::StoreMetrics). Off by
+    /// default, and free then; a crossing between host and guest takes two looks at a clock, some 50 ns, while it is on. A guest that was
+    /// suspended by fuel or an epoch, to let others run, counts as running meanwhile.
+    ///
+    /// ```
+    /// use peregrine::{Engine, Instance, Module, Store};
+    ///
+    /// let module = Module::new(&Engine::default(), r#"(module (func (export "run")))"#)?;
+    /// let mut store = Store::new(module.engine(), ());
+    /// store.measure_time_in_guest(true);
+    /// let run = Instance::new(&mut store, &module, &[])?.get_typed_func::<(), ()>(&mut store, "run")?;
+    /// run.call(&mut store, ())?;
+    /// assert!(!store.metrics().time_in_guest.is_zero());
+    /// # Ok::<(), peregrine::Error>(())
+    /// ```
+    pub fn measure_time_in_guest(&mut self, enable: bool) {
+        let inner = self.inner_mut();
+        let clock = &mut inner.opaque.guest_clock;
+        clock.stop();
+        clock.is_on = enable;
+        match inner.call_hook {
+            None if enable => inner.call_hook = Some(Hook::Clock),
+            Some(Hook::Clock) if !enable => inner.call_hook = None,
+            _ => {}
+        }
     }
 }
 
@@ -67,12 +195,70 @@ impl<T: 'static> StoreInner<T> {
         if self.call_hook.is_none() { Ok(()) } else { self.run_hook(kind) }
     }
 
+    /// Whether there is a hook that may wait: it is told by [`crossing_async`](Self::crossing_async) where that can be.
+    #[inline]
+    pub(crate) fn hook_may_wait(&self) -> bool {
+        matches!(self.call_hook, Some(Hook::Async(_)))
+    }
+
     #[cold]
     fn run_hook(&mut self, kind: CallHook) -> Result<()> {
-        // What the hook itself calls crosses without it.
-        let Some(mut hook) = self.call_hook.take() else { return Ok(()) };
-        let outcome = hook(StoreContextMut(self), kind);
-        self.call_hook.get_or_insert(hook);
+        let Some(told) = Told::begin(self, kind) else { return Ok(()) };
+        match std::pin::pin!(told.tell(kind)).poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(outcome) => outcome,
+            Poll::Pending => Err(Error::msg(
+                "the call hook has to wait, and the guest or the host function was not called as a future; use `call_async` and asynchronous \
+                 host functions, or a hook that is ready at once",
+            )),
+        }
+    }
+
+    /// Tells the hook, if there is one, and waits for it.
+    #[cold]
+    pub(crate) async fn crossing_async(&mut self, kind: CallHook) -> Result<()> {
+        match Told::begin(self, kind) {
+            Some(told) => told.tell(kind).await,
+            None => Ok(()),
+        }
+    }
+}
+
+/// A hook that is told of a crossing. What it calls itself crosses without it; however this ends, the store has it back, unless it installed
+/// another one.
+struct Told<'a, T: 'static> {
+    store: &'a mut StoreInner<T>,
+    hook: Option<Hook<T>>,
+}
+
+impl<'a, T: 'static> Told<'a, T> {
+    /// Takes the hook out of the store; time stops if the host goes on.
+    fn begin(store: &'a mut StoreInner<T>, kind: CallHook) -> Option<Self> {
+        if kind.entering_host() {
+            store.opaque.guest_clock.stop();
+        }
+        let hook = store.call_hook.take()?;
+        Some(Self { store, hook: Some(hook) })
+    }
+
+    /// Tells it; time begins if the guest goes on.
+    async fn tell(mut self, kind: CallHook) -> Result<()> {
+        let this = &mut self;
+        let outcome = match &mut this.hook {
+            Some(Hook::Sync(hook)) => hook(StoreContextMut(&mut *this.store), kind),
+            Some(Hook::Async(hook)) => hook.handle_call_event(StoreContextMut(&mut *this.store), kind).await,
+            Some(Hook::Clock) | None => Ok(()),
+        };
+        if kind.exiting_host() && outcome.is_ok() {
+            self.store.opaque.guest_clock.start();
+        }
         outcome
+    }
+}
+
+impl<T: 'static> Drop for Told<'_, T> {
+    fn drop(&mut self) {
+        if let Some(hook) = self.hook.take() {
+            self.store.call_hook.get_or_insert(hook);
+        }
     }
 }

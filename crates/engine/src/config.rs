@@ -2,6 +2,7 @@
 
 use crate::Budget;
 use crate::Cache;
+use crate::PoolingAllocationConfig;
 use crate::TieringStress;
 use crate::accepted::Accepted;
 use crate::error::{Result, bail};
@@ -55,6 +56,7 @@ pub struct Config {
     deadlines: bool,
     pub(crate) max_wasm_stack_bytes: usize,
     pub(crate) budget: Budget,
+    pub(crate) pooling: Option<PoolingAllocationConfig>,
     memory_reservation_bytes: Option<u64>,
     memory_guard_bytes: u64,
     memory_may_move: bool,
@@ -167,7 +169,8 @@ pub enum ModuleVersionStrategy {
 }
 
 impl ModuleVersionStrategy {
-    fn text(&self) -> &str {
+    /// The mark.
+    pub fn as_str(&self) -> &str {
         match self {
             Self::WasmtimeVersion => env!("CARGO_PKG_VERSION"),
             Self::Custom(text) => text,
@@ -244,6 +247,7 @@ impl Default for Config {
             deadlines: false,
             max_wasm_stack_bytes: 1 << 20,
             budget: Budget::trusted(),
+            pooling: None,
             memory_reservation_bytes: None,
             memory_guard_bytes: 32 << 20,
             memory_may_move: true,
@@ -601,8 +605,8 @@ impl Config {
     ///
     /// If the text is longer than 255 bytes.
     pub fn module_version(&mut self, strategy: ModuleVersionStrategy) -> Result<&mut Self> {
-        if strategy.text().len() > 255 {
-            bail!("the module version is {} bytes long; at most 255 are allowed", strategy.text().len());
+        if strategy.as_str().len() > 255 {
+            bail!("the module version is {} bytes long; at most 255 are allowed", strategy.as_str().len());
         }
         self.module_version = strategy;
         Ok(self)
@@ -748,7 +752,7 @@ impl Config {
         settings.nan_canonicalization = self.nan_canonicalization;
         settings.spectre_mitigations = self.spectre_mitigations;
         settings.inlining = self.inlining != Inlining::No;
-        settings.module_version = self.module_version.text().to_owned();
+        settings.module_version = self.module_version.as_str().to_owned();
         settings.debug_info = match self.backtrace_details {
             WasmBacktraceDetails::Enable => true,
             WasmBacktraceDetails::Disable => false,

@@ -8,7 +8,7 @@
 //! | `core` | the name of the program |
 //! | `coremodules` | the names of modules |
 //! | `coreinstances` | for each instance: number of its module, numbers of its memories and globals |
-//! | `corestack` | the calls that were under way: instance, function, offset of the instruction in it; locals are not kept |
+//! | `corestack` | the calls that were under way: instance, function, offset of the instruction in it, how many locals; their values are missing |
 
 use crate::context::AsContextMut;
 use crate::store::StoreOpaque;
@@ -160,7 +160,11 @@ impl WasmCoreDump {
             put_u64(&mut content, instance as u64);
             put_u64(&mut content, frame.func_index().into());
             put_u64(&mut content, frame.func_offset().unwrap_or(0) as u64);
-            content.extend([0, 0]);
+            // Code keeps what it still needs, where it likes: the values are marked as missing.
+            let locals = locals_of(frame);
+            put_u64(&mut content, locals as u64);
+            content.extend(std::iter::repeat_n(MISSING, locals));
+            put_u64(&mut content, 0);
         }
         content
     }
@@ -268,6 +272,47 @@ impl WasmCoreDump {
     }
 }
 
+/// A value that is not known.
+const MISSING: u8 = 1;
+/// More locals are not written: valid functions have at most so many.
+const MAX_LOCALS: usize = 50_000;
+
+/// How many locals the function of a frame has, parameters included. Of a module that does not keep its binary, the parameters alone.
+fn locals_of(frame: &FrameInfo) -> usize {
+    let loaded = frame.module().loaded();
+    let module = loaded.module();
+    let Some(function) = module.functions.values().nth(frame.func_index() as usize) else { return 0 };
+    let params = module.types[function.ty].params.len();
+    let binary = loaded.tiering().and_then(|tiering| tiering.source().binary.bytes().ok());
+    let declared = binary.and_then(|binary| declared_locals((*binary).as_ref().get(frame.func_start()..)?)).unwrap_or(0);
+    (params + declared).min(MAX_LOCALS)
+}
+
+/// How many locals the body of a function declares. Core specification, section 5.5.13.
+fn declared_locals(mut body: &[u8]) -> Option<usize> {
+    let mut number = || {
+        let mut value = 0u64;
+        for shift in (0..35).step_by(7) {
+            let (byte, rest) = body.split_first()?;
+            body = rest;
+            value |= u64::from(byte & 0x7f) << shift;
+            if byte & 0x80 == 0 {
+                return Some(value);
+            }
+        }
+        None
+    };
+    let mut declared = 0;
+    for _ in 0..number()? {
+        declared += number()? as usize;
+        // A type: one byte, or a reference type with its heap type.
+        if matches!(number()?, 0x63 | 0x64) {
+            number()?;
+        }
+    }
+    Some(declared)
+}
+
 /// The position of `item` in `items`, where it is added if it is new.
 fn position<T: Clone>(items: &mut Vec<T>, item: &T, same: impl Fn(&T, &T) -> bool) -> u32 {
     let found = items.iter().position(|other| same(other, item));
@@ -324,6 +369,14 @@ impl std::error::Error for WasmCoreDump {}
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn declared_locals_are_counted() {
+        // Three i32, 200 v128, and one reference to a function of type 5.
+        assert_eq!(declared_locals(&[3, 3, 0x7f, 0xc8, 1, 0x7b, 1, 0x63, 5, 0x0b]), Some(204));
+        assert_eq!(declared_locals(&[0, 0x0b]), Some(0));
+        assert_eq!(declared_locals(&[2, 1, 0x7f]), None);
+    }
 
     #[test]
     fn numbers_are_in_leb128() {

@@ -307,6 +307,11 @@ impl Engine {
         self.inner.queue.as_ref()
     }
 
+    /// Whether nothing else keeps the engine: neither handles, nor modules, nor stores.
+    pub(crate) fn is_only_handle(&self) -> bool {
+        self.inner.pool.is_held_once()
+    }
+
     /// What keeps the engine alive for stores.
     pub(crate) fn pool(&self) -> &Pool<()> {
         &self.inner.pool

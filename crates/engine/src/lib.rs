@@ -29,6 +29,7 @@ mod deadline;
 mod engine;
 mod engine_facts;
 pub mod error;
+mod exhausted;
 mod extern_ref;
 mod externals;
 mod func;
@@ -71,7 +72,7 @@ pub use async_limits::{GrowthFuture, ResourceLimiterAsync};
 pub use backtrace::{FrameInfo, FrameSymbol, WasmBacktrace};
 pub use budget::Budget;
 pub use cache::Cache;
-pub use call_hook::CallHook;
+pub use call_hook::{CallHook, CallHookHandler};
 pub use caller::Caller;
 pub use collected::{
     AnyRef, ArrayRef, ContRef, EqRef, ExnRef, GcHeapOutOfMemory, I31, NoExtern, NoFunc, NoneRef, StructRef, ThrownException,

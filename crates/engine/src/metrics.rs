@@ -35,10 +35,20 @@ pub struct EngineMetrics {
     pub calls: u64,
     /// Calls that ended with a trap, in stores that were dropped.
     pub traps: u64,
-    /// Modules compiled.
+    /// Time that guests ran, in stores that were dropped and [measured it](Store::measure_time_in_guest).
+    pub time_in_guest: Duration,
+    /// Modules compiled; where functions are compiled one by one, modules that were made ready for it.
     pub modules_compiled: u64,
-    /// Time spent compiling them.
+    /// Time spent on that.
     pub compile_time: Duration,
+    /// Functions that the baseline compiled at their first call.
+    pub baseline_functions: u64,
+    /// Time that took, on the threads that called.
+    pub baseline_time: Duration,
+    /// Functions, and loops as entries of their own, that the optimizing tier compiled because they were hot.
+    pub optimized_functions: u64,
+    /// Time that took, on threads in the background.
+    pub optimizing_time: Duration,
     /// Function types that modules, functions and the host hold now.
     pub function_types: u64,
     /// Modules that were found in the [cache](crate::Config::cache).
@@ -69,6 +79,8 @@ pub struct StoreMetrics {
     pub calls: u64,
     /// Calls that ended with a trap.
     pub traps: u64,
+    /// Time that guests ran, if it is [measured](Store::measure_time_in_guest).
+    pub time_in_guest: Duration,
 }
 
 impl Engine {
@@ -90,6 +102,7 @@ impl Engine {
     pub fn metrics(&self) -> EngineMetrics {
         let shared = self.shared();
         let get = |what| shared.counters.get(what);
+        let time = |what| Duration::from_nanos(get(what));
         // A thread's drop may be seen before another's creation.
         let live = |created: u64, dropped| created.saturating_sub(get(dropped));
         let (stores_created, instances_created) = (get(Counting::StoresCreated), get(Counting::InstancesCreated));
@@ -107,7 +120,12 @@ impl Engine {
             calls: get(Counting::Calls),
             traps: get(Counting::Traps),
             modules_compiled: get(Counting::ModulesCompiled),
-            compile_time: Duration::from_nanos(get(Counting::CompileNanoseconds)),
+            compile_time: time(Counting::CompileNanoseconds),
+            time_in_guest: time(Counting::GuestNanoseconds),
+            baseline_functions: get(Counting::BaselineFunctions),
+            baseline_time: time(Counting::BaselineNanoseconds),
+            optimized_functions: get(Counting::OptimizedFunctions),
+            optimizing_time: time(Counting::OptimizingNanoseconds),
             function_types: shared.types.count() as u64,
             cache_hits: get(Counting::CacheHits),
             cache_misses: get(Counting::CacheMisses),
@@ -152,6 +170,7 @@ impl<T: 'static> StoreContext<'_, T> {
             calls: used.calls,
             traps: used.traps,
             host_bytes: self.0.opaque.counts.host_bytes() as u64,
+            time_in_guest: self.0.opaque.guest_clock.total(),
             ..StoreMetrics::default()
         };
         for instance in vm.live_instances() {

@@ -4,6 +4,7 @@ use crate::binary::Binary;
 use crate::cache::{Cache, CacheKey, ContentHash};
 use crate::engine::refuse_image;
 use crate::error::{Context, Error, Result, bail};
+use crate::exhausted;
 use crate::gdb_elf;
 use crate::kept::Kept;
 use crate::tiering::{FirstTier, ModuleTiering, TieringMetrics, TieringSource, TieringStress};
@@ -27,6 +28,7 @@ use std::io::{Read, Seek};
 use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 /// Up to this many exports are compared one by one: faster than hashing.
 const FEW_EXPORTS: usize = 12;
@@ -191,15 +193,21 @@ impl Module {
         content: Option<ContentHash>,
         progress: &dyn Progress,
     ) -> Result<Self> {
+        let _span = tracing::info_span!("compile", wasm_bytes = wasm.len(), one_by_one = true).entered();
+        let counters = &engine.shared().counters;
         let wasm: WasmBytes = Arc::new(wasm.into_owned());
         let mut kept = None;
         if let Some(found) = content.and_then(|content| Self::kept(engine, &content)) {
             match Self::from_kept(engine, found, || Ok(Binary::Held(Arc::clone(&wasm))))? {
                 FoundKept::Module(module) => return Ok(module),
-                FoundKept::Nothing(entry) => kept = Some(entry),
+                FoundKept::Nothing(entry) => {
+                    counters.add(Counting::CacheMisses, 1);
+                    kept = Some(entry);
+                }
             }
         }
         let validation = engine.validation();
+        let start = Instant::now();
         let Prepared { image, functions } = match compiler.prepare_functions(Arc::clone(&wasm), engine.settings(), validation) {
             Err(CompileError::Unsupported { message }) => {
                 tracing::debug!(message, "a module is compiled as a whole");
@@ -207,6 +215,8 @@ impl Module {
             }
             prepared => prepared?,
         };
+        counters.add(Counting::ModulesCompiled, 1);
+        counters.add(Counting::CompileNanoseconds, u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX));
         check_settings(engine, &image)?;
         let loaded = match Self::load_bytes(engine, &image) {
             Err(LoadError::TooLarge) => {
@@ -251,6 +261,7 @@ impl Module {
                 // The name of the file says that these bytes were validated, unless that was deferred.
                 let validation = engine.validation();
                 let validation = if validation == Validation::Deferred { validation } else { Validation::Trusted };
+                engine.shared().counters.add(Counting::CacheHits, 1);
                 Self::set_tiering(engine, &loaded, binary()?, validation, None, Some(kept))?;
                 Self::from_loaded(engine, loaded).map(FoundKept::Module)
             }
@@ -294,6 +305,7 @@ impl Module {
             binary,
             settings: engine.settings().clone(),
             validation,
+            shared: Arc::clone(engine.shared()),
             profiler: engine.profiler().cloned(),
         };
         let first = match engine.queue() {
@@ -632,7 +644,7 @@ fn load_error(error: LoadError) -> Error {
     match error {
         LoadError::TooLarge => Error::msg("the image is too large for functions that are compiled one by one; compile it as a whole"),
         LoadError::Image(error) => image_error(error),
-        LoadError::Io(error) => Error::new(error).context("the system refused to load the image"),
+        LoadError::Io(error) => exhausted::explain(Error::new(error).context("the system refused to load the image")),
     }
 }
 

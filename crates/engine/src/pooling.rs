@@ -41,65 +41,57 @@ impl Config {
     /// # Ok::<(), peregrine::Error>(())
     /// ```
     pub fn allocation_strategy(&mut self, strategy: impl Into<InstanceAllocationStrategy>) -> &mut Self {
-        let _ = strategy.into();
+        self.pooling = match strategy.into() {
+            InstanceAllocationStrategy::OnDemand => None,
+            InstanceAllocationStrategy::Pooling(config) => Some(config),
+        };
         self
     }
 }
 
+impl Config {
+    /// The pools that were asked for last, if they were.
+    pub fn get_pooling_config(&self) -> Option<&PoolingAllocationConfig> {
+        self.pooling.as_ref()
+    }
+}
+
 macro_rules! hints {
-    ($($(#[$doc:meta])* $set:ident $ty:ty;)*) => {
+    ($($(#[$doc:meta])* $set:ident $get:ident: $ty:ty = $default:expr;)*) => {
+        /// Sizes of pools, for [`InstanceAllocationStrategy::Pooling`]. All are hints: what limits a guest is its
+        /// [`ResourceLimiter`](crate::ResourceLimiter) and its [`Budget`](crate::Budget), and what is kept warm is found by use.
+        #[derive(Clone, Debug)]
+        pub struct PoolingAllocationConfig {
+            $($set: $ty,)*
+        }
+
+        impl Default for PoolingAllocationConfig {
+            fn default() -> Self {
+                Self { $($set: $default,)* }
+            }
+        }
+
         impl PoolingAllocationConfig {
             $(
                 $(#[$doc])*
                 pub fn $set(&mut self, value: $ty) -> &mut Self {
-                    let _ = value;
+                    self.$set = value;
                     self
+                }
+
+                #[doc = concat!("What [`", stringify!($set), "`](Self::", stringify!($set), ") was set to.")]
+                pub fn $get(&self) -> $ty {
+                    self.$set
                 }
             )*
         }
     };
 }
 
-/// Sizes of pools, for [`InstanceAllocationStrategy::Pooling`]. All are hints: what limits a guest is its
-/// [`ResourceLimiter`](crate::ResourceLimiter), and what is kept warm is found by use.
-#[derive(Clone, Debug)]
-pub struct PoolingAllocationConfig {
-    max_unused_warm_slots: u32,
-    decommit_batch_size: usize,
-}
-
-impl Default for PoolingAllocationConfig {
-    fn default() -> Self {
-        Self { max_unused_warm_slots: 100, decommit_batch_size: 1 }
-    }
-}
-
 impl PoolingAllocationConfig {
     /// Default sizes.
     pub fn new() -> Self {
         Self::default()
-    }
-
-    /// A hint that changes nothing: how many instances stay warm follows from how many were in use.
-    pub fn max_unused_warm_slots(&mut self, max: u32) -> &mut Self {
-        self.max_unused_warm_slots = max;
-        self
-    }
-
-    /// What [`max_unused_warm_slots`](Self::max_unused_warm_slots) was set to.
-    pub fn get_max_unused_warm_slots(&self) -> u32 {
-        self.max_unused_warm_slots
-    }
-
-    /// A hint that changes nothing: an instance is reset when it is dropped.
-    pub fn decommit_batch_size(&mut self, batch_size: usize) -> &mut Self {
-        self.decommit_batch_size = batch_size;
-        self
-    }
-
-    /// What [`decommit_batch_size`](Self::decommit_batch_size) was set to.
-    pub fn get_decommit_batch_size(&self) -> usize {
-        self.decommit_batch_size
     }
 
     /// Whether this system has memory protection keys that the allocator uses: it uses none.
@@ -109,46 +101,50 @@ impl PoolingAllocationConfig {
 }
 
 hints! {
+    /// A hint that changes nothing: how many instances stay warm follows from how many were in use.
+    max_unused_warm_slots get_max_unused_warm_slots: u32 = 100;
+    /// A hint that changes nothing: an instance is reset when it is dropped.
+    decommit_batch_size get_decommit_batch_size: usize = 1;
     /// A hint that changes nothing: stacks keep what [`Config::max_wasm_stack`] allows, bounded by the engine.
-    async_stack_keep_resident usize;
+    async_stack_keep_resident get_async_stack_keep_resident: usize = 0;
     /// A hint that changes nothing: how much of a memory stays resident is measured, not chosen.
-    linear_memory_keep_resident usize;
+    linear_memory_keep_resident get_memory_keep_resident: usize = 0;
     /// A hint that changes nothing: as for memories.
-    table_keep_resident usize;
+    table_keep_resident get_table_keep_resident: usize = 0;
     /// A hint that changes nothing: there is no bound on components.
-    total_component_instances u32;
+    total_component_instances get_total_component_instances: u32 = 1000;
     /// A hint that changes nothing: there is no bound on components.
-    max_component_instance_size usize;
+    max_component_instance_size get_max_component_instance_size: usize = 1 << 20;
     /// A hint that changes nothing: there is no bound on components.
-    max_core_instances_per_component u32;
+    max_core_instances_per_component get_max_core_instances_per_component: u32 = u32::MAX;
     /// A hint that changes nothing: there is no bound on components.
-    max_memories_per_component u32;
+    max_memories_per_component get_max_memories_per_component: u32 = u32::MAX;
     /// A hint that changes nothing: there is no bound on components.
-    max_tables_per_component u32;
+    max_tables_per_component get_max_tables_per_component: u32 = u32::MAX;
     /// A hint that changes nothing: memories are made as they are asked for.
-    total_memories u32;
+    total_memories get_total_memories: u32 = 1000;
     /// A hint that changes nothing: tables are made as they are asked for.
-    total_tables u32;
+    total_tables get_total_tables: u32 = 1000;
     /// A hint that changes nothing: stacks are made as they are asked for.
-    total_stacks u32;
+    total_stacks get_total_stacks: u32 = 1000;
     /// A hint that changes nothing: instances are made as they are asked for.
-    total_core_instances u32;
+    total_core_instances get_total_core_instances: u32 = 1000;
     /// A hint that changes nothing: an instance takes what its module needs.
-    max_core_instance_size usize;
+    max_core_instance_size get_max_core_instance_size: usize = 1 << 20;
     /// A hint that changes nothing: limit a store with [`ResourceLimiter::tables`](crate::ResourceLimiter::tables).
-    max_tables_per_module u32;
+    max_tables_per_module get_max_tables_per_module: u32 = 1;
     /// A hint that changes nothing: limit a store with [`ResourceLimiter::table_growing`](crate::ResourceLimiter::table_growing).
-    table_elements usize;
+    table_elements get_table_elements: usize = 20_000;
     /// A hint that changes nothing: limit a store with [`ResourceLimiter::memories`](crate::ResourceLimiter::memories).
-    max_memories_per_module u32;
+    max_memories_per_module get_max_memories_per_module: u32 = 1;
     /// A hint that changes nothing: limit a store with [`ResourceLimiter::memory_growing`](crate::ResourceLimiter::memory_growing).
-    max_memory_size usize;
+    max_memory_size get_max_memory_size: usize = 4 << 30;
     /// A hint that changes nothing: memories are kept apart by address space alone.
-    memory_protection_keys Enabled;
+    memory_protection_keys get_memory_protection_keys: Enabled = Enabled::No;
     /// A hint that changes nothing: memories are kept apart by address space alone.
-    max_memory_protection_keys usize;
+    max_memory_protection_keys get_max_memory_protection_keys: usize = 16;
     /// A hint that changes nothing.
-    total_gc_heaps u32;
+    total_gc_heaps get_total_gc_heaps: u32 = 1000;
     /// A hint that changes nothing: the engine finds out by itself what the system can do.
-    pagemap_scan Enabled;
+    pagemap_scan get_pagemap_scan: Enabled = Enabled::No;
 }

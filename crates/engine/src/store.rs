@@ -2,13 +2,14 @@
 
 use crate::async_limits::AsyncLimiter;
 use crate::budget::Counts;
-use crate::call_hook::Hook;
+use crate::call_hook::{GuestClock, Hook};
 use crate::context::{AsContext, AsContextMut, StoreContext, StoreContextMut};
 use crate::error::{Error, Result, bail};
+use crate::exhausted;
 use crate::extern_ref::HandleTable;
 use crate::host_func::HostFunc;
 use crate::interruption::EpochAction;
-use crate::vm::alloc::EngineLease;
+use crate::vm::alloc::{Counting, EngineLease};
 use crate::vm::boundary::{OwnedVm, StoreBox};
 use crate::vm::{Asking, Cause, FuncId, Growth, InstanceId, Interruption, MOST_DROPS, Pending, StoreHost, Unusual};
 use crate::{
@@ -141,6 +142,8 @@ pub struct StoreOpaque {
     host_types: Vec<FuncType>,
     /// Values of dynamic calls, kept for their allocation.
     pub(crate) scratch: Vec<Val>,
+    /// How long guests ran, if that is measured.
+    pub(crate) guest_clock: GuestClock,
     /// Types of tags, by number.
     pub(crate) tags: Vec<TagType>,
 }
@@ -167,6 +170,7 @@ impl<T: 'static> Store<T> {
             time_deadline: None,
             func_types: Vec::new(),
             host_types: Vec::new(),
+            guest_clock: GuestClock::default(),
             scratch: Vec::new(),
             tags: Vec::new(),
         };
@@ -260,6 +264,7 @@ impl<T: 'static> Store<T> {
         self.inner.set_limiter(Limiter::Sync(Box::new(limiter)), most);
     }
 
+    /// Installs a hook in place of what was there.
     pub(crate) fn set_call_hook(&mut self, hook: Hook<T>) {
         self.inner.opaque.vm.set_unusual(Unusual::CallHook, true);
         self.inner.call_hook = Some(hook);
@@ -509,7 +514,7 @@ impl StoreOpaque {
     pub(crate) fn error_of(&self, pending: Pending) -> Error {
         let (error, frames) = match pending {
             Pending::Trap(trap, frames) => (Error::from(trap), frames),
-            Pending::Error(error, frames) => (LimiterPanic::resume(error), frames),
+            Pending::Error(error, frames) => (exhausted::explain(LimiterPanic::resume(error)), frames),
             Pending::Panic(payload) => resume_unwind(payload),
         };
         let dump = self.engine.config().coredump_on_trap && !frames.is_empty() && error.downcast_ref::<WasmCoreDump>().is_none();
@@ -521,6 +526,10 @@ impl StoreOpaque {
 
 impl Drop for StoreOpaque {
     fn drop(&mut self) {
+        let time = self.guest_clock.total();
+        if !time.is_zero() {
+            self.engine.shared().counters.add(Counting::GuestNanoseconds, u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
+        }
         // A new store's deadline is nowhere.
         if self.epoch_deadline != 0 {
             self.engine.remove_deadline(self.id.number(), self.epoch_deadline);

@@ -24,6 +24,7 @@ group! {
     DebugOptions, 'D', "Debugging";
     "debug-info" => debug_info: bool, "Tell debuggers about compiled code, and keep source lines for backtraces.";
     "address-map" => address_map: bool, "Accepted: the places in the module that code comes from are always kept.";
+    "coredump" => coredump: PathBuf, "Write a core dump to this file when the guest traps; %p in its name is the process.";
     "logging" => logging: bool, "Log by the filter in PEREGRINE_LOG. Default: y if it is set.";
     "log-to-files" => log_to_files: bool, "Write logs to the file peregrine.log.PROCESS instead of standard error.";
 }

@@ -6,11 +6,13 @@ use super::setup::{self, Input};
 use super::{imports, invoke, output, progress};
 use crate::args::options::WasmOptions;
 use crate::args::{Options, RunWords};
-use peregrine::{Budget, Context, Engine, Error, Instance, Linker, Module, Result, Store, StoreLimits, StoreLimitsBuilder, Val};
+use peregrine::{
+    Budget, Context, Engine, Error, Instance, Linker, Module, Result, Store, StoreLimits, StoreLimitsBuilder, Val, WasmCoreDump,
+};
 use peregrine_wasi::p1::{self, WasiP1Ctx};
 use peregrine_wasi::{DirPerms, FilePerms, WasiCtxBuilder};
 use std::net::TcpListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The first descriptor that a service manager hands over.
 const FIRST_LISTEN_FD: i32 = 3;
@@ -54,6 +56,9 @@ pub(super) fn execute_noting(words: RunWords, note: Option<&dyn Fn(&Module) -> R
     let linker = new_linker(&engine, &mut store, &words, &options, &module)?;
     let outcome = run(&linker, &mut store, &module, &words, &args);
     deadline.guest_ended();
+    if let (Err(error), Some(path)) = (&outcome, &options.debug.coredump) {
+        write_core_dump(error, path, &mut store, &file)?;
+    }
     match note {
         None => module.keep_compiled(),
         Some(note) => note(&module)?,
@@ -71,6 +76,19 @@ pub(super) fn execute_noting(words: RunWords, note: Option<&dyn Fn(&Module) -> R
     }
     // What the guest held is the system's to take back, which is quicker than giving it back piece by piece.
     std::process::exit(code)
+}
+
+/// Writes the core dump of a guest that trapped.
+///
+/// # Errors
+///
+/// If the file cannot be written.
+fn write_core_dump(error: &Error, path: &Path, store: &mut Store<Host>, name: &str) -> Result<()> {
+    let Some(dump) = error.downcast_ref::<WasmCoreDump>() else { return Ok(()) };
+    let path = PathBuf::from(path.to_string_lossy().replace("%p", &std::process::id().to_string()));
+    std::fs::write(&path, dump.serialize(store, name)).with_context(|| format!("cannot write the core dump `{}`", path.display()))?;
+    eprintln!("core dump written to `{}`", path.display());
+    Ok(())
 }
 
 /// Whether WASI preview 1 has a function of this name.

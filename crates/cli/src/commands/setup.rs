@@ -118,6 +118,9 @@ pub(super) fn config(options: &Options) -> Result<Config> {
     if let Some(size) = options.optimize.memory_guard_size {
         config.memory_guard_size(size.0);
     }
+    if options.debug.coredump.is_some() {
+        config.coredump_on_trap(true);
+    }
     if let Some(on) = options.debug.debug_info {
         config.debug_info(on);
     }

@@ -73,3 +73,15 @@ fn compiling_is_limited() {
     run(&["-W", "budget=untrusted"], "hello.wat", &[]).finish().code(0).stdout("hello\n");
     run(&["-W", "budget=none"], "hello.wat", &[]).finish().complains("`trusted` or `untrusted`");
 }
+
+#[test]
+fn a_trap_leaves_a_core_dump() {
+    let path = std::env::temp_dir().join(format!("peregrine-core-{}", std::process::id()));
+    let option = format!("coredump={}", path.display());
+    run(&["-D", &option, "--invoke", "recurse"], "traps.wat", &[]).finish().code(134).complains("core dump written to");
+    let dump = std::fs::read(&path).expect("the file was written");
+    std::fs::remove_file(&path).expect("it is there");
+    assert!(dump.starts_with(b"\0asm") && dump.windows(9).any(|bytes| bytes == b"corestack"));
+    run(&["-D", &option], "hello.wat", &[]).finish().code(0).stdout("hello\n");
+    assert!(!path.exists(), "what ends well leaves none");
+}

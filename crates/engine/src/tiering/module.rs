@@ -9,7 +9,8 @@ use crate::binary::Binary;
 use crate::error::{Error, Result};
 use crate::kept::Kept;
 use crate::profile::Profiler;
-use crate::vm::{BlobKind, InstallError, LoadedModule, TieredCode};
+use crate::vm::alloc::Counting;
+use crate::vm::{BlobKind, InstallError, LoadedModule, TieredCode, VmShared};
 use peregrine_artifact::compiler::{CompileError, Compiler, CompilerKind, FunctionRequest, Guidance, LazyFunctions, LoopEntry, Validation};
 use peregrine_artifact::func::CompiledFunc;
 use peregrine_artifact::profile::Profile;
@@ -27,6 +28,8 @@ pub(crate) struct TieringSource {
     pub(crate) binary: Binary,
     pub(crate) settings: Settings,
     pub(crate) validation: Validation,
+    /// Where the engine counts.
+    pub(crate) shared: Arc<VmShared>,
     /// Told about code that is made.
     pub(crate) profiler: Option<Arc<Profiler>>,
 }
@@ -300,7 +303,10 @@ impl ModuleTiering {
         self.report(module, address);
         let index = module.module().func_index(function).as_u32();
         tracing::trace!(function = index, len = compiled.code.len(), "compiled at its first call");
-        add(&self.counters.baseline_ns, start.elapsed().as_nanos() as u64);
+        let nanoseconds = start.elapsed().as_nanos() as u64;
+        self.source.shared.counters.add(Counting::BaselineFunctions, 1);
+        self.source.shared.counters.add(Counting::BaselineNanoseconds, nanoseconds);
+        add(&self.counters.baseline_ns, nanoseconds);
         add(&self.counters.baseline_functions, 1);
         add(&self.counters.baseline_code_bytes, compiled.code.len() as u64);
         code.set_budget(function, if self.stress == TieringStress::None { budget::first(module.body_bytes(function)) } else { 0 });
@@ -329,7 +335,9 @@ impl ModuleTiering {
         let Request { function, loop_entry } = request;
         let request = FunctionRequest { function, tier: CompilerKind::Optimizing, loop_entry };
         let compiled = self.functions()?.compile_guided(&request, &self.guidance(module, function));
-        add(&self.counters.optimizing_ns, start.elapsed().as_nanos() as u64);
+        let nanoseconds = start.elapsed().as_nanos() as u64;
+        self.source.shared.counters.add(Counting::OptimizingNanoseconds, nanoseconds);
+        add(&self.counters.optimizing_ns, nanoseconds);
         compiled
     }
 
@@ -355,6 +363,7 @@ impl ModuleTiering {
                 let (len, function) = (compiled.code.len(), module.module().func_index(function).as_u32());
                 tracing::debug!(function, ?kind, len, "optimized");
                 add(if loop_entry.is_some() { &self.counters.loop_entries } else { &self.counters.optimized_functions }, 1);
+                self.source.shared.counters.add(Counting::OptimizedFunctions, 1);
                 add(&self.counters.optimized_code_bytes, len as u64);
                 if self.kept.is_some() && loop_entry.is_none() {
                     hot.optimized.push((request.function, Arc::new(compiled)));

@@ -6,13 +6,14 @@
 use super::boundary::{Callee, StoreLoan};
 use super::entry;
 use super::host::HostCall;
+use super::instance::InstanceId;
 use super::pending::Pending;
 use super::store::VmStore;
 use super::suspend::{Progress, Suspended, Wait, extend_deadline};
 use super::value::ValRaw;
 use crate::Caller;
 use crate::call_hook::CallHook;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::store::StoreInner;
 use peregrine_artifact::vmctx::VmContextHeader;
 use std::marker::PhantomData;
@@ -143,10 +144,18 @@ pub(crate) trait AsyncHostBody<T: 'static>: Send + Sync + 'static {
     fn end(&self, store: &mut StoreInner<T>, output: Self::Output, values: &mut [ValRaw]) -> Result<()>;
 }
 
+/// A call hook under way. What it borrows is the store.
+type HookFuture = Pin<Box<dyn Future<Output = Result<()>> + Send>>;
+
 /// A call of a host function under way.
 struct HostFuture<T: 'static, B: AsyncHostBody<T>> {
-    /// The body's future, whose borrows are those of this struct. `None` once it has ended.
+    /// The body's future, whose borrows are those of this struct. `None` before the body has begun, and once it has ended.
     future: Option<Pin<Box<dyn Future<Output = B::Output> + Send>>>,
+    /// A call hook that waits, before the body begins or after it has ended.
+    hook: Option<HookFuture>,
+    /// What came of the body, once it has ended.
+    ended: Option<Result<()>>,
+    caller: Option<InstanceId>,
     body: NonNull<B>,
     store: NonNull<StoreInner<T>>,
     vm: NonNull<VmStore>,
@@ -158,10 +167,59 @@ unsafe impl<T: Send, B: AsyncHostBody<T>> Send for HostFuture<T, B> {}
 
 impl<T: 'static, B: AsyncHostBody<T>> Unpin for HostFuture<T, B> {}
 
-impl<T: 'static, B: AsyncHostBody<T>> Future for HostFuture<T, B> {
+impl<T: Send + 'static, B: AsyncHostBody<T>> HostFuture<T, B> {
+    /// Begins to wait for the call hook.
+    ///
+    /// # Safety
+    ///
+    /// 1. The store is borrowed for this future, and the body does not use it now.
+    unsafe fn wait_for_hook(&mut self, kind: CallHook) {
+        // SAFETY: as the caller says (1). The future is dropped before anything else uses the store: it is taken first in `poll`, and by who
+        // drops this one.
+        self.hook = Some(unsafe {
+            let future: Pin<Box<dyn Future<Output = Result<()>> + Send + '_>> = Box::pin((*self.store.as_ptr()).crossing_async(kind));
+            std::mem::transmute::<Pin<Box<dyn Future<Output = Result<()>> + Send + '_>>, HookFuture>(future)
+        });
+    }
+
+    /// Begins the body.
+    ///
+    /// # Safety
+    ///
+    /// 1. As for [`wait_for_hook`](Self::wait_for_hook).
+    unsafe fn begin(&mut self) {
+        // SAFETY: the body is kept by the store, and the values are where the guest put them. The future is dropped before the borrows end that
+        // it is made of: by `poll` before it uses the store, and by the call that waits for it before the store is given back.
+        self.future = Some(unsafe {
+            let future = self.body.as_ref().begin(Caller::new(&mut *self.store.as_ptr(), self.caller), &*self.values);
+            std::mem::transmute::<
+                Pin<Box<dyn Future<Output = B::Output> + Send + '_>>,
+                Pin<Box<dyn Future<Output = B::Output> + Send + 'static>>,
+            >(future)
+        });
+    }
+
+    fn failed(&self, error: Error) -> Poll<Result<u64, Pending>> {
+        // SAFETY: whoever used the store is done with it.
+        Poll::Ready(Err(Pending::Error(error, super::backtrace(unsafe { self.vm.as_ref() }))))
+    }
+}
+
+impl<T: Send + 'static, B: AsyncHostBody<T>> Future for HostFuture<T, B> {
     type Output = Result<u64, Pending>;
 
     fn poll(mut self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<Self::Output> {
+        if let Some(hook) = &mut self.hook {
+            let told = std::task::ready!(hook.as_mut().poll(task));
+            // The store's borrow ends with it.
+            self.hook = None;
+            match (told, self.ended.take()) {
+                (Err(error), _) | (Ok(()), Some(Err(error))) => return self.failed(error),
+                (Ok(()), Some(Ok(()))) => return Poll::Ready(Ok(0)),
+                // SAFETY: the hook is done with the store.
+                (Ok(()), None) => unsafe { self.begin() },
+            }
+        }
         let Some(future) = &mut self.future else { panic!("a host function was polled after it had ended") };
         let output = std::task::ready!(future.as_mut().poll(task));
         // The store's borrow ends with it.
@@ -171,13 +229,17 @@ impl<T: 'static, B: AsyncHostBody<T>> Future for HostFuture<T, B> {
         let ended = unsafe {
             let store = &mut *self.store.as_ptr();
             let ended = self.body.as_ref().end(store, output, &mut *self.values);
+            if store.hook_may_wait() {
+                self.ended = Some(ended);
+                self.wait_for_hook(CallHook::ReturningFromHost);
+                return self.poll(task);
+            }
             store.crossing(CallHook::ReturningFromHost).and(ended)
         };
-        Poll::Ready(match ended {
-            Ok(()) => Ok(0),
-            // SAFETY: the body is done with the store.
-            Err(error) => Err(Pending::Error(error, super::backtrace(unsafe { self.vm.as_ref() }))),
-        })
+        match ended {
+            Ok(()) => Poll::Ready(Ok(0)),
+            Err(error) => self.failed(error),
+        }
     }
 }
 
@@ -202,18 +264,18 @@ pub(crate) unsafe extern "C" fn async_host_entry<T: Send + 'static, B: AsyncHost
     let can_wait = task.is_some();
     let mut nobody = Context::from_waker(Waker::noop());
     let work = || {
-        // SAFETY: the body is kept by the store. The future is dropped before the borrows end that it is made of: by `HostFuture` before it
-        // uses the store, and by the call that waits for it before the store is given back.
+        // SAFETY: the body is kept by the store, which belongs to this call; the caller gives as many values as the body says.
         let mut future = unsafe {
-            let hooked = (*store.as_ptr()).crossing(CallHook::CallingHost);
-            hooked.map_err(|error| Pending::Error(error, super::backtrace(vm.as_ref())))?;
             let values = std::ptr::slice_from_raw_parts_mut(values, body.as_ref().slots());
-            let future = body.as_ref().begin(Caller::new(&mut *store.as_ptr(), caller), &*values);
-            let future = std::mem::transmute::<
-                Pin<Box<dyn Future<Output = B::Output> + Send + '_>>,
-                Pin<Box<dyn Future<Output = B::Output> + Send + 'static>>,
-            >(future);
-            HostFuture::<T, B> { future: Some(future), body, store, vm, values }
+            let mut future = HostFuture::<T, B> { future: None, hook: None, ended: None, caller, body, store, vm, values };
+            if (*store.as_ptr()).hook_may_wait() {
+                future.wait_for_hook(CallHook::CallingHost);
+            } else {
+                let hooked = (*store.as_ptr()).crossing(CallHook::CallingHost);
+                hooked.map_err(|error| Pending::Error(error, super::backtrace(vm.as_ref())))?;
+                future.begin();
+            }
+            future
         };
         match Pin::new(&mut future).poll(task.unwrap_or(&mut nobody)) {
             Poll::Ready(result) => result.map(|_| None),

@@ -513,3 +513,13 @@ pub(crate) fn register_unwind(eh_frame: &[u8]) -> io::Result<UnwindRegistration>
     // SAFETY: the section is made in this crate for that text alone.
     unsafe { UnwindRegistration::new(eh_frame) }
 }
+
+/// Takes the handlers of faults back. For [`Engine::unload_process_handlers`](crate::Engine::unload_process_handlers).
+///
+/// # Safety
+///
+/// 1. No guest of any engine runs on any thread meanwhile.
+pub(crate) unsafe fn unload_fault_handlers() -> std::io::Result<()> {
+    // SAFETY: passed on (1).
+    unsafe { super::fault::uninstall() }
+}

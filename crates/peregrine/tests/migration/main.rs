@@ -11,4 +11,5 @@ mod linking;
 mod plugins;
 mod raw;
 mod reflection;
+mod settings;
 mod threads;

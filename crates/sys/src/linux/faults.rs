@@ -110,6 +110,40 @@ pub fn install(handler: FaultHandler) -> io::Result<()> {
     Ok(())
 }
 
+/// Puts back what was in force before [`install`], which may be called again afterwards. A signal whose action somebody else replaced in the
+/// meantime stays theirs.
+///
+/// # Errors
+/// What `sigaction` said.
+///
+/// # Safety
+/// 1. No thread is in code whose faults the callback is to see, nor will be before the next `install`.
+pub unsafe fn uninstall() -> io::Result<()> {
+    let _guard = INSTALL.lock().unwrap_or_else(PoisonError::into_inner);
+    for ((number, _), earlier) in SIGNALS.iter().zip(&EARLIER) {
+        if !earlier.is_known.load(Ordering::Acquire) {
+            continue;
+        }
+        let mut current = MaybeUninit::<libc::sigaction>::uninit();
+        // SAFETY: a query; it fills in the action.
+        if unsafe { libc::sigaction(*number, std::ptr::null(), current.as_mut_ptr()) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the query filled it in.
+        if unsafe { current.assume_init_ref() }.sa_sigaction != entry as *const () as usize {
+            continue;
+        }
+        // SAFETY: the action was read from the kernel and is put back as it was.
+        if unsafe { libc::sigaction(*number, earlier.action.get().cast(), std::ptr::null_mut()) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // A signal entry that still runs on another thread finds the callback, and chains to an action that stays where it is.
+        earlier.is_spent.store(false, Ordering::Release);
+        earlier.is_known.store(false, Ordering::Release);
+    }
+    Ok(())
+}
+
 fn take_over(number: c_int, earlier: &Earlier) -> io::Result<()> {
     let mut action = MaybeUninit::<libc::sigaction>::uninit();
     // SAFETY: a query; it fills in the action.

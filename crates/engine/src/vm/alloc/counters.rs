@@ -40,6 +40,16 @@ counters! {
     ModulesCompiled,
     /// Nanoseconds spent compiling.
     CompileNanoseconds,
+    /// Functions that the baseline compiled at their first call.
+    BaselineFunctions,
+    /// Nanoseconds that took.
+    BaselineNanoseconds,
+    /// Functions and loops that were optimized while they ran.
+    OptimizedFunctions,
+    /// Nanoseconds that took, on other threads.
+    OptimizingNanoseconds,
+    /// Nanoseconds that guests ran, in stores where that was measured.
+    GuestNanoseconds,
     /// Modules found in the cache.
     CacheHits,
     /// Modules not found in the cache.

@@ -85,6 +85,11 @@ impl<S> Pool<S> {
         self.handles.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Whether one handle is all that there is: no other one, and no lease.
+    pub(crate) fn is_held_once(&self) -> bool {
+        self.handles.load(Ordering::Acquire) == 1 && (0..SHARDS).all(|number| self.shard(number).leases == 0)
+    }
+
     /// One handle less. With the last one everything spare is returned, to be dropped by the caller, who still holds a reference to the
     /// owner.
     pub(crate) fn remove_handle(&self) -> Vec<S> {

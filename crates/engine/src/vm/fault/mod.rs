@@ -21,6 +21,16 @@ pub(super) fn install() -> io::Result<()> {
     faults::install(handle)
 }
 
+/// Gives the handlers back to who had them before [`install`].
+///
+/// # Safety
+///
+/// 1. No guest runs on any thread, nor will before the next `install`.
+pub(crate) unsafe fn uninstall() -> io::Result<()> {
+    // SAFETY: only guests have faults for `handle` (1).
+    unsafe { faults::uninstall() }
+}
+
 /// Gives this thread a stack for the handler.
 pub(crate) fn prepare_thread() -> io::Result<()> {
     thread_local! {
