@@ -56,7 +56,7 @@ pub(crate) enum Hook<T: 'static> {
     /// A function.
     Sync(SyncHook<T>),
     /// One that may wait.
-    Async(Box<dyn CallHookHandler<T> + Send + Sync>),
+    Async(Box<dyn CallHookHandler<T> + Sync>),
 }
 
 /// A hook that does not wait.
@@ -153,7 +153,7 @@ impl<T: 'static> Store<T> {
     /// assert_eq!(*store.data(), 2);
     /// # Ok::<(), peregrine::Error>(())
     /// ```
-    pub fn call_hook_async(&mut self, hook: impl CallHookHandler<T> + Send + Sync + 'static)
+    pub fn call_hook_async(&mut self, hook: impl CallHookHandler<T> + Sync + 'static)
     where
         T: Send,
     {

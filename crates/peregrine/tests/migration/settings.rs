@@ -4,7 +4,7 @@ use peregrine::{
     CallHook, CallHookHandler, Caller, Config, Engine, InstanceAllocationStrategy, Linker, Module, OptLevel, PoolingAllocationConfig,
     Result, Store, StoreContextMut,
 };
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
 #[test]
@@ -52,7 +52,7 @@ fn calls_are_told_as_futures() -> Result<()> {
     linker.func_wrap_async("", "f", |_: Caller<'_, Vec<CallHook>>, (): ()| Box::new(async {}))?;
     let mut store = Store::new(&engine, Vec::new());
     store.call_hook_async(Log);
-    let mut whole = pin!(async {
+    let mut whole = Box::pin(async {
         let instance = linker.instantiate_async(&mut store, &module).await?;
         let run = instance.get_typed_func::<(), ()>(&mut store, "run")?;
         run.call_async(&mut store, ()).await
@@ -64,6 +64,7 @@ fn calls_are_told_as_futures() -> Result<()> {
             break;
         }
     }
+    drop(whole);
     use CallHook::{CallingHost, CallingWasm, ReturningFromHost, ReturningFromWasm};
     assert!(matches!(store.data()[..], [CallingWasm, CallingHost, ReturningFromHost, ReturningFromWasm]));
     Ok(())
