@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::store::StoreInner;
+use crate::vm::store::Unusual;
 use crate::{Store, StoreContextMut};
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
@@ -185,6 +186,8 @@ impl<T: 'static> Store<T> {
             Some(Hook::Clock) if !enable => inner.call_hook = None,
             _ => {}
         }
+        let is_told = inner.call_hook.is_some();
+        inner.opaque.vm.set_unusual(Unusual::CallHook, is_told);
     }
 }
 
