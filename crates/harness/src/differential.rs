@@ -37,7 +37,7 @@ impl std::ops::AddAssign for Stats {
 
 /// Why a guest stopped, as far as engines agree on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stop {
+pub(crate) enum Stop {
     Unreachable,
     Memory,
     Table,
@@ -52,7 +52,7 @@ enum Stop {
 
 /// A value in bits; references only as null or not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Bits {
+pub(crate) enum Bits {
     I32(u32),
     I64(u64),
     F32(u32),
@@ -186,7 +186,7 @@ fn judge(name: &str, params: &[Bits], found: &Observed, expected: &Observed) -> 
     })
 }
 
-fn random_bits(random: &mut Random, ty: &peregrine::ValType) -> Bits {
+pub(crate) fn random_bits(random: &mut Random, ty: &peregrine::ValType) -> Bits {
     // Numbers at the borders of their types find more than those in between.
     const EDGES: [u64; 8] = [0, 1, 2, 0x7fff_ffff, 0x8000_0000, u64::MAX, 1 << 63, 65535];
     let number = if random.below(2) == 0 { EDGES[random.below(EDGES.len())] } else { random.next() };
@@ -248,7 +248,7 @@ fn run_subject(engine: &peregrine::Engine, module: &peregrine::Module, name: &st
     Ok(Observed::new(outcome, globals, memories))
 }
 
-fn bits_of_subject(value: &peregrine::Val) -> Bits {
+pub(crate) fn bits_of_subject(value: &peregrine::Val) -> Bits {
     use peregrine::Val;
     match value {
         Val::I32(value) => Bits::I32(value.cast_unsigned()),
@@ -261,7 +261,7 @@ fn bits_of_subject(value: &peregrine::Val) -> Bits {
     }
 }
 
-fn stop_of_subject(error: &peregrine::Error) -> Result<Stop, String> {
+pub(crate) fn stop_of_subject(error: &peregrine::Error) -> Result<Stop, String> {
     use peregrine::Trap;
     let Some(trap) = error.downcast_ref::<Trap>() else { return Err(format!("an error that is no trap: {error:#}")) };
     Ok(match trap {
@@ -323,7 +323,7 @@ fn run_reference(engine: &wasmi::Engine, module: &wasmi::Module, name: &str, par
     Ok(Observed::new(outcome, globals, memories))
 }
 
-fn bits_of_reference(value: &wasmi::Val) -> Bits {
+pub(crate) fn bits_of_reference(value: &wasmi::Val) -> Bits {
     use wasmi::Val;
     match value {
         Val::I32(value) => Bits::I32(value.cast_unsigned()),
@@ -336,7 +336,7 @@ fn bits_of_reference(value: &wasmi::Val) -> Bits {
     }
 }
 
-fn stop_of_reference(error: &wasmi::Error) -> Result<Stop, String> {
+pub(crate) fn stop_of_reference(error: &wasmi::Error) -> Result<Stop, String> {
     use wasmi::TrapCode;
     // An active segment out of bounds is a trap of instantiation that the reference reports in its own way.
     let Some(code) = error.as_trap_code() else { return stop_of_instantiation(error) };

@@ -8,6 +8,12 @@ pub mod bombs;
 pub mod wast;
 
 #[cfg(feature = "oracles")]
+pub mod cases;
+#[cfg(feature = "oracles")]
 pub mod differential;
 #[cfg(feature = "oracles")]
 pub mod modules;
+#[cfg(feature = "oracles")]
+pub mod programs;
+#[cfg(feature = "oracles")]
+pub mod tiers;

@@ -52,6 +52,26 @@ pub fn terminating(bytes: &[u8]) -> Option<Vec<u8>> {
     Some(module.to_bytes())
 }
 
+/// A valid module without imports that uses whatever Peregrine has, the proposals that the reference interpreter lacks and NaNs of any
+/// bits included; it ends by itself, if `ends`. `None` if the bytes are too few to make one.
+pub fn wide(bytes: &[u8], ends: bool) -> Option<Vec<u8>> {
+    let mut unstructured = Unstructured::new(bytes);
+    let wide = Config {
+        canonicalize_nans: false,
+        custom_page_sizes_enabled: true,
+        max_memories: 3,
+        memory64_enabled: true,
+        relaxed_simd_enabled: true,
+        threads_enabled: true,
+        ..config()
+    };
+    let mut module = Module::new(wide, &mut unstructured).ok()?;
+    if ends {
+        module.ensure_termination(STEPS).ok()?;
+    }
+    Some(module.to_bytes())
+}
+
 /// Everything that Peregrine and the reference interpreter both have, in small sizes.
 fn config() -> Config {
     Config {

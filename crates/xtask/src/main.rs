@@ -7,6 +7,7 @@ mod arguments;
 mod bench;
 mod engines;
 mod failure;
+mod fuzz;
 mod layers;
 mod process;
 mod programs;
@@ -43,10 +44,16 @@ usage: cargo xtask TASK [OPTIONS]
       --peregrine PATH --wasmtime PATH --node PATH
       --json PATH      also write the figures
       --svg PATH       also draw them
+      --plot PATH      also draw how the engines start and warm up
   stress               run the stress test under the address sanitizer (needs a nightly compiler)
       --rounds N       things done by each thread (default: 2000)
       --seed N         where the random choices begin (default: 1)
-      --plot PATH      also draw how the engines start and warm up
+  fuzz                 run random modules in every tier and in a reference interpreter; what diverges goes to build/fuzz
+      --minutes N      for so long (default: 1)
+      --modules N      as many as that instead
+      --seed N         the seed of the first module (default: 0)
+      --workers N      processes (default: one for each processor)
+      --replay FILE    run one case that was found before
 ";
 
 fn main() -> ExitCode {
@@ -70,6 +77,7 @@ fn run(task: &str, arguments: Arguments) -> Result<ExitCode> {
         "programs" => programs::run(arguments),
         "bench" => bench::run(arguments),
         "stress" => stress::run(arguments),
+        "fuzz" => fuzz::run(arguments),
         // Not for users: `bench` calls this in a process of its own, see `bench::growth`.
         "generate" => bench::growth::run_generate(arguments),
         "" | "help" | "--help" | "-h" => {

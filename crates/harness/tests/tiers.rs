@@ -1,0 +1,51 @@
+//! Random modules do the same in every tier and in wasmi: a fixed number of what `cargo xtask fuzz` runs for minutes.
+
+use peregrine::{Engine, Module};
+use peregrine_harness::cases::{Case, Kind, text};
+use peregrine_harness::modules::seed_bytes;
+use peregrine_harness::programs;
+use peregrine_harness::tiers::{Tally, Tiers};
+
+/// Seeds that are tried of each kind.
+const SEEDS: u64 = 60;
+
+fn run(kind: Kind) -> Tally {
+    let (mut tiers, mut tally) = (Tiers::default(), Tally::default());
+    for case in (0..).map(Case::of_seed).filter(|case| case.kind == kind).take(SEEDS as usize) {
+        tally += tiers.check(&case, &mut |_| {}).unwrap_or_else(|difference| panic!("{difference}\n{case:?}"));
+    }
+    println!("{kind:?}: {tally:?}");
+    tally
+}
+
+#[test]
+fn programs_with_loops() {
+    let tally = run(Kind::Loops);
+    assert!(tally.modules == SEEDS && tally.with_reference > SEEDS / 2 && tally.traps > 0 && tally.calls > 2 * tally.traps, "{tally:?}");
+    assert!(tally.loop_entries > 20 * SEEDS, "loops are not entered: {tally:?}");
+}
+
+#[test]
+fn modules_of_what_all_engines_have() {
+    let tally = run(Kind::Common);
+    assert!(tally.modules > SEEDS / 2 && tally.with_reference > SEEDS / 4 && tally.calls > 10 * SEEDS, "{tally:?}");
+}
+
+#[test]
+fn modules_of_all_that_there_is() {
+    let tally = run(Kind::Wide);
+    assert!(tally.modules > SEEDS / 4 && tally.calls > 10 * SEEDS, "{tally:?}");
+}
+
+/// The generator keeps to what is valid and does not get out of hand, whatever the bytes.
+#[test]
+fn programs_are_valid_and_small() {
+    let engine = Engine::default();
+    for seed in 0..400 {
+        let wasm = programs::looping(&seed_bytes(seed, (seed * 37 % 5000) as usize), seed % 2 == 0);
+        assert!(wasm.len() < 40_000, "seed {seed}: {} bytes", wasm.len());
+        if let Err(error) = Module::validate(&engine, &wasm) {
+            panic!("seed {seed}: {error:#}\n{}", text(&wasm));
+        }
+    }
+}
