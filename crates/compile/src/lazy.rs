@@ -149,7 +149,8 @@ impl OneByOne {
         guidance: &Guidance,
     ) -> Result<CompiledFunc, CompileError> {
         let idle = compilers.of(kind);
-        let taken = idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        // Never waited for: after a fork a thread that there is no longer may have the lock.
+        let taken = idle.try_lock().ok().and_then(|mut idle| idle.pop());
         let mut compiler = match taken {
             Some(compiler) => compiler,
             None => self.tiers.compiler(kind, env)?,
@@ -162,11 +163,11 @@ impl OneByOne {
         };
         let made = compiled(env, unit, compile);
         // After a panic it may be in disorder.
-        if !matches!(made, Err(CompileError::Internal { .. })) {
-            let mut idle = idle.lock().unwrap_or_else(PoisonError::into_inner);
-            if idle.len() < MAX_IDLE_COMPILERS {
-                idle.push(compiler);
-            }
+        if !matches!(made, Err(CompileError::Internal { .. }))
+            && let Ok(mut idle) = idle.try_lock()
+            && idle.len() < MAX_IDLE_COMPILERS
+        {
+            idle.push(compiler);
         }
         let made = made?;
         link::check(&made, &self.budget).map_err(|error| in_unit(env.translation, unit, error))?;
@@ -183,14 +184,14 @@ impl OneByOne {
         if word.load(Ordering::Relaxed) & bit != 0 {
             return Ok(());
         }
-        let taken = compilers.validation.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let taken = compilers.validation.try_lock().ok().and_then(|mut idle| idle.pop());
         let mut allocations = taken.unwrap_or_default();
         let result = env.translation.validate_body(function, &mut allocations);
-        let mut idle = compilers.validation.lock().unwrap_or_else(PoisonError::into_inner);
-        if idle.len() < MAX_IDLE_COMPILERS {
+        if let Ok(mut idle) = compilers.validation.try_lock()
+            && idle.len() < MAX_IDLE_COMPILERS
+        {
             idle.push(allocations);
         }
-        drop(idle);
         result?;
         word.fetch_or(bit, Ordering::Relaxed);
         Ok(())

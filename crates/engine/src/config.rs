@@ -93,7 +93,13 @@ pub enum Strategy {
     /// The baseline compiler alone, for each function when it is first called: compiles many times faster, and the code is slower. x86-64
     /// only.
     Baseline,
+    /// Nothing is compiled: images are loaded ([`Module::deserialize`](crate::Module::deserialize)), and a module in the binary or text format
+    /// is refused. [`Engine::precompile_module`](crate::Engine::precompile_module) makes images, as with `Ahead`.
+    Precompiled,
 }
+
+/// What [`Strategy::Auto`] stands for, for tests: a name of [`Config::named_strategy`].
+const STRATEGY_VARIABLE: &str = "PEREGRINE_STRATEGY";
 
 impl Strategy {
     /// Another name of [`Strategy::Ahead`].
@@ -692,10 +698,50 @@ impl Config {
         self.refuse(custom_code_memory.is_some(), "making code executable by the embedder (`with_custom_code_memory`)")
     }
 
+    /// This configuration, with a strategy other than [`Strategy::Auto`].
+    ///
+    /// # Errors
+    ///
+    /// If the environment names a strategy that there is not.
+    pub(crate) fn resolved(&self) -> Result<Self> {
+        let mut config = self.clone();
+        if self.strategy != Strategy::Auto {
+            return Ok(config);
+        }
+        config.strategy = match std::env::var(STRATEGY_VARIABLE) {
+            Ok(name) => {
+                let (strategy, stress) = Self::named_strategy(&name)?;
+                if config.tiering_stress == TieringStress::None {
+                    config.tiering_stress = stress;
+                }
+                strategy
+            }
+            // Few who debug want to see functions change under their hands.
+            Err(_) if self.debug_info => Strategy::Ahead,
+            Err(_) => Strategy::Tiered,
+        };
+        Ok(config)
+    }
+
+    fn named_strategy(name: &str) -> Result<(Strategy, TieringStress)> {
+        Ok(match name {
+            "ahead" => (Strategy::Ahead, TieringStress::None),
+            "baseline" => (Strategy::Baseline, TieringStress::None),
+            "tiered" => (Strategy::Tiered, TieringStress::None),
+            "at-once" => (Strategy::Tiered, TieringStress::OptimizeAtOnce),
+            "loops" => (Strategy::Tiered, TieringStress::LoopEntryEverywhere),
+            "one-instruction" => (Strategy::Tiered, TieringStress::OneInstructionBudget),
+            "random" => (Strategy::Tiered, TieringStress::Random(1)),
+            _ => bail!(
+                "{STRATEGY_VARIABLE} is `{name}`; expected `ahead`, `baseline`, `tiered`, `at-once`, `loops`, `one-instruction` or `random`"
+            ),
+        })
+    }
+
     /// The compiler that the strategy asks for.
     pub(crate) fn compiler_kind(&self) -> CompilerKind {
         match self.strategy {
-            Strategy::Auto | Strategy::Tiered | Strategy::Ahead => CompilerKind::Optimizing,
+            Strategy::Auto | Strategy::Tiered | Strategy::Ahead | Strategy::Precompiled => CompilerKind::Optimizing,
             Strategy::Baseline => CompilerKind::Baseline,
         }
     }
@@ -704,9 +750,8 @@ impl Config {
     pub(crate) fn tiering(&self) -> Tiering {
         match self.strategy {
             _ if self.gather_profile => Tiering::Counted,
-            // Debuggers are told about code when it is loaded, and not again.
-            Strategy::Auto if self.debug_info => Tiering::Whole,
-            Strategy::Ahead => Tiering::Whole,
+            Strategy::Ahead | Strategy::Precompiled => Tiering::Whole,
+            // Engines are made of resolved configurations.
             Strategy::Auto | Strategy::Tiered => Tiering::Counted,
             Strategy::Baseline => Tiering::Slots,
         }

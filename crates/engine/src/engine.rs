@@ -87,6 +87,7 @@ impl Engine {
     ///
     /// If the configuration asks for what there is not, or contradicts itself.
     pub fn new(config: &Config) -> Result<Self> {
+        let config = config.resolved()?;
         let kind = config.compiler_kind();
         let linked_in = if config.compiler_enabled { &COMPILERS[..] } else { &[] };
         let entry = linked_in.iter().find(|entry| entry.kind == kind);
@@ -124,7 +125,6 @@ impl Engine {
         let queue = tiers_up.then(|| Arc::new(Queue::new(config.compiler_options().threads)));
         let shared = Arc::new(VmShared::new(settings, room, stacks));
         let (epoch, deadlines) = (AtomicU64::new(0), Mutex::default());
-        let config = config.clone();
         let inner = EngineInner { pool: Pool::new(), config, compiler, shared, whole_settings, queue, profiler, epoch, deadlines };
         let engine = Self { inner: Arc::new(inner) };
         engine.shared().types.set_engine(engine.weak());
@@ -143,7 +143,7 @@ impl Engine {
         shared.types.engine().expect("the engine is alive while something of it is used")
     }
 
-    /// The configuration.
+    /// The configuration, with the strategy that [`Strategy::Auto`](crate::Strategy::Auto) came to.
     pub fn config(&self) -> &Config {
         &self.inner.config
     }

@@ -79,8 +79,18 @@ struct SectionParts {
 /// An ELF object for debuggers: the symbols of all functions and stubs of `module` at their addresses in this process, and how to unwind
 /// them. The code itself stays where it is.
 pub(crate) fn object(module: &LoadedModule) -> Vec<u8> {
-    let text = module.text();
-    let (symbols, names) = symbols(module);
+    object_of(&module.text(), symbols(module))
+}
+
+/// As [`object`], for the code at `address`, which was made while the module ran. `None` if there is none.
+pub(crate) fn object_of_later_code(module: &LoadedModule, address: usize) -> Option<Vec<u8>> {
+    let blob = module.tiered()?.find(address)?;
+    let mut symbols = Symbols::new();
+    symbols.push(&name(module, module.module().func_index(blob.function)), 0, u64::from(blob.len));
+    Some(object_of(&(blob.start..blob.start + blob.len as usize), symbols))
+}
+
+fn object_of(text: &Range<usize>, Symbols { symbols, names }: Symbols) -> Vec<u8> {
     let plain = |name, kind, content: Vec<u8>| SectionParts {
         name,
         kind,
@@ -92,7 +102,7 @@ pub(crate) fn object(module: &LoadedModule) -> Vec<u8> {
         align: 1,
         content,
     };
-    let eh_frame = eh_frame(&text).unwrap_or_default();
+    let eh_frame = eh_frame(text).unwrap_or_default();
     let sections = [
         SectionParts {
             flags: SHF_ALLOC | SHF_EXECINSTR,
@@ -108,24 +118,40 @@ pub(crate) fn object(module: &LoadedModule) -> Vec<u8> {
     write(&sections)
 }
 
-/// The symbol table and its strings.
-fn symbols(module: &LoadedModule) -> (Vec<u8>, Vec<u8>) {
-    // A null symbol comes first, and the empty name.
-    let (mut symbols, mut names) = (vec![0u8; SYMBOL_LEN as usize], vec![0u8]);
-    let description = module.module();
-    let functions = module.image_layout().map_or(&[][..], |layout| layout.functions(module.image_bytes()));
-    for (position, function) in functions.iter().enumerate() {
-        let index = FuncIndex::from_u32(description.imported_functions + position as u32);
-        let name = name(module, index);
-        symbols.extend((names.len() as u32).to_le_bytes());
-        // Global function, in section 1; relative to it, as in every relocatable object.
-        symbols.extend([0x12, 0, 1, 0]);
-        symbols.extend(u64::from(function.code_start.get()).to_le_bytes());
-        symbols.extend(u64::from(function.code_len.get()).to_le_bytes());
-        names.extend(name.bytes().filter(|byte| *byte != 0));
-        names.push(0);
+/// A symbol table and its strings.
+struct Symbols {
+    symbols: Vec<u8>,
+    names: Vec<u8>,
+}
+
+impl Symbols {
+    /// A null symbol comes first, and the empty name.
+    fn new() -> Self {
+        Self { symbols: vec![0u8; SYMBOL_LEN as usize], names: vec![0u8] }
     }
-    (symbols, names)
+
+    /// Adds code from `start` on in the text.
+    fn push(&mut self, name: &str, start: u64, len_bytes: u64) {
+        self.symbols.extend((self.names.len() as u32).to_le_bytes());
+        // Global function, in section 1; relative to it, as in every relocatable object.
+        self.symbols.extend([0x12, 0, 1, 0]);
+        self.symbols.extend(start.to_le_bytes());
+        self.symbols.extend(len_bytes.to_le_bytes());
+        self.names.extend(name.bytes().filter(|byte| *byte != 0));
+        self.names.push(0);
+    }
+}
+
+/// The functions of an image.
+fn symbols(module: &LoadedModule) -> Symbols {
+    let mut symbols = Symbols::new();
+    let imported = module.module().imported_functions;
+    let functions = module.image_layout().map_or(&[][..], |layout| layout.functions(module.image_bytes()));
+    for (position, function) in functions.iter().enumerate().filter(|(_, function)| function.code_len.get() > 0) {
+        let name = name(module, FuncIndex::from_u32(imported + position as u32));
+        symbols.push(&name, u64::from(function.code_start.get()), u64::from(function.code_len.get()));
+    }
+    symbols
 }
 
 /// The name of a function for debuggers and profilers.

@@ -13,7 +13,7 @@ use crate::vm::alloc::pool::Anchor;
 use crate::vm::alloc::{Counting, Pool};
 use crate::vm::boundary::{self, map_image};
 use crate::vm::{LoadError, LoadOptions, LoadedModule, VmInstance};
-use crate::{Engine, ExportType, ExternType, ImportType, ProfilingStrategy};
+use crate::{Engine, ExportType, ExternType, ImportType, ProfilingStrategy, Strategy};
 use peregrine_artifact::compiler::{CompileError, Compiler, LazyFunctions, Prepared, Progress, Validation, WasmBytes};
 use peregrine_artifact::image::{ImageError, ImageLayout, Section};
 use peregrine_artifact::settings::Tiering;
@@ -111,7 +111,7 @@ impl Module {
     /// As there.
     pub fn new_with_progress(engine: &Engine, bytes: impl AsRef<[u8]>, progress: &dyn Progress) -> Result<Self> {
         let bytes = bytes.as_ref();
-        refuse_image(bytes)?;
+        may_compile(engine, bytes)?;
         engine.config().budget.check_bytes(bytes)?;
         let compiler = engine.compiler_from_now()?;
         let wasm = compiler.to_binary(bytes)?;
@@ -130,7 +130,7 @@ impl Module {
 
     /// The module of `bytes`, which were read from a file in the state `identity`, if they were.
     pub(crate) fn from_content(engine: &Engine, bytes: Vec<u8>, identity: Option<Identity>, progress: &dyn Progress) -> Result<Self> {
-        refuse_image(&bytes)?;
+        may_compile(engine, &bytes)?;
         engine.config().budget.check_bytes(&bytes)?;
         let compiler = engine.compiler_from_now()?;
         let text = match compiler.to_binary(&bytes)? {
@@ -149,7 +149,7 @@ impl Module {
     ///
     /// As [`new`](Self::new); text is malformed here.
     pub fn from_binary(engine: &Engine, binary: &[u8]) -> Result<Self> {
-        refuse_image(binary)?;
+        may_compile(engine, binary)?;
         Self::compile(engine, &*engine.compiler_from_now()?, Cow::Borrowed(binary), None, &())
     }
 
@@ -307,6 +307,7 @@ impl Module {
             validation,
             shared: Arc::clone(engine.shared()),
             profiler: engine.profiler().cloned(),
+            debugged: engine.config().debug_info,
         };
         let first = match engine.queue() {
             Some(queue) => FirstTier::BaselineThen(Arc::clone(queue)),
@@ -622,6 +623,18 @@ impl fmt::Debug for ModuleExport {
 fn check_settings(engine: &Engine, image: &[u8]) -> Result<()> {
     let settings = ImageLayout::check(image).and_then(|layout| layout.settings(image));
     engine.check_image(&settings.map_err(image_error)?)
+}
+
+/// Refuses images, which are loaded in another way, and modules if the strategy is to load images only.
+fn may_compile(engine: &Engine, bytes: &[u8]) -> Result<()> {
+    refuse_image(bytes)?;
+    if engine.config().get_strategy() == Some(Strategy::Precompiled) {
+        bail!(
+            "expected a compiled image, found a module: `Strategy::Precompiled` compiles nothing; make an image with \
+            `Engine::precompile_module` or `peregrine compile` and load it with `Module::deserialize`, or choose another strategy"
+        );
+    }
+    Ok(())
 }
 
 /// Refuses a module where an image is expected.

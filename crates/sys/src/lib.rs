@@ -20,6 +20,7 @@
 //! | `file`    | private directories, atomic writes and files that nobody else could change |
 //! | `address_space` | how much address space there is and may be used             |
 //! | `threads` | how many threads are worth starting, and quiet ones                       |
+//! | `forks`   | a gate that forks of the process wait at                                  |
 
 #[cfg(target_os = "linux")]
 #[path = "linux/mod.rs"]
@@ -37,4 +38,4 @@ compile_error!("peregrine-sys does not support this operating system: it needs a
 #[cfg(not(target_pointer_width = "64"))]
 compile_error!("peregrine-sys supports 64-bit hosts only");
 
-pub use platform::{address_space, cpu, faults, file, gdb, icache, image, pages, perf, room, stack, threads, unwind};
+pub use platform::{address_space, cpu, faults, file, forks, gdb, icache, image, pages, perf, room, stack, threads, unwind};

@@ -7,6 +7,7 @@ use super::queue::{Queue, Request};
 use super::stress::{Choice, Choices, TieringStress};
 use crate::binary::Binary;
 use crate::error::{Error, Result};
+use crate::gdb_elf;
 use crate::kept::Kept;
 use crate::profile::Profiler;
 use crate::vm::alloc::Counting;
@@ -15,7 +16,7 @@ use peregrine_artifact::compiler::{CompileError, Compiler, CompilerKind, Functio
 use peregrine_artifact::func::CompiledFunc;
 use peregrine_artifact::profile::Profile;
 use peregrine_artifact::settings::Settings;
-use peregrine_sys::threads;
+use peregrine_sys::{forks, gdb, threads};
 use peregrine_wasm::{DefinedFuncIndex, Index};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
@@ -32,6 +33,8 @@ pub(crate) struct TieringSource {
     pub(crate) shared: Arc<VmShared>,
     /// Told about code that is made.
     pub(crate) profiler: Option<Arc<Profiler>>,
+    /// Whether debuggers are told about it too.
+    pub(crate) debugged: bool,
 }
 
 /// What compiles functions when they are first called.
@@ -64,6 +67,8 @@ pub(crate) struct ModuleTiering {
     settled: Option<Duration>,
     learnt: Learnt,
     counters: Counters,
+    /// What debuggers know of the code so far.
+    shown: Mutex<Vec<gdb::Registration>>,
 }
 
 /// Nobody called the function yet.
@@ -146,6 +151,7 @@ impl ModuleTiering {
             kept,
             learnt: Learnt::default(),
             counters: Counters::default(),
+            shown: Mutex::default(),
         }
     }
 
@@ -266,8 +272,14 @@ impl ModuleTiering {
         self.hot.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tells a profiler about new code.
+    /// Tells a profiler and debuggers about new code.
     fn report(&self, module: &LoadedModule, address: usize) {
+        if self.source.debugged
+            && let Some(object) = gdb_elf::object_of_later_code(module, address)
+        {
+            let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+            shown.push(gdb::register(object));
+        }
         if let Some(Err(error)) = self.source.profiler.as_ref().map(|profiler| profiler.compiled(module, address)) {
             tracing::warn!(%error, "cannot write for the profiler");
         }
@@ -454,6 +466,7 @@ pub(crate) fn first_call(module: &LoadedModule, function: DefinedFuncIndex) -> R
         return Err(Error::msg("internal error: a function without code was called in a module that is not compiled further"));
     };
     let state = &tiering.states[function.as_usize()];
+    let _inside = forks::enter();
     loop {
         match state.compare_exchange(COLD, COMPILING, Ordering::SeqCst, Ordering::SeqCst) {
             Ok(_) => {
@@ -471,6 +484,7 @@ pub(crate) fn first_call(module: &LoadedModule, function: DefinedFuncIndex) -> R
 pub(crate) fn hot_function(module: &Arc<LoadedModule>, function: DefinedFuncIndex) {
     let (Some(tiering), Some(code)) = (module.tiering(), module.tiered()) else { return };
     let request = Request { function, loop_entry: None };
+    let _inside = forks::enter();
     match tiering.stress {
         TieringStress::None if tiering.is_settling() => return code.set_budget(function, budget::SETTLING),
         TieringStress::None => {}
@@ -499,6 +513,7 @@ pub(crate) fn hot_function(module: &Arc<LoadedModule>, function: DefinedFuncInde
 pub(crate) fn hot_loop(module: &Arc<LoadedModule>, function: DefinedFuncIndex, entry: LoopEntry) -> Option<usize> {
     let (tiering, code) = (module.tiering()?, module.tiered()?);
     let request = Request { function, loop_entry: Some(entry) };
+    let _inside = forks::enter();
     let address = match tiering.stress {
         TieringStress::None if tiering.is_settling() => {
             code.set_budget(function, budget::SETTLING);
@@ -582,16 +597,19 @@ fn choose(tiering: &ModuleTiering, module: &LoadedModule, function: DefinedFuncI
 pub(super) fn optimize(module: &Weak<LoadedModule>, request: Request) {
     let Some(alive) = module.upgrade() else { return };
     let Some(tiering) = alive.tiering() else { return };
+    let inside = forks::enter();
     let functions = tiering.functions();
-    // The module may be dropped while this compiles.
     let guidance = tiering.guidance(&alive, request.function);
+    // The module may be dropped while this compiles.
+    drop(alive);
+    drop(inside);
     let compiling = functions.map(|functions| {
         let start = Instant::now();
-        drop(alive);
         let Request { function, loop_entry } = request;
         let request = FunctionRequest { function, tier: CompilerKind::Optimizing, loop_entry };
         (functions.compile_guided(&request, &guidance), start.elapsed())
     });
+    let _inside = forks::enter();
     let Some(alive) = module.upgrade() else { return };
     let Some(tiering) = alive.tiering() else { return };
     let compiled = compiling.and_then(|(compiled, time)| {

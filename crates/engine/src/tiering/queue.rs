@@ -2,10 +2,13 @@
 //!
 //! One queue for each engine. Threads are started when there is work, at low priority, as many as the machine can spare besides one that runs
 //! guests, and end when there was none for a while. Jobs hold modules weakly: a module that is dropped takes its jobs with it.
+//!
+//! After a fork the child has none of the threads, and begins with an empty queue; what is hot there is asked for again. What threads do with
+//! locks that others want, they do inside of [`forks::enter`], so that the child finds none of them locked.
 
 use crate::vm::LoadedModule;
 use peregrine_artifact::compiler::LoopEntry;
-use peregrine_sys::threads;
+use peregrine_sys::{forks, threads};
 use peregrine_wasm::DefinedFuncIndex;
 use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -37,6 +40,13 @@ struct Job {
 
 /// The queue of an engine. Its threads end when it is dropped.
 pub(crate) struct Queue {
+    current: Mutex<Current>,
+    max_threads: usize,
+}
+
+/// What the threads of one process share.
+struct Current {
+    process: u32,
     shared: Arc<Shared>,
 }
 
@@ -57,20 +67,30 @@ struct State {
     threads: usize,
     waiting_threads: usize,
     closed: bool,
-    /// The process that started the threads: after a fork there are none.
-    process: u32,
 }
 
 impl Queue {
     /// A queue with as many threads as the machine can spare, or with `threads`.
     pub(crate) fn new(threads: Option<NonZeroUsize>) -> Self {
         let max_threads = threads.map_or_else(|| threads::available_parallelism().get() - 1, NonZeroUsize::get).max(1);
-        Self { shared: Arc::new(Shared { state: Mutex::default(), changed: Condvar::new(), max_threads }) }
+        let current = Current { process: std::process::id(), shared: Shared::new(max_threads) };
+        Self { current: Mutex::new(current), max_threads }
+    }
+
+    /// What the threads of this process share. What those of a parent process shared is never touched: one of them may have had its lock.
+    fn shared(&self) -> Arc<Shared> {
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let process = std::process::id();
+        if current.process != process {
+            *current = Current { process, shared: Shared::new(self.max_threads) };
+        }
+        Arc::clone(&current.shared)
     }
 
     /// Adds a job, or makes one that waits hotter. Whether it is there afterwards: the queue may be full.
     pub(super) fn request(&self, module: &Arc<LoadedModule>, request: Request) -> bool {
-        let mut state = self.shared.lock();
+        let shared = self.shared();
+        let mut state = shared.lock();
         let same = |job: &&mut Job| job.request == request && std::ptr::eq(job.module.as_ptr(), Arc::as_ptr(module));
         if let Some(job) = state.jobs.iter_mut().find(same) {
             job.heat = job.heat.saturating_add(1);
@@ -82,12 +102,9 @@ impl Queue {
         if state.jobs.len() >= MAX_JOBS {
             return false;
         }
-        if state.process != std::process::id() {
-            (state.threads, state.waiting_threads, state.process) = (0, 0, std::process::id());
-        }
         state.jobs.push(Job { module: Arc::downgrade(module), request, heat: 1 });
-        if state.jobs.len() > state.waiting_threads && state.threads < self.shared.max_threads {
-            let shared = Arc::clone(&self.shared);
+        if state.jobs.len() > state.waiting_threads && state.threads < shared.max_threads {
+            let shared = Arc::clone(&shared);
             let thread = std::thread::Builder::new().name("peregrine-tier".into()).stack_size(STACK_BYTES);
             match thread.spawn(move || shared.work()) {
                 Ok(_) => state.threads += 1,
@@ -100,18 +117,19 @@ impl Queue {
             }
         }
         drop(state);
-        self.shared.changed.notify_one();
+        shared.changed.notify_one();
         true
     }
 }
 
 impl Drop for Queue {
     fn drop(&mut self) {
-        let mut state = self.shared.lock();
+        let shared = self.shared();
+        let mut state = shared.lock();
         state.closed = true;
         state.jobs.clear();
         drop(state);
-        self.shared.changed.notify_all();
+        shared.changed.notify_all();
     }
 }
 
@@ -123,6 +141,10 @@ impl State {
 }
 
 impl Shared {
+    fn new(max_threads: usize) -> Arc<Self> {
+        Arc::new(Self { state: Mutex::default(), changed: Condvar::new(), max_threads })
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -169,6 +191,7 @@ impl Shared {
             if timeout.timed_out() && state.is_quiet() && !state.to_keep.is_empty() {
                 let modules = std::mem::take(&mut state.to_keep);
                 drop(state);
+                let _inside = forks::enter();
                 modules.iter().filter_map(Weak::upgrade).for_each(|module| {
                     if let Some(tiering) = module.tiering() {
                         tiering.keep(&module);

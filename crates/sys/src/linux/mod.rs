@@ -27,3 +27,5 @@ pub mod cpu;
 pub mod file;
 
 pub mod threads;
+
+pub mod forks;

@@ -1,0 +1,118 @@
+//! A process that forks while the engine's threads are at work: the child, which has none of them, goes on calling guests, compiles what it
+//! calls for the first time, and optimizes what is hot there with threads of its own. The parent goes on as well.
+
+use peregrine::{Config, Engine, Instance, Linker, Module, Store, Strategy};
+use std::time::{Duration, Instant};
+
+/// How often the process forks, at moments that differ.
+const FORKS: u64 = 12;
+/// How long anything may take on a machine that is busy with other things.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Functions with a loop each; the later ones are called by the child only.
+fn text(functions: u32) -> String {
+    let function = |number: u32| {
+        format!(
+            r#"(func (export "f{number}") (param i32) (result i64) (local $sum i64)
+                (loop $again
+                    (local.set $sum (i64.add (i64.mul (local.get $sum) (i64.const {}))
+                        (i64.extend_i32_u (local.get 0))))
+                    (br_if $again (local.tee 0 (i32.sub (local.get 0) (i32.const 1)))))
+                (local.get $sum))"#,
+            number * 2 + 3
+        )
+    };
+    format!(
+        r#"(module (import "host" "fork" (func $fork)) (func (export "fork") (call $fork)) {})"#,
+        (0..functions).map(function).collect::<String>()
+    )
+}
+
+fn expected(number: u32, turns: i32) -> i64 {
+    (1..=turns).rev().fold(0i64, |sum, turn| sum.wrapping_mul(i64::from(number) * 2 + 3).wrapping_add(i64::from(turn)))
+}
+
+fn call(store: &mut Store<i32>, instance: &Instance, number: u32, turns: i32) {
+    let function = instance.get_typed_func::<i32, i64>(&mut *store, &format!("f{number}")).expect("it is exported");
+    assert_eq!(function.call(store, turns).expect("it does not trap"), expected(number, turns), "function {number}");
+}
+
+/// What the child does. Panics are its failures.
+fn in_child(engine: &Engine, module: &Module, store: &mut Store<i32>, instance: &Instance, functions: u32) {
+    let before = module.tiering_metrics();
+    // What the parent compiled, and what it did not.
+    (0..functions).for_each(|number| call(store, instance, number, 10));
+    // Loops until threads of the child optimized something.
+    let start = Instant::now();
+    while module.tiering_metrics().optimized_functions == before.optimized_functions {
+        assert!(start.elapsed() < PATIENCE, "nothing is optimized in the child: {:?}", module.tiering_metrics());
+        call(store, instance, functions - 1, 20_000);
+    }
+    let other = Module::new(engine, r#"(module (func (export "run") (result i32) (i32.const 42)))"#).expect("it is valid");
+    let other = Instance::new(&mut *store, &other, &[]).expect("there are no imports");
+    let run = other.get_typed_func::<(), i32>(&mut *store, "run").expect("it is exported");
+    assert_eq!(run.call(store, ()).expect("it does not trap"), 42);
+}
+
+/// Forks; 0 in the child, whose number else.
+fn fork() -> i32 {
+    // SAFETY: the child has one thread; it uses what is in memory, whose locks nobody else holds.
+    unsafe { libc::fork() }
+}
+
+/// Waits for the child and says whether it was well.
+fn is_well(child: i32) -> bool {
+    let start = Instant::now();
+    let mut status = 0;
+    loop {
+        // SAFETY: the child is ours.
+        match unsafe { libc::waitpid(child, &mut status, libc::WNOHANG) } {
+            0 if start.elapsed() > 2 * PATIENCE => {
+                // SAFETY: as above; it is waited for afterwards.
+                unsafe { (libc::kill(child, libc::SIGKILL), libc::waitpid(child, &mut status, 0)) };
+                return false;
+            }
+            0 => std::thread::sleep(Duration::from_millis(5)),
+            _ => return libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0,
+        }
+    }
+}
+
+#[test]
+fn a_child_process_goes_on() {
+    const FUNCTIONS: u32 = 40;
+    let engine = Engine::new(Config::new().strategy(Strategy::Tiered)).expect("an engine");
+    let mut linker = Linker::new(&engine);
+    // From within a call of a guest.
+    linker.func_wrap("host", "fork", |mut caller: peregrine::Caller<'_, i32>| *caller.data_mut() = fork()).expect("it is new");
+    for round in 0..FORKS {
+        let module = Module::new(&engine, text(FUNCTIONS)).expect("it is valid");
+        let mut store = Store::new(&engine, -1);
+        let instance = linker.instantiate(&mut store, &module).expect("the import is there");
+        // Enough to do for the threads in the background: they are in the middle of it now.
+        for number in 0..FUNCTIONS / 2 {
+            call(&mut store, &instance, number, 20_000);
+        }
+        std::thread::sleep(Duration::from_micros(round * 700));
+        if round % 2 == 0 {
+            let fork = instance.get_typed_func::<(), ()>(&mut store, "fork").expect("it is exported");
+            fork.call(&mut store, ()).expect("it does not trap");
+        } else {
+            *store.data_mut() = fork();
+        }
+        match *store.data() {
+            -1 => panic!("the process cannot fork: {}", std::io::Error::last_os_error()),
+            0 => {
+                let work = || in_child(&engine, &module, &mut store, &instance, FUNCTIONS);
+                let well = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).is_ok();
+                // SAFETY: ends the child, and nothing of the test with it.
+                unsafe { libc::_exit(i32::from(!well)) };
+            }
+            child => {
+                call(&mut store, &instance, FUNCTIONS - 2, 1000);
+                assert!(is_well(child), "round {round}: the child hangs or failed");
+                call(&mut store, &instance, FUNCTIONS - 3, 1000);
+            }
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! Forks of the process while its threads hold locks: a gate that a fork waits at until nobody is inside.
+//!
+//! A child process has one thread, the one that forked, and the locks as they were: one that another thread held stays locked for ever.
+//! Whoever takes locks on a thread of the engine's own does so inside of the gate ([`enter`]), for a short time.
+
+use std::cell::Cell;
+use std::marker::PhantomData;
+use std::sync::Once;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+/// Threads that are inside, each as often as it entered.
+static INSIDE: AtomicUsize = AtomicUsize::new(0);
+/// Threads that are about to fork: nobody enters. Stored before `INSIDE` is looked at, and loaded after it was added to.
+static FORKING: AtomicUsize = AtomicUsize::new(0);
+static HANDLERS: Once = Once::new();
+
+thread_local! {
+    /// How often this thread is inside.
+    static DEPTH: Cell<usize> = const { Cell::new(0) };
+}
+
+/// How long a thread sleeps until it looks again.
+const PAUSE: Duration = Duration::from_micros(20);
+
+/// Being inside; ends when it is dropped.
+#[derive(Debug)]
+pub struct Inside {
+    /// It belongs to its thread.
+    _thread: PhantomData<*const ()>,
+}
+
+/// Holds off forks until the result is dropped; waits for one that is under way.
+pub fn enter() -> Inside {
+    HANDLERS.call_once(|| {
+        // SAFETY: the three functions do what such handlers may: they touch atomics and sleep.
+        let failed = unsafe { libc::pthread_atfork(Some(before), Some(after), Some(after_in_child)) };
+        debug_assert_eq!(failed, 0, "there is memory for three pointers");
+    });
+    let depth = DEPTH.get();
+    INSIDE.fetch_add(1, Ordering::SeqCst);
+    // A thread that is inside already is waited for.
+    while depth == 0 && FORKING.load(Ordering::SeqCst) > 0 {
+        INSIDE.fetch_sub(1, Ordering::SeqCst);
+        while FORKING.load(Ordering::SeqCst) > 0 {
+            std::thread::sleep(PAUSE);
+        }
+        INSIDE.fetch_add(1, Ordering::SeqCst);
+    }
+    DEPTH.set(depth + 1);
+    Inside { _thread: PhantomData }
+}
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        DEPTH.set(DEPTH.get() - 1);
+        INSIDE.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+extern "C" fn before() {
+    FORKING.fetch_add(1, Ordering::SeqCst);
+    // A thread that forks inside of the gate knows what it does.
+    while INSIDE.load(Ordering::SeqCst) > DEPTH.get() {
+        std::thread::sleep(PAUSE);
+    }
+}
+
+extern "C" fn after() {
+    FORKING.fetch_sub(1, Ordering::SeqCst);
+}
+
+extern "C" fn after_in_child() {
+    INSIDE.store(DEPTH.get(), Ordering::SeqCst);
+    FORKING.store(0, Ordering::SeqCst);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicBool;
+
+    #[test]
+    fn a_fork_waits_until_nobody_is_inside() {
+        let (entered, left) = (AtomicBool::new(false), AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let outer = enter();
+                let inner = enter();
+                entered.store(true, Ordering::SeqCst);
+                std::thread::sleep(Duration::from_millis(50));
+                drop(inner);
+                left.store(true, Ordering::SeqCst);
+                drop(outer);
+            });
+            while !entered.load(Ordering::SeqCst) {
+                std::thread::sleep(PAUSE);
+            }
+            // SAFETY: the child does nothing but look at atomics and end.
+            let child = unsafe { libc::fork() };
+            if child == 0 {
+                let fine = left.load(Ordering::SeqCst) && INSIDE.load(Ordering::SeqCst) == 0 && FORKING.load(Ordering::SeqCst) == 0;
+                // SAFETY: ends the child at once.
+                unsafe { libc::_exit(if fine { 7 } else { 1 }) };
+            }
+            let mut status = 0;
+            // SAFETY: the child is ours and waited for once.
+            assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
+            assert!(libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 7, "{status:#x}");
+        });
+        // It opened again.
+        drop(enter());
+    }
+}
