@@ -20,20 +20,24 @@ pub(crate) fn execute(words: &SettingsWords) -> Outcome {
     let engine = setup::engine(&words.groups.read_or_exit())?;
     let image = engine.precompile_module(EMPTY_MODULE)?;
     let settings = ImageLayout::check(&image).map_err(Error::from)?.settings(&image)?;
+    let strategy = engine.config().get_strategy().map(|strategy| format!("{strategy:?}").to_lowercase()).unwrap_or_default();
     if words.json {
-        output::print(format!("{:#}\n", serde_json::to_value(&settings)?))?;
+        let mut value = serde_json::to_value(&settings)?;
+        value["strategy"] = strategy.into();
+        output::print(format!("{value:#}\n"))?;
     } else {
-        output::print(text(&settings))?;
+        output::print(text(&settings, &strategy))?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn text(settings: &Settings) -> String {
+fn text(settings: &Settings, strategy: &str) -> String {
     let switch = |on: bool| if on { "y" } else { "n" };
     let lines = [
         ("version", env!("CARGO_PKG_VERSION").to_string()),
         ("target", settings.target.triple.clone()),
         ("processor features", settings.target.cpu_features.join(" ")),
+        ("strategy", strategy.to_string()),
         ("optimization", format!("{:?}", settings.opt_level)),
         ("inlining", switch(settings.inlining).to_string()),
         ("memory reservation", format!("{} bytes", settings.memory_reservation_bytes)),

@@ -165,13 +165,14 @@ fn budget(wasm: &WasmOptions) -> Result<Budget> {
     Ok(budget)
 }
 
-/// The strategy that the options ask for. Images only is no matter of the engine, which makes of modules what it is told to.
+/// The strategy that the options ask for.
 fn strategy(codegen: &CodegenOptions) -> peregrine::Strategy {
     match (codegen.strategy, codegen.compiler) {
         (Some(Strategy::Tiered), _) => peregrine::Strategy::Tiered,
         (Some(Strategy::Ahead), _) | (None, Some(Compiler::Optimizing)) => peregrine::Strategy::Ahead,
         (Some(Strategy::Baseline), _) | (None, Some(Compiler::Baseline)) => peregrine::Strategy::Baseline,
-        (Some(Strategy::Precompiled), _) | (None, None) => peregrine::Strategy::Auto,
+        (Some(Strategy::Precompiled), _) => peregrine::Strategy::Precompiled,
+        (None, None) => peregrine::Strategy::Auto,
     }
 }
 

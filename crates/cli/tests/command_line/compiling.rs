@@ -130,6 +130,33 @@ fn every_strategy_runs_programs() {
 }
 
 #[test]
+fn settings_tell_the_strategy() {
+    let cases: &[(&[&str], &str)] = &[
+        (&[], "tiered"),
+        (&["-C", "strategy=ahead"], "ahead"),
+        (&["-C", "strategy=precompiled"], "precompiled"),
+        (&["-C", "compiler=cranelift"], "ahead"),
+        (&["-C", "compiler=winch"], "baseline"),
+        (&["-D", "debug-info"], "ahead"),
+    ];
+    for (options, strategy) in cases {
+        let words = || ["settings"].iter().chain(*options);
+        peregrine(words()).finish().code(0).says(&format!("strategy              {strategy}\n"));
+        peregrine(words().chain(&["--json"])).finish().code(0).says(&format!("\"strategy\": \"{strategy}\""));
+    }
+    peregrine(["settings"]).env("PEREGRINE_STRATEGY", "baseline").finish().code(0).says("strategy              baseline\n");
+    let finished = run(&[], "hello.wat", &[]).env("PEREGRINE_STRATEGY", "quick").finish().code(1);
+    finished.complains("PEREGRINE_STRATEGY is `quick`").complains("`ahead`");
+}
+
+#[test]
+fn tiers_are_logged() {
+    let log = |options: &str| run(&["-C", options], "hello.wat", &[]).env("PEREGRINE_LOG", "peregrine_engine=trace").finish().code(0);
+    log("strategy=tiered,cache=n").complains("compiled at its first call");
+    log("strategy=tiered,tiering-stress=optimize,cache=n").complains("compiled at its first call").complains("optimized");
+}
+
+#[test]
 fn images_alone_run_where_nothing_may_be_compiled() {
     run(&["-C", "strategy=precompiled"], "hello.wat", &[]).finish().code(1).complains("hello.wat").complains("peregrine compile");
     peregrine(["run", "-C", "strategy=precompiled", "hello.pgn"]).after(compiled(&[], "hello.wat")).finish().code(0).stdout("hello\n");

@@ -34,7 +34,7 @@ pub fn peregrine(words: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Peregrin
     let dir = tempfile::tempdir().expect("a directory");
     let mut command = Command::new(env!("CARGO_BIN_EXE_peregrine"));
     command.args(words).current_dir(dir.path()).stdin(Stdio::null());
-    for variable in ["PEREGRINE_LOG", "RUST_BACKTRACE", "LISTEN_FDS", "LISTEN_PID"] {
+    for variable in ["PEREGRINE_LOG", "PEREGRINE_STRATEGY", "RUST_BACKTRACE", "LISTEN_FDS", "LISTEN_PID"] {
         command.env_remove(variable);
     }
     command.env("XDG_CACHE_HOME", dir.path().join("cache")).env("HOME", dir.path());

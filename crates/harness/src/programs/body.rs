@@ -394,6 +394,7 @@ impl<'a, 'b> Body<'a, 'b> {
         }
         for ty in &types[self.stack.len() - base..] {
             self.expression(*ty, 1);
+            self.detach(*ty);
             self.stack.push(*ty);
         }
     }
@@ -482,6 +483,7 @@ impl<'a, 'b> Body<'a, 'b> {
         if !there {
             for ty in &types {
                 self.expression(*ty, 2);
+                self.detach(*ty);
                 self.stack.push(*ty);
             }
         }
