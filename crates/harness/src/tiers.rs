@@ -430,19 +430,6 @@ fn value_of(bits: Bits, ty: &ValType) -> Val {
     }
 }
 
-/// Where calls are, without what is looked up elsewhere. Optimized code reads memory in the instruction that uses what is read, and names that one's
-/// place: where an access trapped, the innermost place is left out.
-fn text_of_trap(trap: peregrine::Trap, backtrace: &WasmBacktrace) -> String {
-    let text = text_of(backtrace);
-    match (trap, backtrace.frames()) {
-        (peregrine::Trap::MemoryOutOfBounds, [first, ..]) => {
-            let rest = text.trim_start().split_once(' ').map_or("", |(_, rest)| rest);
-            format!(" {} {rest}", first.func_index())
-        }
-        _ => text,
-    }
-}
-
 /// Where calls are, without what is looked up elsewhere.
 fn text_of(backtrace: &WasmBacktrace) -> String {
     backtrace.frames().iter().map(|frame| format!(" {}@{:?}", frame.func_index(), frame.module_offset())).collect()
@@ -451,7 +438,7 @@ fn text_of(backtrace: &WasmBacktrace) -> String {
 fn stopped(error: &peregrine::Error) -> Result<Stopped, String> {
     let Some(trap) = error.downcast_ref::<peregrine::Trap>() else { return Err(format!("an error that is no trap: {error:#}")) };
     // Segments that do not fit are traps that no guest is to blame for.
-    let frames = error.downcast_ref::<WasmBacktrace>().map_or_else(|| " outside of guests".into(), |frames| text_of_trap(*trap, frames));
+    let frames = error.downcast_ref::<WasmBacktrace>().map_or_else(|| " outside of guests".into(), text_of);
     Ok(Stopped { stop: stop_of_subject(error).ok(), text: format!("{trap:?}{frames}") })
 }
 

@@ -3,6 +3,7 @@
 use crate::budget::{self, Budget, Mode};
 use crate::inlining::{self, Candidates};
 use crate::isa::{self, Isas};
+use crate::merged_loads;
 use crate::places::{self, Places};
 use crate::translate::{FunctionInput, Stopped, Translated, translate, trap_code};
 use crate::{emit, stubs};
@@ -217,6 +218,7 @@ impl<'m> Compiler<'m> {
         places::locate_conditional_traps(&mut self.context.func);
         let mut control = ControlPlane::default();
         self.context.optimize(&*isa, &mut control).map_err(|error| self.failed(&error))?;
+        merged_loads::locate(&mut self.context.func);
         if self.env.settings.interrupt {
             insert_interruption_points(&mut self.context.func, translated, entry.is_some());
             self.context.verify_if(&*isa).map_err(|error| self.failed(&error))?;

@@ -13,6 +13,7 @@ mod emit;
 mod function;
 mod inlining;
 mod isa;
+mod merged_loads;
 mod places;
 mod stubs;
 mod tier;

@@ -73,6 +73,11 @@ fn only_trap(func: &Function, block: Block) -> Option<SourceLoc> {
     let last = func.layout.last_inst(block)?;
     let is_trap = func.dfg.insts[last].opcode() == Opcode::Trap;
     let mut others = func.layout.block_insts(block).take_while(|&inst| inst != last);
-    let is_only = is_trap && others.all(|inst| !func.dfg.insts[inst].opcode().can_trap() && func.dfg.insts[inst].memflags().is_none());
+    // What only computes goes away, whatever flags it has; nobody uses it.
+    let only_computes = |inst| {
+        let opcode = func.dfg.insts[inst].opcode();
+        !(opcode.can_trap() || opcode.can_load() || opcode.can_store() || opcode.is_call() || opcode.other_side_effects())
+    };
+    let is_only = is_trap && others.all(only_computes);
     is_only.then(|| func.srcloc(last))
 }

@@ -100,6 +100,61 @@ fn nans_are_canonical() {
 }
 
 #[test]
+fn traps_name_their_place_whatever_is_computed_before_in_vain() {
+    let text = r#"(module
+        (func (export "run") (param i32)
+            (if (local.get 0)
+                (then (drop (i16x8.neg (i32x4.splat (local.get 0)))) (drop (f32.neg (f32.convert_i32_s (local.get 0)))) (unreachable)))))"#;
+    let seen = same(
+        |_| {},
+        text,
+        |engine, module| {
+            let mut store = Store::new(engine, ());
+            let instance = Instance::new(&mut store, module, &[]).expect("there are no imports");
+            call(&mut store, &instance, "run", &[Val::I32(1)])
+        },
+    );
+    assert!(seen.contains("UnreachableCodeReached"), "{seen}");
+}
+
+/// The processor reads memory in the instruction that computes; the place is that of the load all the same.
+#[test]
+fn accesses_out_of_bounds_name_the_load() {
+    let use_of = |ty: &str, load: &str, then: &str| format!("(func (export \"{then} of {load}\") (param i32) (result {ty}) {load} {then})");
+    let at = "(local.get 0)";
+    let text = [
+        use_of("i32", &format!("(i32.load {at})"), "(i32.const 5) (i32.add)"),
+        use_of("i64", &format!("(i64.const 3) (i64.load {at})"), "(i64.add) (i64.clz)"),
+        use_of("f32", &format!("(i64.load offset=4 {at})"), "(f32.convert_i64_s) (f32.nearest)"),
+        use_of("f64", &format!("(f64.const 2) (f64.load {at})"), "(f64.mul) (f64.sqrt)"),
+        use_of("i32", &format!("(i32.load {at})"), "(i32.const 77) (i32.lt_u) (if (then (unreachable))) (i32.const 1)"),
+        use_of("i32", &format!("(i64.load {at})"), "(i64.eqz) (if (result i32) (then (i32.const 3)) (else (i32.const 4)))"),
+        use_of("i32", &format!("(i32.load {at})"), "(i32.const 9) (i32.div_u)"),
+        use_of("i32", &format!("(i32.const 9) (i32.load {at})"), "(i32.div_s)"),
+        use_of("i32", &format!("(f32.load {at})"), "(i32.trunc_f32_s)"),
+        use_of("v128", &format!("(v128.load {at}) (v128.load offset=8 {at})"), "(i32x4.add) (f32x4.sqrt)"),
+        use_of("i32", &format!("(i32.load {at}) (i32.load offset=4 {at})"), "(i32.lt_s) (i32.eqz)"),
+        format!("(func (export \"add to memory\") (param i32) (i32.store {at} (i32.add (i32.load {at}) (i32.const 1))))"),
+        format!("(func (export \"copy\") (param i32) (i32.store offset=4 {at} (i32.add (i32.load {at}) (i32.const 1))))"),
+        format!("(func (export \"pick\") (param i32) (result i64) (select (i64.load {at}) (i64.const 1) (i32.load offset=4 {at})))"),
+    ];
+    let text = format!("(module (memory 1 70) {})", text.concat());
+    let observe = |engine: &Engine, module: &Module| {
+        let mut store = Store::new(engine, ());
+        let instance = Instance::new(&mut store, module, &[]).expect("there are no imports");
+        let names: Vec<String> = module.exports().map(|export| export.name().to_owned()).collect();
+        // The second access is out of bounds alone, or the first one as well.
+        let calls =
+            names.iter().flat_map(|name| [0xffff - 7, 0xffff, -9].map(|place| call(&mut store, &instance, name, &[Val::I32(place)])));
+        calls.collect::<String>()
+    };
+    let seen = same(|_| {}, &text, observe);
+    assert!(seen.matches("MemoryOutOfBounds").count() > 20, "{seen}");
+    same(|config| _ = config.cranelift_opt_level(peregrine::OptLevel::None), &text, observe);
+    same(|config| _ = config.memory_reservation(0).memory_guard_size(0), &text, observe);
+}
+
+#[test]
 fn the_stack_overflows_and_is_there_again() {
     let text = r#"(module
         (global $depth (mut i32) (i32.const 0))

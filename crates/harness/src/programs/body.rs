@@ -347,7 +347,22 @@ impl<'a, 'b> Body<'a, 'b> {
     fn push(&mut self, ty: Ty) {
         if self.stack.len() < MAX_OPERANDS {
             self.expression(ty, 3);
+            self.detach(ty);
             self.stack.push(ty);
+        }
+    }
+
+    /// Computes something of an operand that is the value of a local: the reference forgets to keep some of those when the local is set in a loop.
+    fn detach(&mut self, ty: Ty) {
+        if !self.plan.canonical_nans || !matches!(self.code.last(), Some(LocalGet(_) | LocalTee(_))) {
+            return;
+        }
+        match ty {
+            Ty::I32 => self.emit([I32Const(0x5a), I32Xor]),
+            Ty::I64 => self.emit([I64Const(0x5a), I64Xor]),
+            Ty::F32 => self.emit([F32Neg]),
+            Ty::F64 => self.emit([F64Neg]),
+            Ty::V128 => self.emit([V128Not]),
         }
     }
 
