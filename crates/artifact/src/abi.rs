@@ -8,6 +8,10 @@
 //! | loop entry | Cranelift's `Tail` | `(vmctx, homes) -> results of the function`: goes on at the head of a loop, with the values that the baseline left in its homes: see below |
 //! | builtin | C | `(vmctx, ...)`, at most six integer or pointer arguments; see [`crate::builtins`] |
 //!
+//! The engine has veneers of its own for frequent types, which take the place of stubs: calls of the host with few values have all of them in
+//! registers. In code that counts fuel, on x86-64, r15 holds [`fuel_consumed`](crate::vmctx::VmStoreContext::fuel_consumed) throughout, and
+//! the builtin `out_of_fuel` keeps all other registers.
+//!
 //! # Loop entries
 //!
 //! Code of the baseline with [`Tiering::Counted`](crate::settings::Tiering::Counted) asks the builtin `hot_loop` at the head of a loop

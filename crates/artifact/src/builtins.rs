@@ -53,7 +53,7 @@ macro_rules! for_each_builtin {
             element_drop(vmctx: pointer, element: i32);
             /// A reference to a function of the module.
             ref_func(vmctx: pointer, function: i32) -> pointer;
-            /// The fuel counter is above zero: traps or yields, as the store says.
+            /// The fuel counter is above zero: traps or yields, as the store says. On x86-64 it keeps all registers but the counter's.
             out_of_fuel(vmctx: pointer);
             /// The budget of a function is used up at its entry: the engine may compile it again. `function` is the index of the defined
             /// function. See [`crate::settings::Tiering::Counted`].

@@ -4,8 +4,10 @@ use crate::caller::Caller;
 use crate::error::{Context, Result, ensure};
 use crate::typed::{WasmParams, WasmRet, WasmTy};
 use crate::vm::boundary::host_entry;
+use crate::vm::entry::x64_exit::exit_veneer;
 use crate::vm::{AsyncHostBody, HostCode, ValRaw, async_host_entry};
 use crate::{Engine, FuncType, Val};
+use peregrine_wasm::ValType;
 use std::any::Any;
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -23,6 +25,7 @@ pub(crate) trait HostBody<T: 'static>: Send + Sync + 'static {
 pub struct HostFunc {
     ty: FuncType,
     code: HostCode,
+    is_future: bool,
     body: Box<dyn SharedBody>,
 }
 
@@ -40,12 +43,12 @@ impl<B: Send + Sync + 'static> SharedBody for Arc<B> {
 
 impl HostFunc {
     pub(crate) fn with_body<T: 'static, B: HostBody<T>>(ty: FuncType, body: B) -> Self {
-        Self { ty, code: host_entry::<T, B>, body: Box::new(Arc::new(body)) }
+        Self { ty, code: host_entry::<T, B>, is_future: false, body: Box::new(Arc::new(body)) }
     }
 
     /// A function that is a future.
     pub(crate) fn with_async_body<T: Send + 'static, B: AsyncHostBody<T>>(ty: FuncType, body: B) -> Self {
-        Self { ty, code: async_host_entry::<T, B>, body: Box::new(Arc::new(body)) }
+        Self { ty, code: async_host_entry::<T, B>, is_future: true, body: Box::new(Arc::new(body)) }
     }
 
     /// A function whose types are known at run time only.
@@ -67,6 +70,14 @@ impl HostFunc {
 
     pub(crate) fn code(&self) -> HostCode {
         self.code
+    }
+
+    /// The veneer that guests call it by, if there is one for its type.
+    pub(crate) fn veneer(&self) -> Option<*const u8> {
+        let ty = self.ty.as_wasm();
+        let is_int = |ty: &ValType| matches!(ty, ValType::I32 | ValType::I64 | ValType::Ref(_));
+        let fits = !self.is_future && ty.results.len() <= 1 && ty.params.iter().chain(&ty.results).all(is_int);
+        fits.then(|| exit_veneer(ty.params.len())).flatten()
     }
 
     pub(crate) fn data(&self) -> Box<dyn Any + Send + Sync> {

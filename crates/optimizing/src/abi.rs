@@ -2,6 +2,7 @@
 //!
 //! Translation and stubs build their signatures here, so that both sides of a call agree.
 
+use crate::isa::has_fuel_register;
 use cranelift_codegen::ir::types::{F32, F64, I8X16, I32, I64};
 use cranelift_codegen::ir::{AbiParam, ArgumentPurpose, Signature, Type};
 use cranelift_codegen::isa::{CallConv, TargetIsa};
@@ -86,7 +87,9 @@ pub(crate) fn loop_entry_signature(ty: &FuncType) -> Signature {
 
 /// The C signature of a builtin on the target of `isa`.
 pub(crate) fn builtin_signature(builtin: Builtin, isa: &dyn TargetIsa) -> Signature {
-    let mut signature = Signature::new(CallConv::triple_default(isa.triple()));
+    // Nothing need be kept for a call that hardly ever happens.
+    let keeps_registers = builtin == Builtin::out_of_fuel && has_fuel_register(isa.triple().architecture);
+    let mut signature = Signature::new(if keeps_registers { CallConv::PreserveAll } else { CallConv::triple_default(isa.triple()) });
     let param = |ty: &BuiltinType| match (ty, isa.triple().architecture) {
         (BuiltinType::Pointer | BuiltinType::I64, _) => AbiParam::new(I64),
         (BuiltinType::F32, _) => AbiParam::new(F32),

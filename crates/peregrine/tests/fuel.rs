@@ -201,3 +201,50 @@ fn the_host_can_change_the_counter_in_a_call() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn running_out_in_between_changes_no_value() -> Result<()> {
+    // More values live through the loop than there are registers of any kind.
+    let locals: String = (0..20).map(|index| format!("(local $i{index} i64) (local $f{index} f64) (local $v{index} v128)")).collect();
+    let turn: String = (0..20)
+        .map(|index| {
+            let next = (index + 1) % 20;
+            format!(
+                "(local.set $i{index} (i64.add (i64.mul (local.get $i{next}) (i64.const 31)) (i64.const {index})))
+                (local.set $f{index} (f64.add (f64.mul (local.get $f{next}) (f64.const 0.5)) (f64.const {index})))
+                (local.set $v{index} (i64x2.add (local.get $v{next}) (i64x2.splat (local.get $i{index}))))"
+            )
+        })
+        .collect();
+    let sum: String = (0..20)
+        .map(|index| {
+            format!(
+                "(i64.xor (local.get $i{index})) (i64.xor (i64.reinterpret_f64 (local.get $f{index})))
+                (i64.xor (i64x2.extract_lane 1 (local.get $v{index})))"
+            )
+        })
+        .collect();
+    let text = format!(
+        r#"(module (func (export "run") (param $n i32) (result i64) {locals}
+            (loop $again {turn} (br_if $again (local.tee $n (i32.sub (local.get $n) (i32.const 1)))))
+            (i64.const 0) {sum}))"#
+    );
+    let run = |engine: &Engine, interval: Option<u64>| -> Result<i64> {
+        let module = Module::new(engine, &text)?;
+        let mut store = Store::new(engine, ());
+        store.set_epoch_deadline(1);
+        if interval.is_some() {
+            store.set_fuel(PLENTY)?;
+            store.fuel_async_yield_interval(interval)?;
+        }
+        let run = Instance::new(&mut store, &module, &[])?.get_typed_func::<i32, i64>(&mut store, "run")?;
+        run.call(&mut store, 500)
+    };
+    let expected = run(&Engine::default(), None)?;
+    for (position, engine) in engines().iter().enumerate() {
+        for interval in [1, 200, 1000] {
+            assert_eq!(run(engine, Some(interval))?, expected, "engine {position}, every {interval}");
+        }
+    }
+    Ok(())
+}

@@ -345,7 +345,7 @@ impl DirectCallee {
 pub(crate) unsafe extern "C" fn host_entry<T: 'static, B: HostBody<T>>(context: *mut VmContextHeader, values: *mut ValRaw) {
     // SAFETY: the context is that of the host function under way (1). While it runs, the store belongs to it: `lend` gave the machine the
     // pointer to the whole store, and everything outside waits. The data is what the function was made with (1).
-    let (mut vm, store, body, caller) = unsafe {
+    let (vm, store, body, caller) = unsafe {
         let call = HostCall::from_context(context);
         let vm = call.store;
         let host = vm.as_ref().host().expect("the guest runs only in a store that was lent");
@@ -354,12 +354,36 @@ pub(crate) unsafe extern "C" fn host_entry<T: 'static, B: HostBody<T>>(context: 
     };
     // SAFETY: the caller gives that many slots (2).
     let values = unsafe { std::slice::from_raw_parts_mut(values, body.slots()) };
-    let outcome = catch_unwind(AssertUnwindSafe(|| {
-        store.crossing(CallHook::CallingHost)?;
-        let outcome = body.call(Caller::new(&mut *store, caller), values);
-        store.crossing(CallHook::ReturningFromHost)?;
-        outcome
-    }));
+    // Nothing installs a hook while the function runs: that takes the store itself.
+    let outcome = if store.call_hook.is_none() {
+        catch_unwind(AssertUnwindSafe(|| body.call(Caller::new(&mut *store, caller), values)))
+    } else {
+        catch_unwind(AssertUnwindSafe(|| call_hooked(body, store, caller, values)))
+    };
+    if !matches!(outcome, Ok(Ok(()))) {
+        failed(vm, outcome);
+    }
+}
+
+/// Calls the body of a host function, and the store's hook before and after.
+#[cold]
+#[inline(never)]
+fn call_hooked<T: 'static, B: HostBody<T>>(
+    body: &Arc<B>,
+    store: &mut StoreInner<T>,
+    caller: Option<InstanceId>,
+    values: &mut [ValRaw],
+) -> anyhow::Result<()> {
+    store.crossing(CallHook::CallingHost)?;
+    let outcome = body.call(Caller::new(&mut *store, caller), values);
+    store.crossing(CallHook::ReturningFromHost)?;
+    outcome
+}
+
+/// Raises what a host function failed with, which is done with the store.
+#[cold]
+#[inline(never)]
+fn failed(mut vm: NonNull<VmStore>, outcome: std::thread::Result<anyhow::Result<()>>) {
     let pending = match outcome {
         Ok(Ok(())) => return,
         // SAFETY: the body is done with the store.

@@ -14,12 +14,21 @@ pub(crate) type HostCode = unsafe extern "C" fn(*mut VmContextHeader, *mut ValRa
 pub(crate) struct HostFunc {
     header: VmContextHeader,
     func_ref: VmFuncRef,
+    /// Whether the code of the reference is a veneer, and not an Exit stub.
+    has_veneer: bool,
     data: Box<dyn Any + Send + Sync>,
 }
 
 impl HostFunc {
-    /// A host function of type `type_id`. It has no Exit stub: no guest can call it through a reference yet.
-    pub(crate) fn new(store: NonNull<VmStore>, number: u32, type_id: u32, code: HostCode, data: Box<dyn Any + Send + Sync>) -> Box<Self> {
+    /// A host function of type `type_id`. If it has no `veneer` for guests to call it by, it has no Exit stub either: no guest can call it
+    /// through a reference yet.
+    pub(crate) fn new(
+        store: NonNull<VmStore>,
+        number: u32,
+        type_id: u32,
+        (code, veneer): (HostCode, Option<*const u8>),
+        data: Box<dyn Any + Send + Sync>,
+    ) -> Box<Self> {
         let header = VmContextHeader {
             magic: HOST_MAGIC,
             instance: number,
@@ -29,17 +38,18 @@ impl HostFunc {
             owner: 0,
             interrupt_page: 0,
         };
-        let func_ref = VmFuncRef { code: 0, vmctx: 0, type_id, reserved: 0, enter: 0 };
-        let mut function = Box::new(Self { header, func_ref, data });
+        let func_ref = VmFuncRef { code: veneer.map_or(0, |veneer| veneer as u64), vmctx: 0, type_id, reserved: 0, enter: 0 };
+        let mut function = Box::new(Self { header, func_ref, has_veneer: veneer.is_some(), data });
         function.header.owner = &raw mut *function as u64;
         function.func_ref.vmctx = &raw mut function.header as u64;
         function
     }
 
-    /// The function as an import of `caller`. Its pointers are set by [`BoundHostFunc::settle`].
+    /// The function as an import of `caller`, whose module has the Exit stub `exit` for its type. Its pointers are set by [`BoundHostFunc::settle`].
     pub(crate) fn bind(&self, caller: NonNull<VmContextHeader>, exit: *const u8) -> BoundHostFunc {
         let header = VmContextHeader { interrupt_page: caller.as_ptr() as u64, ..self.header };
-        BoundHostFunc { header, func_ref: VmFuncRef { code: exit as u64, ..self.func_ref } }
+        let code = if self.has_veneer { self.func_ref.code } else { exit as u64 };
+        BoundHostFunc { header, func_ref: VmFuncRef { code, ..self.func_ref } }
     }
 
     /// The code.

@@ -345,8 +345,8 @@ impl VmStore {
         }
     }
 
-    /// Makes a host function of type `type_id`. Returns its number.
-    pub(crate) fn new_host_func(&mut self, type_id: u32, code: HostCode, data: Box<dyn Any + Send + Sync>) -> u32 {
+    /// Makes a host function of type `type_id`, with its code and the veneer for its type, if there is one. Returns its number.
+    pub(crate) fn new_host_func(&mut self, type_id: u32, code: (HostCode, Option<*const u8>), data: Box<dyn Any + Send + Sync>) -> u32 {
         let number = u32::try_from(self.host_funcs.len()).expect("memory ends before the numbers do");
         let function = HostFunc::new(NonNull::from(&mut *self), number, type_id, code, data);
         self.alive.add(home_of(&function), self.drops);

@@ -254,15 +254,24 @@ fn build_peer(folder: &Path) -> Result<()> {
     let source = folder.join("src");
     std::fs::create_dir_all(&source).context(source.display())?;
     for file in FILES {
-        std::fs::copy(example.join(file), source.join(file)).context(file)?;
+        let text = std::fs::read_to_string(example.join(file)).context(file)?;
+        write_changed(&source.join(file), &text)?;
     }
-    std::fs::write(source.join("runtime.rs"), PEER_RUNTIME).context(source.display())?;
+    write_changed(&source.join("runtime.rs"), PEER_RUNTIME)?;
     let manifest =
         format!("[package]\nname = \"embedding-peer\"\nversion = \"0.0.0\"\nedition = \"2024\"\n\n[dependencies]\n{PEER}\n\n[workspace]\n");
-    std::fs::write(folder.join("Cargo.toml"), manifest).context(folder.display())?;
+    write_changed(&folder.join("Cargo.toml"), &manifest)?;
     let target = folder.join("target");
     let job = Job::new("cargo").args(["build", "--quiet", "--release"]).env("CARGO_TARGET_DIR", &target).folder(folder);
     job.limit(Duration::from_secs(3600)).run_well().map(drop)
+}
+
+/// Writes a file, unless it is as it should be: what was built of it is used again.
+fn write_changed(path: &Path, text: &str) -> Result<()> {
+    if std::fs::read_to_string(path).is_ok_and(|old| old == text) {
+        return Ok(());
+    }
+    std::fs::write(path, text).context(path.display())
 }
 
 #[cfg(test)]

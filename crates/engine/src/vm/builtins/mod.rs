@@ -33,8 +33,9 @@ macro_rules! array {
     ($($(#[$doc:meta])* $name:ident($($param:ident: $ty:ident),*) $(-> $result:ident)?;)*) => {
         static ARRAY: [Veneer; Builtin::ALL.len()] = [$(array!(@veneer $name)),*];
     };
-    // The one builtin whose target is not fixed.
+    // The one builtin whose target is not fixed, and the one that keeps all registers.
     (@veneer host_call) => { veneer::host_call };
+    (@veneer out_of_fuel) => { veneer::out_of_fuel };
     (@veneer $name:ident) => {{
         veneer::veneer!($name, code::$name);
         $name
@@ -49,10 +50,10 @@ mod code {
         f32_ceil, f32_floor, f32_fma, f32_nearest, f32_trunc, f64_ceil, f64_floor, f64_fma, f64_nearest, f64_trunc,
     };
     pub(super) use super::memory::{data_drop, memory_copy, memory_fill, memory_grow, memory_init};
+    pub(super) use super::raise;
     pub(super) use super::table::{element_drop, ref_func, table_copy, table_element_init, table_fill, table_grow, table_init};
     pub(super) use super::tiering::{hot_function, hot_loop};
     pub(super) use super::waiting::{memory_atomic_notify, memory_atomic_wait32, memory_atomic_wait64};
-    pub(super) use super::{out_of_fuel, raise};
 }
 
 /// The context that a builtin was called with.
@@ -134,7 +135,7 @@ unsafe extern "C" fn raise(caller: Caller, trap: u32) {
 }
 
 /// Asks the store for more fuel, or ends the call.
-unsafe extern "C" fn out_of_fuel(caller: Caller) {
+pub(super) unsafe extern "C" fn out_of_fuel(caller: Caller) {
     // SAFETY: no reference into the store is held.
     let host = unsafe { caller.store().as_ref() }.host();
     let may_yield = match host {

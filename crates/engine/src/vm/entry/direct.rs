@@ -122,8 +122,7 @@ pub(in crate::vm) unsafe fn is_possible(store: NonNull<VmStore>) -> bool {
 ///
 /// # Safety
 ///
-/// 1. As for [`super::call`], with `registers` for the values: they hold as many parameters of each class as the function has, and have room
-///    for them.
+/// 1. As for [`super::call`], with `registers` for the values: they hold as many parameters of each class as the function has.
 /// 2. [`is_possible`] has just said so.
 #[inline(always)]
 pub(in crate::vm) unsafe fn call(

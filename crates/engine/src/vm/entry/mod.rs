@@ -23,6 +23,8 @@ pub(in crate::vm) mod lazy;
 #[cfg(target_arch = "x86_64")]
 mod x64_direct;
 #[cfg(target_arch = "x86_64")]
+pub(crate) mod x64_exit;
+#[cfg(target_arch = "x86_64")]
 pub(super) mod x64_look;
 
 use super::fault;

@@ -176,7 +176,7 @@ unsafe extern "C" fn unwind() {
 ///
 /// 1. As for [`unwind`].
 #[unsafe(naked)]
-unsafe extern "C" fn stop() {
+pub(super) unsafe extern "C" fn stop() {
     naked_asm!(
         "cmp qword ptr [r10 + {pending}], {suspend}",
         "jne {unwind}",
@@ -443,14 +443,125 @@ pub(in crate::vm) unsafe extern "C" fn fault_landing() {
 /// What compiled code may use below its stack pointer.
 pub(in crate::vm) const RED_ZONE_BYTES: usize = 128;
 
-/// How many registers [`interrupt_landing`] keeps above the vector registers, the flags left out.
-const LANDING_REGISTERS: usize = 14;
+/// Puts the registers for integers on the stack, rax first and r15 last, and those for vectors below them. Of these the low 128 bits:
+/// compiled code uses no more.
+macro_rules! keep_registers {
+    () => {
+        concat!(
+            "push rax\n",
+            "push rcx\n",
+            "push rdx\n",
+            "push rbx\n",
+            "push rsi\n",
+            "push rdi\n",
+            "push r8\n",
+            "push r9\n",
+            "push r10\n",
+            "push r11\n",
+            "push r12\n",
+            "push r13\n",
+            "push r14\n",
+            "push r15\n",
+            "sub rsp, 256\n",
+            "and rsp, -16\n",
+            "movaps [rsp + 0], xmm0\n",
+            "movaps [rsp + 16], xmm1\n",
+            "movaps [rsp + 32], xmm2\n",
+            "movaps [rsp + 48], xmm3\n",
+            "movaps [rsp + 64], xmm4\n",
+            "movaps [rsp + 80], xmm5\n",
+            "movaps [rsp + 96], xmm6\n",
+            "movaps [rsp + 112], xmm7\n",
+            "movaps [rsp + 128], xmm8\n",
+            "movaps [rsp + 144], xmm9\n",
+            "movaps [rsp + 160], xmm10\n",
+            "movaps [rsp + 176], xmm11\n",
+            "movaps [rsp + 192], xmm12\n",
+            "movaps [rsp + 208], xmm13\n",
+            "movaps [rsp + 224], xmm14\n",
+            "movaps [rsp + 240], xmm15\n",
+        )
+    };
+}
 
-/// Where the fault handler lets an interrupted guest go on: on its own stack, below the red zone, with a frame of four words that rbp is in:
-/// the store's context, the frame pointer, the address of the interrupted instruction plus 1, and that of the next one. Keeps every register, asks
-/// [`crate::vm::preempt::interrupted`], and goes to the next instruction.
+/// Takes the vector registers back, which rsp points to.
+macro_rules! restore_vectors {
+    () => {
+        concat!(
+            "movaps xmm0, [rsp + 0]\n",
+            "movaps xmm1, [rsp + 16]\n",
+            "movaps xmm2, [rsp + 32]\n",
+            "movaps xmm3, [rsp + 48]\n",
+            "movaps xmm4, [rsp + 64]\n",
+            "movaps xmm5, [rsp + 80]\n",
+            "movaps xmm6, [rsp + 96]\n",
+            "movaps xmm7, [rsp + 112]\n",
+            "movaps xmm8, [rsp + 128]\n",
+            "movaps xmm9, [rsp + 144]\n",
+            "movaps xmm10, [rsp + 160]\n",
+            "movaps xmm11, [rsp + 176]\n",
+            "movaps xmm12, [rsp + 192]\n",
+            "movaps xmm13, [rsp + 208]\n",
+            "movaps xmm14, [rsp + 224]\n",
+            "movaps xmm15, [rsp + 240]\n",
+        )
+    };
+}
+
+/// Takes the registers for integers off the stack, r15 left out: rsp points to r14.
+macro_rules! restore_integers {
+    () => {
+        concat!(
+            "pop r14\n",
+            "pop r13\n",
+            "pop r12\n",
+            "pop r11\n",
+            "pop r10\n",
+            "pop r9\n",
+            "pop r8\n",
+            "pop rdi\n",
+            "pop rsi\n",
+            "pop rbx\n",
+            "pop rdx\n",
+            "pop rcx\n",
+            "pop rax\n",
+        )
+    };
+}
+
+/// How many registers for integers these keep.
+const KEPT_INTEGERS: usize = 14;
+
+/// The veneer of the builtin `out_of_fuel`. Keeps every register but the fuel counter's, so that compiled code need not keep any for a call
+/// that hardly ever happens. The frame is as that of [`interrupt_landing`], without the flags.
 ///
-/// Of vector registers the low 128 bits are kept: compiled code uses no more.
+/// # Safety
+///
+/// 1. Called by compiled code only.
+#[unsafe(naked)]
+pub(in crate::vm) unsafe extern "C" fn out_of_fuel() {
+    naked_asm!(
+        "push rbp",
+        "mov rbp, rsp",
+        keep_registers!(),
+        "cld",
+        "lea rax, [rip + {target}]",
+        "call {leave}",
+        restore_vectors!(),
+        // The veneer has brought r15 back.
+        "lea rsp, [rbp - {kept} + 8]",
+        restore_integers!(),
+        "pop rbp",
+        "ret",
+        target = sym crate::vm::builtins::out_of_fuel,
+        leave = sym leave,
+        kept = const 8 * KEPT_INTEGERS,
+    )
+}
+
+/// Where the fault handler lets an interrupted guest go on: on its own stack, below the red zone, with a frame of four words that rbp is
+/// in: the store's context, the frame pointer, the address of the interrupted instruction plus 1, and that of the next one. Keeps every
+/// register, asks [`crate::vm::preempt::interrupted`], and goes to the next instruction.
 ///
 /// # Safety
 ///
@@ -459,83 +570,25 @@ const LANDING_REGISTERS: usize = 14;
 pub(in crate::vm) unsafe extern "C" fn interrupt_landing() {
     naked_asm!(
         "pushfq",
-        "push rax",
-        "push rcx",
-        "push rdx",
-        "push rbx",
-        "push rsi",
-        "push rdi",
-        "push r8",
-        "push r9",
-        "push r10",
-        "push r11",
-        "push r12",
-        "push r13",
-        "push r14",
-        "push r15",
-        "sub rsp, 256",
-        "and rsp, -16",
-        "movaps [rsp + 0], xmm0",
-        "movaps [rsp + 16], xmm1",
-        "movaps [rsp + 32], xmm2",
-        "movaps [rsp + 48], xmm3",
-        "movaps [rsp + 64], xmm4",
-        "movaps [rsp + 80], xmm5",
-        "movaps [rsp + 96], xmm6",
-        "movaps [rsp + 112], xmm7",
-        "movaps [rsp + 128], xmm8",
-        "movaps [rsp + 144], xmm9",
-        "movaps [rsp + 160], xmm10",
-        "movaps [rsp + 176], xmm11",
-        "movaps [rsp + 192], xmm12",
-        "movaps [rsp + 208], xmm13",
-        "movaps [rsp + 224], xmm14",
-        "movaps [rsp + 240], xmm15",
+        keep_registers!(),
         "cld",
         // The word at 8 from here is the store's context: all that `leave` and the function read of a context.
         "lea rdi, [rbp - 16]",
         "lea rax, [rip + {interrupted}]",
         "call {leave}",
-        "movaps xmm0, [rsp + 0]",
-        "movaps xmm1, [rsp + 16]",
-        "movaps xmm2, [rsp + 32]",
-        "movaps xmm3, [rsp + 48]",
-        "movaps xmm4, [rsp + 64]",
-        "movaps xmm5, [rsp + 80]",
-        "movaps xmm6, [rsp + 96]",
-        "movaps xmm7, [rsp + 112]",
-        "movaps xmm8, [rsp + 128]",
-        "movaps xmm9, [rsp + 144]",
-        "movaps xmm10, [rsp + 160]",
-        "movaps xmm11, [rsp + 176]",
-        "movaps xmm12, [rsp + 192]",
-        "movaps xmm13, [rsp + 208]",
-        "movaps xmm14, [rsp + 224]",
-        "movaps xmm15, [rsp + 240]",
+        restore_vectors!(),
         "mov rax, [rbp + 16]",
         "mov [rbp + 8], rax",
         // The veneer has kept r15, or brought the fuel counter back.
         "lea rsp, [rbp - {saved} + 8]",
-        "pop r14",
-        "pop r13",
-        "pop r12",
-        "pop r11",
-        "pop r10",
-        "pop r9",
-        "pop r8",
-        "pop rdi",
-        "pop rsi",
-        "pop rbx",
-        "pop rdx",
-        "pop rcx",
-        "pop rax",
+        restore_integers!(),
         "popfq",
         "mov rsp, rbp",
         "pop rbp",
         "ret {red_zone}",
         interrupted = sym crate::vm::preempt::interrupted,
         leave = sym leave,
-        saved = const 8 * (2 + LANDING_REGISTERS),
+        saved = const 8 * (2 + KEPT_INTEGERS),
         // With the address that was taken from there.
         red_zone = const RED_ZONE_BYTES + 8,
     )

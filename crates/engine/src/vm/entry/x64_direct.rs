@@ -86,8 +86,8 @@ pub(super) unsafe fn enter_direct(
     (ended, Returned { int, float: float.to_bits() })
 }
 
-/// Calls the code whose address is in rax on the guest's stack, with the store's context in r10. Makes the frame of [`super::veneer::enter`],
-/// of which the places for r12 to r15 mean nothing. Returns 0 in rdx; unwound, it returns something else there.
+/// Calls the code whose address is in rax on the guest's stack, with the store's context in r10. Makes the frame of
+/// [`super::veneer::enter`], of which the places for r12 to r15 mean nothing. Returns 0 in rdx; unwound, something else.
 ///
 /// # Safety
 ///

@@ -2,8 +2,8 @@
 //!
 //! The compilers load a byte, or compare with a word; which registers they take decides the length.
 
-/// The length in bytes of an instruction that reads memory as compilers look at the interrupt page, given its bytes by position. `None` if it
-/// is another one. Asks for bytes of the instruction alone.
+/// The length in bytes of an instruction that reads memory as compilers look at the interrupt page, given its bytes by position. `None` if
+/// it is another one. Asks for bytes of the instruction alone.
 pub(in crate::vm) fn look_len_bytes(byte: impl Fn(usize) -> u8) -> Option<usize> {
     let prefix = usize::from(byte(0) & 0xf0 == 0x40);
     let opcode_end = match byte(prefix) {
