@@ -45,7 +45,7 @@ fn worked(turns: i32) -> i32 {
 
 #[test]
 fn many_instances_take_little_address_space() -> Result<()> {
-    const COUNT: u64 = 2_000;
+    const COUNT: u64 = 10_000;
     for engine in engines(|_| ()) {
         let module = Module::new(
             &engine,
