@@ -5,8 +5,9 @@
 
 use crate::cache::ContentHash;
 use peregrine_artifact::compiler::{CompileError, WasmBytes};
+use peregrine_sys::pages;
 use std::fs::File;
-use std::os::unix::fs::FileExt;
+use std::io::{Read, Seek, SeekFrom};
 use std::sync::{Arc, OnceLock};
 
 /// Where the binary of a module is.
@@ -48,8 +49,11 @@ impl FileBinary {
     fn read(&self) -> Result<WasmBytes, CompileError> {
         let unusable = |why: &str| CompileError::Unsupported { message: format!("the file of the module {why}; load the module again") };
         let len = usize::try_from(self.len_bytes).map_err(|_| unusable("is too long to be read"))?;
-        let mut bytes = vec![0; len];
-        self.file.read_exact_at(&mut bytes, 0).map_err(|error| unusable(&format!("cannot be read: {error}")))?;
+        let mut bytes = Vec::with_capacity(len.saturating_add(1));
+        pages::prefer_huge_pages(bytes.spare_capacity_mut());
+        let mut file = &self.file;
+        let read = file.seek(SeekFrom::Start(0)).and_then(|_| file.take(self.len_bytes).read_to_end(&mut bytes));
+        read.map_err(|error| unusable(&format!("cannot be read: {error}")))?;
         if ContentHash::of(&bytes) != self.content {
             return Err(unusable("was changed in place since it was loaded"));
         }

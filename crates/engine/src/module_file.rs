@@ -9,6 +9,7 @@ use crate::tiering::TieringStress;
 use crate::verified::Identity;
 use crate::{Engine, Module};
 use peregrine_artifact::compiler::Progress;
+use peregrine_sys::pages;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
@@ -49,7 +50,9 @@ impl Module {
             && metadata.is_file()
         {
             file.seek(SeekFrom::Start(0))?;
-            bytes.reserve_exact(usize::try_from(metadata.len()).unwrap_or(0));
+            // One more, so that the end is found without making room for it.
+            bytes.reserve_exact(usize::try_from(metadata.len()).map_or(0, |len| len.saturating_add(1)));
+            pages::prefer_huge_pages(bytes.spare_capacity_mut());
         }
         file.read_to_end(&mut bytes).context("the file cannot be read")?;
         Self::from_content(engine, bytes, identity, progress)

@@ -26,6 +26,9 @@ impl ConstExprFolder {
         limits: &ModuleLimits,
         mut escapes: impl FnMut(FuncIndex),
     ) -> Result<ConstExpr, CompileError> {
+        if let Some(value) = single_i32(expr) {
+            return Ok(ConstExpr::One(ConstOp::I32Const(value)));
+        }
         self.ops.clear();
         let mut reader = expr.get_operators_reader();
         loop {
@@ -67,6 +70,18 @@ impl ConstExprFolder {
             ref ops => Ok(ConstExpr::Many(ops.into())),
         }
     }
+}
+
+/// The value of a valid expression that is one `i32.const`: what most are, of which some modules have tens of thousands.
+fn single_i32(expr: &wasmparser::ConstExpr<'_>) -> Option<i32> {
+    const I32_CONST: u8 = 0x41;
+    const END: u8 = 0x0b;
+    let mut reader = expr.get_binary_reader();
+    if reader.read_u8().ok()? != I32_CONST {
+        return None;
+    }
+    let value = reader.read_var_i32().ok()?;
+    (reader.read_u8().ok()? == END && reader.eof()).then_some(value)
 }
 
 /// What reading a global gives: its value, if that is known and never changes.

@@ -300,6 +300,8 @@ impl<'a, 'l> Walk<'a, 'l> {
     }
 
     fn data(&mut self, section: wasmparser::DataSectionReader<'a>) -> Result<(), CompileError> {
+        // The section is valid, so there are as many.
+        self.translation.module.data = IndexVec::with_capacity(section.count() as usize);
         for segment in section {
             let segment = segment.map_err(errors::from_parser)?;
             let mode = match &segment.kind {

@@ -86,6 +86,8 @@ struct Hot {
     loops: HashMap<(DefinedFuncIndex, u32), Better>,
     /// The offset of the loop that is asked for, by function.
     waiting_loops: HashMap<DefinedFuncIndex, u32>,
+    /// How often calls of a function that there is better code of were met in its loops.
+    looks: HashMap<DefinedFuncIndex, u32>,
     /// Code of the baseline, for tests that go back to it.
     baseline: HashMap<DefinedFuncIndex, usize>,
     optimized: Vec<(DefinedFuncIndex, Arc<CompiledFunc>)>,
@@ -111,6 +113,10 @@ enum Better {
 /// behind.
 const MAX_STRESSED_ENTRIES: u32 = 200;
 
+/// A call that is met in a loop more often than this once there is better code of its function gets code to go on with from that loop: it
+/// went on for longer than the work for which the function was compiled.
+const PATIENT_LOOKS: u32 = 4;
+
 /// Bytes of code of the baseline that are held until they are kept in the cache.
 const MAX_HELD_BYTES: usize = 32 << 20;
 
@@ -131,7 +137,7 @@ impl ModuleTiering {
         let functions = (0..module.module().defined_functions()).map(DefinedFuncIndex::from_usize);
         if let Some(code) = module.tiered() {
             for function in functions.clone().filter(|function| module.image_tier(*function) == Some(CompilerKind::Baseline)) {
-                code.set_budget(function, budget::first(module.body_bytes(function)));
+                code.set_budget(function, budget::SETTLING.max(budget::first(module.body_bytes(function))));
             }
         }
         let state = |function| AtomicU8::new(if module.has_image_code(function) { READY } else { COLD });
@@ -525,10 +531,13 @@ pub(crate) fn hot_loop(module: &Arc<LoadedModule>, function: DefinedFuncIndex, e
                 Some(Better::There(address)) => Some(*address),
                 // The function first: it may be called often and stay in its loops for a short time only.
                 _ => {
-                    let is_known = hot.functions.contains_key(&function);
+                    let is_done = matches!(hot.functions.get(&function), Some(Better::There(_) | Better::Refused));
                     tiering.request(module, &mut hot, Request { function, loop_entry: None });
+                    // Calls that end soon are not worth an entry of their own: the next ones go to the better code.
+                    let looks = hot.looks.entry(function).or_default();
+                    *looks += u32::from(is_done);
                     // One loop at a time: code from there on has the other loops too.
-                    if is_known && hot.waiting_loops.get(&function).is_none_or(|offset| *offset == entry.offset) {
+                    if *looks > PATIENT_LOOKS && hot.waiting_loops.get(&function).is_none_or(|offset| *offset == entry.offset) {
                         tiering.request(module, &mut hot, request);
                     }
                     None

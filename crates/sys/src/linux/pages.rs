@@ -7,12 +7,16 @@
 
 use std::fs::File;
 use std::io;
+use std::mem::MaybeUninit;
 use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::FileExt;
 use std::ptr::NonNull;
 
 use rustix::mm::{Advice, MapFlags, MprotectFlags, ProtFlags};
+
+/// Memory below this size is not worth huge pages: three of them.
+const LARGE_BYTES: usize = 6 << 20;
 
 /// The page size of the machine in bytes; a power of two.
 pub fn page_size() -> usize {
@@ -22,6 +26,20 @@ pub fn page_size() -> usize {
 /// Rounds a number of bytes up to whole pages; `None` where that overflows.
 pub fn round_up_to_pages(len_bytes: usize) -> Option<usize> {
     len_bytes.checked_next_multiple_of(page_size())
+}
+
+/// Asks for huge pages for memory that is about to be filled as a whole, if it is large: filling it takes a hundredth of the page faults then.
+/// A hint that may have no effect.
+pub fn prefer_huge_pages(memory: &mut [MaybeUninit<u8>]) {
+    let start = memory.as_ptr().addr();
+    let Some(first) = start.checked_next_multiple_of(page_size()) else { return };
+    let end = (start + memory.len()) & !(page_size() - 1);
+    if memory.len() < LARGE_BYTES || end <= first {
+        return;
+    }
+    let from = memory[first - start..].as_mut_ptr();
+    // SAFETY: the pages are within memory that the caller holds alone, and the advice changes nothing but how it is backed.
+    let _ = unsafe { rustix::mm::madvise(from.cast(), end - first, Advice::LinuxHugepage) };
 }
 
 /// An owned range of address space, unmapped when dropped.
