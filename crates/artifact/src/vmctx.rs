@@ -100,10 +100,10 @@ pub struct VmFuncRef {
 pub struct VmCallCell {
     /// The first targets that there were, each with the number of calls. Numbers wrap.
     pub targets: [VmCallTarget; CALL_CELL_TARGETS],
-    /// Calls of others.
+    /// Calls of others. From [`CALL_CELL_MAX_OTHERS`] on nothing more is counted: enough is known of a call that goes everywhere.
     pub others: u32,
-    /// Always 0.
-    pub reserved: u32,
+    /// The distance of the first target from then on, in place of that itself, which is 0.
+    pub first_distance: u32,
 }
 
 /// One target in a [`VmCallCell`].
@@ -115,6 +115,9 @@ pub struct VmCallTarget {
     /// The calls.
     pub calls: u32,
 }
+
+/// See [`VmCallCell::others`].
+pub const CALL_CELL_MAX_OTHERS: u32 = 1 << 14;
 
 /// How many targets a [`VmCallCell`] tells apart.
 pub const CALL_CELL_TARGETS: usize = 3;

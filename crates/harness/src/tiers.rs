@@ -304,7 +304,7 @@ fn judge(script: &Script, expected: &[Run], found: &[Run], is_reference: bool, t
             tally.calls += u64::from(number > 0);
             tally.traps += u64::from(number > 0 && found.outcome.is_err());
         }
-        let all = |run: &Run| run.steps.iter().all(|step| !is_exhausted(step) && !(is_reference && is_stopped_by_fuel(step)));
+        let all = |run: &Run| run.steps.iter().all(|step| !(is_exhausted(step) || is_reference && is_stopped_by_fuel(step)));
         if let (Some(expected), Some(found), true) = (&expected.end, &found.end, all(expected) && all(found)) {
             judge_end(expected, found).map_err(|difference| format!("after the calls of an instance, {difference}"))?;
         }

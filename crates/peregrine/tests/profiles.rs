@@ -175,6 +175,24 @@ fn functions_of_others_and_too_many_different_ones_are_counted_together() {
     assert!(matches!(table.get(&mut other.store, 0), Some(Ref::Func(Some(_)))));
 }
 
+#[test]
+fn calls_that_go_everywhere_are_not_counted_for_ever() {
+    let engine = counting();
+    let module = Module::new(&engine, PROGRAM).unwrap();
+    let mut program = Program::new(&engine, &module);
+    for which in [0, 1, 2] {
+        program.call("call", which, 3).unwrap();
+    }
+    for _ in 0..20_000 {
+        assert_eq!(program.call("call", 3, 3).unwrap(), 4);
+    }
+    for _ in 0..5 {
+        assert_eq!(program.call("call", 0, 10).unwrap(), 100);
+    }
+    let expected = SiteProfile::new([(index(0), 1), (index(1), 1), (index(2), 1)], 1 << 14);
+    assert_eq!(site(&module.profile().unwrap(), CALL), expected);
+}
+
 /// All that calls can be seen to do: results, traps, backtraces.
 fn observe(program: &mut Program) -> Vec<String> {
     let mut seen = Vec::new();

@@ -9,7 +9,8 @@
 //! ```
 //!
 //! `common`, once for a function, looks for the target among the others, puts it in the first free place, or counts it with those that have
-//! none. Counts are without order or atomicity: several threads may lose some, and the engine reads what it finds.
+//! none. When those are enough, it takes the first target away, so that every call comes here and soon goes back: the processor can foresee that,
+//! and not which of many targets comes next. Counts are without order or atomicity: several threads may lose some, and the engine reads what it finds.
 
 use super::assembler::{Alu, Cc, Mem};
 use super::registers::{RAX, SCRATCH};
@@ -18,7 +19,7 @@ use crate::masm::{Label, Masm};
 use crate::registers::Reg;
 use crate::values::Value;
 use peregrine_artifact::func::{Reloc, RelocKind, RelocTarget};
-use peregrine_artifact::vmctx::{CALL_CELL_TARGETS, VmCallCell, VmCallTarget};
+use peregrine_artifact::vmctx::{CALL_CELL_MAX_OTHERS, CALL_CELL_TARGETS, VmCallCell, VmCallTarget};
 use std::mem::{offset_of, size_of};
 
 /// The most calls of one function that are counted: more have no cell.
@@ -85,6 +86,18 @@ impl Compiler<'_> {
         let known: [Label; CALL_CELL_TARGETS] = std::array::from_fn(|_| masm.label());
         let free: [Label; CALL_CELL_TARGETS] = std::array::from_fn(|_| masm.label());
         let field = |position, field| Mem::new(RAX, target_field(position, field));
+        let others = Mem::new(RAX, offset_of!(VmCallCell, others) as i32);
+        let (count, done) = (masm.label(), masm.label());
+        masm.alu_imm(Alu::Cmp, false, others, CALL_CELL_MAX_OTHERS as i32);
+        masm.jcc(Cc::B, count);
+        masm.mov(false, SCRATCH, field(0, DISTANCE));
+        masm.test(false, SCRATCH, SCRATCH);
+        masm.jcc(Cc::E, done);
+        masm.mov_store(false, Mem::new(RAX, offset_of!(VmCallCell, first_distance) as i32), SCRATCH);
+        masm.mov_store_imm(false, field(0, DISTANCE), 0);
+        masm.bind(done);
+        masm.ret(0);
+        masm.bind(count);
         for (position, &label) in known.iter().enumerate().skip(1) {
             masm.alu(Alu::Cmp, false, SCRATCH, field(position, DISTANCE));
             masm.jcc(Cc::E, label);
@@ -93,7 +106,7 @@ impl Compiler<'_> {
             masm.alu_imm(Alu::Cmp, false, field(position, DISTANCE), 0);
             masm.jcc(Cc::E, label);
         }
-        masm.alu_imm(Alu::Add, false, Mem::new(RAX, offset_of!(VmCallCell, others) as i32), 1);
+        masm.alu_imm(Alu::Add, false, others, 1);
         masm.ret(0);
         for position in 0..CALL_CELL_TARGETS {
             masm.bind(free[position]);

@@ -93,8 +93,14 @@ impl CallCells {
             unsafe { &*fields.add(offset / 4) }.load(Ordering::Relaxed)
         };
         let targets = std::mem::offset_of!(VmCallCell, targets);
+        // Where counting has ended, the first is elsewhere.
+        let first = read(std::mem::offset_of!(VmCallCell, first_distance));
+        let distance = |position| match read(targets + position * 8) {
+            0 if position == 0 => first,
+            distance => distance,
+        };
         CellContent {
-            targets: std::array::from_fn(|position| (read(targets + position * 8), read(targets + position * 8 + 4))),
+            targets: std::array::from_fn(|position| (distance(position), read(targets + position * 8 + 4))),
             others: read(std::mem::offset_of!(VmCallCell, others)),
         }
     }
