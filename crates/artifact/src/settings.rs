@@ -74,6 +74,9 @@ pub struct Settings {
 
 /// Up to this size a memory is small: not worth the address space that spares checks.
 pub const SMALL_MEMORY_BYTES: u64 = 1 << 20;
+/// The most that a memory without such a maximum begins with to be accessed with checks, in bytes: one page. Code that works on more is more often
+/// worth its address space.
+const SMALL_AT_FIRST_BYTES: u64 = 64 << 10;
 
 /// What the code of one module relies on when it accesses one of its memories. Compilers and engine derive it by the same function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -162,5 +165,5 @@ impl Settings {
 
 /// Whether a memory of type `ty` is [`MemoryStyle::Small`] if the module that defines it does not grow it.
 pub fn is_small_at_first(ty: &MemoryType) -> bool {
-    !ty.shared && !ty.memory64 && ty.min_bytes().is_some_and(|bytes| bytes <= SMALL_MEMORY_BYTES)
+    !ty.shared && !ty.memory64 && ty.min_bytes().is_some_and(|bytes| bytes <= SMALL_AT_FIRST_BYTES)
 }

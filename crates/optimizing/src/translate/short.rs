@@ -9,6 +9,7 @@ use cranelift_codegen::ir::types::{I8, I8X16, I16, I32, I64};
 use cranelift_codegen::ir::{Block, InstBuilder, MemFlagsData, Type, Value};
 use peregrine_wasm::{MemoryIndex, Trap};
 use smallvec::SmallVec;
+use target_lexicon::Architecture;
 
 /// The longest operation of a constant length that is done in place.
 const MAX_CONSTANT_BYTES: u64 = 64;
@@ -91,7 +92,9 @@ impl Translator<'_, '_> {
     /// How long the operation is, if doing it in place is worth it.
     fn short_length(&mut self, memories: &[u32], len: Value) -> Option<Length> {
         let types = memories.iter().map(|&memory| self.module.memories[MemoryIndex::from_u32(memory)]);
-        if self.mode != Mode::Optimized || types.into_iter().any(|ty| ty.memory64 || ty.shared) {
+        // What has no vectors of 128 bits leaves all of them to the engine.
+        let has_vectors = !matches!(self.architecture(), Architecture::Riscv64(_));
+        if self.mode != Mode::Optimized || !has_vectors || types.into_iter().any(|ty| ty.memory64 || ty.shared) {
             return None;
         }
         match self.constant(len) {
