@@ -1,5 +1,5 @@
-//! Stores, instances and calls at random, on several threads: made, trapped, refused, panicked, re-entered, interrupted, given to other
-//! threads and dropped in any order. Afterwards the process holds no more descriptors, threads, mappings and memory than before.
+//! Stores, instances and calls at random, on several threads: made, trapped, refused, panicked, re-entered, interrupted, suspended and
+//! abandoned halfway, given to other threads and dropped in any order. Afterwards the process holds no more descriptors, threads, mappings and memory than before.
 //!
 //! One test, in a process of its own, for what is counted belongs to the process. The choices follow from a seed, so that a failure can be
 //! run again. `cargo xtask stress` builds this under the address sanitizer and runs it for longer:
@@ -11,12 +11,13 @@
 //! | `PEREGRINE_STRESS_SLACK_MIB` | memory that may have been kept | 64 |
 
 use peregrine::{
-    AsContextMut, Caller, Config, Engine, Error, ExternRef, Func, Instance, Linker, Memory, MemoryType, Module, Result, SharedMemory,
-    Store, StoreLimits, StoreLimitsBuilder, Trap, TypedFunc, Val,
+    AsContextMut, Caller, Config, Engine, Error, Extern, ExternRef, Func, Instance, Linker, Memory, MemoryType, Module, Result,
+    SharedMemory, Store, StoreLimits, StoreLimitsBuilder, Trap, TypedFunc, Val,
 };
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -29,6 +30,7 @@ const GUEST: &str = r#"(module
     (import "host" "panic" (func $panic))
     (import "host" "enter" (func $enter (param i32) (result i32)))
     (import "host" "make" (func $make (param i32) (result externref)))
+    (import "host" "pause" (func $pause (param i32) (result i32)))
     (import "host" "shared" (memory $shared 1 1 shared))
     (memory $own (export "memory") 1 40)
     (data (memory $own) (i32.const 1000) "initial content of the memory")
@@ -55,6 +57,10 @@ const GUEST: &str = r#"(module
     (func (export "fail") (call $fail))
     (func (export "panic") (call $panic))
     (func (export "enter") (param i32) (result i32) (call $enter (local.get 0)))
+    (func (export "pause") (param i32) (result i32)
+        (drop (call $pause (local.get 0)))
+        (memory.fill $own (i32.const 0) (local.get 0) (i32.const 5000))
+        (i32.add (call $pause (local.get 0)) (i32.const 1)))
     (func (export "grow") (param i32) (result i32)
         (drop (table.grow $values (call $make (local.get 0)) (local.get 0)))
         (memory.grow $own (local.get 0)))
@@ -68,7 +74,7 @@ const GUEST: &str = r#"(module
 struct Host {
     limits: StoreLimits,
     random: Random,
-    /// Calls of `enter` that are under way.
+    /// Calls of `enter` and `pause` that are under way.
     depth: u32,
 }
 
@@ -147,6 +153,26 @@ fn linker(engine: &Engine) -> Result<Linker<Host>> {
         let garbage = vec![value; 100];
         ExternRef::new(&mut caller, garbage).map(Some)
     })?;
+    // Waits some turns, and calls the guest again as a future that may wait as well; whoever polls may give up at any of them.
+    linker.func_wrap_async("host", "pause", |mut caller: Caller<'_, Host>, (value,): (i32,)| {
+        Box::new(async move {
+            let held = Arc::new(value);
+            turns(caller.data_mut().random.below(4)).await;
+            let deep = caller.data().depth;
+            let again = caller.get_export("pause").filter(|_| deep < 3 && caller.data_mut().random.below(3) == 0);
+            if let Some(function) = again.and_then(Extern::into_func) {
+                caller.data_mut().depth += 1;
+                let outcome = function.typed::<i32, i32>(&caller)?.call_async(&mut caller, value).await;
+                caller.data_mut().depth = deep;
+                outcome?;
+            }
+            if caller.data_mut().random.below(10) == 0 {
+                return Err(Error::msg("the host refuses after a while"));
+            }
+            turns(caller.data_mut().random.below(3)).await;
+            Ok(*held)
+        })
+    })?;
     linker.func_wrap("host", "enter", |mut caller: Caller<'_, Host>, value: i32| -> Result<i32> {
         let deep = caller.data().depth;
         let choice = caller.data_mut().random.below(12);
@@ -164,6 +190,43 @@ fn linker(engine: &Engine) -> Result<Linker<Host>> {
         if caller.data_mut().random.below(3) == 0 { Ok(outcome.unwrap_or(3)) } else { outcome }
     })?;
     Ok(linker)
+}
+
+/// Is pending so many times.
+fn turns(mut count: u64) -> impl Future<Output = ()> + Send {
+    std::future::poll_fn(move |task| {
+        let is_done = count == 0;
+        count = count.saturating_sub(1);
+        task.waker().wake_by_ref();
+        if is_done { Poll::Ready(()) } else { Poll::Pending }
+    })
+}
+
+/// Calls an export as a future, which is polled `polls` times and then dropped, wherever it is. Gives the result if it came to that.
+fn call_and_abandon(store: &mut Store<Host>, instance: Instance, name: &str, value: i32, polls: u64) -> Option<i32> {
+    let function = instance.get_typed_func::<i32, i32>(&mut *store, name).expect("the guest exports it");
+    let outcome = {
+        let mut call = std::pin::pin!(function.call_async(&mut *store, value));
+        let mut task = Context::from_waker(Waker::noop());
+        let mut outcome = None;
+        for _ in 0..polls {
+            let polled = catch_unwind(AssertUnwindSafe(|| call.as_mut().poll(&mut task)));
+            match polled {
+                Ok(Poll::Ready(result)) => {
+                    outcome = result.inspect_err(|error| assert!(!format!("{error:?}").is_empty())).ok();
+                    break;
+                }
+                Ok(Poll::Pending) => {}
+                Err(payload) => {
+                    assert_eq!(payload.downcast_ref::<&str>(), Some(&"the host panics"), "a panic that is not the host function's");
+                    break;
+                }
+            }
+        }
+        outcome
+    };
+    store.data_mut().depth = 0;
+    outcome
 }
 
 /// Calls an export, which may fail in any way that is not the engine's fault.
@@ -201,7 +264,18 @@ fn trapped(store: &mut Store<Host>, instance: Instance, name: &str, params: &[Va
 fn act(shared: &Shared, random: &mut Random, (store, instance): (&mut Store<Host>, Instance)) {
     let number = random.below(1 << 20) as i32;
     shared.refuel(store, 200_000);
-    match random.below(20) {
+    match random.below(24) {
+        20 | 21 => {
+            let result = call_and_abandon(store, instance, "pause", number, random.below(12));
+            assert!(result.is_none_or(|result| result == number + 1));
+        }
+        22 => drop(call_and_abandon(store, instance, "call_host", number % 50 + 1, random.below(3))),
+        23 if shared.is_metered => {
+            // Lets others run again and again; given up after some turns, or out of fuel.
+            let _ = store.fuel_async_yield_interval(Some(10_000));
+            drop(call_and_abandon(store, instance, "recurse", number, random.below(8)));
+            let _ = store.fuel_async_yield_interval(None);
+        }
         0 => {
             let sum = call(store, instance, "add", &[Val::I32(number), Val::I32(1)]);
             assert!(sum.is_none_or(|sum| sum[0].unwrap_i32() == number + 1));

@@ -48,6 +48,7 @@ usage: cargo xtask TASK [OPTIONS]
   stress               run the stress test under the address sanitizer (needs a nightly compiler)
       --rounds N       things done by each thread (default: 2000)
       --seed N         where the random choices begin (default: 1)
+      --reuses N       instances that look for secrets of earlier ones (default: 1000000)
   fuzz                 run random modules in every tier and in a reference interpreter; what diverges goes to build/fuzz
       --minutes N      for so long (default: 1)
       --modules N      as many as that instead

@@ -1,4 +1,5 @@
-//! `cargo xtask stress`: the stress test of the harness under the address sanitizer, for a bounded number of rounds.
+//! `cargo xtask stress`: the stress test of the harness, and the test of reused instances, under the address sanitizer, for a bounded number
+//! of rounds.
 //!
 //! The sanitizer needs a nightly compiler, and a target folder of its own, `build/stress/target`: everything is built again with its
 //! checks. The test counts what the process holds afterwards; leaks are what the sanitizer finds at the end.
@@ -31,8 +32,9 @@ const ASAN_OPTIONS: &str = "use_sigaltstack=0:handle_segv=0:handle_sigbus=0:hand
 pub fn run(mut arguments: Arguments) -> Result<ExitCode> {
     let rounds = arguments.number("--rounds")?.unwrap_or(2000);
     let seed = arguments.number("--seed")?.unwrap_or(1);
+    let reuses = arguments.number("--reuses")?.unwrap_or(1_000_000);
     arguments.finish()?;
-    let program = build()?;
+    let [program, reuse] = build()?;
     let job = Job::new(program)
         .arg("--nocapture")
         .env("ASAN_OPTIONS", ASAN_OPTIONS)
@@ -43,27 +45,30 @@ pub fn run(mut arguments: Arguments) -> Result<ExitCode> {
     let finished = job.limit(Duration::from_secs(3600)).run_well()?;
     print!("{}", finished.text());
     println!("no error in {:.0} s", finished.wall.as_secs_f64());
+    let job = Job::new(reuse).arg("--nocapture").env("ASAN_OPTIONS", ASAN_OPTIONS).env("PEREGRINE_REUSES", reuses.to_string());
+    let finished = job.limit(Duration::from_secs(3600)).run_well()?;
+    print!("{}", finished.text());
+    println!("no error in {:.0} s", finished.wall.as_secs_f64());
     Ok(ExitCode::SUCCESS)
 }
 
-/// Builds the test; gives the program.
-fn build() -> Result<PathBuf> {
+/// Builds the tests; gives the programs.
+fn build() -> Result<[PathBuf; 2]> {
     let root = workspace::root()?;
     let target = workspace::build_folder("stress")?.join("target");
     let job = Job::new("cargo")
-        .args(["+nightly", "test", "--quiet", "--target", TARGET, "--package", "peregrine-harness", "--test", "stress", "--no-run"])
+        .args(["+nightly", "test", "--quiet", "--target", TARGET, "--package", "peregrine-harness", "--test", "stress", "--test", "reuses"])
+        .arg("--no-run")
         .args(["--message-format", "json"])
         .env("RUSTFLAGS", "-Zsanitizer=address")
         .env("CARGO_TARGET_DIR", &target)
         .folder(&root);
     let finished = job.limit(Duration::from_secs(3600)).run_well().context("building the stress test with a nightly compiler")?;
-    for line in finished.text().lines() {
-        let Ok(message) = serde_json::from_str::<serde_json::Value>(line) else { continue };
-        if message["target"]["name"] == "stress"
-            && let Some(program) = message["executable"].as_str()
-        {
-            return Ok(PathBuf::from(program));
-        }
-    }
-    Err(Failure::new("cargo did not say where the stress test is"))
+    let messages: Vec<serde_json::Value> = finished.text().lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let program = |name: &str| {
+        let of_test = messages.iter().filter(|message| message["target"]["name"] == name);
+        let program = of_test.filter_map(|message| message["executable"].as_str()).next();
+        program.map(PathBuf::from).ok_or_else(|| Failure::new(format!("cargo did not say where the test {name} is")))
+    };
+    Ok([program("stress")?, program("reuses")?])
 }
