@@ -98,7 +98,8 @@ pub enum Strategy {
     Precompiled,
 }
 
-/// What [`Strategy::Auto`] stands for, for tests: a name of [`Config::named_strategy`].
+/// What [`Strategy::Auto`] stands for, for tests: a name of [`Config::named_strategy`]. Read by builds with debug assertions only: what ships goes by
+/// its configuration alone.
 const STRATEGY_VARIABLE: &str = "PEREGRINE_STRATEGY";
 
 impl Strategy {
@@ -708,8 +709,9 @@ impl Config {
         if self.strategy != Strategy::Auto {
             return Ok(config);
         }
-        config.strategy = match std::env::var(STRATEGY_VARIABLE) {
-            Ok(name) => {
+        let named = cfg!(debug_assertions).then(|| std::env::var(STRATEGY_VARIABLE).ok()).flatten();
+        config.strategy = match named {
+            Some(name) => {
                 let (strategy, stress) = Self::named_strategy(&name)?;
                 if config.tiering_stress == TieringStress::None {
                     config.tiering_stress = stress;
@@ -717,8 +719,8 @@ impl Config {
                 strategy
             }
             // Few who debug want to see functions change under their hands.
-            Err(_) if self.debug_info => Strategy::Ahead,
-            Err(_) => Strategy::Tiered,
+            None if self.debug_info => Strategy::Ahead,
+            None => Strategy::Tiered,
         };
         Ok(config)
     }

@@ -125,7 +125,6 @@ impl Engine {
     #[expect(unsafe_code, reason = "the caller promises that no guest runs")]
     pub unsafe fn unload_process_handlers(self) {
         assert!(self.is_only_handle(), "the engine is still in use");
-        // SAFETY: as the caller says (1).
-        unsafe { boundary::unload_fault_handlers() }.expect("actions of signals that were read before can be set");
+        boundary::unload_fault_handlers().expect("actions of signals that were read before can be set");
     }
 }

@@ -269,11 +269,13 @@ fn act(shared: &Shared, random: &mut Random, (store, instance): (&mut Store<Host
             let result = call_and_abandon(store, instance, "pause", number, random.below(12));
             assert!(result.is_none_or(|result| result == number + 1));
         }
-        22 => drop(call_and_abandon(store, instance, "call_host", number % 50 + 1, random.below(3))),
+        22 => {
+            let _ = call_and_abandon(store, instance, "call_host", number % 50 + 1, random.below(3));
+        }
         23 if shared.is_metered => {
             // Lets others run again and again; given up after some turns, or out of fuel.
             let _ = store.fuel_async_yield_interval(Some(10_000));
-            drop(call_and_abandon(store, instance, "recurse", number, random.below(8)));
+            let _ = call_and_abandon(store, instance, "recurse", number, random.below(8));
             let _ = store.fuel_async_yield_interval(None);
         }
         0 => {

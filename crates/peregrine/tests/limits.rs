@@ -26,7 +26,7 @@ fn limits_refuse_growth_and_creation() -> Result<()> {
     let empty = Module::new(&engine, "(module)")?;
     Instance::new(&mut store, &empty, &[])?;
     let error = Instance::new(&mut store, &empty, &[]).unwrap_err().to_string();
-    assert_eq!(error, "resource limit exceeded: instance count too high at 3, the limit is 2");
+    assert!(error.starts_with("resource limit exceeded: instance count too high at 3, the limit is 2"), "{error}");
     Ok(())
 }
 

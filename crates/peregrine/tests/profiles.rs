@@ -81,7 +81,7 @@ impl Program {
     }
 
     fn wide(&mut self, which: i32) -> Result<(i32, i64, f64), Error> {
-        let func: TypedFunc<(i64, f64, i32, i32), (i32, i64, f64)> = self.instance.get_typed_func(&mut self.store, "wide").unwrap();
+        let func = self.instance.get_typed_func::<(i64, f64, i32, i32), (i32, i64, f64)>(&mut self.store, "wide").unwrap();
         func.call(&mut self.store, (4, 2.5, 8, which))
     }
 

@@ -197,7 +197,7 @@ pub(crate) struct ProfileWords {
 #[derive(Subcommand)]
 pub(crate) enum ProfileAction {
     /// Run a module and note what its functions do.
-    Save(ProfileSaveWords),
+    Save(Box<ProfileSaveWords>),
     /// Show what a profile says.
     Show(ProfileShowWords),
 }

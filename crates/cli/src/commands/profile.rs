@@ -22,7 +22,7 @@ const SHOWN_SITES: usize = 8;
 /// If the program fails, or a file is not what it should be.
 pub(crate) fn execute(words: ProfileWords) -> Outcome {
     match words.action {
-        ProfileAction::Save(words) => save(words),
+        ProfileAction::Save(words) => save(*words),
         ProfileAction::Show(words) => show(&words),
     }
 }

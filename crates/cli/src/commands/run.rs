@@ -32,12 +32,15 @@ pub(crate) fn execute(words: RunWords) -> Outcome {
     execute_noting(words, None)
 }
 
+/// What is done with a module that counted what it does.
+pub(super) type Note<'a> = dyn Fn(&Module) -> Result<()> + 'a;
+
 /// [`execute`]; with `note`, the program counts what it does, and that is given to it at the end, whatever the end is.
 ///
 /// # Errors
 ///
 /// As there.
-pub(super) fn execute_noting(words: RunWords, note: Option<&dyn Fn(&Module) -> Result<()>>) -> Outcome {
+pub(super) fn execute_noting(words: RunWords, note: Option<&Note<'_>>) -> Outcome {
     let options = words.groups.read_or_exit();
     let (file, args) = split_words(&words)?;
     let input = Input::open(Path::new(&file))?;

@@ -538,12 +538,9 @@ pub(crate) fn register_unwind(eh_frame: &[u8]) -> io::Result<UnwindRegistration>
     unsafe { UnwindRegistration::new(eh_frame) }
 }
 
-/// Takes the handlers of faults back. For [`Engine::unload_process_handlers`](crate::Engine::unload_process_handlers).
-///
-/// # Safety
-///
-/// 1. No guest of any engine runs on any thread meanwhile.
-pub(crate) unsafe fn unload_fault_handlers() -> std::io::Result<()> {
-    // SAFETY: passed on (1).
+/// Takes the handlers of faults back. For [`Engine::unload_process_handlers`](crate::Engine::unload_process_handlers) alone, whose callers promise
+/// that no guest of any engine runs on any thread meanwhile.
+pub(crate) fn unload_fault_handlers() -> io::Result<()> {
+    // SAFETY: promised by who calls the one caller.
     unsafe { super::fault::uninstall() }
 }
