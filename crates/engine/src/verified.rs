@@ -3,9 +3,9 @@
 //!
 //! A stamp in the cache's directory names a file by device, inode, size, and the times of its last change of content and of status. Whoever
 //! changes the content changes the status time, which programs cannot set; so a file whose identity is that of a stamp holds what was
-//! read. As the clock has a grain, a file that changed a moment before it was looked at is not stamped. A stamp is good until the machine is
-//! started again: content that never reached the disk is not taken for what was in memory. All this guards against accidents, as
-//! checksums do.
+//! read, unless somebody writes through a mapping of it, which changes the time only now and then. As the clock has a grain, a file that
+//! changed a moment before it was looked at is not stamped. A stamp is good until the machine is started again: content that never reached
+//! the disk is not taken for what was in memory. All this guards against accidents, as checksums do.
 
 use crate::cache::ContentHash;
 use peregrine_sys::file::{Durability, PrivateDir, write_atomically};
@@ -66,9 +66,9 @@ impl Identity {
         format!("{:x}-{:x}{suffix}", self.words[0], self.words[1]).into()
     }
 
-    /// What a stamp of this state begins with.
-    fn to_bytes(self) -> Vec<u8> {
-        self.words.iter().flat_map(|word| word.to_le_bytes()).chain(boot_id().iter().copied()).collect()
+    /// What a stamp of this state begins with. `None`: nothing tells since when the machine runs.
+    fn to_bytes(self) -> Option<Vec<u8>> {
+        Some(self.words.iter().flat_map(|word| word.to_le_bytes()).chain(boot_id()?.iter().copied()).collect())
     }
 }
 
@@ -102,23 +102,20 @@ fn find(dir: &PrivateDir, identity: &Identity, suffix: &str) -> Option<Vec<u8>> 
     let mut stamp = Vec::new();
     dir.open_owned(&identity.stamp_name(suffix)).and_then(|file| file.take(MAX_BYTES).read_to_end(&mut stamp)).ok()?;
     let (said, sum) = stamp.split_last_chunk()?;
-    let payload = said.strip_prefix(identity.to_bytes().as_slice())?;
+    let payload = said.strip_prefix(identity.to_bytes()?.as_slice())?;
     (*sum == peregrine_artifact::image::checksum(said)).then(|| payload.to_vec())
 }
 
 /// Writes a stamp. That it cannot be written is no error.
 fn remember(dir: &PrivateDir, identity: &Identity, suffix: &str, payload: &[u8]) {
-    if !identity.is_settled {
-        return;
-    }
-    let mut stamp = identity.to_bytes();
+    let Some(mut stamp) = identity.to_bytes().filter(|_| identity.is_settled) else { return };
     stamp.extend_from_slice(payload);
     stamp.extend(peregrine_artifact::image::checksum(&stamp));
     let _ = write_atomically(dir, &identity.stamp_name(suffix), &stamp, Durability::Checked);
 }
 
 /// What tells the time since the machine was started from other such times.
-fn boot_id() -> &'static [u8] {
-    static BOOT: OnceLock<Vec<u8>> = OnceLock::new();
-    BOOT.get_or_init(|| std::fs::read("/proc/sys/kernel/random/boot_id").unwrap_or_default())
+fn boot_id() -> Option<&'static [u8]> {
+    static BOOT: OnceLock<Option<Vec<u8>>> = OnceLock::new();
+    BOOT.get_or_init(|| std::fs::read("/proc/sys/kernel/random/boot_id").ok()).as_deref()
 }

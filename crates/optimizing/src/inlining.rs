@@ -47,6 +47,8 @@ const MIN_GROWTH: usize = 600;
 const MAX_GROWTH: usize = 20_000;
 /// What an inlined call counts as beside its instructions: it splits a block, and the passes do not like long chains of blocks.
 const CALL_GROWTH: usize = 8;
+/// The most memory that translating a candidate may take, in bytes: a short body can name thousands of values many times.
+const MAX_CANDIDATE_MEMORY_BYTES: u64 = 4 << 20;
 /// How many candidates are kept before all are forgotten.
 const MAX_KEPT: usize = 2048;
 
@@ -198,8 +200,8 @@ impl Pass<'_, '_> {
             return;
         }
         let mut func = Function::new();
-        let input =
-            FunctionInput { env: self.env, isa: self.isa, index, mode: Mode::Optimized, entry: None, feedback: None, max_bytes: u64::MAX };
+        let (mode, max_bytes) = (Mode::Optimized, MAX_CANDIDATE_MEMORY_BYTES);
+        let input = FunctionInput { env: self.env, isa: self.isa, index, mode, entry: None, feedback: None, max_bytes };
         let candidate = match translate(&input, &mut func, &mut self.candidates.builder) {
             Ok(translated) => {
                 (!translated.calls && translated.loop_headers.is_empty() && is_candidate(&func, heat)).then(|| Box::new(func))

@@ -65,11 +65,18 @@ fn locate_users(func: &mut Function, load: Inst, users: &HashMap<Value, Option<I
     }
 }
 
-/// Whether a store writes where the load reads, so that they may become one instruction, whose first access is the load's.
+/// Whether a store writes where the load reads, and no more than that, so that they may become one instruction, whose first access is the load's.
 fn is_same_place(func: &Function, load: Inst, store: Inst) -> bool {
     match (&func.dfg.insts[load], &func.dfg.insts[store]) {
-        (InstructionData::Load { arg, offset, .. }, InstructionData::Store { args, offset: to, .. }) => {
-            func.dfg.resolve_aliases(*arg) == func.dfg.resolve_aliases(args[1]) && offset == to
+        (InstructionData::Load { arg, offset, .. }, InstructionData::Store { opcode, args, offset: to, .. }) => {
+            let loaded_bytes = func.dfg.value_type(func.dfg.first_result(load)).bytes();
+            let stored_bytes = match opcode {
+                Opcode::Istore8 => 1,
+                Opcode::Istore16 => 2,
+                Opcode::Istore32 => 4,
+                _ => func.dfg.value_type(args[0]).bytes(),
+            };
+            func.dfg.resolve_aliases(*arg) == func.dfg.resolve_aliases(args[1]) && offset == to && stored_bytes <= loaded_bytes
         }
         _ => false,
     }

@@ -136,6 +136,9 @@ fn accesses_out_of_bounds_name_the_load() {
         use_of("i32", &format!("(i32.load {at}) (i32.load offset=4 {at})"), "(i32.lt_s) (i32.eqz)"),
         format!("(func (export \"add to memory\") (param i32) (i32.store {at} (i32.add (i32.load {at}) (i32.const 1))))"),
         format!("(func (export \"copy\") (param i32) (i32.store offset=4 {at} (i32.add (i32.load {at}) (i32.const 1))))"),
+        format!("(func (export \"widen\") (param i32) (i64.store {at} (i64.extend_i32_u (i32.load {at}))))"),
+        format!("(func (export \"promote\") (param i32) (f64.store {at} (f64.promote_f32 (f32.load {at}))))"),
+        format!("(func (export \"spread\") (param i32) (v128.store {at} (v128.load32_zero {at})))"),
         format!("(func (export \"pick\") (param i32) (result i64) (select (i64.load {at}) (i64.const 1) (i32.load offset=4 {at})))"),
     ];
     let text = format!("(module (memory 1 70) {})", text.concat());
@@ -144,8 +147,9 @@ fn accesses_out_of_bounds_name_the_load() {
         let instance = Instance::new(&mut store, module, &[]).expect("there are no imports");
         let names: Vec<String> = module.exports().map(|export| export.name().to_owned()).collect();
         // The second access is out of bounds alone, or the first one as well.
-        let calls =
-            names.iter().flat_map(|name| [0xffff - 7, 0xffff, -9].map(|place| call(&mut store, &instance, name, &[Val::I32(place)])));
+        let calls = names
+            .iter()
+            .flat_map(|name| [0xffff - 7, 0xffff - 3, 0xffff, -9].map(|place| call(&mut store, &instance, name, &[Val::I32(place)])));
         calls.collect::<String>()
     };
     let seen = same(|_| {}, &text, observe);

@@ -240,11 +240,11 @@ fn observe(program: &mut Program) -> Vec<String> {
 }
 
 /// Profiles that were never true: targets of the wrong type, that do not exist, that cannot be referred to; calls where there are none.
-fn made_up(module: &[u8]) -> Profile {
+fn made_up(module: &[u8], calls: u64) -> Profile {
     let mut profile = Profile::new(module);
     let trained = trained();
     for (function, known) in trained.functions() {
-        let targets = [4, 5, 6, 11, 12, 1_000_000, u32::MAX].map(|target| (index(target), 1000));
+        let targets = [4, 5, 6, 11, 12, 1_000_000, u32::MAX].map(|target| (index(target), calls));
         let sites = known.sites.keys().chain(&[0, 1, 2, 3, u32::MAX]).map(|offset| (*offset, SiteProfile::new(targets, 0)));
         profile.insert(function, FunctionProfile { calls: u64::MAX, work: u64::MAX, sites: sites.collect() });
     }
@@ -283,7 +283,15 @@ fn code_with_a_profile_means_the_same() {
             observe(&mut program)
         };
         let expected = observe(Module::new(&engine, &wasm).unwrap());
-        let profiles = [trained(), made_up(&wasm), shifted(&wasm, 0), shifted(&wasm, 1), shifted(&wasm, 3), Profile::new(&wasm)];
+        let profiles = [
+            trained(),
+            made_up(&wasm, 1000),
+            made_up(&wasm, u64::MAX),
+            shifted(&wasm, 0),
+            shifted(&wasm, 1),
+            shifted(&wasm, 3),
+            Profile::new(&wasm),
+        ];
         for (number, profile) in profiles.iter().enumerate() {
             let found = observe(Module::new_with_profile(&engine, &wasm, profile).unwrap());
             for (found, expected) in found.iter().zip(&expected) {
@@ -403,7 +411,7 @@ fn the_cache_keeps_profiles() {
     let kept = Profile::from_bytes(&std::fs::read(profile).unwrap()).unwrap();
     assert!(kept.function(index(DIVIDE)).is_some_and(|function| function.calls > 0));
     // What others left there does no harm, and is replaced by the next that has something to say.
-    for damage in [&b""[..], b"pgnprof", &made_up(&wat::parse_str(PROGRAM).unwrap()).to_bytes(), &[0xff; 1000]] {
+    for damage in [&b""[..], b"pgnprof", &made_up(&wat::parse_str(PROGRAM).unwrap(), 1000).to_bytes(), &[0xff; 1000]] {
         std::fs::write(profile, damage).unwrap();
         run(0);
     }

@@ -247,7 +247,12 @@ fn run(options: &Options) -> Result<usize, String> {
         while !is_enough() {
             let seed = next.fetch_add(1, Ordering::Relaxed);
             let mut tally = Tally::default();
-            let problem = worker.ask(&seed.to_string())?.problem(&mut tally);
+            let mut answer = worker.ask(&seed.to_string())?;
+            if matches!(&answer, Answer::Lost { .. }) {
+                // What is slow because the machine is busy is not slow twice; what crashes does so again.
+                answer = worker.ask(&seed.to_string())?;
+            }
+            let problem = answer.problem(&mut tally);
             if let Some(problem) = &problem {
                 println!("seed {seed} differs: {problem}");
                 reduce(&options.output, seed, problem)?;
@@ -265,6 +270,9 @@ fn run(options: &Options) -> Result<usize, String> {
     })?;
     let found = found.into_inner().unwrap_or_else(|poison| poison.into_inner());
     print(options, &found, start.elapsed());
+    if found.tally.modules == 0 || found.tally.loop_entries == 0 {
+        return Err("nothing was compared".into());
+    }
     Ok(found.findings.len())
 }
 

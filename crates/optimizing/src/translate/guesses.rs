@@ -133,8 +133,9 @@ impl Translator<'_, '_> {
             results = self.call_and_join(&callee, &args, done);
             self.begin_sealed(other);
         }
-        let guessed_calls = site.targets().iter().take(targets.len()).map(|(_, calls)| *calls).sum::<u64>();
-        if site.total() - guessed_calls < site.total() / RARE
+        let guessed = site.targets().iter().take(targets.len());
+        let guessed_calls = guessed.fold(0_u64, |sum, (_, calls)| sum.saturating_add(*calls));
+        if site.total().saturating_sub(guessed_calls) < site.total() / RARE
             && let Some(block) = self.builder.current_block()
         {
             self.builder.set_cold_block(block);
