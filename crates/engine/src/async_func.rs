@@ -8,6 +8,7 @@ use crate::context::AsContextMut;
 use crate::error::{Context, Result};
 use crate::func::{Slots, read_results};
 use crate::host_func::HostFunc;
+use crate::instance::Starting;
 use crate::store::StoreInner;
 use crate::typed::{TypedFunc, WasmParams, WasmResults, WasmRet};
 use crate::vm::boundary::Callee;
@@ -255,11 +256,10 @@ impl Instance {
     async fn instantiate_async<T: 'static>(store: &mut StoreInner<T>, module: &Module, imports: &[crate::vm::VmImport]) -> Result<Self> {
         store.ask_for_instance(module).await;
         let (instance, start) = Self::create(store, module, imports)?;
-        if let Some(start) = start
-            && let Err(error) = start.call_values_async(store, &mut []).await
-        {
-            instance.discard(&mut store.opaque);
-            return Err(error);
+        if let Some(start) = start {
+            let starting = Starting::new(store, instance, module);
+            start.call_values_async(starting.store, &mut []).await?;
+            starting.end();
         }
         Ok(instance)
     }

@@ -112,8 +112,8 @@ impl Engine {
         std::iter::empty()
     }
 
-    /// Takes back what the engine changed in the process: the handlers of the signals that faults of guests cause. The next call of a guest
-    /// installs them again.
+    /// Takes back what the engine changed in the process: the handlers of the signals that faults of guests cause. The first call of a guest
+    /// in a store that had none yet installs them again; stores that had one rely on them without looking.
     ///
     /// # Panics
     ///
@@ -122,7 +122,8 @@ impl Engine {
     /// # Safety
     ///
     /// 1. No guest of any engine of the process runs meanwhile.
-    #[expect(unsafe_code, reason = "the caller promises that no guest runs")]
+    /// 2. No store of any engine of the process that has run a guest runs one again: its next trap may end the process.
+    #[expect(unsafe_code, reason = "the caller promises that no guest runs, and none of an older store will")]
     pub unsafe fn unload_process_handlers(self) {
         assert!(self.is_only_handle(), "the engine is still in use");
         boundary::unload_fault_handlers().expect("actions of signals that were read before can be set");

@@ -48,6 +48,35 @@ impl Definition {
     }
 }
 
+/// An instance whose start function runs. If that fails, panics or is abandoned, the instance goes where nobody can have a handle of it or
+/// of what it exports: where no host function was called, since there are no imports, and the error has no core dump.
+pub(crate) struct Starting<'a, T: 'static> {
+    pub(crate) store: &'a mut StoreInner<T>,
+    instance: Instance,
+    /// Whether it goes if nothing more happens.
+    goes: bool,
+}
+
+impl<'a, T: 'static> Starting<'a, T> {
+    pub(crate) fn new(store: &'a mut StoreInner<T>, instance: Instance, module: &Module) -> Self {
+        let goes = module.imports().len() == 0 && !store.opaque.engine().config().coredump_on_trap;
+        Self { store, instance, goes }
+    }
+
+    /// The start function has returned.
+    pub(crate) fn end(mut self) {
+        self.goes = false;
+    }
+}
+
+impl<T: 'static> Drop for Starting<'_, T> {
+    fn drop(&mut self) {
+        if self.goes {
+            self.instance.discard(&mut self.store.opaque);
+        }
+    }
+}
+
 impl Instance {
     /// Makes an instance of `module`, with one of `imports` for each of its imports, in order, and calls its start function.
     ///
@@ -67,6 +96,12 @@ impl Instance {
     ///
     /// If the number or types of the imports are wrong, a limit of the store is reached, an active segment does not fit, or the start
     /// function traps.
+    ///
+    /// What an instance holds that does not come about is given back at once if nothing refers to it and nobody can have a handle of it: a
+    /// segment did not fit, or its start function failed and the module imports nothing. A module with imports may have called a host
+    /// function that took its exports ([`Caller::get_export`](crate::Caller::get_export)); after its start function failed the instance
+    /// stays, and counts, until the store is dropped. So it does where the error has a core dump
+    /// ([`Config::coredump_on_trap`](crate::Config::coredump_on_trap)), which refers to it.
     ///
     /// # Panics
     ///
@@ -96,11 +131,10 @@ impl Instance {
     /// `imports` are checked, and so is the engine.
     fn instantiate<T: 'static>(store: &mut StoreInner<T>, module: &Module, imports: &[VmImport]) -> Result<Self> {
         let (instance, start) = Self::create(store, module, imports)?;
-        if let Some(start) = start
-            && let Err(error) = start.call_values(store, &mut [])
-        {
-            instance.discard(&mut store.opaque);
-            return Err(error);
+        if let Some(start) = start {
+            let starting = Starting::new(store, instance, module);
+            start.call_values(starting.store, &mut [])?;
+            starting.end();
         }
         Ok(instance)
     }
@@ -133,8 +167,8 @@ impl Instance {
         Ok((Self::from_id(&store.opaque, id), start))
     }
 
-    /// Drops it after its start function failed, unless something refers to it.
-    pub(crate) fn discard(self, store: &mut StoreOpaque) {
+    /// Drops it after its start function failed, unless something refers to it. Nobody has a handle of it.
+    fn discard(self, store: &mut StoreOpaque) {
         let held = store.vm.instance(self.id).held();
         if store.vm.discard_instance(self.id) {
             store.counts.remove(held);

@@ -211,6 +211,78 @@ fn instances_that_fail_do_not_stay() -> Result<()> {
     Ok(())
 }
 
+/// What a host function took while a start function ran.
+#[derive(Default)]
+struct Taken {
+    memory: Option<Memory>,
+    func: Option<Func>,
+}
+
+#[test]
+fn handles_that_were_taken_during_a_failed_start_work() -> Result<()> {
+    let _process = PROCESS.read().unwrap_or_else(PoisonError::into_inner);
+    let text = r#"(module (import "" "take" (func $take (param funcref))) (memory (export "memory") 1)
+        (func $f (export "f") (result i32) (i32.load (i32.const 4))) (elem declare func $f)
+        (func $start (i32.store (i32.const 4) (i32.const 77)) (call $take (ref.func $f)) unreachable) (start $start))"#;
+    for engine in engines()? {
+        let module = Module::new(&engine, text)?;
+        let mut store = Store::new(&engine, Taken::default());
+        let take = |mut caller: Caller<'_, Taken>, func: Option<Func>| {
+            let memory = caller.get_export("memory").and_then(Extern::into_memory);
+            assert!(caller.get_export("f").is_some());
+            *caller.data_mut() = Taken { memory, func };
+        };
+        let take = Func::wrap(&mut store, take);
+        let error = Instance::new(&mut store, &module, &[take.into()]).unwrap_err();
+        assert_eq!(error.downcast_ref(), Some(&Trap::UnreachableCodeReached));
+        let (memory, func) = (store.data().memory.unwrap(), store.data().func.unwrap());
+        assert_eq!(memory.data(&store)[4], 77);
+        memory.write(&mut store, 4, &[78])?;
+        assert_eq!(func.typed::<(), i32>(&store)?.call(&mut store, ())?, 78);
+        // Also where the host function panics, and where another instance took its place meanwhile.
+        let panics = Func::wrap(&mut store, |mut caller: Caller<'_, Taken>, func: Option<Func>| -> () {
+            *caller.data_mut() = Taken { memory: caller.get_export("memory").and_then(Extern::into_memory), func };
+            panic!("the host panics");
+        });
+        assert_eq!(panic_of(|| Instance::new(&mut store, &module, &[panics.into()])), "the host panics");
+        let later = (store.data().memory.unwrap(), store.data().func.unwrap());
+        assert!(Instance::new(&mut store, &module, &[take.into()]).is_err());
+        assert_eq!((later.0.data(&store)[4], memory.data(&store)[4]), (77, 78));
+        assert_eq!(later.1.typed::<(), i32>(&store)?.call(&mut store, ())?, 77);
+    }
+    Ok(())
+}
+
+#[test]
+fn a_core_dump_of_a_failed_start_can_be_written() -> Result<()> {
+    let _process = PROCESS.read().unwrap_or_else(PoisonError::into_inner);
+    let engine = Engine::new(Config::new().coredump_on_trap(true))?;
+    let module = Module::new(&engine, "(module (memory 1) (func $start unreachable) (start $start))")?;
+    let mut store = Store::new(&engine, ());
+    let error = Instance::new(&mut store, &module, &[]).unwrap_err();
+    let dump = error.downcast_ref::<WasmCoreDump>().expect("there is one");
+    assert!(!dump.serialize(&mut store, "start").is_empty());
+    Ok(())
+}
+
+#[test]
+fn what_is_abandoned_in_its_start_does_not_stay() -> Result<()> {
+    use std::pin::pin;
+    use std::task::{Context, Waker};
+    let _process = PROCESS.read().unwrap_or_else(PoisonError::into_inner);
+    let engine = Engine::new(Config::new().consume_fuel(true))?;
+    let module = Module::new(&engine, "(module (memory 1) (func $start (loop (br 0))) (start $start))")?;
+    let mut store = Store::new(&engine, ());
+    store.set_fuel(1_000_000_000)?;
+    store.fuel_async_yield_interval(Some(1_000))?;
+    for _ in 0..200 {
+        let mut start = pin!(Instance::new_async(&mut store, &module, &[]));
+        assert!(start.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    }
+    assert_eq!(store.metrics().instances_live, 0);
+    Ok(())
+}
+
 #[test]
 fn what_is_dropped_does_not_count() -> Result<()> {
     let _process = PROCESS.read().unwrap_or_else(PoisonError::into_inner);
