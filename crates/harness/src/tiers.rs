@@ -11,9 +11,11 @@ use crate::cases::{Case, Kind, Variant};
 use crate::differential::{Bits, Stop, bits_of_reference, bits_of_subject, random_bits, stop_of_reference, stop_of_subject};
 use crate::modules::Random;
 use peregrine::{
-    Caller, Config, Engine, ExternType, Linker, Module, OptLevel, Store, Strategy, TieringStress, Val, ValType, WasmBacktrace,
+    Caller, Config, DefinedFuncIndex, Engine, ExternType, FunctionProfile, Linker, Module, OptLevel, Profile, SiteProfile, Store, Strategy,
+    TieringStress, Val, ValType, WasmBacktrace,
 };
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Functions called of a module of wasm-smith, each in an instance of its own.
@@ -28,26 +30,73 @@ const START_FUEL: u64 = 1_000_000;
 
 /// How an engine comes to its code.
 #[derive(Clone, Copy, Debug)]
-struct Tier {
-    strategy: Strategy,
-    stress: TieringStress,
+enum Way {
+    /// Of a strategy, with what depends on time forced.
+    Tier(Strategy, TieringStress),
+    /// By the baseline, with code that counts what it does.
+    Counting,
+    /// Ahead, by what was counted.
+    Guided,
+    /// Ahead, by a profile in which all calls go elsewhere.
+    Misled,
 }
 
 /// The first one is what the others are compared with.
-const TIERS: [Tier; 9] = [
-    tier(Strategy::Ahead, TieringStress::None),
-    tier(Strategy::Baseline, TieringStress::None),
-    tier(Strategy::Tiered, TieringStress::None),
-    tier(Strategy::Tiered, TieringStress::OptimizeAtOnce),
-    tier(Strategy::Tiered, TieringStress::LoopEntryEverywhere),
-    tier(Strategy::Tiered, TieringStress::OneInstructionBudget),
-    tier(Strategy::Tiered, TieringStress::Random(1)),
-    tier(Strategy::Tiered, TieringStress::Random(2)),
-    tier(Strategy::Tiered, TieringStress::Random(3)),
+const WAYS: [Way; 12] = [
+    Way::Tier(Strategy::Ahead, TieringStress::None),
+    Way::Tier(Strategy::Baseline, TieringStress::None),
+    Way::Tier(Strategy::Tiered, TieringStress::None),
+    Way::Tier(Strategy::Tiered, TieringStress::OptimizeAtOnce),
+    Way::Tier(Strategy::Tiered, TieringStress::LoopEntryEverywhere),
+    Way::Tier(Strategy::Tiered, TieringStress::OneInstructionBudget),
+    Way::Tier(Strategy::Tiered, TieringStress::Random(1)),
+    Way::Tier(Strategy::Tiered, TieringStress::Random(2)),
+    Way::Tier(Strategy::Tiered, TieringStress::Random(3)),
+    Way::Counting,
+    Way::Guided,
+    Way::Misled,
 ];
 
-const fn tier(strategy: Strategy, stress: TieringStress) -> Tier {
-    Tier { strategy, stress }
+/// Every count of a profile is multiplied by 2 so many times: the script calls a function a few times, and what is called often is compiled
+/// otherwise.
+const DOUBLINGS: u32 = 10;
+
+impl Way {
+    /// The profile to compile with, made of what was counted.
+    fn profile(self, noted: &Profile) -> Option<Profile> {
+        let mut profile = noted.clone();
+        match self {
+            Self::Tier(..) | Self::Counting => return None,
+            Self::Guided => {}
+            Self::Misled => {
+                let last = noted.functions().map(|(index, _)| index.as_u32()).max().unwrap_or(0);
+                for (index, known) in noted.functions() {
+                    let elsewhere = |(target, calls): &(DefinedFuncIndex, u64)| {
+                        let next = if target.as_u32() < last { target.as_u32() + 1 } else { 0 };
+                        (DefinedFuncIndex::from_u32(next), *calls)
+                    };
+                    let sites = known.sites.iter();
+                    let sites =
+                        sites.map(|(offset, site)| (*offset, SiteProfile::new(site.targets().iter().map(elsewhere), site.others())));
+                    profile.insert(index, FunctionProfile { sites: sites.collect(), ..*known });
+                }
+            }
+        }
+        for _ in 0..DOUBLINGS {
+            let same = profile.clone();
+            profile.merge(&same).expect("it is of the same module");
+        }
+        Some(profile)
+    }
+}
+
+impl fmt::Display for Way {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tier(strategy, stress) => write!(f, "{strategy:?} {stress:?}"),
+            other => write!(f, "{other:?}"),
+        }
+    }
 }
 
 /// What was compared.
@@ -63,6 +112,8 @@ pub struct Tally {
     pub traps: u64,
     /// Loops that optimized code was entered at.
     pub loop_entries: u64,
+    /// Modules that were compiled by a profile with indirect calls, counted once for each profile.
+    pub guided: u64,
     /// What was not compared, by the reason.
     pub skipped: BTreeMap<String, u64>,
 }
@@ -74,6 +125,7 @@ impl std::ops::AddAssign for Tally {
         self.calls += other.calls;
         self.traps += other.traps;
         self.loop_entries += other.loop_entries;
+        self.guided += other.guided;
         for (reason, count) in other.skipped {
             *self.skipped.entry(reason).or_default() += count;
         }
@@ -153,7 +205,7 @@ const TABLE_ELEMENTS: u64 = 256;
 
 /// Engines in every tier, made when they are first needed.
 pub struct Tiers {
-    /// By the tier's place in [`TIERS`].
+    /// By the place in [`WAYS`].
     engines: HashMap<(Variant, usize), Engine>,
     reference: wasmi::Engine,
 }
@@ -193,17 +245,28 @@ impl Tiers {
         let mut tally = Tally { modules: 1, ..Tally::default() };
         let mut script = Script::new();
         let mut expected = Vec::new();
-        for (place, tier) in TIERS.into_iter().enumerate() {
-            let name = format!("{:?} {:?}", tier.strategy, tier.stress);
+        // What the ways that go by a profile know.
+        let mut noted = None;
+        for (place, way) in WAYS.into_iter().enumerate() {
+            let name = way.to_string();
             watch(&name);
-            let engine = self.engines.entry((case.variant, place)).or_insert_with(|| engine(case.variant, tier));
+            let engine = self.engines.entry((case.variant, place)).or_insert_with(|| engine(case.variant, way));
             let attempt = catch_unwind(AssertUnwindSafe(|| -> Result<Vec<Run>, String> {
-                let module = Module::new(engine, wasm).map_err(|error| format!("the module is refused: {error:#}"))?;
+                let profile = noted.as_ref().and_then(|noted| way.profile(noted));
+                let module = match &profile {
+                    Some(profile) => Module::new_with_profile(engine, wasm, profile),
+                    None => Module::new(engine, wasm),
+                };
+                let module = module.map_err(|error| format!("the module is refused: {error:#}"))?;
                 if script.is_empty() {
                     script = make_script(case, &module);
                 }
                 let runs = script.iter().map(|calls| run_subject(engine, &module, calls)).collect::<Result<Vec<_>, _>>()?;
                 tally.loop_entries += module.tiering_metrics().loop_entries_taken;
+                if let Way::Counting = way {
+                    noted = Some(module.profile().ok_or("nothing was counted")?);
+                }
+                tally.guided += u64::from(profile.is_some_and(|profile| profile.functions().any(|(_, known)| !known.sites.is_empty())));
                 Ok(runs)
             }));
             let found = attempt.unwrap_or_else(|_| Err("it panicked".into())).map_err(|problem| format!("{name}: {problem}"))?;
@@ -233,9 +296,14 @@ impl Tiers {
     }
 }
 
-fn engine(variant: Variant, tier: Tier) -> Engine {
+fn engine(variant: Variant, way: Way) -> Engine {
     let mut config = Config::new();
-    config.strategy(tier.strategy).tiering_stress(tier.stress).wasm_custom_page_sizes(true).wasm_wide_arithmetic(true);
+    match way {
+        Way::Tier(strategy, stress) => _ = config.strategy(strategy).tiering_stress(stress),
+        Way::Counting => _ = config.gather_profile(true),
+        Way::Guided | Way::Misled => _ = config.strategy(Strategy::Ahead),
+    }
+    config.wasm_custom_page_sizes(true).wasm_wide_arithmetic(true);
     match variant {
         Variant::Plain => {}
         Variant::Fuel => _ = config.consume_fuel(true),

@@ -23,6 +23,7 @@ fn programs_with_loops() {
     let tally = run(Kind::Loops);
     assert!(tally.modules == SEEDS && tally.with_reference > SEEDS / 2 && tally.traps > 0 && tally.calls > 2 * tally.traps, "{tally:?}");
     assert!(tally.loop_entries > 20 * SEEDS, "loops are not entered: {tally:?}");
+    assert!(tally.guided > SEEDS / 2, "no profile knows of indirect calls: {tally:?}");
 }
 
 #[test]
