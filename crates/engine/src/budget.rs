@@ -184,7 +184,7 @@ impl Config {
         self
     }
 
-    /// The setting that `get_budget` is named after.
+    /// What [`budget`](Self::budget) set.
     pub fn get_budget(&self) -> Budget {
         self.budget
     }

@@ -281,8 +281,8 @@ macro_rules! features {
 }
 
 macro_rules! getters {
-    ($($get:ident -> $ty:ty, $config:ident => $value:expr;)*) => {$(
-        #[doc = concat!("The setting that `", stringify!($get), "` is named after.")]
+    ($($get:ident of $setter:ident -> $ty:ty, $config:ident => $value:expr;)*) => {$(
+        #[doc = concat!("What [`", stringify!($setter), "`](Self::", stringify!($setter), ") set, or its default.")]
         pub fn $get(&self) -> $ty {
             let $config = self;
             $value
@@ -553,25 +553,25 @@ impl Config {
     }
 
     getters! {
-        get_strategy -> Option<Strategy>, config => Some(config.strategy);
-        get_cranelift_opt_level -> Option<OptLevel>, config => Some(config.opt_level);
-        get_cranelift_nan_canonicalization -> Option<bool>, config => Some(config.nan_canonicalization);
-        get_compiler_inlining -> Inlining, config => config.inlining;
-        get_native_unwind_info -> Option<bool>, config => Some(config.native_unwind_info);
-        get_parallel_compilation -> bool, config => config.parallel_compilation;
-        get_memory_reservation -> u64, config => config.memory_reservation_bytes.unwrap_or(DEFAULT_RESERVATION_BYTES);
-        get_memory_may_move -> bool, config => config.memory_may_move;
-        get_memory_reservation_for_growth -> u64, config => config.memory_growth_bytes.unwrap_or(DEFAULT_GROWTH_BYTES);
-        get_memory_guard_size -> u64, config => config.memory_guard_bytes;
-        get_max_wasm_stack -> usize, config => config.max_wasm_stack_bytes;
-        get_epoch_interruption -> bool, config => config.epochs;
-        get_consume_fuel -> bool, config => config.fuel;
-        get_relaxed_simd_deterministic -> bool, config => config.features.relaxed_simd_deterministic;
-        get_debug_info -> bool, config => config.debug_info;
-        get_wasm_backtrace -> bool, config => config.wasm_backtrace;
-        get_wasm_backtrace_max_frames -> usize, config => config.backtrace_max_frames.map_or(0, NonZeroUsize::get);
-        get_target -> Option<String>, config => config.target.clone();
-        get_coredump_on_trap -> bool, config => config.coredump_on_trap;
+        get_strategy of strategy -> Option<Strategy>, config => Some(config.strategy);
+        get_cranelift_opt_level of cranelift_opt_level -> Option<OptLevel>, config => Some(config.opt_level);
+        get_cranelift_nan_canonicalization of cranelift_nan_canonicalization -> Option<bool>, config => Some(config.nan_canonicalization);
+        get_compiler_inlining of compiler_inlining -> Inlining, config => config.inlining;
+        get_native_unwind_info of native_unwind_info -> Option<bool>, config => Some(config.native_unwind_info);
+        get_parallel_compilation of parallel_compilation -> bool, config => config.parallel_compilation;
+        get_memory_reservation of memory_reservation -> u64, config => config.memory_reservation_bytes.unwrap_or(DEFAULT_RESERVATION_BYTES);
+        get_memory_may_move of memory_may_move -> bool, config => config.memory_may_move;
+        get_memory_reservation_for_growth of memory_reservation_for_growth -> u64, config => config.memory_growth_bytes.unwrap_or(DEFAULT_GROWTH_BYTES);
+        get_memory_guard_size of memory_guard_size -> u64, config => config.memory_guard_bytes;
+        get_max_wasm_stack of max_wasm_stack -> usize, config => config.max_wasm_stack_bytes;
+        get_epoch_interruption of epoch_interruption -> bool, config => config.epochs;
+        get_consume_fuel of consume_fuel -> bool, config => config.fuel;
+        get_relaxed_simd_deterministic of relaxed_simd_deterministic -> bool, config => config.features.relaxed_simd_deterministic;
+        get_debug_info of debug_info -> bool, config => config.debug_info;
+        get_wasm_backtrace of wasm_backtrace -> bool, config => config.wasm_backtrace;
+        get_wasm_backtrace_max_frames of wasm_backtrace_max_frames -> usize, config => config.backtrace_max_frames.map_or(0, NonZeroUsize::get);
+        get_target of target -> Option<String>, config => config.target.clone();
+        get_coredump_on_trap of coredump_on_trap -> bool, config => config.coredump_on_trap;
     }
 
     /// Whether modules can be compiled. Without a compiler an engine loads and runs images. On by default, if one is linked in.

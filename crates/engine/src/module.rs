@@ -10,7 +10,7 @@ use crate::kept::Kept;
 use crate::tiering::{FirstTier, ModuleTiering, TieringMetrics, TieringSource, TieringStress};
 use crate::verified::Identity;
 use crate::vm::alloc::pool::Anchor;
-use crate::vm::alloc::{Counting, Pool};
+use crate::vm::alloc::{Counting, Pool, Spares};
 use crate::vm::boundary::{self, map_image};
 use crate::vm::{LoadError, LoadOptions, LoadedModule, VmInstance};
 use crate::{Engine, ExportType, ExternType, ImportType, ProfilingStrategy, Strategy};
@@ -76,6 +76,18 @@ struct ModuleInner {
     engine: Engine,
     /// Exports by name, made by the first look-up.
     exports: OnceLock<HashMap<Box<str>, u32>>,
+}
+
+impl Spares for ModuleInner {
+    fn take_spares(&self) -> Vec<Box<VmInstance>> {
+        self.pool.take_all()
+    }
+}
+
+impl Drop for ModuleInner {
+    fn drop(&mut self) {
+        self.engine.shared().warm.remove(self);
+    }
 }
 
 /// What an entry of the cache gave.
@@ -470,13 +482,19 @@ impl Module {
             profiler.loaded(&loaded).context("cannot write for the profiler")?;
         }
         let exports = OnceLock::new();
-        Ok(Self { inner: Arc::new(ModuleInner { pool: Pool::new(), _gdb: gdb, _unwind: unwind, loaded, engine: engine.clone(), exports }) })
+        Ok(Self::of_inner(ModuleInner { pool: Pool::new(), _gdb: gdb, _unwind: unwind, loaded, engine: engine.clone(), exports }))
     }
 
     /// Another handle of a module that is loaded.
     pub(crate) fn of_loaded(engine: &Engine, loaded: Arc<LoadedModule>) -> Self {
         let exports = OnceLock::new();
-        Self { inner: Arc::new(ModuleInner { pool: Pool::new(), _gdb: None, _unwind: None, loaded, engine: engine.clone(), exports }) }
+        Self::of_inner(ModuleInner { pool: Pool::new(), _gdb: None, _unwind: None, loaded, engine: engine.clone(), exports })
+    }
+
+    fn of_inner(inner: ModuleInner) -> Self {
+        let inner = Arc::new(inner);
+        inner.engine.shared().warm.add(&inner);
+        Self { inner }
     }
 
     /// Warm instances, and what keeps the module alive for stores.

@@ -139,6 +139,40 @@ fn memories_are_imported_and_shared() -> Result<()> {
 }
 
 #[test]
+fn warm_instances_make_room_for_others() -> Result<()> {
+    under_limits("warm_instances_make_room_for_others", || {
+        let engine = Engine::default();
+        let fills = |text: &str| -> Result<usize> {
+            let module = Module::new(&engine, text)?;
+            let mut stores = Vec::new();
+            let error = loop {
+                let mut store = Store::new(&engine, ());
+                match Instance::new(&mut store, &module, &[]) {
+                    Ok(_) => stores.push(store),
+                    Err(error) => break error,
+                }
+            };
+            assert!(format!("{error:#}").contains("RLIMIT_AS"), "{error:#}");
+            Ok(stores.len())
+        };
+        let small = Module::new(&engine, "(module (memory 40))")?;
+        let stores: Vec<_> = (0..10)
+            .map(|_| {
+                let mut store = Store::new(&engine, ());
+                Instance::new(&mut store, &small, &[]).map(|_| store)
+            })
+            .collect::<Result<_>>()?;
+        drop(stores);
+        assert!(engine.metrics().slots_idle > 0, "{:?}", engine.metrics());
+        assert!(fills("(module (memory 100))")? > 3);
+        assert!(engine.metrics().slots_idle == 0, "{:?}", engine.metrics());
+        // The module whose instances were given up is as good as before.
+        Instance::new(&mut Store::new(&engine, ()), &small, &[])?;
+        Ok(())
+    })
+}
+
+#[test]
 fn what_needs_more_says_what_limits_it() -> Result<()> {
     under_limits("what_needs_more_says_what_limits_it", || {
         let guarded = Engine::new(Config::new().memory_reservation(4 << 30))?;

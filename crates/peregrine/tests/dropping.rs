@@ -49,7 +49,7 @@ fn a_store_makes_and_drops_any_number_of_instances() -> Result<()> {
     let host = Func::wrap(&mut store, |mut caller: Caller<'_, u64>, value: i32| *caller.data_mut() += value as u64);
     let stays = Instance::new(&mut store, &module, &[host.into()])?;
     let stays = stays.get_typed_func::<(), i32>(&mut store, "bump")?;
-    let mut round = |store: &mut Store<u64>| -> Result<()> {
+    let round = |store: &mut Store<u64>| -> Result<()> {
         let plugin = Instance::new(&mut *store, &module, &[host.into()])?;
         let bump = plugin.get_typed_func::<(), i32>(&mut *store, "bump")?;
         assert_eq!((bump.call(&mut *store, ())?, bump.call(&mut *store, ())?), (8, 9));
@@ -297,5 +297,42 @@ fn what_is_dropped_does_not_count() -> Result<()> {
         instance.get_typed_func::<(), ()>(&mut store, "grow")?.call(&mut store, ())?;
         store.drop_instance(instance)?;
     }
+    Ok(())
+}
+
+#[test]
+fn a_shared_memory_counts_for_those_who_grew_it() -> Result<()> {
+    let _process = PROCESS.read().unwrap_or_else(PoisonError::into_inner);
+    const PAGE: usize = 65_536;
+    let mut config = Config::new();
+    let mut budget = Budget::untrusted();
+    budget.memory_bytes = 10 * PAGE;
+    config.wasm_threads(true).budget(budget);
+    let engine = Engine::new(&config)?;
+    let shared = Module::new(
+        &engine,
+        r#"(module (memory (export "memory") 2 100 shared)
+            (func (export "grow") (param i32) (result i32) (memory.grow (local.get 0))))"#,
+    )?;
+    let own = Module::new(&engine, r#"(module (memory 5) (func (export "grow") (param i32) (result i32) (memory.grow (local.get 0))))"#)?;
+    let user = Module::new(
+        &engine,
+        r#"(module (import "" "" (memory 1 100 shared)) (func (export "grow") (param i32) (result i32) (memory.grow (local.get 0))))"#,
+    )?;
+    let mut store = Store::new(&engine, ());
+    let stays = Instance::new(&mut store, &own, &[])?;
+    let instance = Instance::new(&mut store, &shared, &[])?;
+    let memory = instance.get_shared_memory(&mut store, "memory").unwrap();
+    // The store holds 5 and 2 pages, and grows the shared memory by one. Another store grows it by as many as it may.
+    assert_eq!(instance.get_typed_func::<i32, i32>(&mut store, "grow")?.call(&mut store, 1)?, 2);
+    let mut other = Store::new(&engine, ());
+    let user = Instance::new(&mut other, &user, &[memory.clone().into()])?;
+    let grow = user.get_typed_func::<i32, i32>(&mut other, "grow")?;
+    assert_eq!((grow.call(&mut other, 10)?, grow.call(&mut other, 1)?), (3, -1));
+    store.drop_instance(instance)?;
+    // 5 pages are held, no fewer and no more.
+    let grow = stays.get_typed_func::<i32, i32>(&mut store, "grow")?;
+    assert_eq!((grow.call(&mut store, 6)?, grow.call(&mut store, 5)?, grow.call(&mut store, 1)?), (-1, 5, -1));
+    assert_eq!(memory.size(), 13);
     Ok(())
 }

@@ -12,7 +12,7 @@ const FIXED_RESERVATION_BYTES: u64 = 16 << 30;
 const ROOMY_BYTES: u64 = 1 << 40;
 /// What a memory gets at first where address space is short.
 const SHORT_RESERVATION_BYTES: u64 = SMALL_MEMORY_BYTES;
-/// AddressRoom for growth that a memory gets when it moves, unless the embedder said how much: as much as it has, within these bounds.
+/// Room for growth that a memory gets when it moves, unless the embedder said how much: as much as it has, within these bounds.
 const GROWTH_BYTES: std::ops::RangeInclusive<u64> = (1 << 20)..=(1 << 30);
 /// Elements that a table without a maximum can grow to.
 const MOST_TABLE_ELEMENTS: u64 = 1 << 24;
@@ -24,7 +24,7 @@ const TABLES_TO_A_SHARE: u64 = 32;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct AddressRoom {
     space: AddressSpace,
-    /// AddressRoom for growth, in bytes, if the embedder said how much.
+    /// Room for growth, in bytes, if the embedder said how much.
     growth_bytes: Option<u64>,
 }
 

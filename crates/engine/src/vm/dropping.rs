@@ -172,7 +172,7 @@ impl VmInstance {
         Held {
             tables: self.tables.len(),
             memories: self.memories.len(),
-            memory_bytes: self.memories.values().map(|memory| memory.len_bytes()).sum(),
+            memory_bytes: self.memories.values().map(|memory| memory.charged_bytes()).sum(),
             table_elements: self.tables.values().map(|table| table.len() as usize).sum(),
             host_bytes: self.module().instance_bytes(),
         }

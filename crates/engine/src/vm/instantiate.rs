@@ -110,7 +110,7 @@ impl VmStore {
                 instance.renew(id, kept, header);
                 instance
             }
-            None => match self.make_cold(VmInstance::new(id, (kept, module), header)) {
+            None => match self.make_where_room_is(|| VmInstance::new(id, (kept, module), header)) {
                 Ok(instance) => instance,
                 Err(error) => {
                     self.give_nothing(kept);
@@ -165,6 +165,14 @@ impl VmStore {
         Ok(())
     }
 
+    /// As [`make_cold`](Self::make_cold). Where the system has no room, warm instances make some.
+    fn make_where_room_is(&mut self, new: impl Fn() -> Box<VmInstance>) -> anyhow::Result<Box<VmInstance>> {
+        match self.make_cold(new()) {
+            Err(error) if error.downcast_ref::<std::io::Error>().is_some() && self.give_up_warm() => self.make_cold(new()),
+            made => made,
+        }
+    }
+
     /// Maps the memories and tables of a new instance.
     fn make_cold(&mut self, mut instance: Box<VmInstance>) -> anyhow::Result<Box<VmInstance>> {
         let module = instance.module();
@@ -174,7 +182,9 @@ impl VmStore {
         for (position, ty) in description.memories.values().skip(description.imported_memories as usize).enumerate() {
             let index = DefinedMemoryIndex::from_usize(position);
             if ty.shared {
-                instance.add_shared_memory(SharedMemory::new(*ty, (settings, shared.room), (&module, index))?);
+                let memory = SharedMemory::new(*ty, (settings, shared.room), (&module, index))?;
+                let charged_bytes = memory.len_bytes();
+                instance.add_shared_memory(memory, charged_bytes);
                 continue;
             }
             let cell = instance.at(module.vm_layout().memory(index));

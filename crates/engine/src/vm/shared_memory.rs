@@ -175,8 +175,8 @@ impl Expected {
 pub(crate) enum InstanceMemory {
     /// Of this instance, whose context has the cell.
     Own(Memory),
-    /// Of every store that it is in.
-    Shared(Arc<SharedMemory>),
+    /// Of every store that it is in. The bytes are those that this store was charged: what others made it grow by is none of its own.
+    Shared(Arc<SharedMemory>, usize),
 }
 
 impl InstanceMemory {
@@ -184,7 +184,7 @@ impl InstanceMemory {
     pub(crate) fn ty(&self) -> &MemoryType {
         match self {
             Self::Own(memory) => memory.ty(),
-            Self::Shared(memory) => memory.ty(),
+            Self::Shared(memory, _) => memory.ty(),
         }
     }
 
@@ -192,7 +192,7 @@ impl InstanceMemory {
     pub(crate) fn cell(&self) -> NonNull<VmMemory> {
         match self {
             Self::Own(memory) => memory.cell(),
-            Self::Shared(memory) => memory.cell.0,
+            Self::Shared(memory, _) => memory.cell.0,
         }
     }
 
@@ -200,7 +200,7 @@ impl InstanceMemory {
     pub(crate) fn base(&self) -> *mut u8 {
         match self {
             Self::Own(memory) => memory.base(),
-            Self::Shared(memory) => memory.base(),
+            Self::Shared(memory, _) => memory.base(),
         }
     }
 
@@ -208,7 +208,15 @@ impl InstanceMemory {
     pub(crate) fn len_bytes(&self) -> usize {
         match self {
             Self::Own(memory) => memory.len_bytes(),
-            Self::Shared(memory) => memory.len_bytes(),
+            Self::Shared(memory, _) => memory.len_bytes(),
+        }
+    }
+
+    /// Bytes that the store of the instance was charged for it.
+    pub(crate) fn charged_bytes(&self) -> usize {
+        match self {
+            Self::Own(memory) => memory.len_bytes(),
+            Self::Shared(_, charged_bytes) => *charged_bytes,
         }
     }
 
@@ -216,7 +224,7 @@ impl InstanceMemory {
     pub(crate) fn contains(&self, address: usize) -> bool {
         match self {
             Self::Own(memory) => memory.contains(address),
-            Self::Shared(memory) => memory.contains(address),
+            Self::Shared(memory, _) => memory.contains(address),
         }
     }
 
@@ -224,7 +232,7 @@ impl InstanceMemory {
     pub(super) fn reset(&mut self, guest_ran: bool) -> std::io::Result<()> {
         match self {
             Self::Own(memory) => memory.reset(guest_ran),
-            Self::Shared(_) => Err(std::io::ErrorKind::ResourceBusy.into()),
+            Self::Shared(..) => Err(std::io::ErrorKind::ResourceBusy.into()),
         }
     }
 
@@ -239,7 +247,7 @@ impl InstanceMemory {
     pub(crate) fn backing(&self) -> Option<&Backing> {
         match self {
             Self::Own(memory) => Some(memory.backing()),
-            Self::Shared(_) => None,
+            Self::Shared(..) => None,
         }
     }
 
@@ -248,7 +256,11 @@ impl InstanceMemory {
     pub(super) fn grow(&mut self, delta_pages: u64, may_move: bool) -> Option<u64> {
         match self {
             Self::Own(memory) => memory.grow(delta_pages, may_move),
-            Self::Shared(memory) => memory.grow(delta_pages),
+            Self::Shared(memory, charged_bytes) => {
+                let old = memory.grow(delta_pages)?;
+                *charged_bytes += (delta_pages * memory.ty().page_size_bytes()) as usize;
+                Some(old)
+            }
         }
     }
 
@@ -257,7 +269,7 @@ impl InstanceMemory {
         match self {
             Self::Own(memory) => memory.guard(reach_bytes, may_move),
             // It is locked to grow only.
-            Self::Shared(memory) => memory.memory.lock().unwrap_or_else(PoisonError::into_inner).guard(reach_bytes, false),
+            Self::Shared(memory, _) => memory.memory.lock().unwrap_or_else(PoisonError::into_inner).guard(reach_bytes, false),
         }
     }
 
@@ -272,7 +284,7 @@ impl InstanceMemory {
     pub(crate) fn shared(&self) -> Option<&Arc<SharedMemory>> {
         match self {
             Self::Own(_) => None,
-            Self::Shared(memory) => Some(memory),
+            Self::Shared(memory, _) => Some(memory),
         }
     }
 }
@@ -291,7 +303,7 @@ impl VmStore {
         let id = self.next_instance();
         let header = self.instance_header(id, &module);
         let mut instance = VmInstance::new(id, (kept, self.kept_module(kept)), header);
-        instance.add_shared_memory(Arc::clone(memory));
+        instance.add_shared_memory(Arc::clone(memory), 0);
         self.push_instance(instance);
         self.adopted.insert(Arc::as_ptr(memory), id);
         (id, index)
@@ -299,12 +311,12 @@ impl VmStore {
 }
 
 impl VmInstance {
-    /// Makes `memory` the next of the defined memories.
-    pub(super) fn add_shared_memory(&mut self, memory: Arc<SharedMemory>) {
+    /// Makes `memory`, for which the store was charged so many bytes, the next of the defined memories.
+    pub(super) fn add_shared_memory(&mut self, memory: Arc<SharedMemory>, charged_bytes: usize) {
         let index = self.memories.next_index();
         let place = self.at::<u64>(self.module().vm_layout().memory(index));
         // SAFETY: the place is in the instance's context, and has room for more than a pointer.
         unsafe { place.write(memory.cell.0.as_ptr() as u64) };
-        self.memories.push(InstanceMemory::Shared(memory));
+        self.memories.push(InstanceMemory::Shared(memory, charged_bytes));
     }
 }

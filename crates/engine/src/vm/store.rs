@@ -3,7 +3,7 @@
 use super::address_space::AddressRoom;
 use super::alloc::lease::{KeptModule, KeptShared, ModuleRef, ModuleSource};
 use super::alloc::{
-    Counters, Counting,
+    Counters, Counting, WarmModules,
     idle::{HeldStacks, IdleSlots},
 };
 use super::code::LoadedModule;
@@ -44,6 +44,8 @@ pub(crate) struct VmShared {
     pub(crate) counters: Counters,
     /// How many warm instances are kept.
     pub(crate) idle: IdleSlots,
+    /// Where they are.
+    pub(crate) warm: WarmModules,
     /// Makes memories in place of the engine, if there is one.
     pub(crate) memory_creator: OnceLock<Arc<dyn MemoryCreator>>,
     /// How many stores have a guest stack.
@@ -60,6 +62,7 @@ impl VmShared {
             room,
             counters: Counters::default(),
             idle: IdleSlots::new(room.idle_bytes()),
+            warm: WarmModules::default(),
             held_stacks: HeldStacks::default(),
             memory_creator: OnceLock::new(),
         }
@@ -445,6 +448,17 @@ impl VmStore {
             self.shared.idle.remove(instance.reserved_bytes());
             self.shared.counters.add(Counting::SlotsSurplus, 1);
         }
+    }
+
+    /// Gives up all warm instances of the engine, since there is no room for what is needed now. Whether there were any.
+    #[cold]
+    pub(super) fn give_up_warm(&self) -> bool {
+        let mut count = 0;
+        self.shared.warm.empty(|spares| {
+            count += spares.len();
+            self.drop_surplus(spares);
+        });
+        count != 0
     }
 
     /// Makes an instance warm, if its module is the embedder's, or frees it.

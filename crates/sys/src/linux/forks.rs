@@ -5,8 +5,8 @@
 
 use std::cell::Cell;
 use std::marker::PhantomData;
-use std::sync::Once;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Once, OnceLock};
 use std::time::Duration;
 
 /// Threads that are inside, each as often as it entered.
@@ -14,6 +14,8 @@ static INSIDE: AtomicUsize = AtomicUsize::new(0);
 /// Threads that are about to fork: nobody enters. Stored before `INSIDE` is looked at, and loaded after it was added to.
 static FORKING: AtomicUsize = AtomicUsize::new(0);
 static HANDLERS: Once = Once::new();
+/// A count of threads that do something short outside of the gate.
+static FORGOTTEN: OnceLock<&AtomicUsize> = OnceLock::new();
 
 thread_local! {
     /// How often this thread is inside.
@@ -28,6 +30,12 @@ const PAUSE: Duration = Duration::from_micros(20);
 pub struct Inside {
     /// It belongs to its thread.
     _thread: PhantomData<*const ()>,
+}
+
+/// Makes `count`, of threads that do something short without holding off forks, zero in every child. There is one such count: another one
+/// than the first is not taken.
+pub fn forget_in_child(count: &'static AtomicUsize) {
+    FORGOTTEN.get_or_init(|| count);
 }
 
 /// Holds off forks until the result is dropped; waits for one that is under way.
@@ -73,6 +81,9 @@ extern "C" fn after() {
 extern "C" fn after_in_child() {
     INSIDE.store(DEPTH.get(), Ordering::SeqCst);
     FORKING.store(0, Ordering::SeqCst);
+    if let Some(count) = FORGOTTEN.get() {
+        count.store(0, Ordering::SeqCst);
+    }
 }
 
 #[cfg(test)]
@@ -82,6 +93,8 @@ mod tests {
 
     #[test]
     fn a_fork_waits_until_nobody_is_inside() {
+        static BUSY: AtomicUsize = AtomicUsize::new(3);
+        forget_in_child(&BUSY);
         let (entered, left) = (AtomicBool::new(false), AtomicBool::new(false));
         std::thread::scope(|scope| {
             scope.spawn(|| {
@@ -99,7 +112,8 @@ mod tests {
             // SAFETY: the child does nothing but look at atomics and end.
             let child = unsafe { libc::fork() };
             if child == 0 {
-                let fine = left.load(Ordering::SeqCst) && INSIDE.load(Ordering::SeqCst) == 0 && FORKING.load(Ordering::SeqCst) == 0;
+                let counts = [&INSIDE, &FORKING, &BUSY];
+                let fine = left.load(Ordering::SeqCst) && counts.iter().all(|count| count.load(Ordering::SeqCst) == 0);
                 // SAFETY: ends the child at once.
                 unsafe { libc::_exit(if fine { 7 } else { 1 }) };
             }
@@ -108,6 +122,7 @@ mod tests {
             assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
             assert!(libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 7, "{status:#x}");
         });
+        assert_eq!(BUSY.load(Ordering::SeqCst), 3, "the parent's threads are still at it");
         // It opened again.
         drop(enter());
     }

@@ -115,6 +115,12 @@ impl<S> Pool<S> {
         all
     }
 
+    /// Everything spare, to be dropped by the caller, who holds a reference to the owner.
+    #[cold]
+    pub(crate) fn take_all(&self) -> Vec<S> {
+        (0..SHARDS).flat_map(|number| std::mem::take(&mut self.shard(number).spare)).collect()
+    }
+
     /// Begins a lease: the owner lives until it is ended. Returns the shard to end it with.
     pub(crate) fn lease(&self, owner: impl FnOnce() -> Anchor) -> usize {
         let number = own_shard();

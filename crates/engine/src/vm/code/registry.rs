@@ -1,6 +1,7 @@
 //! From a program counter to the module it is in, without locks, for signal handlers and backtraces.
 
 use super::LoadedModule;
+use peregrine_sys::forks;
 use std::ops::Range;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
@@ -94,7 +95,13 @@ pub(crate) fn lookup(pc: usize) -> Option<*const LoadedModule> {
     found
 }
 
+/// How often a writer looks for readers before it lets other threads run.
+const TURNS: u32 = 64;
+
 fn replace(change: impl FnOnce(&mut Table)) {
+    // A child of the process would wait for ever for a writer or a reader that it does not have.
+    forks::forget_in_child(&READERS);
+    let _inside = forks::enter();
     let _writer = WRITER.lock().unwrap_or_else(PoisonError::into_inner);
     let old = TABLE.load(Ordering::SeqCst);
     // SAFETY: null, or from `Box::into_raw`; only writers free tables, and this is the only writer.
@@ -104,8 +111,14 @@ fn replace(change: impl FnOnce(&mut Table)) {
     if old.is_null() {
         return;
     }
+    let mut turns = 0;
     while READERS.load(Ordering::SeqCst) != 0 {
-        std::hint::spin_loop();
+        match turns < TURNS {
+            true => std::hint::spin_loop(),
+            // A reader that was interrupted needs the processor.
+            false => std::thread::yield_now(),
+        }
+        turns += 1;
     }
     // SAFETY: the table came from `Box::into_raw`, is no longer reachable, and every reader that saw it is done.
     drop(unsafe { Box::from_raw(old) });

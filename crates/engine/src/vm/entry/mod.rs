@@ -225,5 +225,10 @@ fn prepare(mut store: NonNull<VmStore>) -> anyhow::Result<()> {
     if let Some(page) = store.interrupt_page() {
         page.watch()?;
     }
-    store.ensure_stack().map_err(|error| anyhow::Error::new(error).context("cannot make a stack for the guest"))
+    let stack = match store.ensure_stack() {
+        // Warm instances make room.
+        Err(_) if store.give_up_warm() => store.ensure_stack(),
+        stack => stack,
+    };
+    stack.map_err(|error| anyhow::Error::new(error).context("cannot make a stack for the guest"))
 }
