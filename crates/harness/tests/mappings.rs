@@ -10,7 +10,8 @@ fn running_out_of_mappings_is_an_error_that_says_so() {
     let max = std::fs::read_to_string("/proc/sys/vm/max_map_count").expect("the system tells");
     let max: usize = max.trim().parse().expect("a number");
     if max > 1 << 20 {
-        println!("{max} mappings are allowed: too many to use up");
+        // There is no limit of the process alone for mappings, so nothing can be tested here.
+        eprintln!("NOT TESTED: vm.max_map_count is {max}, too many mappings to use up; expected at most {}", 1 << 20);
         return;
     }
     let engines = [Strategy::Tiered, Strategy::Ahead].map(|strategy| Engine::new(Config::new().strategy(strategy)).expect("it works"));

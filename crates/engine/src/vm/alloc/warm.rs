@@ -32,7 +32,6 @@ impl WarmModules {
     }
 
     /// Hands the warm instances of every module to `each`.
-    #[expect(clippy::vec_box, reason = "contexts point to instances, which must not move")]
     pub(crate) fn empty(&self, mut each: impl FnMut(Vec<Box<VmInstance>>)) {
         let modules: Vec<_> = self.change(|modules| modules.values().filter_map(Weak::upgrade).collect());
         // Not under the lock: the last reference to a module may be dropped here.

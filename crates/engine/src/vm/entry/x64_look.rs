@@ -28,6 +28,66 @@ pub(in crate::vm) fn look_len_bytes(byte: impl Fn(usize) -> u8) -> Option<usize>
 #[cfg(test)]
 mod tests {
     use super::look_len_bytes;
+    use crate::vm::address_space::AddressRoom;
+    use crate::vm::{LoadOptions, LoadedModule, VmShared};
+    use peregrine_artifact::compiler::Compiler;
+    use peregrine_artifact::settings::Settings;
+    use peregrine_compile::ImageCompiler;
+    use peregrine_sys::stack::{StackPool, StackPoolConfig};
+    use peregrine_wasm::Trap;
+    use std::sync::Arc;
+
+    /// Functions with loops in loops, as many values alive as `values`, and calls in them or before them.
+    fn text(values: usize) -> String {
+        let each = |what: fn(usize) -> String| (0..values).map(what).collect::<String>();
+        let (locals, changes) = (
+            each(|number| format!("(local $v{number} i64)")),
+            each(|number| {
+                format!("(local.set $v{number} (i64.rotl (i64.add (local.get $v{number}) (i64.const {number})) (local.get $v0)))")
+            }),
+        );
+        let sum = each(|number| format!("(local.set $sum (i64.xor (local.get $sum) (local.get $v{number})))"));
+        let function = |name: &str, call: &str| {
+            format!(
+                "(func ${name} (param $turns i32) (result i64) (local $sum i64) {locals}
+                    {call}
+                    (loop $outer
+                        {changes}
+                        (loop $inner {changes} (br_if $inner (local.tee $turns (i32.sub (local.get $turns) (i32.const 1)))))
+                        (br_if $outer (i64.lt_s (local.get $v0) (i64.const 1000))))
+                    {sum}
+                    (local.get $sum))"
+            )
+        };
+        format!("(module {} {})", function("leaf", ""), function("calls", "(local.set $sum (call $leaf (i32.const 3)))"))
+    }
+
+    #[test]
+    fn every_look_of_the_compilers_is_known() {
+        let compilers =
+            [ImageCompiler::new(Arc::new(peregrine_optimizing::Optimizing)), ImageCompiler::new(Arc::new(peregrine_baseline::Baseline))];
+        for (number, compiler) in compilers.iter().enumerate() {
+            let mut settings = Settings::new(compiler.target(None).expect("this machine is supported"));
+            settings.interrupt = true;
+            let shared = VmShared::new(settings, AddressRoom::measure(None), StackPool::new(StackPoolConfig::default()));
+            for values in [1, 4, 9, 14, 30] {
+                let text = text(values);
+                let wasm = compiler.to_binary(text.as_bytes()).expect("good text");
+                let image = compiler.compile(&wasm, &shared.settings, &()).expect("a valid module");
+                let module = LoadedModule::from_bytes(&image, &shared.types, LoadOptions::default()).expect("a good image");
+                let looks: Vec<usize> = module.text().filter(|pc| module.trap_at(*pc) == Some(Trap::Interrupt)).collect();
+                // Two loops in each of two functions, and the entry of the one that calls.
+                assert!(looks.len() >= 5, "compiler {number}, {values} values: {} looks", looks.len());
+                for pc in looks {
+                    // SAFETY: the code is loaded, and so are the bytes of an instruction of it.
+                    let byte = |position| unsafe { ((pc + position) as *const u8).read() };
+                    let len_bytes = look_len_bytes(byte);
+                    let bytes: Vec<u8> = (0..8).map(byte).collect();
+                    assert!(len_bytes.is_some_and(|len| (2..=9).contains(&len)), "compiler {number}, {values} values: {bytes:02x?}");
+                }
+            }
+        }
+    }
 
     #[test]
     fn lengths_are_those_of_the_processor() {
