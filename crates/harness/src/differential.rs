@@ -279,7 +279,7 @@ pub(crate) fn stop_of_subject(error: &peregrine::Error) -> Result<Stop, String> 
 }
 
 fn run_reference(engine: &wasmi::Engine, module: &wasmi::Module, name: &str, params: &[Bits]) -> Result<Observed, String> {
-    use wasmi::{ExternType, F32, F64, Nullable, Val, ValType};
+    use wasmi::{ExternType, F32, F64, Ref, Val, ValType};
     let mut store = wasmi::Store::new(engine, ());
     let linker = wasmi::Linker::new(engine);
     let instance = match linker.instantiate_and_start(&mut store, module) {
@@ -297,8 +297,8 @@ fn run_reference(engine: &wasmi::Engine, module: &wasmi::Module, name: &str, par
             (Bits::F32(bits), _) => Val::F32(F32::from_bits(bits)),
             (Bits::F64(bits), _) => Val::F64(F64::from_bits(bits)),
             (Bits::V128(bits), _) => Val::V128(bits.into()),
-            (Bits::Reference { .. }, ValType::ExternRef) => Val::ExternRef(Nullable::Null),
-            (Bits::Reference { .. }, _) => Val::FuncRef(Nullable::Null),
+            (Bits::Reference { .. }, ValType::ExternRef) => Val::ExternRef(Ref::Null),
+            (Bits::Reference { .. }, _) => Val::FuncRef(Ref::Null),
         })
         .collect();
     let mut results = vec![Val::I32(0); ty.results().len()];

@@ -511,7 +511,7 @@ fn stopped(error: &peregrine::Error) -> Result<Stopped, String> {
 }
 
 fn run_reference(engine: &wasmi::Engine, module: &wasmi::Module, calls: &[Call]) -> Result<Run, String> {
-    use wasmi::{ExternType, Ref, Val, ValType};
+    use wasmi::{ExternType, Val, ValType};
     let mut store = wasmi::Store::new(engine, Host::default());
     let mut linker = wasmi::Linker::new(engine);
     let log = |mut caller: wasmi::Caller<'_, Host>, value: i64| caller.data_mut().log(value);
@@ -536,8 +536,8 @@ fn run_reference(engine: &wasmi::Engine, module: &wasmi::Module, calls: &[Call])
             (Bits::F32(bits), _) => Val::F32(wasmi::F32::from_bits(bits)),
             (Bits::F64(bits), _) => Val::F64(wasmi::F64::from_bits(bits)),
             (Bits::V128(bits), _) => Val::V128(bits.into()),
-            (Bits::Reference { .. }, ValType::ExternRef) => Val::ExternRef(wasmi::Nullable::Null),
-            (Bits::Reference { .. }, _) => Val::FuncRef(wasmi::Nullable::Null),
+            (Bits::Reference { .. }, ValType::ExternRef) => Val::ExternRef(wasmi::Ref::Null),
+            (Bits::Reference { .. }, _) => Val::FuncRef(wasmi::Ref::Null),
         };
         let params: Vec<Val> = call.params.iter().zip(ty.params()).map(|(bits, ty)| value(bits, ty)).collect();
         let mut results = vec![Val::I32(0); ty.results().len()];
@@ -565,10 +565,10 @@ fn run_reference(engine: &wasmi::Engine, module: &wasmi::Module, calls: &[Call])
             ExternType::Table(_) => {
                 let table = instance.get_table(&store, &name).ok_or("the reference has no such table")?;
                 let size = table.size(&store);
-                let is_null = |element: Option<Ref>| match element {
-                    Some(Ref::Func(reference)) => reference.is_null(),
-                    Some(Ref::Extern(reference)) => reference.is_null(),
-                    None => false,
+                let is_null = |element: Option<Val>| match element {
+                    Some(Val::FuncRef(reference)) => reference.is_null(),
+                    Some(Val::ExternRef(reference)) => reference.is_null(),
+                    _ => false,
                 };
                 let nulls = (0..size.min(TABLE_ELEMENTS)).map(|index| is_null(table.get(&store, index))).collect();
                 end.tables.push((name, size, nulls));
