@@ -4,7 +4,7 @@ use crate::allowance::Allowance;
 use crate::func::CompiledFunc;
 use crate::profile::Feedback;
 use crate::settings::{Settings, Target};
-use peregrine_wasm::DefinedFuncIndex;
+use peregrine_wasm::{DefinedFuncIndex, Module};
 use std::borrow::Cow;
 use std::fmt;
 use std::num::NonZeroUsize;
@@ -131,6 +131,40 @@ pub trait Compiler: Send + Sync + 'static {
         let _ = (wasm, settings, validation);
         Err(CompileError::Unsupported { message: "this compiler compiles whole modules only".into() })
     }
+
+    /// [`lazy_functions`](Self::lazy_functions) of a module that was found valid before, without its binary: bodies are asked for when they
+    /// are compiled.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    fn lazy_functions_of(&self, module: ValidModule, settings: &Settings) -> Result<Arc<dyn LazyFunctions>, CompileError> {
+        let _ = (module, settings);
+        Err(CompileError::Unsupported { message: "this compiler compiles whole modules only".into() })
+    }
+}
+
+/// A module that was found valid, as an image describes it, and a way to its bodies.
+pub struct ValidModule {
+    /// The description. Where data segments and custom sections are does not matter, nor whether all data segments are there.
+    pub module: Module,
+    /// Where the body of each defined function begins in the binary, in bytes, rising.
+    pub body_starts: Box<[u32]>,
+    /// Length of the binary, in bytes.
+    pub wasm_len_bytes: usize,
+    /// What reads bodies.
+    pub bodies: Box<dyn ReadBody>,
+}
+
+/// Reads bodies of functions out of the binary of a module, from any thread.
+pub trait ReadBody: Send + Sync + 'static {
+    /// The body of a function: locals and instructions, as they were when the module was found valid. It begins at the offset `start` of the
+    /// binary and ends before the offset `end`.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be read, or is not as it was.
+    fn read_body(&self, start: u32, end: u32) -> Result<Box<[u8]>, CompileError>;
 }
 
 /// The binary of a module, kept for as long as functions of it may be compiled.

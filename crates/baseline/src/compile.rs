@@ -246,14 +246,15 @@ impl<'m> Compiler<'m> {
         self.ty = self.module.functions[self.module.func_index(index)].ty;
         let body = translation.body(index);
         let start = translation.bodies[index].start;
-        let end = translation.bodies[index].end;
+        let bytes = translation.body_bytes(index);
+        let end = start + bytes.len();
         let body_bytes = u32::try_from(end - start).unwrap_or(u32::MAX);
         self.max_code_bytes = body_bytes.saturating_mul(MAX_CODE_PER_BODY_BYTE).saturating_add(MIN_CODE_BYTES).min(MAX_CODE_BYTES);
         self.declare_locals(&body).map_err(malformed)?;
         self.looks_at_entry = self.fuel && translation.looks_at_fuel_at_entry(index).map_err(malformed)?;
         let operators = body.get_operators_reader().map_err(malformed)?;
         let first = usize::try_from(operators.original_position()).unwrap_or(end);
-        self.scan.run(&translation.wasm[first..end], self.local_count);
+        self.scan.run(&bytes[first - start..], self.local_count);
         self.begin_locals();
         let has_vectors = self.module_has_vectors || self.scan.vectors || self.local_types.iter().any(|run| run.1 == Ty::V128);
         self.home_log2 = if has_vectors { 4 } else { 3 };
@@ -262,7 +263,7 @@ impl<'m> Compiler<'m> {
         self.masm.address_here(0);
         self.prologue();
         self.enter_function((first - start) as u32);
-        let mut body = Body::new(&translation.wasm[first..end]);
+        let mut body = Body::new(&bytes[first - start..]);
         while !body.is_at_end() {
             self.offset = (first - start + body.position()) as u32;
             let opcode = body.byte();

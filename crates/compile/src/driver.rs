@@ -4,14 +4,16 @@ use crate::account::Account;
 use crate::added;
 use crate::budget::Budget;
 use crate::duplicates::Duplicates;
-use crate::lazy::{self, OneByOne, Tiers};
+use crate::lazy::{self, OneByOne, SourceModule, Tiers};
 use crate::link::{Linked, Linker, Piece};
 use crate::parallel::{Batch, Threads, panic_message, run_in_order};
 use crate::plan::{CanonicalTypes, Plan, Unit};
 use crate::sections;
 use crate::tier::{FunctionCompiler, ModuleEnv, Tier};
 use peregrine_artifact::allowance::Allowance;
-use peregrine_artifact::compiler::{CompileError, Compiler, Guidance, LazyFunctions, Prepared, Progress, Validation, WasmBytes};
+use peregrine_artifact::compiler::{
+    CompileError, Compiler, Guidance, LazyFunctions, Prepared, Progress, ValidModule, Validation, WasmBytes,
+};
 use peregrine_artifact::func::CompiledFunc;
 use peregrine_artifact::settings::{Settings, Target, Tiering};
 use peregrine_frontend::{FuncValidatorAllocations, Translation, to_binary, translate};
@@ -155,7 +157,7 @@ impl ImageCompiler {
 
     fn one_by_one(&self, wasm: WasmBytes, settings: &Settings, validation: Validation) -> Result<OneByOne, CompileError> {
         refuse_whole(settings)?;
-        let source = lazy::Source { wasm, settings: settings.clone(), limits: self.limits };
+        let source = lazy::Source { module: SourceModule::Binary(wasm), settings: settings.clone(), limits: self.limits };
         Ok(OneByOne::new(source, self.tiers(), self.budget, self.allowance, validation))
     }
 
@@ -273,6 +275,12 @@ impl Compiler for ImageCompiler {
 
     fn lazy_functions(&self, wasm: WasmBytes, settings: &Settings, validation: Validation) -> Result<Arc<dyn LazyFunctions>, CompileError> {
         Ok(Arc::new(self.one_by_one(wasm, settings, validation)?))
+    }
+
+    fn lazy_functions_of(&self, module: ValidModule, settings: &Settings) -> Result<Arc<dyn LazyFunctions>, CompileError> {
+        refuse_whole(settings)?;
+        let source = lazy::Source { module: SourceModule::valid(module), settings: settings.clone(), limits: self.limits };
+        Ok(Arc::new(OneByOne::new(source, self.tiers(), self.budget, self.allowance, Validation::Trusted)))
     }
 }
 

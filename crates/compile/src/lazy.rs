@@ -1,6 +1,7 @@
 //! Compiles functions of a module one by one, from any thread, without linking them.
 //!
-//! The module is read again when the first function is asked for, so that a start from an image that has the code it needs reads nothing.
+//! The module is read again when the first function is asked for, so that a start from an image that has the code it needs reads nothing; or
+//! it is known from an image, and only the bodies are read that are compiled.
 //! Compilers of both tiers are kept from one function to the next: a thread takes one that is free or makes another. The engine calls this
 //! through [`LazyFunctions`] and installs what it gets.
 
@@ -12,11 +13,13 @@ use crate::parallel::STACK_BYTES;
 use crate::plan::Unit;
 use crate::tier::{FunctionCompiler, ModuleEnv, Tier};
 use peregrine_artifact::allowance::Allowance;
-use peregrine_artifact::compiler::{CompileError, CompilerKind, FunctionRequest, Guidance, LazyFunctions, Validation, WasmBytes};
+use peregrine_artifact::compiler::{
+    CompileError, CompilerKind, FunctionRequest, Guidance, LazyFunctions, ValidModule, Validation, WasmBytes,
+};
 use peregrine_artifact::func::CompiledFunc;
 use peregrine_artifact::settings::Settings;
-use peregrine_frontend::{FuncValidatorAllocations, Translation, translate};
-use peregrine_wasm::{DefinedFuncIndex, Index, ModuleLimits};
+use peregrine_frontend::{FuncValidatorAllocations, LaterBodies, Translation, translate};
+use peregrine_wasm::{DefinedFuncIndex, Index, Module, ModuleLimits};
 use self_cell::self_cell;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -52,9 +55,39 @@ impl Tiers {
 
 /// What functions are compiled from.
 pub(crate) struct Source {
-    pub(crate) wasm: WasmBytes,
+    pub(crate) module: SourceModule,
     pub(crate) settings: Settings,
     pub(crate) limits: ModuleLimits,
+}
+
+/// Where the module comes from.
+pub(crate) enum SourceModule {
+    /// Its binary.
+    Binary(WasmBytes),
+    /// It is known, and its bodies are read when they are compiled. The description is taken once.
+    Valid { module: Mutex<Option<Box<Module>>>, bodies: LaterBodies },
+}
+
+impl SourceModule {
+    /// A module that is known.
+    pub(crate) fn valid(module: ValidModule) -> Self {
+        let ValidModule { module, body_starts, wasm_len_bytes, bodies } = module;
+        let bodies = LaterBodies::new(body_starts, wasm_len_bytes, bodies);
+        Self::Valid { module: Mutex::new(Some(Box::new(module))), bodies }
+    }
+}
+
+impl Source {
+    fn read(&self) -> Result<Translation<'_>, CompileError> {
+        match &self.module {
+            SourceModule::Binary(wasm) => translate((**wasm).as_ref(), &self.settings.features, &self.limits),
+            SourceModule::Valid { module, bodies } => {
+                let module = module.lock().unwrap_or_else(PoisonError::into_inner).take();
+                let module = module.ok_or_else(|| CompileError::Internal { message: "a module is described twice".into() })?;
+                Ok(Translation::of_valid(*module, &self.settings.features, bodies))
+            }
+        }
+    }
 }
 
 self_cell!(
@@ -124,8 +157,7 @@ impl OneByOne {
         let read = || {
             let source = self.source.lock().unwrap_or_else(PoisonError::into_inner).take();
             let source = source.ok_or_else(|| CompileError::Internal { message: "a module is read twice".into() })?;
-            let module =
-                ReadModule::try_new(source, |source| translate((*source.wasm).as_ref(), &source.settings.features, &source.limits))?;
+            let module = ReadModule::try_new(source, Source::read)?;
             let env = OwnedEnv::new(module, |module| {
                 account::env(&self.allowance, ModuleEnv::new(module.borrow_dependent(), &module.borrow_owner().settings))
             });
@@ -174,9 +206,9 @@ impl OneByOne {
         Ok(made)
     }
 
-    /// Validates a body if that is still to be done.
+    /// Validates a body if that is still to be done, or reads it.
     fn validate(&self, env: &ModuleEnv<'_>, compilers: &Compilers<'_>, function: DefinedFuncIndex) -> Result<(), CompileError> {
-        let Some(valid) = &self.valid else { return Ok(()) };
+        let Some(valid) = &self.valid else { return env.translation.read_body(function) };
         let bodies = env.translation.bodies.len();
         let valid = valid.get_or_init(|| (0..bodies.div_ceil(64)).map(|_| AtomicU64::new(0)).collect());
         let (word, bit) = (&valid[function.as_usize() / 64], 1 << (function.as_usize() % 64));

@@ -26,6 +26,7 @@ pub(crate) fn image(translation: &Translation<'_>, mut module: Module, linked: &
         debug_sections: debug_ranges,
         wasm_len_bytes: wasm.len() as u64,
         code_section_offset: translation.code_section_offset as u64,
+        has_branch_hints: !translation.branch_hints.is_empty(),
     };
 
     let mut names = vec![""; meta.module.functions.len()];

@@ -26,7 +26,7 @@ pub struct ModuleEnv<'a> {
 impl<'a> ModuleEnv<'a> {
     /// The environment of the functions of `translation`.
     pub fn new(translation: &'a Translation<'a>, settings: &'a Settings) -> Self {
-        let memory = MemoryGate::new(translation.wasm.len());
+        let memory = MemoryGate::new(translation.wasm_len_bytes());
         Self { translation, settings, layout: VmLayout::new(&translation.module), memory }
     }
 }

@@ -1,35 +1,67 @@
 //! The binary of a module whose functions are compiled one by one: held, or in a file that is read when the first function is compiled.
 //!
-//! A module that the cache recognizes by its file needs its binary only for functions without code. The file is read as it was when the
-//! module was made or not at all: its content has to have the hash that the cache knows it by.
+//! A module that the cache recognizes by its file needs its binary only for functions without code. Of one that was found valid, only their
+//! bodies are read, as long as the file is in the state that it was recognized by, before and after that. The whole file is read as it was
+//! when the module was made or not at all: its content has to have the hash that the cache knows it by.
 
 use crate::cache::ContentHash;
-use peregrine_artifact::compiler::{CompileError, WasmBytes};
+use crate::verified::Identity;
+use peregrine_artifact::compiler::{CompileError, ReadBody, WasmBytes};
 use peregrine_sys::pages;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+
+/// Bytes that the size of a body takes at most. Core specification, section 5.2.2.
+const MAX_SIZE_BYTES: usize = 5;
+/// What a body ends with. Core specification, section 5.4.9.
+const END: u8 = 0x0b;
 
 /// Where the binary of a module is.
 pub(crate) enum Binary {
     /// In memory.
     Held(WasmBytes),
     /// In a file.
-    InFile(FileBinary),
+    InFile(Arc<FileBinary>),
 }
 
-/// A binary in a file.
+/// A binary in a file, and the state that the file was recognized by.
 pub(crate) struct FileBinary {
     file: File,
-    len_bytes: u64,
+    identity: Identity,
     content: ContentHash,
-    read: OnceLock<Result<WasmBytes, CompileError>>,
+    whole: OnceLock<Result<WasmBytes, CompileError>>,
+    bodies_read: AtomicU64,
 }
 
+/// Bodies in a file.
+struct FileBodies(Arc<FileBinary>);
+
+/// Bodies in memory.
+struct HeldBodies(WasmBytes);
+
 impl Binary {
-    /// The binary in `file`, of `len_bytes`, which is to have the hash `content`.
-    pub(crate) fn in_file(file: File, len_bytes: u64, content: ContentHash) -> Self {
-        Self::InFile(FileBinary { file, len_bytes, content, read: OnceLock::new() })
+    /// The binary in `file` in the state `identity`, which is to have the hash `content`.
+    pub(crate) fn in_file(file: File, identity: Identity, content: ContentHash) -> Self {
+        Self::InFile(Arc::new(FileBinary { file, identity, content, whole: OnceLock::new(), bodies_read: AtomicU64::new(0) }))
+    }
+
+    /// What reads bodies of functions one by one, without the rest.
+    pub(crate) fn bodies(&self) -> Box<dyn ReadBody> {
+        match self {
+            Self::Held(bytes) => Box::new(HeldBodies(Arc::clone(bytes))),
+            Self::InFile(file) => Box::new(FileBodies(Arc::clone(file))),
+        }
+    }
+
+    /// How many bodies were read from a file one by one, and how often the whole file was.
+    pub(crate) fn reads(&self) -> (u64, u64) {
+        match self {
+            Self::Held(_) => (0, 0),
+            Self::InFile(file) => (file.bodies_read.load(Ordering::Relaxed), u64::from(file.whole.get().is_some())),
+        }
     }
 
     /// The bytes.
@@ -40,23 +72,109 @@ impl Binary {
     pub(crate) fn bytes(&self) -> Result<WasmBytes, CompileError> {
         match self {
             Self::Held(bytes) => Ok(Arc::clone(bytes)),
-            Self::InFile(file) => file.read.get_or_init(|| file.read()).clone(),
+            Self::InFile(file) => file.bytes(),
         }
     }
 }
 
 impl FileBinary {
+    fn bytes(&self) -> Result<WasmBytes, CompileError> {
+        self.whole.get_or_init(|| self.read()).clone()
+    }
+
     fn read(&self) -> Result<WasmBytes, CompileError> {
-        let unusable = |why: &str| CompileError::Unsupported { message: format!("the file of the module {why}; load the module again") };
-        let len = usize::try_from(self.len_bytes).map_err(|_| unusable("is too long to be read"))?;
+        let len_bytes = self.identity.len_bytes();
+        let len = usize::try_from(len_bytes).map_err(|_| unusable("is too long to be read"))?;
         let mut bytes = Vec::with_capacity(len.saturating_add(1));
         pages::prefer_huge_pages(bytes.spare_capacity_mut());
         let mut file = &self.file;
-        let read = file.seek(SeekFrom::Start(0)).and_then(|_| file.take(self.len_bytes).read_to_end(&mut bytes));
+        let read = file.seek(SeekFrom::Start(0)).and_then(|_| file.take(len_bytes).read_to_end(&mut bytes));
         read.map_err(|error| unusable(&format!("cannot be read: {error}")))?;
         if ContentHash::of(&bytes) != self.content {
             return Err(unusable("was changed in place since it was loaded"));
         }
         Ok(Arc::new(bytes))
+    }
+}
+
+#[cold]
+fn unusable(why: &str) -> CompileError {
+    CompileError::Unsupported { message: format!("the file of the module {why}; load the module again") }
+}
+
+impl FileBinary {
+    /// Whether the file is as it was. A change of its content after it was recognized shows.
+    fn is_unchanged(&self) -> bool {
+        Identity::of(&self.file).is_some_and(|now| now.is_same(&self.identity))
+    }
+
+    /// A body, if the file is as it was before it is read and after that.
+    fn read_unchanged(&self, start: u32, end: u32) -> Option<Box<[u8]>> {
+        if !self.is_unchanged() {
+            return None;
+        }
+        // The size stands before the body.
+        let mut size = [0; MAX_SIZE_BYTES];
+        self.file.read_exact_at(&mut size, start.checked_sub(MAX_SIZE_BYTES as u32)?.into()).ok()?;
+        let len = body_len(&size).filter(|len| *len > 0 && *len <= end.saturating_sub(start))?;
+        let mut body = vec![0; len as usize].into_boxed_slice();
+        self.file.read_exact_at(&mut body, start.into()).ok()?;
+        (body.last() == Some(&END) && self.is_unchanged()).then_some(body)
+    }
+}
+
+impl ReadBody for FileBodies {
+    fn read_body(&self, start: u32, end: u32) -> Result<Box<[u8]>, CompileError> {
+        let Self(file) = self;
+        if file.whole.get().is_none()
+            && let Some(body) = file.read_unchanged(start, end)
+        {
+            file.bodies_read.fetch_add(1, Ordering::Relaxed);
+            return Ok(body);
+        }
+        // What changed may be no more than its name. Only the whole content shows that.
+        body_in((*file.bytes()?).as_ref(), start, end)
+    }
+}
+
+impl ReadBody for HeldBodies {
+    fn read_body(&self, start: u32, end: u32) -> Result<Box<[u8]>, CompileError> {
+        body_in((*self.0).as_ref(), start, end)
+    }
+}
+
+/// A body in a binary that is as it was.
+fn body_in(wasm: &[u8], start: u32, end: u32) -> Result<Box<[u8]>, CompileError> {
+    let start_at = start as usize;
+    let size = start_at.checked_sub(MAX_SIZE_BYTES).and_then(|before| wasm.get(before..start_at)?.first_chunk());
+    let len = size.and_then(body_len).filter(|len| *len > 0 && *len <= end.saturating_sub(start));
+    let body = len.and_then(|len| wasm.get(start_at..start_at + len as usize)).filter(|body| body.last() == Some(&END));
+    body.map(Into::into).ok_or_else(|| CompileError::Internal { message: format!("there is no body at offset {start:#x}") })
+}
+
+/// The size that ends with the last of these bytes, in LEB128. The byte before it has no sign that more come: it ends another body, or the
+/// number of bodies.
+fn body_len(bytes: &[u8; MAX_SIZE_BYTES]) -> Option<u32> {
+    let (last, others) = bytes.split_last()?;
+    if last & 0x80 != 0 {
+        return None;
+    }
+    let more = others.iter().rev().take_while(|byte| **byte & 0x80 != 0);
+    let len = more.fold(u64::from(*last), |len, byte| len << 7 | u64::from(byte & 0x7f));
+    u32::try_from(len).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_from_their_end() {
+        assert_eq!(body_len(&[0x80, 0x80, 0x80, 0x0b, 0x05]), Some(5));
+        assert_eq!(body_len(&[0x80, 0x80, 0x0b, 0x85, 0x01]), Some(0x85));
+        assert_eq!(body_len(&[0x85, 0x80, 0x80, 0x80, 0x00]), Some(5));
+        assert_eq!(body_len(&[0xff, 0xff, 0xff, 0xff, 0x0f]), Some(u32::MAX));
+        assert_eq!(body_len(&[0xff, 0xff, 0xff, 0xff, 0x7f]), None);
+        assert_eq!(body_len(&[0x0b, 0x0b, 0x0b, 0x0b, 0x80]), None);
     }
 }

@@ -75,21 +75,21 @@ impl Kept {
         self.cache.remove(&self.key);
     }
 
-    /// Writes what was compiled so far, if it is worth it. A failure is logged: a cache that cannot be written, on a full disk for example,
+    /// Writes what was compiled so far, if it is worth it, and says whether it did. A failure is logged: a cache that cannot be written, on a full disk for example,
     /// must not keep programs from running.
-    pub(crate) fn write(&self, module: &LoadedModule, tiering: &ModuleTiering) {
+    pub(crate) fn write(&self, module: &LoadedModule, tiering: &ModuleTiering) -> bool {
         // Held while writing: one writer in a process is enough, and the second has nothing left to do.
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let (optimized, baseline) = (tiering.optimized(), tiering.only_baseline(module));
         let ns = |(each, per_byte): (u64, u64), function| each + u64::from(module.body_bytes(function)) * per_byte;
         let optimized_ns = optimized.iter().map(|(function, _)| ns(COMPILE_NS[0], *function)).sum::<u64>();
-        // A start that lacks the code of one function reads the whole binary for it.
+        // A start that lacks the code of one function may have to read the whole binary for it.
         let read_ns = READ_NS.0 + module.meta().wasm_len_bytes * READ_NS.1;
-        let read_ns = if state.loaded.is_some() && !baseline.is_empty() { read_ns } else { 0 };
+        let read_ns = if state.loaded.is_some() && !baseline.is_empty() && !tiering.reads_bodies(module) { read_ns } else { 0 };
         let compiled_ns = read_ns + optimized_ns + baseline.iter().map(|function| ns(COMPILE_NS[1], *function)).sum::<u64>();
         let write_ns = (module.image_bytes().len() as u64).saturating_sub(SMALL_BYTES) * WRITE_NS_PER_BYTE;
         if state.exists && compiled_ns.saturating_sub(state.written_ns) <= write_ns {
-            return;
+            return false;
         }
         let start = std::time::Instant::now();
         let counts = (optimized.len(), baseline.len());
@@ -98,8 +98,12 @@ impl Kept {
                 (state.exists, state.written_ns) = (true, compiled_ns);
                 let time = start.elapsed();
                 tracing::debug!(optimized = counts.0, baseline = counts.1, len_bytes, ?time, "compiled functions are kept");
+                true
             }
-            Err(error) => tracing::warn!("compiled functions cannot be kept: {error:#}"),
+            Err(error) => {
+                tracing::warn!("compiled functions cannot be kept: {error:#}");
+                false
+            }
         }
     }
 
@@ -124,7 +128,7 @@ impl Kept {
         let mut held = tiering.take_held();
         for &index in baseline.iter().filter(|index| has(**index).is_none()) {
             // What is not held any more is compiled again.
-            let compiled = held.remove(&index).or_else(|| tiering.compile_unlinked(index).ok());
+            let compiled = held.remove(&index).or_else(|| tiering.compile_unlinked(module, index).ok());
             functions.extend(compiled.map(|compiled| (index, Arc::new(compiled))));
         }
         functions.sort_by_key(|(index, _)| *index);

@@ -18,7 +18,7 @@ const WORTH_WRITING: usize = 8;
 pub(crate) struct KeptProfile {
     cache: Cache,
     key: CacheKey,
-    /// How many functions were in it when it was written last.
+    /// How many functions were in it when it was read or written last.
     written: AtomicUsize,
 }
 
@@ -33,7 +33,10 @@ impl KeptProfile {
         let mut bytes = Vec::new();
         self.cache.open(&self.key)?.take(MAX_BYTES).read_to_end(&mut bytes).ok()?;
         match Profile::from_bytes(&bytes) {
-            Ok(profile) if profile.fits(defined_functions) => Some(profile),
+            Ok(profile) if profile.fits(defined_functions) => {
+                self.written.store(profile.functions().len(), Ordering::Relaxed);
+                Some(profile)
+            }
             _ => {
                 tracing::debug!("the profile that was kept of a module is of no use");
                 self.cache.remove(&self.key);

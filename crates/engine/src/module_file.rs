@@ -65,7 +65,7 @@ impl Module {
         let len_bytes = identity.len_bytes();
         config.budget.check_module(usize::try_from(len_bytes).ok()?).ok()?;
         let content = cache.content(identity)?;
-        let binary = || Ok(Binary::in_file(file.try_clone()?, len_bytes, content));
+        let binary = || Ok(Binary::in_file(file.try_clone()?, *identity, content));
         match Self::find_cached(engine, &content, binary) {
             Ok(found) => found,
             Err(error) => {

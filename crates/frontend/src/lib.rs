@@ -5,10 +5,13 @@
 //! ```
 //!
 //! Every section but the bodies is validated by [`translate`], in one walk. Bodies are validated one by one, on any thread, right before
-//! they are compiled. Nothing here panics on any input, does I/O or makes code.
+//! they are compiled. Of a module that was found valid before, [`LaterBodies`] gives the bodies one
+//! by one instead. Nothing here panics on any input, does I/O by itself or makes code.
 #![forbid(unsafe_code)]
 
 mod translation;
+
+mod later;
 
 mod payloads;
 
@@ -22,6 +25,7 @@ mod text;
 mod types;
 
 pub use features::wasm_features;
+pub use later::LaterBodies;
 pub use payloads::translate;
 pub use text::to_binary;
 pub use translation::{BranchHints, Translation};

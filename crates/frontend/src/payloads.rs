@@ -83,6 +83,7 @@ impl<'a, 'l> Walk<'a, 'l> {
             branch_hints: Vec::new(),
             features: wasm_features(features),
             resources: None,
+            later: None,
         };
         Self { translation, limits, folder: ConstExprFolder::default(), escapes: Escapes::default() }
     }

@@ -1,6 +1,7 @@
 //! A module as the frontend hands it to compilers: its description, and where its bodies are.
 
 use crate::errors;
+use crate::later::LaterBodies;
 use peregrine_artifact::compiler::CompileError;
 use peregrine_wasm::{DefinedFuncIndex, FuncIndex, IndexVec, Module};
 use std::ops::Range;
@@ -13,9 +14,10 @@ pub type BranchHints = Box<[(u32, bool)]>;
 pub struct Translation<'a> {
     /// The description. Data segments and custom sections are ranges of `wasm`.
     pub module: Module,
-    /// The binary.
+    /// The binary; nothing if bodies are read later.
     pub wasm: &'a [u8],
-    /// Where each body is in the binary, without its length: what address tables count from.
+    /// Where each body is in the binary, without its length: what address tables count from. If bodies are read later, where it ends at the
+    /// latest: [`body_bytes`](Self::body_bytes) is what it has.
     pub bodies: IndexVec<DefinedFuncIndex, Range<usize>>,
     /// Names of functions, by rising index, from the name section.
     pub function_names: Vec<(FuncIndex, &'a str)>,
@@ -29,18 +31,28 @@ pub struct Translation<'a> {
     pub(crate) features: WasmFeatures,
     /// What bodies are validated against.
     pub(crate) resources: Option<ValidatorResources>,
+    /// Bodies that are read when they are asked for.
+    pub(crate) later: Option<&'a LaterBodies>,
 }
 
 impl<'a> Translation<'a> {
     /// The body of a function, ready to be read operator by operator. Positions are offsets in the binary.
     pub fn body(&self, index: DefinedFuncIndex) -> FunctionBody<'a> {
-        let range = self.bodies[index].clone();
-        FunctionBody::new(BinaryReader::new_features(&self.wasm[range.clone()], range.start as u64, self.features))
+        let start = self.bodies[index].start as u64;
+        FunctionBody::new(BinaryReader::new_features(self.body_bytes(index), start, self.features))
     }
 
     /// The bytes of the body of a function: locals and instructions.
     pub fn body_bytes(&self, index: DefinedFuncIndex) -> &'a [u8] {
-        &self.wasm[self.bodies[index].clone()]
+        match self.later {
+            None => &self.wasm[self.bodies[index].clone()],
+            Some(later) => later.fetched(index),
+        }
+    }
+
+    /// Length of the binary, in bytes.
+    pub fn wasm_len_bytes(&self) -> usize {
+        self.later.map_or(self.wasm.len(), LaterBodies::wasm_len_bytes)
     }
 
     /// The name of a function, if it has one.
@@ -57,13 +69,25 @@ impl<'a> Translation<'a> {
         }
     }
 
-    /// Validates the body of a function. `allocations` is scratch memory, one for each thread, that is reused from one body to the next.
-    /// Core specification, section 3.4.1.
+    /// Reads the body of a function if it is one of those that are read later, and was not read yet.
     ///
     /// # Errors
     ///
-    /// [`CompileError::Invalid`] with the offset in the binary.
+    /// If it cannot be read.
+    pub fn read_body(&self, index: DefinedFuncIndex) -> Result<(), CompileError> {
+        self.later.map_or(Ok(()), |later| later.fetch(index).map(|_| ()))
+    }
+
+    /// Validates the body of a function. `allocations` is scratch memory, one for each thread, that is reused from one body to the next.
+    /// Core specification, section 3.4.1. A body that is read later was found valid before and is read now.
+    ///
+    /// # Errors
+    ///
+    /// [`CompileError::Invalid`] with the offset in the binary, or what reading the body says.
     pub fn validate_body(&self, index: DefinedFuncIndex, allocations: &mut FuncValidatorAllocations) -> Result<(), CompileError> {
+        if self.later.is_some() {
+            return self.read_body(index);
+        }
         // There are no bodies without a code section, and with one there are resources.
         let Some(resources) = self.resources.clone() else {
             return Err(CompileError::Internal { message: "a function body without a code section".into() });

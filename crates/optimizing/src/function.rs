@@ -114,7 +114,7 @@ impl<'m> Compiler<'m> {
     /// Translates a body, entered at a loop if there is an `entry`, optimized if its budget allows it, and says how. `None` if it is left to the
     /// linear tier.
     fn translate(&mut self, index: DefinedFuncIndex, entry: Option<LoopEntry>) -> Result<Option<(Translated, Mode)>, CompileError> {
-        let body_bytes = self.env.translation.bodies[index].len() as u64;
+        let body_bytes = self.env.translation.body_bytes(index).len() as u64;
         let first = match (self.forced_mode, self.env.settings.opt_level) {
             (Some(mode), _) => mode,
             (None, OptLevel::None) => Mode::Plain,

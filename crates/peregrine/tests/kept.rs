@@ -324,7 +324,8 @@ fn a_file_that_did_not_change_is_recognized_and_one_that_did_is_read() {
     // What it lacks is compiled from the file, also when that has another name by now, or none.
     fs::remove_file(&path).expect("it is there");
     assert_eq!(call(&recognized, &["two", "one"]), [43, 42]);
-    assert_eq!(recognized.tiering_metrics().baseline_functions, 1);
+    let metrics = recognized.tiering_metrics();
+    assert_eq!((metrics.baseline_functions, metrics.bodies_read, metrics.whole_reads), (1, 0, 1));
     drop(recognized);
 
     // Another file of that name, and the same file with other content, are others.
@@ -370,6 +371,172 @@ fn a_recognized_file_that_changes_in_place_is_not_compiled() {
     let two = instance.get_typed_func::<(), i32>(&mut store, "two").expect("it is exported");
     let error = format!("{:#}", two.call(&mut store, ()).expect_err("its code cannot be made"));
     assert!(error.contains("was changed in place"), "{error}");
+}
+
+/// The module of the file, recognized, with the code of `one`.
+fn recognized(config: &Config, path: &Path) -> Module {
+    let load = || Module::from_file(&Engine::new(config).expect("a good configuration"), path).expect("a good module");
+    settle();
+    assert_eq!(call(&load(), &["one"]), [42]);
+    let module = load();
+    let metrics = module.tiering_metrics();
+    assert!(metrics.precompiled_functions >= 1 && (metrics.bodies_read, metrics.whole_reads) == (0, 0), "{metrics:?}");
+    module
+}
+
+/// What a call says that fails.
+fn failure(module: &Module, name: &str) -> String {
+    let mut store = Store::new(module.engine(), ());
+    let instance = Instance::new(&mut store, module, &[]).expect("it can be instantiated");
+    let function = instance.get_typed_func::<(), i32>(&mut store, name).expect("it is exported");
+    format!("{:#}", function.call(&mut store, ()).expect_err("its code cannot be made"))
+}
+
+#[test]
+fn a_recognized_file_that_is_cut_or_written_again_is_not_compiled() {
+    let folder = Folder::new();
+    let path = large_file(&folder, "app.wasm", 42);
+    let bytes = fs::read(&path).expect("it is there");
+    let body = bytes.windows(4).position(|window| window == [0, 0x41, 43, 0x0b]).expect("the body of `two`");
+    assert!(body < 1000, "code comes before data: {body}");
+    // Cut behind the body, within it, and before it; and the same length with another body there.
+    for len in [bytes.len() - 1, body + 2, body - 1, 0] {
+        let module = recognized(&folder.config(), &path);
+        fs::File::options().write(true).open(&path).and_then(|file| file.set_len(len as u64)).expect("it can be cut");
+        let error = failure(&module, "two");
+        assert!(error.contains("was changed in place"), "{len}: {error}");
+        assert_eq!(call(&module, &["one"]), [42]);
+        assert_eq!(module.tiering_metrics().bodies_read, 0);
+        fs::write(&path, &bytes).expect("it can be written");
+    }
+    let module = recognized(&folder.config(), &path);
+    let modified = fs::metadata(&path).and_then(|metadata| metadata.modified()).expect("it has a time");
+    let mut other = bytes.clone();
+    other[body + 2] = 44;
+    fs::write(&path, &other).expect("it can be written");
+    fs::File::options().write(true).open(&path).and_then(|file| file.set_modified(modified)).expect("times can be set");
+    let error = failure(&module, "two");
+    assert!(error.contains("was changed in place"), "{error}");
+    drop(module);
+    // The same bytes again are no proof that they were there all the time; a new start reads them.
+    fs::write(&path, &bytes).expect("it can be written");
+    let module = Module::from_file(&folder.engine(), &path).expect("a good module");
+    assert_eq!(call(&module, &["two", "one"]), [43, 42]);
+}
+
+#[test]
+fn a_file_that_is_replaced_does_not_change_a_module_that_is_there() {
+    let folder = Folder::new();
+    let path = large_file(&folder, "app.wasm", 42);
+    let module = recognized(&folder.config(), &path);
+    let other = large_file(&folder, "other.wasm", 44);
+    fs::rename(&other, &path).expect("it can be replaced");
+    assert_eq!(call(&module, &["two", "one"]), [43, 42]);
+    // The file that has no name any more is another state of it, so its content is looked at.
+    let metrics = module.tiering_metrics();
+    assert_eq!((metrics.bodies_read, metrics.whole_reads), (0, 1));
+    let new = Module::from_file(&folder.engine(), &path).expect("a good module");
+    assert_eq!(call(&new, &["one", "two"]), [44, 43]);
+}
+
+#[test]
+fn a_recognized_file_whose_bodies_were_not_validated_is_read_as_a_whole() {
+    let folder = Folder::new();
+    let path = large_file(&folder, "app.wasm", 42);
+    let mut bytes = fs::read(&path).expect("it is there");
+    let body = bytes.windows(4).position(|window| window == [0, 0x41, 43, 0x0b]).expect("the body of `two`");
+    // An `end` that leaves nothing on the stack.
+    bytes[body + 1..body + 3].copy_from_slice(&[0x01, 0x01]);
+    fs::write(&path, &bytes).expect("it can be written");
+    let mut config = folder.config();
+    config.deferred_validation(true);
+    let module = recognized(&config, &path);
+    let error = failure(&module, "two");
+    assert!(error.contains("type mismatch"), "{error}");
+    let metrics = module.tiering_metrics();
+    assert_eq!((metrics.bodies_read, metrics.whole_reads), (0, 1));
+    assert!(Module::from_file(&folder.engine(), &path).is_err());
+}
+
+#[test]
+fn hints_for_branches_are_read_with_the_whole_file() {
+    let folder = Folder::new();
+    let path = folder.0.path().join("app.wasm");
+    let text = format!(
+        r#"(module (memory 8) (data (i32.const 0) "{}")
+            (func (export "one") (result i32) (i32.const 42))
+            (func (export "two") (result i32)
+                (@metadata.code.branch_hint "\01") (if (i32.const 1) (then (return (i32.const 43)))) (i32.const 0)))"#,
+        "abcdefgh".repeat(50_000)
+    );
+    fs::write(&path, wat::parse_str(text).expect("good text")).expect("it can be written");
+    let module = recognized(&folder.config(), &path);
+    assert_eq!(call(&module, &["two"]), [43]);
+    let metrics = module.tiering_metrics();
+    assert_eq!((metrics.bodies_read, metrics.whole_reads), (0, 1));
+}
+
+/// A module that does everything that code refers to: other functions, globals, tables, memories and segments of each kind.
+const EVERYTHING: &str = r#"(module
+    (type $unary (func (param i32) (result i32)))
+    (memory 8) (memory $other 1)
+    (global $count (mut i32) (i32.const 0))
+    (global $far (mut i64) (i64.const 1000))
+    (table $table 4 funcref) (elem (table $table) (i32.const 1) func $double $triple)
+    (elem $passive func $triple)
+    (data (i32.const 0) "PADDING") (data (memory $other) (i32.const 4) "\07\08")
+    (data $later "\2a\2b\2c")
+    (func (export "one") (result i32) (i32.const 42))
+    (func $double (type $unary) (i32.mul (local.get 0) (i32.const 2)))
+    (func $triple (type $unary) (i32.mul (local.get 0) (i32.const 3)))
+    (func $last (param i32) (result i32)
+        (global.set $count (i32.add (global.get $count) (local.get 0))) (global.get $count))
+    (func (export "calls") (result i32)
+        (i32.add (call $last (i32.const 5))
+            (i32.add (call_indirect (type $unary) (i32.const 10) (i32.const 1)) (call_indirect (type $unary) (i32.const 10) (i32.const 2)))))
+    (func (export "segments") (result i32)
+        (memory.init $later (i32.const 100) (i32.const 1) (i32.const 2))
+        (data.drop $later)
+        (table.init $table $passive (i32.const 3) (i32.const 0) (i32.const 1))
+        (i32.add (i32.load16_u (i32.const 100))
+            (i32.add (call_indirect (type $unary) (i32.const 1) (i32.const 3)) (i32.load8_u $other (i32.const 5)))))
+    (func (export "vectors") (result i32)
+        (i32x4.extract_lane 2 (i32x4.mul (v128.const i32x4 1 2 3 4) (i32x4.splat (i32.const 7)))))
+    (func (export "last") (result i32)
+        (i32.add (call $double (i32.const 4)) (i32.wrap_i64 (global.get $far)))))"#;
+
+#[test]
+fn every_kind_of_function_is_compiled_from_its_body_alone() {
+    let names = ["calls", "segments", "vectors", "last"];
+    let expected = [55, 0x2c2b + 3 + 8, 21, 1008];
+    let folder = Folder::new();
+    let path = folder.0.path().join("app.wasm");
+    let text = EVERYTHING.replace("PADDING", &"abcdefgh".repeat(50_000));
+    fs::write(&path, wat::parse_str(text).expect("good text")).expect("it can be written");
+    let module = recognized(&folder.config(), &path);
+    assert_eq!(call(&module, &names), expected);
+    let metrics = module.tiering_metrics();
+    assert_eq!((metrics.bodies_read, metrics.whole_reads), (metrics.baseline_functions, 0));
+    drop(module);
+    // And kept: the next start has all of it.
+    let module = Module::from_file(&folder.engine(), &path).expect("a good module");
+    assert_eq!(call(&module, &names), expected);
+    let metrics = module.tiering_metrics();
+    assert_eq!((metrics.baseline_functions, metrics.bodies_read), (0, 0));
+}
+
+#[test]
+fn hot_functions_of_a_recognized_file_are_optimized_from_their_bodies() {
+    let folder = Folder::new();
+    let path = folder.0.path().join("app.wasm");
+    let text = MODULE.replace("(data ", &format!("(data (i32.const 100) \"{}\") (data ", "abcdefgh".repeat(50_000)));
+    let text = text.replace("(memory 1)", "(memory 8)");
+    fs::write(&path, wat::parse_str(text).expect("good text")).expect("it can be written");
+    let module = recognized(&folder.config(), &path);
+    run_hot(&module);
+    let metrics = module.tiering_metrics();
+    assert!(metrics.bodies_read >= 2, "{metrics:?}");
+    assert_eq!(metrics.whole_reads, 0);
 }
 
 #[test]

@@ -38,6 +38,8 @@ pub struct ImageMeta {
     pub wasm_len_bytes: u64,
     /// Offset in the binary of its code section's contents: what DWARF addresses count from.
     pub code_section_offset: u64,
+    /// Whether the binary says which branches are likely taken: that is not in the image.
+    pub has_branch_hints: bool,
 }
 
 /// Initial content of one memory: a part of [`Section::MemoryImage`] to map at an offset of the memory.

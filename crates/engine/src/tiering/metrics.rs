@@ -33,6 +33,10 @@ pub struct TieringMetrics {
     pub room_used_bytes: u64,
     /// See `room_used_bytes`.
     pub room_bytes: u64,
+    /// Bodies of functions that were read one by one from the file of the module, which the [cache](crate::Config::cache) recognized.
+    pub bodies_read: u64,
+    /// Whether all of that file was read after all, 0 or 1.
+    pub whole_reads: u64,
 }
 
 /// The counters behind it. They order nothing.

@@ -12,7 +12,9 @@ use crate::kept::Kept;
 use crate::profile::Profiler;
 use crate::vm::alloc::Counting;
 use crate::vm::{BlobKind, InstallError, LoadedModule, TieredCode, VmShared};
-use peregrine_artifact::compiler::{CompileError, Compiler, CompilerKind, FunctionRequest, Guidance, LazyFunctions, LoopEntry, Validation};
+use peregrine_artifact::compiler::{
+    CompileError, Compiler, CompilerKind, FunctionRequest, Guidance, LazyFunctions, LoopEntry, ValidModule, Validation,
+};
 use peregrine_artifact::func::CompiledFunc;
 use peregrine_artifact::profile::Profile;
 use peregrine_artifact::settings::Settings;
@@ -63,8 +65,8 @@ pub(crate) struct ModuleTiering {
     hot: Mutex<Hot>,
     /// What keeps compiled functions for the next process, if anything does.
     kept: Option<Kept>,
-    /// The processor time from which on functions may be optimized, if not from the beginning.
-    settled: Option<Duration>,
+    /// The time and the processor time from which on functions may be optimized, if not from the beginning.
+    settled: Option<(Instant, Duration)>,
     learnt: Learnt,
     counters: Counters,
     /// What debuggers know of the code so far.
@@ -137,7 +139,7 @@ impl ModuleTiering {
         let functions = (0..module.module().defined_functions()).map(DefinedFuncIndex::from_usize);
         if let Some(code) = module.tiered() {
             for function in functions.clone().filter(|function| module.image_tier(*function) == Some(CompilerKind::Baseline)) {
-                code.set_budget(function, budget::SETTLING.max(budget::first(module.body_bytes(function))));
+                code.set_budget(function, budget::settling(module.body_bytes(function)));
             }
         }
         let state = |function| AtomicU8::new(if module.has_image_code(function) { READY } else { COLD });
@@ -153,7 +155,7 @@ impl ModuleTiering {
             compiled_lock: Mutex::new(()),
             compiled: Condvar::new(),
             hot: Mutex::default(),
-            settled: (module.functions_with_code() > 0).then(|| threads::processor_time() + SETTLING),
+            settled: (module.functions_with_code() > 0).then(|| (Instant::now() + SETTLING, threads::processor_time() + SETTLING)),
             kept,
             learnt: Learnt::default(),
             counters: Counters::default(),
@@ -183,8 +185,8 @@ impl ModuleTiering {
     }
 
     /// What the baseline makes of a function that it compiled before.
-    pub(crate) fn compile_unlinked(&self, function: DefinedFuncIndex) -> Result<CompiledFunc, CompileError> {
-        self.functions()?.compile(&FunctionRequest { function, tier: CompilerKind::Baseline, loop_entry: None })
+    pub(crate) fn compile_unlinked(&self, module: &LoadedModule, function: DefinedFuncIndex) -> Result<CompiledFunc, CompileError> {
+        self.functions(module)?.compile(&FunctionRequest { function, tier: CompilerKind::Baseline, loop_entry: None })
     }
 
     /// Code of the baseline, not linked, that is held so that it is not made again to keep it.
@@ -195,8 +197,8 @@ impl ModuleTiering {
     /// Keeps what was compiled so far for the next process, if anything does.
     pub(crate) fn keep(&self, module: &LoadedModule) {
         if let Some(kept) = &self.kept {
-            kept.write(module, self);
-            self.keep_profile(module, kept);
+            let is_written = kept.write(module, self);
+            self.keep_profile(module, kept, is_written);
         }
     }
 
@@ -205,11 +207,14 @@ impl ModuleTiering {
         let functions = (0..module.module().defined_functions()).map(DefinedFuncIndex::from_usize);
         let precompiled = functions.filter(|function| module.has_image_code(*function)).count();
         let (used, all) = module.tiered().map_or((0, 0), TieredCode::room_bytes);
+        let (bodies_read, whole_reads) = self.source.binary.reads();
         TieringMetrics {
             functions: self.states.len() as u64,
             precompiled_functions: precompiled as u64,
             room_used_bytes: used as u64,
             room_bytes: all as u64,
+            bodies_read,
+            whole_reads,
             ..self.counters.metrics()
         }
     }
@@ -241,13 +246,14 @@ impl ModuleTiering {
         self.learnt.earlier(|| self.kept.as_ref()?.profile().read(module.module().defined_functions()))
     }
 
-    /// Keeps what was counted for the next process, if anything took long enough to be optimized.
-    fn keep_profile(&self, module: &LoadedModule, kept: &Kept) {
+    /// Keeps what was counted for the next process, if anything took long enough to be optimized, and if code was kept too or there is much
+    /// that is not known yet.
+    fn keep_profile(&self, module: &LoadedModule, kept: &Kept, code_is_written: bool) {
         if self.counters.optimized_functions.load(Ordering::Relaxed) == 0 {
             return;
         }
         let mut profile = self.profile(module);
-        if !kept.profile().is_worth_writing(profile.functions().len()) {
+        if !code_is_written && !kept.profile().is_worth_writing(profile.functions().len()) {
             return;
         }
         if let Some(earlier) = self.earlier(module) {
@@ -268,10 +274,19 @@ impl ModuleTiering {
         let _ = self.functions.set(Ok(functions));
     }
 
-    /// What compiles functions; reads the module if that was not done yet.
-    fn functions(&self) -> Result<Arc<dyn LazyFunctions>, CompileError> {
+    /// What compiles functions of `module`, whose tiers these are; reads the module if that has to be and was not done yet.
+    fn functions(&self, module: &LoadedModule) -> Result<Arc<dyn LazyFunctions>, CompileError> {
         let TieringSource { compiler, binary, settings, validation, .. } = &self.source;
-        self.functions.get_or_init(|| compiler.lazy_functions(binary.bytes()?, settings, *validation)).clone()
+        let make = || match self.reads_bodies(module) {
+            true => compiler.lazy_functions_of(valid_module(module, binary), settings),
+            false => compiler.lazy_functions(binary.bytes()?, settings, *validation),
+        };
+        self.functions.get_or_init(make).clone()
+    }
+
+    /// Whether a function that is compiled when it is called needs nothing but its body: the image has the rest, and it is valid.
+    pub(crate) fn reads_bodies(&self, module: &LoadedModule) -> bool {
+        self.source.validation == Validation::Trusted && !module.meta().has_branch_hints
     }
 
     fn hot(&self) -> MutexGuard<'_, Hot> {
@@ -316,7 +331,7 @@ impl ModuleTiering {
         let start = Instant::now();
         let request = FunctionRequest { function, tier: CompilerKind::Baseline, loop_entry: None };
         let guidance = Guidance { record: true, feedback: None };
-        let compiled = self.functions()?.compile_guided(&request, &guidance).map_err(Error::new)?;
+        let compiled = self.functions(module)?.compile_guided(&request, &guidance).map_err(Error::new)?;
         let address = code.add(function, BlobKind::Baseline, &compiled).map_err(|error| install_error(module, function, &error))?;
         self.report(module, address);
         let index = module.module().func_index(function).as_u32();
@@ -352,7 +367,7 @@ impl ModuleTiering {
         let start = Instant::now();
         let Request { function, loop_entry } = request;
         let request = FunctionRequest { function, tier: CompilerKind::Optimizing, loop_entry };
-        let compiled = self.functions()?.compile_guided(&request, &self.guidance(module, function));
+        let compiled = self.functions(module)?.compile_guided(&request, &self.guidance(module, function));
         let nanoseconds = start.elapsed().as_nanos() as u64;
         self.source.shared.counters.add(Counting::OptimizingNanoseconds, nanoseconds);
         add(&self.counters.optimizing_ns, nanoseconds);
@@ -436,7 +451,8 @@ impl ModuleTiering {
 
     /// Whether it is too early to ask for better code.
     fn is_settling(&self) -> bool {
-        self.settled.is_some_and(|settled| threads::processor_time() < settled)
+        // The time first: asking for it is no system call, and one thread cannot use more of the processor.
+        self.settled.is_some_and(|(time, processor_time)| Instant::now() < time || threads::processor_time() < processor_time)
     }
 
     /// Compiles and installs at once, for tests.
@@ -492,7 +508,7 @@ pub(crate) fn hot_function(module: &Arc<LoadedModule>, function: DefinedFuncInde
     let request = Request { function, loop_entry: None };
     let _inside = forks::enter();
     match tiering.stress {
-        TieringStress::None if tiering.is_settling() => return code.set_budget(function, budget::SETTLING),
+        TieringStress::None if tiering.is_settling() => return code.set_budget(function, budget::settling(module.body_bytes(function))),
         TieringStress::None => {}
         TieringStress::OneInstructionBudget => {
             code.set_budget(function, 0);
@@ -522,7 +538,7 @@ pub(crate) fn hot_loop(module: &Arc<LoadedModule>, function: DefinedFuncIndex, e
     let _inside = forks::enter();
     let address = match tiering.stress {
         TieringStress::None if tiering.is_settling() => {
-            code.set_budget(function, budget::SETTLING);
+            code.set_budget(function, budget::settling(module.body_bytes(function)));
             None
         }
         TieringStress::None => {
@@ -607,7 +623,7 @@ pub(super) fn optimize(module: &Weak<LoadedModule>, request: Request) {
     let Some(alive) = module.upgrade() else { return };
     let Some(tiering) = alive.tiering() else { return };
     let inside = forks::enter();
-    let functions = tiering.functions();
+    let functions = tiering.functions(&alive);
     let guidance = tiering.guidance(&alive, request.function);
     // The module may be dropped while this compiles.
     drop(alive);
@@ -641,6 +657,17 @@ fn next_budget(module: &LoadedModule, hot: &Hot, function: DefinedFuncIndex) -> 
         Some(Better::Refused) => budget::FAR,
         // The queue was full.
         None => budget::first(module.body_bytes(function)),
+    }
+}
+
+/// `module`, which was found valid, with the bodies that are in `binary`.
+fn valid_module(module: &LoadedModule, binary: &Binary) -> ValidModule {
+    let functions = (0..module.module().defined_functions()).map(DefinedFuncIndex::from_usize);
+    ValidModule {
+        module: module.module().clone(),
+        body_starts: functions.map(|function| module.body_start(function).unwrap_or(0)).collect(),
+        wasm_len_bytes: usize::try_from(module.meta().wasm_len_bytes).unwrap_or(usize::MAX),
+        bodies: binary.bodies(),
     }
 }
 

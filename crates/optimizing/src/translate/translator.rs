@@ -210,7 +210,7 @@ impl<'a> Translator<'a, '_> {
         if let Some(arrival) = &self.arrival {
             arrival.check_arrived()?;
         }
-        let body_bytes = self.env.translation.bodies[input.index].len() as u64;
+        let body_bytes = self.env.translation.body_bytes(input.index).len() as u64;
         self.finish(body_bytes)
     }
 
