@@ -9,15 +9,49 @@ use crate::verified::Identity;
 use peregrine_artifact::compiler::{CompileError, ReadBody, WasmBytes};
 use peregrine_sys::pages;
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::Read;
 use std::os::unix::fs::FileExt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 /// Bytes that the size of a body takes at most. Core specification, section 5.2.2.
 const MAX_SIZE_BYTES: usize = 5;
 /// What a body ends with. Core specification, section 5.4.9.
 const END: u8 = 0x0b;
+
+/// How many files are open for modules at most, in the process. The files of others are read when they are loaded.
+const MAX_OPEN: usize = 64;
+static OPEN: AtomicUsize = AtomicUsize::new(0);
+
+/// Counts a file that is open for a module.
+struct OpenFile;
+
+impl OpenFile {
+    fn new() -> Option<Self> {
+        let one_more = |open: usize| (open < MAX_OPEN).then_some(open + 1);
+        OPEN.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok().map(|_| Self)
+    }
+}
+
+impl Drop for OpenFile {
+    fn drop(&mut self) {
+        OPEN.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Reads a file from its start, whatever its own position is.
+struct FromStart<'a> {
+    file: &'a File,
+    offset: u64,
+}
+
+impl Read for FromStart<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let read = self.file.read_at(buffer, self.offset)?;
+        self.offset += read as u64;
+        Ok(read)
+    }
+}
 
 /// Where the binary of a module is.
 pub(crate) enum Binary {
@@ -32,7 +66,8 @@ pub(crate) struct FileBinary {
     file: File,
     identity: Identity,
     content: ContentHash,
-    whole: OnceLock<Result<WasmBytes, CompileError>>,
+    whole: OnceLock<WasmBytes>,
+    _open: OpenFile,
     bodies_read: AtomicU64,
 }
 
@@ -43,9 +78,10 @@ struct FileBodies(Arc<FileBinary>);
 struct HeldBodies(WasmBytes);
 
 impl Binary {
-    /// The binary in `file` in the state `identity`, which is to have the hash `content`.
-    pub(crate) fn in_file(file: File, identity: Identity, content: ContentHash) -> Self {
-        Self::InFile(Arc::new(FileBinary { file, identity, content, whole: OnceLock::new(), bodies_read: AtomicU64::new(0) }))
+    /// The binary in `file` in the state `identity`, which is to have the hash `content`. `None` if too many files are open for modules.
+    pub(crate) fn in_file(file: File, identity: Identity, content: ContentHash) -> Option<Self> {
+        let _open = OpenFile::new()?;
+        Some(Self::InFile(Arc::new(FileBinary { file, identity, content, whole: OnceLock::new(), bodies_read: AtomicU64::new(0), _open })))
     }
 
     /// What reads bodies of functions one by one, without the rest.
@@ -79,7 +115,12 @@ impl Binary {
 
 impl FileBinary {
     fn bytes(&self) -> Result<WasmBytes, CompileError> {
-        self.whole.get_or_init(|| self.read()).clone()
+        if let Some(whole) = self.whole.get() {
+            return Ok(Arc::clone(whole));
+        }
+        // What fails may go well the next time.
+        let read = self.read()?;
+        Ok(Arc::clone(self.whole.get_or_init(|| read)))
     }
 
     fn read(&self) -> Result<WasmBytes, CompileError> {
@@ -87,8 +128,8 @@ impl FileBinary {
         let len = usize::try_from(len_bytes).map_err(|_| unusable("is too long to be read"))?;
         let mut bytes = Vec::with_capacity(len.saturating_add(1));
         pages::prefer_huge_pages(bytes.spare_capacity_mut());
-        let mut file = &self.file;
-        let read = file.seek(SeekFrom::Start(0)).and_then(|_| file.take(len_bytes).read_to_end(&mut bytes));
+        // Others may read from the same open file.
+        let read = FromStart { file: &self.file, offset: 0 }.take(len_bytes).read_to_end(&mut bytes);
         read.map_err(|error| unusable(&format!("cannot be read: {error}")))?;
         if ContentHash::of(&bytes) != self.content {
             return Err(unusable("was changed in place since it was loaded"));

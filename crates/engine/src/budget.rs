@@ -140,12 +140,26 @@ impl Budget {
         if bytes.starts_with(b"\0asm") {
             return self.check_module(bytes.len());
         }
-        let most = self.module_bytes.saturating_mul(TEXT_BYTES_PER_BYTE).max(MIN_TEXT_BYTES);
+        let most = self.most_bytes();
         if bytes.len() > most {
             let (len, module_bytes) = (bytes.len(), self.module_bytes);
             bail!(
                 "the text of the module has {len} bytes, more than {most} for `Budget::module_bytes`, which is {module_bytes}; `Config::budget` sets it"
             );
+        }
+        Ok(())
+    }
+
+    /// Bytes of a module that are read at most, in either format.
+    pub(crate) fn most_bytes(&self) -> usize {
+        self.module_bytes.saturating_mul(TEXT_BYTES_PER_BYTE).max(MIN_TEXT_BYTES)
+    }
+
+    /// Refuses a file that is too large to be read, whatever it is.
+    pub(crate) fn check_file(&self, len_bytes: u64) -> Result<()> {
+        if len_bytes > self.most_bytes() as u64 {
+            let module_bytes = self.module_bytes;
+            bail!("the file has {len_bytes} bytes, `Budget::module_bytes` is {module_bytes}; `Config::budget` sets it");
         }
         Ok(())
     }

@@ -50,11 +50,15 @@ impl Module {
             && metadata.is_file()
         {
             file.seek(SeekFrom::Start(0))?;
+            engine.config().budget.check_file(metadata.len())?;
             // One more, so that the end is found without making room for it.
-            bytes.reserve_exact(usize::try_from(metadata.len()).map_or(0, |len| len.saturating_add(1)));
+            let len = usize::try_from(metadata.len()).unwrap_or(usize::MAX).saturating_add(1);
+            bytes.try_reserve_exact(len).context("there is no memory for the file")?;
             pages::prefer_huge_pages(bytes.spare_capacity_mut());
         }
-        file.read_to_end(&mut bytes).context("the file cannot be read")?;
+        // Pipes have no length, and files may grow. One byte too many is refused below.
+        let most = engine.config().budget.most_bytes().saturating_add(1);
+        file.take(most as u64).read_to_end(&mut bytes).context("the file cannot be read")?;
         Self::from_content(engine, bytes, identity, progress)
     }
 
@@ -65,7 +69,9 @@ impl Module {
         let len_bytes = identity.len_bytes();
         config.budget.check_module(usize::try_from(len_bytes).ok()?).ok()?;
         let content = cache.content(identity)?;
-        let binary = || Ok(Binary::in_file(file.try_clone()?, *identity, content));
+        let binary = || {
+            Binary::in_file(file.try_clone()?, *identity, content).ok_or_else(|| std::io::Error::other("enough files are open for modules"))
+        };
         match Self::find_cached(engine, &content, binary) {
             Ok(found) => found,
             Err(error) => {

@@ -135,3 +135,15 @@ fn host_values_globals_and_instances_are_counted() -> Result<()> {
     refused(ExternRef::new(&mut store, 0).map(drop));
     Ok(())
 }
+
+/// A file's length is looked at before anything is made for its content.
+#[test]
+fn a_file_that_is_too_long_is_not_read() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let path = dir.path().join("long.wasm");
+    // Longer than memory, and takes none of the disk.
+    std::fs::File::create(&path)?.set_len(1 << 42)?;
+    let error = Module::from_file(&Engine::default(), &path).unwrap_err();
+    assert!(format!("{error:#}").contains("the file has 4398046511104 bytes, `Budget::module_bytes` is"), "{error:#}");
+    Ok(())
+}

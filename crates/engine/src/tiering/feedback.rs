@@ -29,6 +29,9 @@ pub(super) struct Learnt {
 struct Earlier {
     /// Whether it was looked for what the cache kept.
     looked: bool,
+    /// What the cache kept alone.
+    kept: Option<Arc<Profile>>,
+    /// All that is known.
     profile: Option<Arc<Profile>>,
 }
 
@@ -69,10 +72,15 @@ impl Learnt {
     /// What earlier runs had counted; `kept` reads it when it is first asked for.
     pub(super) fn earlier(&self, kept: impl FnOnce() -> Option<Profile>) -> Option<Arc<Profile>> {
         let mut earlier = self.earlier.lock().unwrap_or_else(PoisonError::into_inner);
-        if !std::mem::replace(&mut earlier.looked, true) {
-            earlier.add(kept());
-        }
+        earlier.look(kept);
         earlier.profile.clone()
+    }
+
+    /// What the cache kept, without what was [added](Self::add): that is the business of who added it. `kept` as for [`Self::earlier`].
+    pub(super) fn kept(&self, kept: impl FnOnce() -> Option<Profile>) -> Option<Arc<Profile>> {
+        let mut earlier = self.earlier.lock().unwrap_or_else(PoisonError::into_inner);
+        earlier.look(kept);
+        earlier.kept.clone()
     }
 
     /// Adds what other runs counted.
@@ -95,6 +103,16 @@ impl Learnt {
 }
 
 impl Earlier {
+    fn look(&mut self, kept: impl FnOnce() -> Option<Profile>) {
+        if std::mem::replace(&mut self.looked, true) {
+            return;
+        }
+        if let Some(kept) = kept() {
+            self.kept = Some(Arc::new(kept.clone()));
+            self.add(Some(kept));
+        }
+    }
+
     fn add(&mut self, profile: Option<Profile>) {
         let Some(mut new) = profile else { return };
         if let Some(known) = &self.profile {

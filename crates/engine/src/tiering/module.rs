@@ -137,9 +137,12 @@ impl ModuleTiering {
             FirstTier::Baseline => None,
         };
         let functions = (0..module.module().defined_functions()).map(DefinedFuncIndex::from_usize);
+        let mut hot = Hot::default();
         if let Some(code) = module.tiered() {
             for function in functions.clone().filter(|function| module.image_tier(*function) == Some(CompilerKind::Baseline)) {
-                code.set_budget(function, budget::settling(module.body_bytes(function)));
+                let budget = budget::settling(module.body_bytes(function));
+                hot.granted.insert(function, budget.max(0) as u64);
+                code.set_budget(function, budget);
             }
         }
         let state = |function| AtomicU8::new(if module.has_image_code(function) { READY } else { COLD });
@@ -154,7 +157,7 @@ impl ModuleTiering {
             waiting: AtomicUsize::new(0),
             compiled_lock: Mutex::new(()),
             compiled: Condvar::new(),
-            hot: Mutex::default(),
+            hot: Mutex::new(hot),
             settled: (module.functions_with_code() > 0).then(|| (Instant::now() + SETTLING, threads::processor_time() + SETTLING)),
             kept,
             learnt: Learnt::default(),
@@ -243,7 +246,11 @@ impl ModuleTiering {
 
     /// What earlier runs did, as far as that is known.
     fn earlier(&self, module: &LoadedModule) -> Option<Arc<Profile>> {
-        self.learnt.earlier(|| self.kept.as_ref()?.profile().read(module.module().defined_functions()))
+        self.learnt.earlier(|| self.read_kept(module))
+    }
+
+    fn read_kept(&self, module: &LoadedModule) -> Option<Profile> {
+        self.kept.as_ref()?.profile().read(module.module().defined_functions())
     }
 
     /// Keeps what was counted for the next process, if anything took long enough to be optimized, and if code was kept too or there is much
@@ -256,7 +263,7 @@ impl ModuleTiering {
         if !code_is_written && !kept.profile().is_worth_writing(profile.functions().len()) {
             return;
         }
-        if let Some(earlier) = self.earlier(module) {
+        if let Some(earlier) = self.learnt.kept(|| self.read_kept(module)) {
             // Neither names its module, so that they go together.
             let _ = profile.merge(&earlier);
         }
@@ -508,7 +515,9 @@ pub(crate) fn hot_function(module: &Arc<LoadedModule>, function: DefinedFuncInde
     let request = Request { function, loop_entry: None };
     let _inside = forks::enter();
     match tiering.stress {
-        TieringStress::None if tiering.is_settling() => return code.set_budget(function, budget::settling(module.body_bytes(function))),
+        TieringStress::None if tiering.is_settling() => {
+            return grant(module, &mut tiering.hot(), code, function, budget::settling(module.body_bytes(function)));
+        }
         TieringStress::None => {}
         TieringStress::OneInstructionBudget => {
             code.set_budget(function, 0);
@@ -538,7 +547,7 @@ pub(crate) fn hot_loop(module: &Arc<LoadedModule>, function: DefinedFuncIndex, e
     let _inside = forks::enter();
     let address = match tiering.stress {
         TieringStress::None if tiering.is_settling() => {
-            code.set_budget(function, budget::settling(module.body_bytes(function)));
+            grant(module, &mut tiering.hot(), code, function, budget::settling(module.body_bytes(function)));
             None
         }
         TieringStress::None => {

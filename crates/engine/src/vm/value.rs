@@ -59,7 +59,7 @@ impl ValRaw {
         Self::u64(pointer as u64)
     }
 
-    /// A host reference, as [`crate::Rooted::to_raw`] gives it. Null is 0.
+    /// A host reference, as `to_raw` of a rooted reference gives it. Null is 0.
     #[inline]
     pub const fn externref(handle: u32) -> Self {
         Self::u32(handle)
