@@ -5,13 +5,14 @@ use crate::Cache;
 use crate::PoolingAllocationConfig;
 use crate::TieringStress;
 use crate::accepted::Accepted;
+pub use crate::choices::{
+    CacheStore, CustomCodeMemory, Inlining, ModuleVersionStrategy, OptLevel, ProfilingStrategy, Strategy, WasmBacktraceDetails,
+};
 use crate::error::{Result, bail};
 use crate::vm::creators::{Creator, MemoryCreator, StackCreator};
 use peregrine_artifact::compiler::{CompilerKind, CompilerOptions};
 use peregrine_artifact::settings::{self, Settings, Target, Tiering};
 use peregrine_wasm::Features;
-use std::borrow::Cow;
-use std::fmt;
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
@@ -78,154 +79,9 @@ const DEFAULT_GROWTH_BYTES: u64 = 2 << 30;
 /// Address space that one memory may take: a part of what processors have, so that sums of sizes do not overflow.
 const MAX_RESERVED_BYTES: u64 = 1 << 45;
 
-/// When functions are compiled, and by which compiler.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Strategy {
-    /// The best there is: [`Strategy::Tiered`], or [`Strategy::Ahead`] for [debuggers](Config::debug_info).
-    #[default]
-    Auto,
-    /// Each function is compiled by the baseline when it is first called, and again by the optimizing compiler, in the background, when it
-    /// turns out to be hot: starts at once, and runs at full speed soon. Where the baseline has no code for the processor, as `Ahead`.
-    Tiered,
-    /// The optimizing compiler, for everything, before the first call.
-    Ahead,
-    /// The baseline compiler alone, for each function when it is first called: compiles many times faster, and the code is slower. x86-64
-    /// only.
-    Baseline,
-    /// Nothing is compiled: images are loaded ([`Module::deserialize`](crate::Module::deserialize)), and a module in the binary or text format
-    /// is refused. [`Engine::precompile_module`](crate::Engine::precompile_module) makes images, as with `Ahead`.
-    Precompiled,
-}
-
 /// What [`Strategy::Auto`] stands for, for tests: a name of [`Config::named_strategy`]. Read by builds with debug assertions only: what ships goes by
 /// its configuration alone.
 const STRATEGY_VARIABLE: &str = "PEREGRINE_STRATEGY";
-
-impl Strategy {
-    /// Another name of [`Strategy::Ahead`].
-    #[expect(non_upper_case_globals, reason = "embedders know the name")]
-    pub const Cranelift: Self = Self::Ahead;
-    /// Another name of [`Strategy::Baseline`].
-    #[expect(non_upper_case_globals, reason = "embedders know the name")]
-    pub const Winch: Self = Self::Baseline;
-}
-
-/// How much work the compiler does.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum OptLevel {
-    /// Compile fast.
-    None,
-    /// Run fast.
-    #[default]
-    Speed,
-    /// Run fast, and prefer small code where it costs little.
-    SpeedAndSize,
-}
-
-/// What profilers are told about compiled code.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum ProfilingStrategy {
-    /// Nothing.
-    #[default]
-    None,
-    /// Names of functions, in the text file `/tmp/perf-PID.map` that `perf report` reads.
-    PerfMap,
-    /// Names, code and source lines, in the file `jit-PID.dump` in the working directory, for `perf record -k mono` and
-    /// `perf inject --jit`.
-    JitDump,
-    /// For VTune, which is not implemented: [`Engine::new`](crate::Engine::new) refuses it.
-    VTune,
-    /// For an interpreter that there is not: [`Engine::new`](crate::Engine::new) refuses it.
-    Pulley,
-}
-
-/// Which functions are compiled into their callers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Inlining {
-    /// Small functions of the same module.
-    Yes,
-    /// As [`Yes`](Self::Yes): there are no functions of other modules, and no collector.
-    InterModuleAndIntraGc,
-    /// As [`Yes`](Self::Yes): there are no functions of other modules.
-    InterModule,
-    /// As [`No`](Self::No).
-    Intrinsics,
-    /// None.
-    No,
-}
-
-impl From<bool> for Inlining {
-    fn from(enable: bool) -> Self {
-        if enable { Self::Yes } else { Self::No }
-    }
-}
-
-/// What images are marked with, and must be marked with to be loaded. See [`Config::module_version`].
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum ModuleVersionStrategy {
-    /// The version of this crate, which the name does not say for the sake of compatibility.
-    #[default]
-    WasmtimeVersion,
-    /// A text of at most 255 bytes.
-    Custom(String),
-    /// Nothing, and images with any mark are loaded. The format of images has a version of its own, which is always checked.
-    None,
-}
-
-impl ModuleVersionStrategy {
-    /// The mark.
-    pub fn as_str(&self) -> &str {
-        match self {
-            Self::WasmtimeVersion => env!("CARGO_PKG_VERSION"),
-            Self::Custom(text) => text,
-            Self::None => "",
-        }
-    }
-}
-
-/// A cache of compiled functions. See [`Config::enable_incremental_compilation`].
-pub trait CacheStore: Send + Sync + fmt::Debug {
-    /// The value of `key`, if there is one.
-    fn get(&self, key: &[u8]) -> Option<Cow<'_, [u8]>>;
-
-    /// Keeps `value` for `key`. Whether it did.
-    fn insert(&self, key: &[u8], value: Vec<u8>) -> bool;
-}
-
-/// A way to make code executable. See [`Config::with_custom_code_memory`].
-pub trait CustomCodeMemory: Send + Sync {
-    /// What regions of code must be aligned to, in bytes.
-    fn required_alignment(&self) -> usize;
-
-    /// Makes `len` bytes at `ptr` executable.
-    ///
-    /// # Errors
-    ///
-    /// If that cannot be.
-    fn publish_executable(&self, ptr: *const u8, len: usize) -> Result<()>;
-
-    /// Makes `len` bytes at `ptr` writable again.
-    ///
-    /// # Errors
-    ///
-    /// If that cannot be.
-    fn unpublish_executable(&self, ptr: *const u8, len: usize) -> Result<()>;
-}
-
-/// Whether backtraces name source files and lines, for modules with DWARF sections.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum WasmBacktraceDetails {
-    /// They do. DWARF sections are kept in images and decoded when a backtrace is printed.
-    #[default]
-    Enable,
-    /// They do not, and DWARF sections are dropped when compiling.
-    Disable,
-    /// They do if the environment variable `PEREGRINE_BACKTRACE_DETAILS` is not 0.
-    Environment,
-}
 
 impl Default for Config {
     fn default() -> Self {

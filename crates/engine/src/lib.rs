@@ -20,6 +20,7 @@ mod budget;
 mod cache;
 mod call_hook;
 mod caller;
+mod choices;
 mod collected;
 mod compat;
 mod config;

@@ -10,6 +10,7 @@ pub(crate) mod hotness;
 pub(crate) mod memory;
 pub(crate) mod moves;
 pub(crate) mod numeric;
+mod operands;
 pub(crate) mod registers;
 pub(crate) mod simd;
 pub(crate) mod target;
