@@ -5,7 +5,7 @@
 //!      --visit, operator by operator--> code with labels --finish--> CompiledFunc
 //! ```
 //!
-//! Operands are constants, registers, locals or homes in the frame ([`values`]). A local that is used often has one register in all of the
+//! Operands are constants, registers, locals or homes in the frame (`values`). A local that is used often has one register in all of the
 //! function, every other its home. Where control joins, all operands are in their homes but the one result of a block, which has a fixed
 //! register; so there is nothing to merge. What is rarely executed is put at the end of the function.
 //!

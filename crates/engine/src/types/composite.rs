@@ -223,7 +223,7 @@ macro_rules! composite {
     )*};
 }
 
-/// The type of a struct: fields by number. Describes only, see [`HeapType::Struct`].
+/// The type of a struct: fields by number. Describes only: there are no objects of it yet.
 ///
 /// ```
 /// use peregrine::{Engine, FieldType, Mutability, StorageType, StructType, ValType};
@@ -239,7 +239,7 @@ pub struct StructType {
     inner: Arc<Composite<StructType>>,
 }
 
-/// The type of an array: elements of one type, in a number known at run time. Describes only, see [`HeapType::Array`].
+/// The type of an array: elements of one type, in a number known at run time. Describes only: there are no objects of it yet.
 ///
 /// ```
 /// use peregrine::{ArrayType, Engine, FieldType, Mutability, StorageType};
