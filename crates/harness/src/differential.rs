@@ -202,7 +202,7 @@ pub(crate) fn random_bits(random: &mut Random, ty: &peregrine::ValType) -> Bits 
 }
 
 fn run_subject(engine: &peregrine::Engine, module: &peregrine::Module, name: &str, params: &[Bits]) -> Result<Observed, String> {
-    use peregrine::{ExternType, Val, ValType};
+    use peregrine::{ExternType, Val};
     let mut store = peregrine::Store::new(engine, ());
     // Modules end by themselves: neither deadline nor fuel is to play a part. Fuel is refused where it is not counted.
     store.set_epoch_deadline(1 << 40);
@@ -213,19 +213,7 @@ fn run_subject(engine: &peregrine::Engine, module: &peregrine::Module, name: &st
     };
     let func = instance.get_func(&mut store, name).ok_or("the export has gone")?;
     let ty = func.ty(&store);
-    let values: Vec<Val> = params
-        .iter()
-        .zip(ty.params())
-        .map(|(bits, ty)| match (*bits, ty) {
-            (Bits::I32(bits), _) => Val::I32(bits.cast_signed()),
-            (Bits::I64(bits), _) => Val::I64(bits.cast_signed()),
-            (Bits::F32(bits), _) => Val::F32(bits),
-            (Bits::F64(bits), _) => Val::F64(bits),
-            (Bits::V128(bits), _) => Val::V128(bits.into()),
-            (Bits::Reference { .. }, ValType::Ref(ty)) if ty.heap_type().is_extern() => Val::ExternRef(None),
-            (Bits::Reference { .. }, _) => Val::FuncRef(None),
-        })
-        .collect();
+    let values: Vec<Val> = params.iter().zip(ty.params()).map(|(bits, ty)| value_of(*bits, &ty)).collect();
     let mut results = vec![Val::I32(0); ty.results().len()];
     let outcome = match func.call(&mut store, &values, &mut results) {
         Ok(()) => Ok(results.iter().map(bits_of_subject).collect()),
@@ -321,6 +309,20 @@ fn run_reference(engine: &wasmi::Engine, module: &wasmi::Module, name: &str, par
         }
     }
     Ok(Observed::new(outcome, globals, memories))
+}
+
+/// The value for our own engines that has these bits.
+pub(crate) fn value_of(bits: Bits, ty: &peregrine::ValType) -> peregrine::Val {
+    use peregrine::{Val, ValType};
+    match (bits, ty) {
+        (Bits::I32(bits), _) => Val::I32(bits.cast_signed()),
+        (Bits::I64(bits), _) => Val::I64(bits.cast_signed()),
+        (Bits::F32(bits), _) => Val::F32(bits),
+        (Bits::F64(bits), _) => Val::F64(bits),
+        (Bits::V128(bits), _) => Val::V128(bits.into()),
+        (Bits::Reference { .. }, ValType::Ref(ty)) if ty.heap_type().is_extern() => Val::ExternRef(None),
+        (Bits::Reference { .. }, _) => Val::FuncRef(None),
+    }
 }
 
 pub(crate) fn bits_of_reference(value: &wasmi::Val) -> Bits {

@@ -8,11 +8,11 @@
 //! Our own engines must agree in all of it; wasmi knows neither our fuel nor our backtraces.
 
 use crate::cases::{Case, Kind, Variant};
-use crate::differential::{Bits, Stop, bits_of_reference, bits_of_subject, random_bits, stop_of_reference, stop_of_subject};
+use crate::differential::{Bits, Stop, bits_of_reference, bits_of_subject, random_bits, stop_of_reference, stop_of_subject, value_of};
 use crate::modules::Random;
 use peregrine::{
     Caller, Config, DefinedFuncIndex, Engine, ExternType, FunctionProfile, Linker, Module, OptLevel, Profile, SiteProfile, Store, Strategy,
-    TieringStress, Val, ValType, WasmBacktrace,
+    TieringStress, Val, WasmBacktrace,
 };
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -483,18 +483,6 @@ impl End {
         self.globals.sort_by(|a, b| a.0.cmp(&b.0));
         self.memories.sort_by(|a, b| a.0.cmp(&b.0));
         self.tables.sort_by(|a, b| a.0.cmp(&b.0));
-    }
-}
-
-fn value_of(bits: Bits, ty: &ValType) -> Val {
-    match (bits, ty) {
-        (Bits::I32(bits), _) => Val::I32(bits.cast_signed()),
-        (Bits::I64(bits), _) => Val::I64(bits.cast_signed()),
-        (Bits::F32(bits), _) => Val::F32(bits),
-        (Bits::F64(bits), _) => Val::F64(bits),
-        (Bits::V128(bits), _) => Val::V128(bits.into()),
-        (Bits::Reference { .. }, ValType::Ref(ty)) if ty.heap_type().is_extern() => Val::ExternRef(None),
-        (Bits::Reference { .. }, _) => Val::FuncRef(None),
     }
 }
 

@@ -81,20 +81,9 @@ impl Reservation {
 
 #[cfg(test)]
 mod tests {
+    use super::super::pages::tests::{read, write};
     use super::*;
     use std::fs::File;
-
-    fn read(reservation: &Reservation, offset: usize) -> u8 {
-        assert!(offset < reservation.len_bytes());
-        // SAFETY: the tests call this for accessible ranges only, inside the reservation.
-        unsafe { reservation.ptr().add(offset).read_volatile() }
-    }
-
-    fn write(reservation: &Reservation, offset: usize, value: u8) {
-        assert!(offset < reservation.len_bytes());
-        // SAFETY: the tests call this for writable ranges only, inside the reservation.
-        unsafe { reservation.ptr().add(offset).write_volatile(value) }
-    }
 
     #[test]
     fn pieces_move_with_their_files() {

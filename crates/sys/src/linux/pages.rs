@@ -344,16 +344,16 @@ pub(super) fn invalid(message: String) -> io::Error {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn read(reservation: &Reservation, offset: usize) -> u8 {
+    pub(in crate::platform) fn read(reservation: &Reservation, offset: usize) -> u8 {
         assert!(offset < reservation.len_bytes());
         // SAFETY: the tests call this for accessible ranges only, inside the reservation.
         unsafe { reservation.ptr().add(offset).read_volatile() }
     }
 
-    fn write(reservation: &Reservation, offset: usize, value: u8) {
+    pub(in crate::platform) fn write(reservation: &Reservation, offset: usize, value: u8) {
         assert!(offset < reservation.len_bytes());
         // SAFETY: the tests call this for writable ranges only, inside the reservation.
         unsafe { reservation.ptr().add(offset).write_volatile(value) }
