@@ -131,19 +131,16 @@ impl Settings {
     pub fn memory_style(&self, module: &Module, memory: MemoryIndex) -> MemoryStyle {
         let ty = &module.memories[memory];
         let never_large = ty.max_pages.is_some() && ty.max_bytes() <= SMALL_MEMORY_BYTES;
-        if !self.may_be_guarded(ty) {
-            // With room for anything, one that is no more than an index can reach gets all it may grow to.
-            let moves = self.memory_may_move && !ty.shared && self.memory_reservation_bytes < 4 << 30;
-            return if moves { MemoryStyle::Small } else { MemoryStyle::Exact };
-        }
+        // What no reservation could spare the checks of is worth none.
+        let is_checked = never_large || !self.may_be_guarded(ty);
         let movable = if self.memory_may_move { MemoryStyle::Small } else { MemoryStyle::Exact };
         match module.defined_memory_index(memory) {
-            _ if ty.shared && never_large => MemoryStyle::Exact,
+            _ if ty.shared && is_checked => MemoryStyle::Exact,
             _ if ty.shared => MemoryStyle::Guarded,
-            None if never_large => movable,
+            None if is_checked => movable,
             None => MemoryStyle::Guarded,
             Some(_) if never_large && !module.exported_memories.contains(&memory) => MemoryStyle::Exact,
-            Some(_) if never_large => movable,
+            Some(_) if is_checked => movable,
             // It grows by the hand of others alone, if at all.
             Some(_) if self.memory_may_move && is_small_at_first(ty) && !module.grown_memories.contains(&memory) => MemoryStyle::Small,
             Some(_) => MemoryStyle::Guarded,

@@ -334,7 +334,8 @@ impl Config {
     /// grows beyond that.
     ///
     /// Memories that are small, of at most 1 MiB, and that their own module never grows are checked and reserve no more than they hold in
-    /// either case, unless memories must not move. Where a process may have less than 1 TiB of address space, because of `ulimit -v` or of the
+    /// either case, unless memories must not move. So are memories with 64-bit addresses or pages of one byte, of any size: as no reservation
+    /// would spare their checks, they begin with their minimum and move when they grow. Where a process may have less than 1 TiB of address space, because of `ulimit -v` or of the
     /// processor, and this is not set, it is 1 MiB.
     pub fn memory_reservation(&mut self, bytes: u64) -> &mut Self {
         self.memory_reservation_bytes = Some(bytes);
@@ -350,7 +351,8 @@ impl Config {
 
     /// Whether memories may move, when they grow beyond their [reservation](Self::memory_reservation) or are imported by code that needs a
     /// larger one. On by default. Without, no memory is small: each gets the whole reservation at once; one with a reservation of less than
-    /// 4 GiB gets all that it may grow to, as far as there is address space, and does not grow beyond that.
+    /// 4 GiB, with 64-bit addresses or with pages of one byte gets all that it may grow to, up to 16 GiB and as far as there is address space,
+    /// and does not grow beyond that.
     pub fn memory_may_move(&mut self, enable: bool) -> &mut Self {
         self.memory_may_move = enable;
         self

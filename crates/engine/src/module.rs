@@ -434,7 +434,9 @@ impl Module {
 
     fn load_bytes(engine: &Engine, image: &[u8]) -> Result<Arc<LoadedModule>, LoadError> {
         let for_profiler = engine.config().profiler == ProfilingStrategy::PerfMap;
-        LoadedModule::from_bytes(image, &engine.shared().types, LoadOptions { for_profiler, ..LoadOptions::default() })
+        let options = LoadOptions { for_profiler, ..LoadOptions::default() };
+        let shared = engine.shared();
+        shared.make_where_room_is(LoadError::is_no_room, || LoadedModule::from_bytes(image, &shared.types, options))
     }
 
     fn from_mapped(engine: &Engine, file: &File) -> Result<Self> {

@@ -116,7 +116,8 @@ impl SharedMemory {
     ///
     /// If the type's maximum or the system does not allow it.
     pub fn grow(&self, delta: u64) -> Result<u64> {
-        self.memory.grow(delta).with_context(|| format!("failed to grow memory by `{delta}` pages"))
+        let grown = self.engine.shared().make_where_room_is(vm::NotGrown::is_no_room, || self.memory.grow(delta));
+        grown.ok().with_context(|| format!("failed to grow memory by `{delta}` pages"))
     }
 
     /// `memory.atomic.notify`: wakes at most `count` of those that wait at address `addr`, guests or the host. Returns how many.

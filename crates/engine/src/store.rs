@@ -17,7 +17,7 @@ use crate::{
 };
 use std::any::Any;
 use std::cell::Cell;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::num::NonZeroU64;
@@ -126,7 +126,7 @@ pub struct StoreOpaque {
     engine: EngineLease,
     pub(crate) handles: HandleTable,
     /// Host functions of linkers that are part of this store already, by address.
-    shared_funcs: HashMap<usize, (Arc<HostFunc>, u32)>,
+    shared_funcs: BTreeMap<usize, (Arc<HostFunc>, u32)>,
     pub(crate) counts: Counts,
     /// Fuel beyond what the machine's counter holds.
     fuel_reserve: u64,
@@ -162,7 +162,7 @@ impl<T: 'static> Store<T> {
             vm: OwnedVm::new(&engine, engine.config().epochs.then_some(Cause::Epoch)).expect("the system has a page of memory"),
             engine,
             handles: HandleTable::default(),
-            shared_funcs: HashMap::new(),
+            shared_funcs: BTreeMap::new(),
             counts,
             fuel_reserve: 0,
             fuel_interval: None,

@@ -204,3 +204,80 @@ fn what_needs_more_says_what_limits_it() -> Result<()> {
         Ok(())
     })
 }
+
+/// Instances of a module that were dropped and are warm.
+fn leave_warm(engine: &Engine, count: usize) -> Result<Module> {
+    let small = Module::new(engine, "(module (memory 40))")?;
+    let mut stores = Vec::new();
+    for _ in 0..count {
+        let mut store = Store::new(engine, ());
+        Instance::new(&mut store, &small, &[])?;
+        stores.push(store);
+    }
+    drop(stores);
+    assert!(engine.metrics().slots_idle > 0, "{:?}", engine.metrics());
+    Ok(small)
+}
+
+/// Takes all address space, by memories of so many pages.
+fn fill(store: &mut Store<()>, pages: u32) {
+    while Memory::new(&mut *store, MemoryType::new(pages, None)).is_ok() {}
+}
+
+#[test]
+fn warm_instances_make_room_for_growth() -> Result<()> {
+    under_limits("warm_instances_make_room_for_growth", || {
+        let engine = Engine::default();
+        let module = Module::new(&engine, GROWING)?;
+        let mut store = Store::new(&engine, ());
+        let instance = Instance::new(&mut store, &module, &[])?;
+        let small = leave_warm(&engine, 8)?;
+        let grow = instance.get_typed_func::<i32, i32>(&mut store, "grow")?;
+        assert_eq!(grow.call(&mut store, 60_000)?, -1);
+        assert!(engine.metrics().slots_idle == 0, "{:?}", engine.metrics());
+        drop((store, instance));
+
+        // And by the hand of the host.
+        let mut store = Store::new(&engine, ());
+        let instance = Instance::new(&mut store, &module, &[])?;
+        drop(small);
+        let small = leave_warm(&engine, 8)?;
+        let grow = instance.get_typed_func::<i32, i32>(&mut store, "table_grow")?;
+        assert_eq!(grow.call(&mut store, 1)?, 1);
+        fill(&mut store, 16);
+        assert!(engine.metrics().slots_idle == 0, "{:?}", engine.metrics());
+        assert_eq!(grow.call(&mut store, 1_000)?, 2);
+        drop(store);
+        Instance::new(&mut Store::new(&engine, ()), &small, &[])?;
+        Ok(())
+    })
+}
+
+#[test]
+fn warm_instances_make_room_for_modules() -> Result<()> {
+    under_limits("warm_instances_make_room_for_modules", || {
+        let engine = Engine::default();
+        let small = Module::new(&engine, "(module (memory 40))")?;
+        let large = Module::new(&engine, format!(r#"(module (data "{}"))"#, "x".repeat(18 << 20)))?;
+        let file = std::env::temp_dir().join(format!("peregrine-address-space-{}", std::process::id()));
+        std::fs::write(&file, large.serialize()?)?;
+        drop(large);
+        let mut warm = Vec::new();
+        for _ in 0..8 {
+            let mut store = Store::new(&engine, ());
+            Instance::new(&mut store, &small, &[])?;
+            warm.push(store);
+        }
+        let mut store = Store::new(&engine, ());
+        // 4 MiB at a time, so that there are fewer left, and the heap finds what it needs.
+        fill(&mut store, 64);
+        drop(warm);
+        assert_eq!(engine.metrics().slots_idle, 8);
+        // SAFETY: the image was just made, and nobody changes the file.
+        let loaded = unsafe { Module::deserialize_file(&engine, &file) };
+        std::fs::remove_file(&file)?;
+        loaded?;
+        assert!(engine.metrics().slots_idle == 0, "{:?}", engine.metrics());
+        Ok(())
+    })
+}

@@ -283,3 +283,60 @@ fn images_say_what_their_code_relies_on() -> Result<()> {
     let small = unsafe { Module::deserialize(&checked, usual.precompile_module(b"(module (memory 1))")?) };
     small.map(drop)
 }
+
+#[test]
+fn memories_that_no_guard_helps_take_what_they_hold() -> Result<()> {
+    const COUNT: u64 = 1_000;
+    const PAGE: u64 = 65_536;
+    for engine in engines(|_| ()) {
+        // Of either: the type, the type of addresses, and pages by bytes.
+        for (memory, address, page) in [("i64 2", "i64", PAGE), ("131072 (pagesize 1)", "i32", 1), ("i64 131072 (pagesize 1)", "i64", 1)] {
+            let module = Module::new(
+                &engine,
+                format!(
+                    r#"(module (memory (export "memory") {memory}) (data ({address}.const 70000) "x")
+                        (func (export "grow") (param {address}) (result {address}) (memory.grow (local.get 0)))
+                        (func (export "load") (param {address}) (result i32) (i32.load8_u (local.get 0)))
+                        (func (export "store") (param {address}) (i32.store8 (local.get 0) (i32.const 7))))"#
+                ),
+            )?;
+            let mut store = Store::new(&engine, ());
+            let value = |bytes: u64| if address == "i64" { Val::I64(bytes as i64) } else { Val::I32(bytes as i32) };
+            let before = mapped_bytes();
+            let mut instances = Vec::new();
+            for _ in 0..COUNT {
+                instances.push(Instance::new(&mut store, &module, &[])?);
+            }
+            let each = mapped_bytes().saturating_sub(before) / COUNT;
+            assert!(each < 1 << 20, "{each} bytes of address space for each instance with a memory `{memory}`");
+            // It grows by the hand of either as far as anybody wants, with what it holds.
+            let instance = instances[instances.len() - 1];
+            let [grow, load, write] = ["grow", "load", "store"].map(|name| instance.get_func(&mut store, name).expect("it is exported"));
+            let memory = instance.get_memory(&mut store, "memory").expect("it is exported");
+            let mut result = [Val::I32(0)];
+            let (mut len, step) = (2 * PAGE, 37 * PAGE);
+            while len < 100 << 20 {
+                if (len / step) % 2 == 0 {
+                    grow.call(&mut store, &[value(step / page)], &mut result)?;
+                    assert_eq!(result[0].i64().unwrap_or_else(|| i64::from(result[0].unwrap_i32())), (len / page) as i64);
+                } else {
+                    assert_eq!(memory.grow(&mut store, step / page)?, len / page);
+                }
+                write.call(&mut store, &[value(len - 1)], &mut [])?;
+                len += step;
+                assert_eq!(memory.data_size(&store) as u64, len);
+            }
+            load.call(&mut store, &[value(70_000)], &mut result)?;
+            assert_eq!(result[0].unwrap_i32(), i32::from(b'x'));
+            let mut end = 2 * PAGE;
+            while end < len {
+                load.call(&mut store, &[value(end - 1)], &mut result)?;
+                assert_eq!(result[0].unwrap_i32(), 7);
+                end += step;
+            }
+            let error = load.call(&mut store, &[value(len)], &mut result).unwrap_err();
+            assert_eq!(error.downcast_ref(), Some(&Trap::MemoryOutOfBounds));
+        }
+    }
+    Ok(())
+}

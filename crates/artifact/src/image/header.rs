@@ -10,7 +10,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 pub const MAGIC: [u8; 8] = *b"\x7fPGN\r\n\x1a\n";
 
 /// Raised with every change of the format or of what code expects from the engine.
-pub const FORMAT_VERSION: u32 = 5;
+pub const FORMAT_VERSION: u32 = 6;
 
 /// Alignment of text and memory images in the file: the largest page size among the targets.
 pub const PAGE_ALIGN_BYTES: u64 = 64 << 10;

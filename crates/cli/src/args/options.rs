@@ -33,8 +33,8 @@ group! {
     /// `-O`: what trades one cost against another.
     OptimizeOptions, 'O', "Optimization";
     "opt-level" => opt_level: OptLevel, "How much work is put into code: 0 is least, s prefers small code. Default: 2.";
-    "memory-reservation" => memory_reservation: Bytes, "Address space for each 32-bit memory. At least 4G spares bounds checks. Default: 4G.";
-    "memory-guard-size" => memory_guard_size: Bytes, "Inaccessible address space after each memory.";
+    "memory-reservation" => memory_reservation: Bytes, "Address space for a 32-bit memory that may grow large; 4G spares checks. Default: 4G if there is room.";
+    "memory-guard-size" => memory_guard_size: Bytes, "Inaccessible address space after each memory that is not checked. Default: 32M.";
 }
 
 group! {

@@ -116,7 +116,8 @@ impl AddressRoom {
         let max_bytes = ty.max_bytes();
         let wanted = match style {
             MemoryStyle::Small if max_bytes <= SMALL_MEMORY_BYTES => max_bytes,
-            MemoryStyle::Small if settings.may_be_guarded(ty) => 0,
+            // Where there is room for everything, it moves often enough to what it needs.
+            MemoryStyle::Small if settings.memory_reservation_bytes >= 4 << 30 => 0,
             MemoryStyle::Small => max_bytes.min(settings.memory_reservation_bytes),
             // What threads share must have what it says.
             _ if ty.shared => max_bytes.min(FIXED_RESERVATION_BYTES),

@@ -462,7 +462,10 @@ pub(crate) fn memory_bytes_mut<T: 'static>(store: &mut StoreInner<T>, owner: Ins
 /// Makes a memory that belongs to no store.
 pub(crate) fn new_shared_memory(shared: &VmShared, ty: MemoryType) -> anyhow::Result<Arc<SharedMemory>> {
     let module = LoadedModule::without_code(Module::default(), &shared.types);
-    SharedMemory::new(ty, (&shared.settings, shared.room), (&module, DefinedMemoryIndex::from_u32(0)))
+    let is_no_room = |error: &anyhow::Error| error.downcast_ref().is_some_and(super::is_no_room);
+    shared.make_where_room_is(is_no_room, || {
+        SharedMemory::new(ty, (&shared.settings, shared.room), (&module, DefinedMemoryIndex::from_u32(0)))
+    })
 }
 
 /// The bytes of a shared memory.
@@ -529,7 +532,7 @@ impl FuncBits {
 pub(crate) fn map_image(file: &File, shared: &VmShared, verified: bool) -> Result<Arc<LoadedModule>, LoadError> {
     let options = LoadOptions { verified, ..LoadOptions::default() };
     // SAFETY: as described.
-    unsafe { LoadedModule::from_file(file, &shared.types, options) }
+    shared.make_where_room_is(LoadError::is_no_room, || unsafe { LoadedModule::from_file(file, &shared.types, options) })
 }
 
 /// Tells the unwinder of the process about code. `eh_frame` describes the text of a loaded module, which outlives the result.

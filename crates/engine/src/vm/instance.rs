@@ -92,6 +92,10 @@ impl VmInstance {
         let Some(context) = NonNull::new(memory.cast::<VmContextHeader>()) else { handle_alloc_error(layout) };
         let dropped_data = vec![false; module.module().data.len()].into();
         let dropped_elements = vec![false; module.module().elements.len()].into();
+        // Exactly what is needed: an instance has one memory and a table mostly, and there are many instances.
+        let description = module.module();
+        let memories = IndexVec::with_capacity(description.memories.len() - description.imported_memories as usize);
+        let tables = IndexVec::with_capacity(description.tables.len() - description.imported_tables as usize);
         let mut instance = Box::new(Self {
             id,
             module,
@@ -99,8 +103,8 @@ impl VmInstance {
             context,
             origins: Origins::default(),
             host_imports: Vec::new(),
-            memories: IndexVec::new(),
-            tables: IndexVec::new(),
+            memories,
+            tables,
             dropped_data,
             dropped_elements,
             importers: 0,

@@ -9,7 +9,7 @@ use super::memory::{Memory, check_range};
 use super::pending::Pending;
 use super::references;
 use super::shared_memory::{InstanceMemory, SharedMemory};
-use super::store::{StoreHost, VmStore};
+use super::store::{StoreHost, VmStore, is_no_room};
 use super::table::Table;
 use anyhow::Context as _;
 use peregrine_artifact::settings::MemoryStyle;
@@ -130,13 +130,17 @@ impl VmStore {
         let may_move = self.memories_may_move();
         for (import, imported) in imports.iter().zip(&description.imports) {
             let (VmImport::Memory(owner, defined), EntityIndex::Memory(index)) = (*import, imported.entity) else { continue };
-            let memory = self.instance_mut(owner).memory_mut(defined);
+            let reach_bytes = reach_bytes(settings);
             match settings.memory_style(description, index) {
                 MemoryStyle::Guarded => {
-                    let guarded = memory.guard(reach_bytes(settings), may_move);
+                    let mut guarded = self.instance_mut(owner).memory_mut(defined).guard(reach_bytes, may_move);
+                    let no_room = guarded.as_ref().err().and_then(|error| error.downcast_ref()).is_some_and(is_no_room);
+                    if no_room && self.shared().give_up_warm() {
+                        guarded = self.instance_mut(owner).memory_mut(defined).guard(reach_bytes, may_move);
+                    }
                     guarded.with_context(|| format!("cannot import the memory `{}` of `{}`", imported.name, imported.module))?;
                 }
-                MemoryStyle::Exact => memory.pin(),
+                MemoryStyle::Exact => self.instance_mut(owner).memory_mut(defined).pin(),
                 MemoryStyle::Small => {}
             }
         }
@@ -168,7 +172,7 @@ impl VmStore {
     /// As [`make_cold`](Self::make_cold). Where the system has no room, warm instances make some.
     fn make_where_room_is(&mut self, new: impl Fn() -> Box<VmInstance>) -> anyhow::Result<Box<VmInstance>> {
         match self.make_cold(new()) {
-            Err(error) if error.downcast_ref::<std::io::Error>().is_some() && self.give_up_warm() => self.make_cold(new()),
+            Err(error) if error.downcast_ref().is_some_and(is_no_room) && self.shared().give_up_warm() => self.make_cold(new()),
             made => made,
         }
     }

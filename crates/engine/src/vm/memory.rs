@@ -8,13 +8,35 @@ use super::address_space::{AddressRoom, MemoryPlan, reach_bytes};
 use super::alloc::Backing;
 use super::code::LoadedModule;
 use super::pending::Pending;
-use super::store::VmStore;
+use super::store::{VmStore, is_no_room};
 use crate::MemoryCreator;
 use peregrine_artifact::settings::Settings;
 use peregrine_artifact::vmctx::VmMemory;
 use peregrine_wasm::{DefinedMemoryIndex, MemoryType, Trap};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Why a memory or table did not grow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NotGrown {
+    /// Its type, its address space or the moment does not allow it.
+    Limit,
+    /// The system has no room.
+    NoRoom,
+}
+
+impl From<std::io::Error> for NotGrown {
+    fn from(error: std::io::Error) -> Self {
+        if is_no_room(&error) { Self::NoRoom } else { Self::Limit }
+    }
+}
+
+impl NotGrown {
+    /// Whether room would help.
+    pub(crate) fn is_no_room(&self) -> bool {
+        *self == Self::NoRoom
+    }
+}
 
 /// A defined memory of an instance.
 pub(crate) struct Memory {
@@ -174,32 +196,40 @@ impl Memory {
         self.backing.contains(address)
     }
 
-    /// Makes the memory `delta_pages` larger. Returns the old size in pages, or `None` if the type's maximum, the address space or the host
-    /// does not allow it, or it would have to move and `may_move` is false.
-    pub(super) fn grow(&mut self, delta_pages: u64, may_move: bool) -> Option<u64> {
+    /// Makes the memory `delta_pages` larger. Returns the old size in pages.
+    ///
+    /// # Errors
+    ///
+    /// If the type's maximum, the address space or the host does not allow it, or it would have to move and `may_move` is false.
+    pub(super) fn grow(&mut self, delta_pages: u64, may_move: bool) -> Result<u64, NotGrown> {
         let old_bytes = self.len_bytes();
         let old_pages = old_bytes as u64 >> self.ty.page_size_log2;
-        let new_bytes = self.bytes_after_growing(delta_pages)?;
+        let new_bytes = self.bytes_after_growing(delta_pages).ok_or(NotGrown::Limit)?;
         if !self.may_move {
-            self.backing.grow(new_bytes).ok()?;
-        } else if self.backing.grow_checked(new_bytes).is_err() {
+            self.backing.grow(new_bytes)?;
+        } else if let Err(error) = self.backing.grow_checked(new_bytes) {
             if !may_move {
-                return None;
+                return Err(error.into());
             }
-            self.move_to_grow(new_bytes).ok()?;
+            self.move_to_grow(new_bytes)?;
         }
         // Paired with the load in `len_bytes`: whoever sees the new length may access what it covers.
         self.len_cell().store(new_bytes as u64, Ordering::Release);
-        Some(old_pages)
+        Ok(old_pages)
     }
 
     /// Moves to where there are `len_bytes`, with room for more if there is enough.
     fn move_to_grow(&mut self, len_bytes: usize) -> std::io::Result<()> {
-        let least = len_bytes.next_multiple_of(peregrine_sys::pages::page_size());
-        let wanted = usize::try_from(self.room.grown_bytes(len_bytes as u64, &self.ty)).unwrap_or(least).max(least);
-        let wanted = wanted.next_multiple_of(peregrine_sys::pages::page_size());
-        if self.backing.relocate(len_bytes, wanted, true).is_err() {
-            self.backing.relocate(len_bytes, least, true)?;
+        let page = peregrine_sys::pages::page_size();
+        let least = len_bytes.next_multiple_of(page);
+        let wanted = usize::try_from(self.room.grown_bytes(len_bytes as u64, &self.ty)).unwrap_or(least);
+        let mut room_bytes = wanted.saturating_sub(least).next_multiple_of(page);
+        // Half of what there is at least, so that growing page by page towards the end does not move at every page.
+        while let Err(error) = self.backing.relocate(len_bytes, least + room_bytes, true) {
+            if room_bytes == 0 {
+                return Err(error);
+            }
+            room_bytes = room_bytes / 2 / page * page;
         }
         self.base_moved();
         Ok(())
@@ -285,7 +315,10 @@ pub(crate) unsafe fn grow(
     // SAFETY: as above.
     let may_move = unsafe { (*store.as_ptr()).memories_may_move() };
     // SAFETY: as above.
-    let grown = unsafe { (*store.as_ptr()).instance_mut(owner).memory_mut(index).grow(delta_pages, may_move) };
+    let grow = || unsafe { (*store.as_ptr()).instance_mut(owner).memory_mut(index).grow(delta_pages, may_move) };
+    // SAFETY: as above. What all stores share outlives the store.
+    let shared = unsafe { &*std::ptr::from_ref((*store.as_ptr()).shared()) };
+    let grown = shared.make_where_room_is(NotGrown::is_no_room, grow).ok();
     if grown.is_none()
         // SAFETY: as above.
         && let Some(mut host) = unsafe { (*store.as_ptr()).host() }

@@ -48,11 +48,12 @@ pub(crate) use host::HostCode;
 pub(crate) use instance::{FuncId, InstanceId, VmInstance};
 pub(crate) use instantiate::VmImport;
 pub(crate) use interrupt::{Cause, InterruptPage};
+pub(crate) use memory::NotGrown;
 pub use parking::WaitResult;
 pub(crate) use pending::Pending;
 pub(crate) use preempt::Interruption;
 pub(crate) use shared_memory::SharedMemory;
-pub(crate) use store::{StoreHost, Unusual, VmShared, VmStore};
+pub(crate) use store::{StoreHost, Unusual, VmShared, VmStore, is_no_room};
 pub(crate) use types::HeldTypes;
 pub use value::ValRaw;
 

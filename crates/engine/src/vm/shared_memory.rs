@@ -9,7 +9,7 @@ use super::alloc::Backing;
 use super::alloc::lease::ModuleSource;
 use super::code::LoadedModule;
 use super::instance::{InstanceId, VmInstance};
-use super::memory::{Memory, check_range};
+use super::memory::{Memory, NotGrown, check_range};
 use super::parking::{Awoken, Parking, WaitResult, Waiting};
 use super::store::VmStore;
 use peregrine_artifact::settings::Settings;
@@ -89,9 +89,12 @@ impl SharedMemory {
         self.reserved.contains(&address)
     }
 
-    /// Makes the memory `delta_pages` larger. Returns the old size in pages, or `None` if the type's maximum, the address space or the host
-    /// does not allow it.
-    pub(crate) fn grow(&self, delta_pages: u64) -> Option<u64> {
+    /// Makes the memory `delta_pages` larger. Returns the old size in pages.
+    ///
+    /// # Errors
+    ///
+    /// If the type's maximum, the address space or the host does not allow it.
+    pub(crate) fn grow(&self, delta_pages: u64) -> Result<u64, NotGrown> {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner).grow(delta_pages, false)
     }
 
@@ -251,15 +254,18 @@ impl InstanceMemory {
         }
     }
 
-    /// Makes the memory `delta_pages` larger. Returns the old size in pages, or `None` if that is not possible, or not without moving it where
-    /// `may_move` is false.
-    pub(super) fn grow(&mut self, delta_pages: u64, may_move: bool) -> Option<u64> {
+    /// Makes the memory `delta_pages` larger. Returns the old size in pages.
+    ///
+    /// # Errors
+    ///
+    /// If that is not possible, or not without moving it where `may_move` is false.
+    pub(super) fn grow(&mut self, delta_pages: u64, may_move: bool) -> Result<u64, NotGrown> {
         match self {
             Self::Own(memory) => memory.grow(delta_pages, may_move),
             Self::Shared(memory, charged_bytes) => {
                 let old = memory.grow(delta_pages)?;
                 *charged_bytes += (delta_pages * memory.ty().page_size_bytes()) as usize;
-                Some(old)
+                Ok(old)
             }
         }
     }

@@ -22,7 +22,7 @@ use peregrine_artifact::settings::Settings;
 use peregrine_artifact::vmctx::{INSTANCE_MAGIC, VmContextHeader, VmFuncRef, VmStoreContext};
 use peregrine_sys::stack::{GuestStack, StackPool};
 use std::any::Any;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::ptr::NonNull;
 use std::sync::{Arc, OnceLock};
 use std::task::Context;
@@ -67,6 +67,38 @@ impl VmShared {
             memory_creator: OnceLock::new(),
         }
     }
+
+    /// Gives up all warm instances and unused stacks of the engine, since there is no room for what is needed now. Whether there were any.
+    #[cold]
+    pub(crate) fn give_up_warm(&self) -> bool {
+        let mut count = self.stacks.clear();
+        self.warm.empty(|spares| {
+            count += spares.len();
+            self.drop_surplus(spares);
+        });
+        count != 0
+    }
+
+    /// What `make` gives; where the system has no room for it, once more with what was warm given up.
+    pub(crate) fn make_where_room_is<V, E>(&self, is_no_room: impl Fn(&E) -> bool, mut make: impl FnMut() -> Result<V, E>) -> Result<V, E> {
+        match make() {
+            Err(error) if is_no_room(&error) && self.give_up_warm() => make(),
+            made => made,
+        }
+    }
+
+    #[expect(clippy::vec_box, reason = "contexts point to instances, which must not move")]
+    fn drop_surplus(&self, surplus: Vec<Box<VmInstance>>) {
+        for instance in surplus {
+            self.idle.remove(instance.reserved_bytes());
+            self.counters.add(Counting::SlotsSurplus, 1);
+        }
+    }
+}
+
+/// Whether the system refused something because there is no memory, no address space or no mapping left.
+pub(crate) fn is_no_room(error: &std::io::Error) -> bool {
+    error.kind() == std::io::ErrorKind::OutOfMemory && error.raw_os_error().is_some()
 }
 
 /// The part of a store that knows the embedder's data and limits. Called back by the machine.
@@ -151,9 +183,9 @@ pub(crate) struct VmStore {
     /// Every module that ran here: references to their functions may be anywhere in the store. Dropped after the instances.
     modules: Vec<KeptModule>,
     /// Where modules are in `modules`, once there are many.
-    module_positions: HashMap<*const LoadedModule, u32>,
+    module_positions: BTreeMap<*const LoadedModule, u32>,
     /// Instances without code that own the shared memories which came from outside.
-    pub(super) adopted: HashMap<*const SharedMemory, InstanceId>,
+    pub(super) adopted: BTreeMap<*const SharedMemory, InstanceId>,
     pending: Option<Pending>,
     /// What the guest is to wait for, until the call that drives it takes it.
     wait: Option<(u64, Wait)>,
@@ -194,8 +226,8 @@ impl VmStore {
             host_funcs: Vec::new(),
             without_exit: Vec::new(),
             modules: Vec::new(),
-            adopted: HashMap::new(),
-            module_positions: HashMap::new(),
+            adopted: BTreeMap::new(),
+            module_positions: BTreeMap::new(),
             pending: None,
             wait: None,
             task: None,
@@ -331,7 +363,10 @@ impl VmStore {
         self.count_imports(&instance);
         match self.free_numbers.pop() {
             Some(number) => self.instances[number as usize] = Some(instance),
-            None => self.instances.push(Some(instance)),
+            None => {
+                reserve_for_first(&mut self.instances);
+                self.instances.push(Some(instance));
+            }
         }
     }
 
@@ -374,6 +409,7 @@ impl VmStore {
             return (known, false);
         }
         let number = u32::try_from(self.modules.len()).expect("memory ends before the numbers do");
+        reserve_for_first(&mut self.modules);
         self.modules.push(source.keep());
         if self.modules.len() > FEW_MODULES {
             // All at once when they become many, then each.
@@ -438,27 +474,8 @@ impl VmStore {
     /// Says that what `take_warm` did not give was not made either.
     pub(super) fn give_nothing(&self, kept: u32) {
         if let Some((pool, shard)) = self.modules[kept as usize].pool() {
-            self.drop_surplus(pool.give(shard, None, 0));
+            self.shared.drop_surplus(pool.give(shard, None, 0));
         }
-    }
-
-    #[expect(clippy::vec_box, reason = "contexts point to instances, which must not move")]
-    fn drop_surplus(&self, surplus: Vec<Box<VmInstance>>) {
-        for instance in surplus {
-            self.shared.idle.remove(instance.reserved_bytes());
-            self.shared.counters.add(Counting::SlotsSurplus, 1);
-        }
-    }
-
-    /// Gives up all warm instances of the engine, since there is no room for what is needed now. Whether there were any.
-    #[cold]
-    pub(super) fn give_up_warm(&self) -> bool {
-        let mut count = 0;
-        self.shared.warm.empty(|spares| {
-            count += spares.len();
-            self.drop_surplus(spares);
-        });
-        count != 0
     }
 
     /// Makes an instance warm, if its module is the embedder's, or frees it.
@@ -478,7 +495,7 @@ impl VmStore {
             self.shared.idle.add(instance.reserved_bytes());
         }
         let most = if self.shared.idle.is_full() { 0 } else { usize::MAX };
-        self.drop_surplus(pool.give(shard, spare, most));
+        self.shared.drop_surplus(pool.give(shard, spare, most));
     }
 
     /// The reference that stands for a function.
@@ -603,6 +620,13 @@ impl VmStore {
     /// Whether `address` is in the guard of the guest stack. Signal-safe.
     pub(super) fn is_stack_guard(&self, address: usize) -> bool {
         self.stack.as_ref().is_some_and(|stack| stack.contains_guard(address))
+    }
+}
+
+/// Makes room for one item: most stores have one instance of one module, and there are many stores.
+fn reserve_for_first<V>(items: &mut Vec<V>) {
+    if items.is_empty() {
+        items.reserve_exact(1);
     }
 }
 

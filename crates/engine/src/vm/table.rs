@@ -5,6 +5,7 @@
 use super::address_space::AddressRoom;
 use super::alloc::Backing;
 use super::code::NO_FUNCTION;
+use super::memory::NotGrown;
 use super::pending::Pending;
 use super::store::VmStore;
 use super::{InstanceId, VmInstance};
@@ -144,19 +145,23 @@ impl Table {
         Ok(())
     }
 
-    /// Makes the table `delta` elements larger, new ones being `element`. Returns the old size, or `None` if there is no room.
-    pub(crate) fn grow(&mut self, delta: u64, element: u64) -> Option<u64> {
+    /// Makes the table `delta` elements larger, new ones being `element`. Returns the old size.
+    ///
+    /// # Errors
+    ///
+    /// If its type or the address space does not allow it.
+    pub(crate) fn grow(&mut self, delta: u64, element: u64) -> Result<u64, NotGrown> {
         let old = self.len();
-        let new = old.checked_add(delta).filter(|new| *new <= self.ty.max.unwrap_or(u64::MAX))?;
-        let bytes = usize::try_from(new.checked_mul(element_size(&self.ty))?).ok()?.checked_next_multiple_of(page_size())?;
-        self.backing.grow(bytes).ok()?;
+        let new = old.checked_add(delta).filter(|new| *new <= self.ty.max.unwrap_or(u64::MAX)).ok_or(NotGrown::Limit)?;
+        let bytes = new.checked_mul(element_size(&self.ty)).and_then(|bytes| usize::try_from(bytes).ok()).ok_or(NotGrown::Limit)?;
+        self.backing.grow(bytes.checked_next_multiple_of(page_size()).ok_or(NotGrown::Limit)?)?;
         // SAFETY: the cell is valid as long as `self` lives; compiled code of this store does not run while the host does.
         unsafe { (*self.cell.as_ptr()).len = new };
         // Fresh elements are null: those of a table of functions because the module prepares none beyond the minimum.
         if element != 0 {
             (old..new).for_each(|index| self.set(index, element));
         }
-        Some(old)
+        Ok(old)
     }
 
     /// Checks that a range is in bounds.
@@ -270,7 +275,10 @@ pub(crate) unsafe fn grow(
         }
     }
     // SAFETY: as above.
-    let grown = unsafe { (*store.as_ptr()).instance_mut(owner).table_mut(index).grow(delta, element) };
+    let grow = || unsafe { (*store.as_ptr()).instance_mut(owner).table_mut(index).grow(delta, element) };
+    // SAFETY: as above. What all stores share outlives the store.
+    let shared = unsafe { &*std::ptr::from_ref((*store.as_ptr()).shared()) };
+    let grown = shared.make_where_room_is(NotGrown::is_no_room, grow).ok();
     if grown.is_none()
         // SAFETY: as above.
         && let Some(mut host) = unsafe { (*store.as_ptr()).host() }

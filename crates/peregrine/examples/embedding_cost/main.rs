@@ -7,7 +7,8 @@
 //! | `calls` | calls, in each direction |
 //! | `instances` | instances made and dropped, with their stores |
 //! | `two-threads` | the same on each of two threads, by the time on one; first of a loop that uses nothing but the processor |
-//! | `alive` | instances alive at once: memory and address space of each |
+//! | `alive` | instances alive at once, of a module with one page: memory and address space of each |
+//! | `alive-two-pages` | the same of a module with two pages |
 //! | `leaks` | instances made and dropped before what the process holds is compared |
 //! | `interruption` | iterations of the kernel whose file is the third argument |
 
@@ -50,7 +51,8 @@ fn main() -> Result<()> {
             println!("ratio processor@{third} {:.3}", against_one_thread(|| spin(rounds * 100)));
             modules().into_iter().try_for_each(|(name, text)| two_threads(name, &text, rounds, third))
         }
-        "alive" => alive(rounds, third),
+        "alive" => alive(&one_page_module(), rounds, third),
+        "alive-two-pages" => alive(&memory_module(), rounds, third),
         "leaks" => leaks(rounds, third),
         "interruption" => interruption::run(Path::new(third), rounds),
         other => Err(Error::msg(format!("nothing is called `{other}`"))),
@@ -67,6 +69,12 @@ fn modules() -> [(&'static str, String); 3] {
 fn memory_module() -> String {
     let data = "x".repeat(64 << 10);
     format!(r#"(module (memory 2) (data (i32.const 1024) "{data}") (func (export "touch") (i32.store8 (i32.const 100000) (i32.const 1))))"#)
+}
+
+/// As [`memory_module`], with one page that is all data.
+fn one_page_module() -> String {
+    let data = "x".repeat(64 << 10);
+    format!(r#"(module (memory 1) (data (i32.const 0) "{data}") (func (export "touch") (i32.store8 (i32.const 60000) (i32.const 1))))"#)
 }
 
 /// Calls between host and guest, in both directions.
@@ -162,11 +170,11 @@ fn spin(rounds: u32) {
     black_box(state);
 }
 
-/// What each of many instances holds, before and after it was called. Each has a store of its own.
-fn alive(count: u32, allocator: &str) -> Result<()> {
+/// What each of many instances of the module `text` holds, before and after it was called. Each has a store of its own.
+fn alive(text: &str, count: u32, allocator: &str) -> Result<()> {
     let before = Held::now();
     let engine = Engine::new(&config(allocator))?;
-    let module = Module::new(&engine, memory_module())?;
+    let module = Module::new(&engine, text)?;
     let pre = Linker::<()>::new(&engine).instantiate_pre(&module)?;
     let mut stores = Vec::with_capacity(count as usize);
     for _ in 0..count {

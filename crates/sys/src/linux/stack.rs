@@ -154,11 +154,46 @@ impl Default for StackPoolConfig {
     }
 }
 
-/// A bounded store of unused stacks, shared between threads. Never empty: where it has none, it makes one.
+/// How often stacks are given back between two looks at how many of the unused ones were needed meanwhile.
+const WINDOW: u32 = 64;
+
+/// A bounded store of unused stacks, shared between threads. Never empty: where it has none, it makes one. What many calls at once needed
+/// is unmapped by and by when fewer come.
 pub struct StackPool {
     config: StackPoolConfig,
-    warm: Mutex<Vec<GuestStack>>,
+    warm: Mutex<Warm>,
     lender: Option<Box<Lender>>,
+}
+
+/// Unused stacks.
+#[derive(Default)]
+struct Warm {
+    /// The warmest last.
+    stacks: Vec<GuestStack>,
+    /// The fewest that there were since the last look: so many were not needed.
+    fewest: usize,
+    /// How many were given back since then.
+    gives: u32,
+}
+
+impl Warm {
+    fn take(&mut self) -> Option<GuestStack> {
+        let stack = self.stacks.pop();
+        self.fewest = self.fewest.min(self.stacks.len());
+        stack
+    }
+
+    /// Keeps `stack`. Returns the coldest one if none of those that were there all the time was needed for long.
+    fn give(&mut self, stack: GuestStack) -> Option<GuestStack> {
+        self.stacks.push(stack);
+        self.gives += 1;
+        if self.gives < WINDOW {
+            return None;
+        }
+        let is_surplus = self.fewest > 0;
+        (self.gives, self.fewest) = (0, self.stacks.len() - usize::from(is_surplus));
+        is_surplus.then(|| self.stacks.remove(0))
+    }
 }
 
 /// Makes stacks in memory of somebody else's, of a usable size in bytes.
@@ -167,7 +202,7 @@ type Lender = dyn Fn(usize) -> io::Result<GuestStack> + Send + Sync;
 impl StackPool {
     /// An empty pool.
     pub fn new(config: StackPoolConfig) -> Self {
-        Self { config, warm: Mutex::new(Vec::new()), lender: None }
+        Self { config, warm: Mutex::default(), lender: None }
     }
 
     /// A pool that keeps nothing: every stack comes from `lender`.
@@ -188,7 +223,7 @@ impl StackPool {
         if let Some(lender) = &self.lender {
             return lender(self.config.usable_len_bytes);
         }
-        let warm = self.warm().pop();
+        let warm = self.warm().take();
         match warm {
             Some(stack) => Ok(stack),
             None => GuestStack::new(self.config.usable_len_bytes, self.config.guard_len_bytes),
@@ -197,28 +232,30 @@ impl StackPool {
 
     /// Gives a stack back. It is unmapped where the pool is full or where it is not of the pool's sizes.
     pub fn give(&self, stack: GuestStack) {
-        if stack.is_lent() || self.warm().len() >= self.config.max_warm || !self.fits(&stack) {
+        if stack.is_lent() || self.warm().stacks.len() >= self.config.max_warm || !self.fits(&stack) {
             return;
         }
         // Outside the lock: the system call may take a while.
         if stack.shrink_resident(self.config.keep_resident_bytes).is_err() {
             return;
         }
-        let mut warm = self.warm();
-        if warm.len() < self.config.max_warm {
-            warm.push(stack);
-        }
+        let surplus = {
+            let mut warm = self.warm();
+            if warm.stacks.len() < self.config.max_warm { warm.give(stack) } else { Some(stack) }
+        };
+        // Unmapped outside the lock too.
+        drop(surplus);
     }
 
     /// How many unused stacks the pool holds.
     pub fn warm_count(&self) -> usize {
-        self.warm().len()
+        self.warm().stacks.len()
     }
 
-    /// Unmaps all unused stacks.
-    pub fn clear(&self) {
-        let stacks = std::mem::take(&mut *self.warm());
-        drop(stacks);
+    /// Unmaps all unused stacks. Returns how many there were.
+    pub fn clear(&self) -> usize {
+        let warm = std::mem::take(&mut *self.warm());
+        warm.stacks.len()
     }
 
     fn fits(&self, stack: &GuestStack) -> bool {
@@ -226,7 +263,7 @@ impl StackPool {
             && round_up_to_pages(self.config.guard_len_bytes) == Some(stack.guard_len_bytes())
     }
 
-    fn warm(&self) -> MutexGuard<'_, Vec<GuestStack>> {
+    fn warm(&self) -> MutexGuard<'_, Warm> {
         self.warm.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -287,8 +324,22 @@ mod tests {
         assert_eq!(stack.resident_bytes().unwrap(), 16 << 10);
         pool.give(GuestStack::new(page_size(), 0).unwrap());
         assert_eq!(pool.warm_count(), 1, "a foreign stack is not kept");
-        pool.clear();
-        assert_eq!(pool.warm_count(), 0);
+        assert_eq!((pool.clear(), pool.warm_count()), (1, 0));
+    }
+
+    #[test]
+    fn what_is_not_needed_any_more_is_unmapped() {
+        let config = StackPoolConfig { usable_len_bytes: 64 << 10, ..Default::default() };
+        let pool = StackPool::new(config);
+        let many: Vec<_> = (0..20).map(|_| pool.take().unwrap()).collect();
+        many.into_iter().for_each(|stack| pool.give(stack));
+        assert_eq!(pool.warm_count(), 20);
+        // Two at a time from now on.
+        for _ in 0..30 * WINDOW {
+            let two = [pool.take().unwrap(), pool.take().unwrap()];
+            two.into_iter().for_each(|stack| pool.give(stack));
+        }
+        assert_eq!(pool.warm_count(), 2);
     }
 
     #[test]

@@ -88,6 +88,7 @@ impl Backing {
             Space::Own(reservation) => {
                 content.map_into(reservation, offset)?;
                 self.has_content = true;
+                self.piece_ends.reserve_exact(2);
                 self.piece_ends.extend([offset, offset + content.len_bytes()]);
                 Ok(())
             }
@@ -193,10 +194,6 @@ impl Backing {
     /// # Errors
     ///
     /// What the system said, or that it is memory of the embedder's. Nothing has changed then.
-    ///
-    /// # Panics
-    ///
-    /// If the system takes back what it gave while content moves.
     pub(crate) fn relocate(&mut self, len_bytes: usize, reserved_bytes: usize, all_accessible: bool) -> io::Result<()> {
         let Space::Own(reservation) = &mut self.space else {
             return Err(io::Error::new(io::ErrorKind::Unsupported, "memory of the embedder's does not move"));
@@ -211,17 +208,13 @@ impl Backing {
         }
         let target = Reservation::new(reserved_bytes)?;
         let accessible = if all_accessible { target.len_bytes() } else { len_bytes };
-        // From here on what is moved finds its place.
-        target.commit(0..accessible)?;
         let kept_bytes = old_bytes.min(len_bytes);
         let mut ends: Vec<usize> = self.piece_ends.iter().copied().filter(|end| (1..kept_bytes).contains(end)).collect();
-        ends.push(kept_bytes);
-        let mut start = 0;
-        for end in &ends {
-            let moved = target.take_front(start, reservation, end - start).expect("the address space is there, and accessible");
-            self.is_restorable &= moved;
-            start = *end;
-        }
+        ends.sort_unstable();
+        ends.dedup();
+        ends.extend((kept_bytes > 0).then_some(kept_bytes));
+        let (target, is_whole) = reservation.move_front(target, &ends, accessible)?;
+        self.is_restorable &= is_whole;
         self.space = Space::Own(target);
         (self.committed_bytes, self.piece_ends) = (accessible, ends);
         Ok(())

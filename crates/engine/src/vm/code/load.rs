@@ -4,6 +4,7 @@ use super::registry;
 use super::tiered::{self, TieredCode};
 use crate::tiering::ModuleTiering;
 use crate::vm::references::Contexts;
+use crate::vm::store::is_no_room;
 use crate::vm::types::{HeldTypes, TypeRegistry};
 use peregrine_artifact::compiler::CompilerKind;
 use peregrine_artifact::image::{ImageError, ImageLayout, ImageMeta, Section, StubEntry};
@@ -29,6 +30,13 @@ pub(crate) enum LoadError {
     Io(io::Error),
     /// Functions are to be compiled one by one, and the module is too large for it.
     TooLarge,
+}
+
+impl LoadError {
+    /// Whether the system has no room for it.
+    pub(crate) fn is_no_room(&self) -> bool {
+        matches!(self, Self::Io(error) if is_no_room(error))
+    }
 }
 
 /// How an image is loaded.

@@ -226,8 +226,7 @@ fn prepare(mut store: NonNull<VmStore>) -> anyhow::Result<()> {
         page.watch()?;
     }
     let stack = match store.ensure_stack() {
-        // Warm instances make room.
-        Err(_) if store.give_up_warm() => store.ensure_stack(),
+        Err(_) if store.shared().give_up_warm() => store.ensure_stack(),
         stack => stack,
     };
     stack.map_err(|error| anyhow::Error::new(error).context("cannot make a stack for the guest"))

@@ -1,0 +1,40 @@
+//! What an idle instance takes of the machine, with a store of its own and many others beside it. Alone in its process, as it looks at all of
+//! it.
+
+use peregrine::*;
+
+/// Instances that are alive at once.
+const COUNT: u64 = 10_000;
+
+/// Bytes of address space, and bytes that are resident, of this process.
+fn held() -> [u64; 2] {
+    let statm = std::fs::read_to_string("/proc/self/statm").expect("there is such a file");
+    let mut pages = statm.split(' ').map(|pages| pages.parse::<u64>().expect("pages"));
+    [(); 2].map(|()| pages.next().expect("two figures") * 4096)
+}
+
+/// Bytes of address space, and resident bytes, for each instance of the module `text` with its store.
+fn each(text: &str) -> Result<[u64; 2]> {
+    let engine = Engine::default();
+    let module = Module::new(&engine, text)?;
+    let pre = Linker::<()>::new(&engine).instantiate_pre(&module)?;
+    let mut stores = Vec::with_capacity(COUNT as usize);
+    let before = held();
+    for _ in 0..COUNT {
+        let mut store = Store::new(&engine, ());
+        pre.instantiate(&mut store)?;
+        stores.push(store);
+    }
+    let after = held();
+    Ok([0, 1].map(|at| after[at].saturating_sub(before[at]) / COUNT))
+}
+
+#[test]
+fn an_idle_instance_takes_little() -> Result<()> {
+    let data = "x".repeat(64 << 10);
+    // Its content is mapped and not touched.
+    let [address_bytes, resident_bytes] = each(&format!(r#"(module (memory 1) (data (i32.const 0) "{data}") (func (export "f")))"#))?;
+    assert!(resident_bytes < 2_100, "{resident_bytes} bytes are resident");
+    assert!(address_bytes < 72 << 10, "{address_bytes} bytes of address space");
+    Ok(())
+}
