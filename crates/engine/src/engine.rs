@@ -167,9 +167,9 @@ impl Engine {
         let mut deadlines = self.inner.deadlines.lock().unwrap_or_else(PoisonError::into_inner);
         let now = self.inner.epoch.fetch_add(1, Ordering::SeqCst) + 1;
         while let Some(first) = deadlines.first_entry().filter(|first| first.key().0 <= now) {
-            let page = first.remove();
-            // Changing the protection of a page that is mapped does not fail, but for want of kernel memory.
-            page.raise(Cause::Epoch).expect("a page's protection can be changed");
+            if let Err(error) = first.remove().raise(Cause::Epoch) {
+                tracing::error!(%error, "a guest is not interrupted at its epoch");
+            }
         }
     }
 
@@ -179,7 +179,9 @@ impl Engine {
         deadlines.remove(&(old, store));
         let epoch = self.inner.epoch.load(Ordering::SeqCst).saturating_add(ticks);
         let changed = if ticks == 0 { page.raise(Cause::Epoch) } else { page.clear(Cause::Epoch) };
-        changed.expect("a page's protection can be changed");
+        if let Err(error) = changed {
+            tracing::error!(%error, "the epoch of a guest's interruption is not set");
+        }
         if ticks != 0 {
             deadlines.insert((epoch, store), Arc::clone(page));
         }

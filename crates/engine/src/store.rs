@@ -153,13 +153,22 @@ impl<T: 'static> Store<T> {
     ///
     /// # Panics
     ///
-    /// If the engine interrupts by epochs and the system has no page of memory left for it.
+    /// Where [`try_new`](Self::try_new) fails.
     pub fn new(engine: &Engine, data: T) -> Self {
+        Self::try_new(engine, data).expect("the system has room for a store")
+    }
+
+    /// As [`new`](Self::new).
+    ///
+    /// # Errors
+    ///
+    /// If the engine interrupts guests and the system has no page left to tell them by.
+    pub fn try_new(engine: &Engine, data: T) -> Result<Self> {
         let counts = Counts::new(engine.config().budget);
         let engine = EngineLease::new(engine);
         let opaque = StoreOpaque {
             id: StoreId::next(),
-            vm: OwnedVm::new(&engine, engine.config().epochs.then_some(Cause::Epoch)).expect("the system has a page of memory"),
+            vm: OwnedVm::new(&engine, engine.config().epochs.then_some(Cause::Epoch))?,
             engine,
             handles: HandleTable::default(),
             shared_funcs: BTreeMap::new(),
@@ -176,24 +185,15 @@ impl<T: 'static> Store<T> {
         };
         let inner =
             StoreInner { opaque, data, limiter: Limiter::None, answers: Vec::new(), call_hook: None, epoch_action: EpochAction::Trap };
-        Self { inner: StoreBox::new(inner) }
-    }
-
-    /// As [`new`](Self::new).
-    ///
-    /// # Errors
-    ///
-    /// None so far.
-    ///
-    /// # Panics
-    ///
-    /// As there.
-    pub fn try_new(engine: &Engine, data: T) -> Result<Self> {
-        Ok(Self::new(engine, data))
+        Ok(Self { inner: StoreBox::new(inner) })
     }
 
     /// Drops one instance: its memories, tables and globals are freed, or kept warm for the next instance of its module, and it no longer
-    /// counts for limits. Everything else of the store goes on. The module's code stays until the store is dropped.
+    /// counts for limits. Everything else of the store goes on. The module's code stays until the store is dropped; it counts for none of the
+    /// store's limits, as modules belong to no store. So a store in which ever new modules come and go grows with their code; drop it from
+    /// time to time.
+    ///
+    /// A store drops 16,777,215 instances at most, since handles have 24 bits to tell how old they are.
     ///
     /// Handles to the instance, and to what was its, are of no use afterwards: whatever takes one panics, as it does with handles of other
     /// stores. They never mean another instance.
@@ -215,7 +215,8 @@ impl<T: 'static> Store<T> {
     /// # Errors
     ///
     /// If a guest of the store is running, or something refers to the instance, which the error names: another instance imports something
-    /// of it, or a table or global has a function of it. Nothing has changed then.
+    /// of it, or a table or global has a function of it. If the store has dropped as many instances as it can, which the error says. Nothing
+    /// has changed then.
     ///
     /// # Panics
     ///
@@ -412,11 +413,6 @@ impl StoreOpaque {
     fn check_earlier_func(&self, id: StoreId, address: u64) {
         self.check_id(id);
         assert!(self.vm.is_function_alive(address, id.drops()), "function used after its instance was dropped");
-    }
-
-    /// Whether one more instance can be dropped: handles can tell.
-    pub(crate) fn may_drop_more(&self) -> bool {
-        self.vm.drops() < MOST_DROPS
     }
 
     /// Makes handles that exist older than the last drop.

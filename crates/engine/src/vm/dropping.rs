@@ -91,6 +91,11 @@ impl VmStore {
             self.context.exit_fp == 0,
             "an instance cannot be dropped while a guest of its store runs: it may be in a call, or referred to"
         );
+        anyhow::ensure!(
+            self.drops < MOST_DROPS,
+            "the store has dropped {MOST_DROPS} instances, and one store drops no more: handles have {} bits to tell; make a new store",
+            MOST_DROPS.count_ones()
+        );
         self.check_unused(id)?;
         self.remove_instance(id);
         Ok(())

@@ -1,7 +1,9 @@
 //! The page that guest code looks at in every loop, and that becomes inaccessible when it shall stop.
 
-use peregrine_sys::pages::{Reservation, page_size};
+use super::interrupt_pages::Page;
+use peregrine_sys::pages::page_size;
 use std::io;
+use std::mem::ManuallyDrop;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -17,7 +19,7 @@ pub(crate) enum Cause {
 
 /// One store's page. Shared with whoever may interrupt the store.
 pub(crate) struct InterruptPage {
-    page: Reservation,
+    page: ManuallyDrop<Page>,
     /// The causes that are raised, as bits. Changed with `state` locked.
     causes: AtomicU8,
     state: Mutex<State>,
@@ -47,8 +49,7 @@ struct State {
 impl InterruptPage {
     /// A page, with `cause` raised if there is one.
     pub(crate) fn new(cause: Option<Cause>) -> io::Result<Self> {
-        let page = Reservation::new(page_size())?;
-        page.commit(0..page_size())?;
+        let page = ManuallyDrop::new(Page::new()?);
         let causes = AtomicU8::new(cause.map_or(0, |cause| cause as u8));
         Ok(Self { page, causes, state: Mutex::new(State { is_watched: false, is_closed: false }), wake: Mutex::default() })
     }
@@ -89,11 +90,7 @@ impl InterruptPage {
         change(&mut state);
         let close = state.is_watched && self.is_requested();
         if close != state.is_closed {
-            if close {
-                self.page.protect_none(0..page_size())?
-            } else {
-                self.page.commit(0..page_size())?
-            }
+            self.page.set_closed(close)?;
             state.is_closed = close;
         }
         Ok(())
@@ -111,11 +108,18 @@ impl InterruptPage {
 
     /// Whether `address` is in the page. Signal-safe.
     pub(crate) fn contains(&self, address: usize) -> bool {
-        self.page.contains(address)
+        address.wrapping_sub(self.page.address()) < page_size()
     }
 
     /// The page's address, for contexts.
     pub(crate) fn address(&self) -> u64 {
-        self.page.ptr() as u64
+        self.page.address() as u64
+    }
+}
+
+impl Drop for InterruptPage {
+    fn drop(&mut self) {
+        // SAFETY: it is not used again.
+        unsafe { ManuallyDrop::take(&mut self.page) }.give_back();
     }
 }

@@ -24,6 +24,7 @@ pub(crate) mod host;
 pub(crate) mod instance;
 pub(crate) mod instantiate;
 pub(crate) mod interrupt;
+mod interrupt_pages;
 pub(crate) mod memory;
 pub(crate) mod parking;
 pub(crate) mod pending;

@@ -208,7 +208,10 @@ impl VmStore {
     ///
     /// What the system said about the interrupt page, if the settings ask for one.
     pub(crate) fn new(shared: KeptShared, cause: Option<Cause>) -> std::io::Result<Box<Self>> {
-        let interrupt = if shared.settings.interrupt { Some(Arc::new(InterruptPage::new(cause)?)) } else { None };
+        let interrupt = match shared.settings.interrupt {
+            true => Some(Arc::new(shared.make_where_room_is(is_no_room, || InterruptPage::new(cause))?)),
+            false => None,
+        };
         shared.counters.add(Counting::StoresCreated, 1);
         Ok(Box::new(Self {
             context: VmStoreContext { counts_fuel: u64::from(shared.settings.fuel), ..VmStoreContext::default() },

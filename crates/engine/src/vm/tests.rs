@@ -165,6 +165,16 @@ fn hosts_are_called_and_call_again() {
 }
 
 #[test]
+fn a_store_says_when_it_has_dropped_all_that_it_can() {
+    let mut machine = Machine::with(|_| ());
+    let [first, second] = [(), ()].map(|()| ok(machine.instantiate("(module)", &[])));
+    machine.store.drops = super::MOST_DROPS - 1;
+    machine.store.drop_instance(first).expect("one more");
+    let error = machine.store.drop_instance(second).expect_err("no more").to_string();
+    assert!(error.contains("has dropped 16777215 instances"), "{error}");
+}
+
+#[test]
 fn interruption_and_fuel_stop_loops() {
     let text = r#"(module (func (export "spin") (loop br 0)) (func (export "one") (result i32) i32.const 1))"#;
     let mut machine = Machine::with(|settings| settings.interrupt = true);

@@ -79,6 +79,8 @@ fn handle(context: &mut FaultContext<'_>) -> Outcome {
     };
     let trap = if trap != Trap::Interrupt {
         trap
+    } else if go_on_in_vain(store, context) {
+        return Outcome::Resume;
     } else if land_on_guest_stack(store, context) {
         return Outcome::Resume;
     } else if store.may_go_on {
@@ -91,6 +93,18 @@ fn handle(context: &mut FaultContext<'_>) -> Outcome {
     context.set_arg(0, &raw mut store.context as u64);
     context.set_pc(veneer::fault_landing as *const () as usize);
     Outcome::Resume
+}
+
+/// Lets a guest go on that nobody asked to stop: the page is closed for others, or was closed a moment ago. Whether that is so.
+fn go_on_in_vain(store: &VmStore, context: &mut FaultContext<'_>) -> bool {
+    if store.interrupt_page().is_none_or(|page| page.is_requested()) {
+        return false;
+    }
+    let pc = context.pc();
+    // SAFETY: as in `land_on_guest_stack`.
+    let Some(len_bytes) = look_len_bytes(|position| unsafe { (pc as *const u8).add(position).read() }) else { return false };
+    context.set_pc(pc + len_bytes);
+    true
 }
 
 /// What the landing of an interruption needs below the guest's frame: [`veneer::interrupt_landing`].
