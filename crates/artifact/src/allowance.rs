@@ -3,6 +3,7 @@
 //! The names in the errors are those of the embedder's `Budget`, which the limits come from. Compilers look at the time between functions.
 
 use crate::compiler::CompileError;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::time::{Duration, Instant};
 
@@ -23,6 +24,17 @@ pub struct Allowance {
     pub until: Option<Instant>,
 }
 
+/// How large a module is, in what an [`Allowance`] counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModuleSizes {
+    /// Functions that it defines.
+    pub functions: usize,
+    /// Locals of all functions together, parameters excluded.
+    pub declared_locals: u64,
+    /// The first function whose body is the largest, and bytes of that.
+    pub largest_body: (u32, u64),
+}
+
 impl Allowance {
     /// No limits.
     pub const UNLIMITED: Self = Self {
@@ -38,6 +50,26 @@ impl Allowance {
     #[must_use]
     pub fn begin(self) -> Self {
         Self { until: Instant::now().checked_add(self.time), ..self }
+    }
+
+    /// Whether a module is small enough.
+    ///
+    /// # Errors
+    ///
+    /// [`CompileError::Limit`].
+    pub fn check_module(&self, sizes: &ModuleSizes) -> Result<(), CompileError> {
+        let ModuleSizes { functions, declared_locals, largest_body: (function, len_bytes) } = *sizes;
+        if functions > self.functions {
+            return Err(exceeded(format_args!("the module has {functions} functions, more than"), "functions", self.functions));
+        }
+        if len_bytes > self.function_bytes as u64 {
+            let what = format_args!("the body of function {function} has {len_bytes} bytes, more than");
+            return Err(exceeded(what, "function_bytes", self.function_bytes));
+        }
+        if declared_locals > self.locals {
+            return Err(exceeded("the functions of the module have more locals than", "locals", self.locals));
+        }
+        Ok(())
     }
 
     /// Whether there is time left.

@@ -111,13 +111,19 @@ pub trait Compiler: Send + Sync + 'static {
     }
 
     /// An image as `image`, which was made with some [`Tiering`](crate::settings::Tiering), in which `functions`, by rising index, have the
-    /// code given here, whatever they had. Functions whose code refers to the address of another function stay as they were.
+    /// code given here, whatever they had. Functions whose code refers to the address of another function stay as they were. Code of `first`
+    /// comes first, in that order.
     ///
     /// # Errors
     ///
     /// [`CompileError::Limit`] if the code is too large, [`CompileError::Invalid`] if `image` is damaged.
-    fn add_functions(&self, image: &[u8], functions: &[(DefinedFuncIndex, Arc<CompiledFunc>)]) -> Result<Vec<u8>, CompileError> {
-        let _ = (image, functions);
+    fn add_functions(
+        &self,
+        image: &[u8],
+        functions: &[(DefinedFuncIndex, Arc<CompiledFunc>)],
+        first: &[DefinedFuncIndex],
+    ) -> Result<Vec<u8>, CompileError> {
+        let _ = (image, functions, first);
         Err(CompileError::Unsupported { message: "this compiler compiles whole modules only".into() })
     }
 
@@ -212,6 +218,15 @@ pub struct LoopEntry {
 
 /// Compiles functions of one module, one at a time, from any thread.
 pub trait LazyFunctions: Send + Sync + 'static {
+    /// Does what is done once for all functions, and would otherwise be done with the first: reads the module.
+    ///
+    /// # Errors
+    ///
+    /// As [`compile`](Self::compile).
+    fn prepare(&self) -> Result<(), CompileError> {
+        Ok(())
+    }
+
     /// Compiles one function.
     ///
     /// # Errors
@@ -235,7 +250,7 @@ pub trait LazyFunctions: Send + Sync + 'static {
 #[derive(Clone, Default)]
 pub struct Guidance {
     /// Whether code of the baseline counts where its indirect and reference calls go, with
-    /// [`Tiering::Counted`](crate::settings::Tiering::Counted). It has [`CompiledFunc::sites`] then and cannot be in an image.
+    /// [`Tiering::Counted`](crate::settings::Tiering::Counted). It has [`CompiledFunc::sites`] then.
     pub record: bool,
     /// How the functions ran, if that is known.
     pub feedback: Option<Arc<dyn Feedback>>,

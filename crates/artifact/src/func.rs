@@ -46,7 +46,8 @@ pub enum RelocTarget {
     /// The work budget of a function: an `i32` that code of the baseline counts down, and a `u32` that it counts up at its entry. See
     /// [`crate::settings::Tiering::Counted`].
     Budget(DefinedFuncIndex),
-    /// The [`VmCallCell`](crate::vmctx::VmCallCell) of one of [`CompiledFunc::sites`]. Not in images.
+    /// The [`VmCallCell`](crate::vmctx::VmCallCell) of one of [`CompiledFunc::sites`]. In images,
+    /// of one of [`Section::Sites`](crate::image::Section::Sites).
     Cell(u32),
 }
 

@@ -7,7 +7,7 @@ use crate::tier::ModuleEnv;
 use peregrine_artifact::allowance::{Allowance, exceeded};
 use peregrine_artifact::compiler::CompileError;
 use peregrine_frontend::Translation;
-use peregrine_wasm::{DefinedFuncIndex, EntityIndex};
+use peregrine_wasm::EntityIndex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Bytes for each byte of the binary: as it came, as it is kept, and its parts in the image.
@@ -44,22 +44,7 @@ impl<'a> Account<'a> {
     /// [`CompileError::Limit`].
     pub(crate) fn open(allowance: &'a Allowance, translation: &Translation<'_>) -> Result<Self, CompileError> {
         allowance.check_time()?;
-        let functions = translation.bodies.len();
-        if functions > allowance.functions {
-            return Err(exceeded(format_args!("the module has {functions} functions, more than"), "functions", allowance.functions));
-        }
-        let mut locals = 0u64;
-        for (index, body) in translation.bodies.iter() {
-            if body.len() > allowance.function_bytes {
-                let function = translation.module.func_index(index).as_u32();
-                let what = format!("the body of function {function} has {} bytes, more than", body.len());
-                return Err(exceeded(what, "function_bytes", allowance.function_bytes));
-            }
-            locals = locals.saturating_add(declared_locals(translation, index));
-            if locals > allowance.locals {
-                return Err(exceeded("the functions of the module have more locals than", "locals", allowance.locals));
-            }
-        }
+        allowance.check_module(&translation.sizes)?;
         let description_bytes = description_bytes(translation);
         let account = Self { allowance, description_bytes, code_bytes: AtomicUsize::new(0) };
         account.add_code(0)?;
@@ -106,12 +91,6 @@ fn out_of_memory(allowance: &Allowance) -> CompileError {
     exceeded("compiling the module takes more memory than", "compile_memory_bytes", allowance.memory_bytes)
 }
 
-/// How many locals a body declares. A body whose declarations are malformed is left to the validator.
-fn declared_locals(translation: &Translation<'_>, index: DefinedFuncIndex) -> u64 {
-    let Ok(locals) = translation.body(index).get_locals_reader() else { return 0 };
-    locals.into_iter().map_while(Result::ok).map(|(count, _)| u64::from(count)).sum()
-}
-
 /// Bytes that the description of a module takes, by estimate.
 fn description_bytes(translation: &Translation<'_>) -> usize {
     let module = &translation.module;
@@ -127,7 +106,7 @@ fn description_bytes(translation: &Translation<'_>) -> usize {
         + module.data.len()
         + module.custom_sections.len()
         - not_functions;
-    let largest = translation.bodies.values().map(|body| body.len()).max().unwrap_or(0);
+    let largest = usize::try_from(translation.sizes.largest_body.1).unwrap_or(usize::MAX);
     let parts = [
         (translation.wasm.len(), BYTES_PER_BYTE),
         (module.types.len(), TYPE_BYTES),

@@ -1,7 +1,8 @@
 //! Images to which code is added: what the cache keeps of a run.
 //!
-//! Everything but code and its tables is copied. Code that the image has is moved, with the places in it that refer to slots and budgets; new
-//! code takes the place of old. The order stays that of the functions, so that an image is looked up as any other.
+//! Everything but code and its tables is copied. Code that the image has is moved, with the places in it that refer to slots, budgets and cells;
+//! new code takes the place of old. What ran most comes first, so that the next start touches few pages; what is not known to have run
+//! keeps its order behind that.
 
 use crate::budget::Budget;
 use crate::link::{Linker, Piece};
@@ -13,10 +14,11 @@ use peregrine_artifact::image::{ImageError, ImageLayout, ImageParts, Section, wr
 use peregrine_wasm::{DefinedFuncIndex, FuncIndex, Index};
 use std::sync::Arc;
 
-/// `image` with the code of `functions`, which are sorted by index.
+/// `image` with the code of `functions`, which are sorted by index. The code of `first` comes first, in that order.
 pub(crate) fn image_with(
     image: &[u8],
     functions: &[(DefinedFuncIndex, Arc<CompiledFunc>)],
+    first: &[DefinedFuncIndex],
     budget: &Budget,
 ) -> Result<Vec<u8>, CompileError> {
     let layout = ImageLayout::check_header(image).map_err(damaged)?;
@@ -27,29 +29,27 @@ pub(crate) fn image_with(
     let mut linker = Linker::new(&settings.target, module, &budget);
     let malformed = || damaged(ImageError::Malformed { part: "text" });
 
-    let mut added = functions.iter().peekable();
-    for (position, entry) in layout.functions(image).iter().enumerate() {
+    let entries = layout.functions(image);
+    let mut place = |index: DefinedFuncIndex| {
+        let Some(entry) = entries.get(index.as_usize()).filter(|_| !linker.is_placed(index)) else { return Ok(()) };
         let body_start = entry.body_start.get() as usize;
-        let new = added.next_if(|(index, _)| index.as_usize() == position).filter(|(_, compiled)| can_be_added(compiled));
-        if let Some((_, compiled)) = new {
-            linker.function(&Piece::new(CompiledFunc::clone(compiled), &budget)?, body_start)?;
-            continue;
+        let new = functions.binary_search_by_key(&index, |(index, _)| *index).ok().map(|position| &functions[position].1);
+        match new.filter(|compiled| can_be_added(compiled)) {
+            Some(compiled) => linker.function(index, &Piece::new(CompiledFunc::clone(compiled), &budget)?, body_start),
+            None if entry.code_len == 0 => linker.function_without_code(index, body_start),
+            None => linker.function(index, &Piece::of_image(&layout, image, index, entry).ok_or_else(malformed)?, body_start),
         }
-        let start = entry.code_start.get();
-        let end = start.checked_add(entry.code_len.get()).ok_or_else(malformed)?;
-        if start == end {
-            linker.function_without_code(body_start);
-        } else {
-            linker.function(&Piece::of_image(&layout, image, start..end, Some(entry)).ok_or_else(malformed)?, body_start)?;
-        }
-    }
+    };
+    first.iter().try_for_each(|index| place(*index))?;
+    layout.functions_by_code(image).try_for_each(|(index, _)| place(index))?;
+    (0..entries.len()).map(DefinedFuncIndex::from_usize).try_for_each(&mut place)?;
     let types = CanonicalTypes::find(module);
     for ty in module.types.indices().filter(|ty| types.canonical(*ty) == *ty) {
         let Some(stub) = layout.stub(image, ty) else { continue };
         let parts = [(StubKind::Enter, stub.enter_start, stub.enter_len), (StubKind::Exit, stub.exit_start, stub.exit_len)];
         for (kind, start, len) in parts.into_iter().filter(|(_, _, len)| len.get() > 0) {
             let end = start.get().checked_add(len.get()).ok_or_else(malformed)?;
-            linker.stub(kind, ty, &Piece::of_image(&layout, image, start.get()..end, None).ok_or_else(malformed)?)?;
+            linker.stub(kind, ty, &Piece::stub_of_image(&layout, image, start.get()..end).ok_or_else(malformed)?)?;
         }
     }
     let linked = linker.finish(|ty| types.canonical(ty))?;
@@ -64,6 +64,8 @@ pub(crate) fn image_with(
         stubs: linked.stubs.as_slice(),
         tables: &linked.tables,
         relocs: &linked.relocs,
+        sites: &linked.sites,
+        order: &linked.order,
         names: &names,
         data: section(Section::Data),
         custom: section(Section::Custom),

@@ -6,7 +6,7 @@ use crate::budget::Budget;
 use crate::duplicates::Duplicates;
 use crate::lazy::{self, OneByOne, SourceModule, Tiers};
 use crate::link::{Linked, Linker, Piece};
-use crate::parallel::{Batch, Threads, panic_message, run_in_order};
+use crate::parallel::{Batch, Threads, panic_message, run_each, run_in_order};
 use crate::plan::{CanonicalTypes, Plan, Unit};
 use crate::sections;
 use crate::tier::{FunctionCompiler, ModuleEnv, Tier};
@@ -97,8 +97,12 @@ impl ImageCompiler {
         let translation = env.translation;
         let module = &translation.module;
         let types = CanonicalTypes::find(module);
-        let duplicates = Duplicates::find(translation, &types);
-        let mut plan = Plan::functions(translation, &duplicates);
+        // In the order of a profile copies are not kept apart: each has its own place in it.
+        let duplicates = if guidance.feedback.is_some() { Duplicates::none() } else { Duplicates::find(translation, &types) };
+        let mut plan = match &guidance.feedback {
+            None => Plan::functions(translation, &duplicates),
+            Some(feedback) => Plan::by_heat(translation, &**feedback),
+        };
         plan.add_stubs(module, &types, &self.budget)?;
 
         let progress = BodyProgress::new(translation, progress);
@@ -116,7 +120,8 @@ impl ImageCompiler {
         };
         let budget = self.budget.for_module(translation.wasm.len());
         let linker = Linker::new(&env.settings.target, module, &budget);
-        let mut in_order = InOrder { linker, translation, duplicates: &duplicates, copied: HashMap::new(), progress: &progress };
+        let next = DefinedFuncIndex::from_u32(0);
+        let mut in_order = InOrder { linker, translation, duplicates: &duplicates, next, copied: HashMap::new(), progress: &progress };
         let sink = |pieces: Vec<(Unit, Piece)>| pieces.into_iter().try_for_each(|(unit, piece)| in_order.add(unit, piece));
         run_in_order(self.threads(&plan), &plan.batches, worker, work, sink)?;
         in_order.copies()?;
@@ -132,7 +137,7 @@ impl ImageCompiler {
         plan.add_stubs(module, &types, &self.budget)?;
         let budget = self.budget.for_module(translation.wasm.len());
         let mut linker = Linker::new(&env.settings.target, module, &budget);
-        translation.bodies.values().for_each(|body| linker.function_without_code(body.start));
+        translation.bodies.iter().try_for_each(|(index, body)| linker.function_without_code(index, body.start))?;
         let tiers = self.tiers();
         let worker = || Ok(Worker { compiler: tiers.fast_compiler(env)?, allocations: FuncValidatorAllocations::default() });
         let work = |worker: &mut Worker<'_>, batch: &Batch| {
@@ -165,12 +170,13 @@ impl ImageCompiler {
     fn validate_bodies(&self, translation: &Translation<'_>, account: &Account<'_>) -> Result<(), CompileError> {
         let plan = Plan::functions(translation, &Duplicates::none());
         let work = |allocations: &mut FuncValidatorAllocations, batch: &Batch| {
+            account.check_time()?;
             plan.units[batch.items.clone()].iter().try_for_each(|unit| match unit {
-                Unit::Function(index) => account.check_time().and_then(|()| translation.validate_body(*index, allocations)),
+                Unit::Function(index) => translation.validate_body(*index, allocations),
                 Unit::Stub(..) => Ok(()),
             })
         };
-        run_in_order(self.threads(&plan), &plan.batches, || Ok(FuncValidatorAllocations::default()), work, |()| Ok(()))
+        run_each(self.threads(&plan), &plan.batches, FuncValidatorAllocations::default, work)
     }
 
     /// The tiers that compile single functions.
@@ -269,8 +275,13 @@ impl Compiler for ImageCompiler {
         Ok(Prepared { image, functions: Arc::new(functions) })
     }
 
-    fn add_functions(&self, image: &[u8], functions: &[(DefinedFuncIndex, Arc<CompiledFunc>)]) -> Result<Vec<u8>, CompileError> {
-        added::image_with(image, functions, &self.budget)
+    fn add_functions(
+        &self,
+        image: &[u8],
+        functions: &[(DefinedFuncIndex, Arc<CompiledFunc>)],
+        first: &[DefinedFuncIndex],
+    ) -> Result<Vec<u8>, CompileError> {
+        added::image_with(image, functions, first, &self.budget)
     }
 
     fn lazy_functions(&self, wasm: WasmBytes, settings: &Settings, validation: Validation) -> Result<Arc<dyn LazyFunctions>, CompileError> {
@@ -298,6 +309,8 @@ struct InOrder<'m> {
     linker: Linker<'m>,
     translation: &'m Translation<'m>,
     duplicates: &'m Duplicates,
+    /// No function before this one lacks its place.
+    next: DefinedFuncIndex,
     /// Functions of which more copies come, and how many.
     copied: HashMap<DefinedFuncIndex, (Piece, u32)>,
     progress: &'m BodyProgress<'m>,
@@ -308,7 +321,7 @@ impl InOrder<'_> {
         self.copies()?;
         match unit {
             Unit::Function(index) => {
-                self.linker.function(&piece, self.translation.bodies[index].start)?;
+                self.linker.function(index, &piece, self.translation.bodies[index].start)?;
                 let copies = self.duplicates.copies(index);
                 if copies > 0 {
                     self.copied.insert(index, (piece, copies));
@@ -322,12 +335,15 @@ impl InOrder<'_> {
     /// Appends the functions that come next as long as they are copies of earlier ones.
     fn copies(&mut self) -> Result<(), CompileError> {
         loop {
-            let next = self.linker.next_function();
+            while self.linker.is_placed(self.next) {
+                self.next = DefinedFuncIndex::from_u32(self.next.as_u32() + 1);
+            }
+            let next = self.next;
             let Some(original) = self.duplicates.original(next) else { return Ok(()) };
             let Some((piece, copies_left)) = self.copied.get_mut(&original) else {
                 return Err(CompileError::Internal { message: "a function comes before the one that it is a copy of".into() });
             };
-            self.linker.function(piece, self.translation.bodies[next].start)?;
+            self.linker.function(next, piece, self.translation.bodies[next].start)?;
             *copies_left -= 1;
             if *copies_left == 0 {
                 self.copied.remove(&original);

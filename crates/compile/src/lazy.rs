@@ -12,6 +12,7 @@ use crate::link;
 use crate::parallel::STACK_BYTES;
 use crate::plan::Unit;
 use crate::tier::{FunctionCompiler, ModuleEnv, Tier};
+use once_cell::race::OnceBox;
 use peregrine_artifact::allowance::Allowance;
 use peregrine_artifact::compiler::{
     CompileError, CompilerKind, FunctionRequest, Guidance, LazyFunctions, ValidModule, Validation, WasmBytes,
@@ -143,12 +144,12 @@ pub(crate) struct OneByOne {
     budget: Budget,
     allowance: Allowance,
     /// A bit for each function whose body was found valid, if bodies are validated here.
-    valid: Option<OnceLock<Box<[AtomicU64]>>>,
+    valid: Option<OnceBox<Box<[AtomicU64]>>>,
 }
 
 impl OneByOne {
     pub(crate) fn new(source: Source, tiers: Tiers, budget: Budget, allowance: Allowance, validation: Validation) -> Self {
-        let valid = (validation == Validation::Deferred).then(OnceLock::new);
+        let valid = (validation == Validation::Deferred).then(OnceBox::new);
         Self { source: Mutex::new(Some(source)), compilers: OnceLock::new(), tiers, budget, allowance, valid }
     }
 
@@ -210,7 +211,7 @@ impl OneByOne {
     fn validate(&self, env: &ModuleEnv<'_>, compilers: &Compilers<'_>, function: DefinedFuncIndex) -> Result<(), CompileError> {
         let Some(valid) = &self.valid else { return env.translation.read_body(function) };
         let bodies = env.translation.bodies.len();
-        let valid = valid.get_or_init(|| (0..bodies.div_ceil(64)).map(|_| AtomicU64::new(0)).collect());
+        let valid = valid.get_or_init(|| Box::new((0..bodies.div_ceil(64)).map(|_| AtomicU64::new(0)).collect()));
         let (word, bit) = (&valid[function.as_usize() / 64], 1 << (function.as_usize() % 64));
         // Nothing else is told by the bit, so no order is needed.
         if word.load(Ordering::Relaxed) & bit != 0 {
@@ -269,6 +270,10 @@ impl OneByOne {
 }
 
 impl LazyFunctions for OneByOne {
+    fn prepare(&self) -> Result<(), CompileError> {
+        self.compilers().map(drop)
+    }
+
     fn compile(&self, request: &FunctionRequest) -> Result<CompiledFunc, CompileError> {
         self.compile_guided(request, &Guidance::default())
     }

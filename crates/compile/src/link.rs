@@ -8,11 +8,11 @@ use crate::relocate;
 use peregrine_artifact::abi::StubKind;
 use peregrine_artifact::compiler::CompileError;
 use peregrine_artifact::func::{CompiledFunc, Reloc, RelocKind, RelocTarget};
-use peregrine_artifact::image::{EntryArea, FunctionEntry, ImageLayout, RelocEntry, Section, StubEntry};
+use peregrine_artifact::image::{EntryArea, FunctionEntry, ImageLayout, RelocEntry, Section, SiteEntry, StubEntry};
 use peregrine_artifact::settings::Target;
 use peregrine_artifact::tables;
 use peregrine_wasm::{DefinedFuncIndex, Index, IndexVec, Module, TypeIndex};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 
 /// Code whose tables are encoded: what is left to do in order is to copy bytes.
@@ -22,6 +22,8 @@ pub(crate) struct Piece {
     relocs: Vec<Reloc>,
     /// The trap stream, then the address stream.
     tables: Vec<u8>,
+    /// The calls that count into cells: see [`CompiledFunc::sites`].
+    sites: Vec<u32>,
     traps_len: u32,
     /// See [`FunctionEntry::tier`].
     tier: u32,
@@ -40,27 +42,39 @@ impl Piece {
     /// [`CompileError::Limit`] if the code is too large, [`CompileError::Internal`] if the tier broke its contract.
     pub(crate) fn new(compiled: CompiledFunc, budget: &Budget) -> Result<Self, CompileError> {
         check(&compiled, budget)?;
-        let CompiledFunc { code, relocs, traps, addresses, sites: _, tier } = compiled;
+        let CompiledFunc { code, relocs, traps, addresses, sites, tier } = compiled;
         let mut streams = Vec::new();
         tables::traps::encode(&traps, &mut streams);
         let traps_len = streams.len() as u32;
         tables::addresses::encode(&addresses, &mut streams);
-        Ok(Self { code, relocs, tables: streams, traps_len, tier: FunctionEntry::tier_number(tier) })
+        Ok(Self { code, relocs, tables: streams, sites: sites.into(), traps_len, tier: FunctionEntry::tier_number(tier) })
     }
 
-    /// What is at `code_start` of the text of a checked image, `code_len` bytes long, with the tables that `entry` tells of, if any. `None` if
-    /// the image is damaged.
-    pub(crate) fn of_image(layout: &ImageLayout, image: &[u8], code: Range<u32>, entry: Option<&FunctionEntry>) -> Option<Self> {
+    /// What is at `code` of the text of a checked image, and is no function.
+    pub(crate) fn stub_of_image(layout: &ImageLayout, image: &[u8], code: Range<u32>) -> Option<Self> {
         let text = layout.section(image, Section::Text).get(code.start as usize..code.end as usize)?.to_vec();
         let all = layout.relocs(image);
         let first = all.partition_point(|reloc| reloc.place.get() < code.start);
         let after = all.partition_point(|reloc| reloc.place.get() < code.end);
         let relocs = all.get(first..after)?.iter().map(|reloc| reloc.reloc(code.start)).collect::<Option<Vec<_>>>()?;
         let inside = |reloc: &Reloc| reloc.offset as usize + relocate::size_bytes(reloc.kind) <= text.len();
-        let Some(entry) = entry else { return relocs.iter().all(inside).then(|| Self { code: text, relocs, ..Self::default() }) };
+        relocs.iter().all(inside).then(|| Self { code: text, relocs, ..Self::default() })
+    }
+
+    /// The code of a function in a checked image. `None` if the image is damaged.
+    pub(crate) fn of_image(layout: &ImageLayout, image: &[u8], function: DefinedFuncIndex, entry: &FunctionEntry) -> Option<Self> {
+        let start = entry.code_start.get();
+        let mut piece = Self::stub_of_image(layout, image, start..start.checked_add(entry.code_len.get())?)?;
+        let sites = layout.sites_of(image, function);
+        for reloc in &mut piece.relocs {
+            if let RelocTarget::Cell(site) = &mut reloc.target {
+                *site = (sites.contains(&(*site as usize))).then(|| *site - sites.start as u32)?;
+            }
+        }
         let streams_len = entry.traps_len.get().checked_add(entry.addresses_len.get())?;
-        let tables = layout.section(image, Section::Tables).get(entry.tables_start.get() as usize..)?.get(..streams_len as usize)?.to_vec();
-        relocs.iter().all(inside).then(|| Self { code: text, relocs, tables, traps_len: entry.traps_len.get(), tier: entry.tier.get() })
+        let tables = layout.section(image, Section::Tables).get(entry.tables_start.get() as usize..)?.get(..streams_len as usize)?;
+        let sites = layout.sites(image)[sites].iter().map(|site| site.offset.get()).collect();
+        Some(Self { tables: tables.to_vec(), sites, traps_len: entry.traps_len.get(), tier: entry.tier.get(), ..piece })
     }
 }
 
@@ -92,12 +106,16 @@ pub(crate) struct Linked {
     pub(crate) tables: Vec<u8>,
     /// Places that refer to what is behind the text.
     pub(crate) relocs: Vec<RelocEntry>,
+    /// Calls that count into cells.
+    pub(crate) sites: Vec<SiteEntry>,
+    /// Functions with code by rising offset, if that is another order than their own.
+    pub(crate) order: Vec<u32>,
     pub(crate) functions: Vec<FunctionEntry>,
     /// One for each type; those of types that are the same as an earlier one are not filled in.
     pub(crate) stubs: IndexVec<TypeIndex, StubEntry>,
 }
 
-/// Links functions by rising index, then stubs.
+/// Links functions, then stubs. Functions come by rising index, or in an order that is noted.
 pub(crate) struct Linker<'a> {
     budget: &'a Budget,
     imported_functions: u32,
@@ -109,6 +127,12 @@ pub(crate) struct Linker<'a> {
     reach_bytes: u32,
     /// Places that need the address of a function that comes later or is out of reach, by rising place.
     pending: Vec<Pending>,
+    /// Which functions have their place.
+    placed: Vec<bool>,
+    /// Those with code, in the order of the text.
+    with_code: Vec<u32>,
+    /// Calls that count, by function.
+    sites: BTreeMap<u32, Vec<u32>>,
     /// Places that need the address of something behind the text, which is known when the text is whole.
     behind: Vec<Pending>,
     /// Jumps in islands that wait for the address of their target.
@@ -119,6 +143,8 @@ pub(crate) struct Linker<'a> {
 struct Pending {
     place: u32,
     reloc: Reloc,
+    /// Whose code it is; anything in stubs.
+    function: u32,
 }
 
 impl<'a> Linker<'a> {
@@ -134,9 +160,20 @@ impl<'a> Linker<'a> {
             defined_functions: functions,
             // `int3`; zeros are no instruction on all other processors.
             padding: if is("x86_64") { 0xcc } else { 0 },
-            linked: Linked { text: Vec::new(), tables: Vec::new(), relocs: Vec::new(), functions: Vec::with_capacity(functions), stubs },
+            linked: Linked {
+                text: Vec::new(),
+                tables: Vec::new(),
+                relocs: Vec::new(),
+                sites: Vec::new(),
+                order: Vec::new(),
+                functions: vec![FunctionEntry::default(); functions],
+                stubs,
+            },
             reach_bytes: reach_bytes.unwrap_or(u32::MAX),
             pending: Vec::new(),
+            placed: vec![false; functions],
+            with_code: Vec::new(),
+            sites: BTreeMap::new(),
             behind: Vec::new(),
             veneers: Vec::new(),
         }
@@ -149,17 +186,13 @@ impl<'a> Linker<'a> {
         self
     }
 
-    /// The function that comes next.
-    pub(crate) fn next_function(&self) -> DefinedFuncIndex {
-        DefinedFuncIndex::from_usize(self.linked.functions.len())
-    }
-
-    /// Appends the next function, whose body is at `body_start` in the binary.
+    /// Appends a function, whose body is at `body_start` in the binary.
     ///
     /// # Errors
     ///
-    /// [`CompileError::Limit`] if the module is too large.
-    pub(crate) fn function(&mut self, piece: &Piece, body_start: usize) -> Result<(), CompileError> {
+    /// [`CompileError::Limit`] if the module is too large, [`CompileError::Internal`] if it has its place already.
+    pub(crate) fn function(&mut self, index: DefinedFuncIndex, piece: &Piece, body_start: usize) -> Result<(), CompileError> {
+        self.check_place(index)?;
         let (code_start, code_len) = self.append_code(piece)?;
         let tables_start = self.linked.tables.len();
         if tables_start + piece.tables.len() > u32::MAX as usize {
@@ -167,7 +200,7 @@ impl<'a> Linker<'a> {
             return Err(CompileError::Limit { message });
         }
         self.linked.tables.extend_from_slice(&piece.tables);
-        self.linked.functions.push(FunctionEntry {
+        self.linked.functions[index.as_usize()] = FunctionEntry {
             code_start: code_start.into(),
             code_len: code_len.into(),
             tables_start: (tables_start as u32).into(),
@@ -175,19 +208,42 @@ impl<'a> Linker<'a> {
             addresses_len: (piece.tables.len() as u32 - piece.traps_len).into(),
             body_start: (body_start as u32).into(),
             tier: piece.tier.into(),
-        });
+        };
+        self.placed[index.as_usize()] = true;
+        self.with_code.push(index.as_u32());
+        if !piece.sites.is_empty() {
+            self.sites.insert(index.as_u32(), piece.sites.clone());
+        }
         // Only now is the function's own address known, for calls of itself.
-        self.relocate(piece, code_start)
+        self.relocate(piece, code_start, index.as_u32())
     }
 
-    /// Goes on to the function after the next, whose body is at `body_start` in the binary and which has no code in this image.
-    pub(crate) fn function_without_code(&mut self, body_start: usize) {
+    /// Notes that a function, whose body is at `body_start` in the binary, has no code in this image.
+    ///
+    /// # Errors
+    ///
+    /// [`CompileError::Internal`] if it has its place already.
+    pub(crate) fn function_without_code(&mut self, index: DefinedFuncIndex, body_start: usize) -> Result<(), CompileError> {
+        self.check_place(index)?;
+        self.placed[index.as_usize()] = true;
         // Both fit: code and tables that are there do.
         let (code_start, tables_start) = (self.linked.text.len() as u32, self.linked.tables.len() as u32);
         let body_start = (body_start as u32).into();
-        let entry =
+        self.linked.functions[index.as_usize()] =
             FunctionEntry { code_start: code_start.into(), tables_start: tables_start.into(), body_start, ..FunctionEntry::default() };
-        self.linked.functions.push(entry);
+        Ok(())
+    }
+
+    /// Whether a function has its place, with or without code.
+    pub(crate) fn is_placed(&self, index: DefinedFuncIndex) -> bool {
+        self.placed.get(index.as_usize()).copied().unwrap_or(false)
+    }
+
+    fn check_place(&self, index: DefinedFuncIndex) -> Result<(), CompileError> {
+        if self.placed.get(index.as_usize()) == Some(&false) {
+            return Ok(());
+        }
+        Err(CompileError::Internal { message: format!("the defined function {} is linked twice, or does not exist", index.as_u32()) })
     }
 
     /// Appends a stub. Stubs have no tables: they do not trap, and nothing in them comes from the binary.
@@ -202,7 +258,7 @@ impl<'a> Linker<'a> {
             StubKind::Enter => (entry.enter_start, entry.enter_len) = (start.into(), len.into()),
             StubKind::Exit => (entry.exit_start, entry.exit_len) = (start.into(), len.into()),
         }
-        self.relocate(piece, start)
+        self.relocate(piece, start, 0)
     }
 
     /// Fills in what is left. `canonical` gives the type whose stubs a type uses.
@@ -212,23 +268,38 @@ impl<'a> Linker<'a> {
     /// [`CompileError::Limit`] if functions are too far apart for the instructions between them.
     pub(crate) fn finish(mut self, canonical: impl Fn(TypeIndex) -> TypeIndex) -> Result<Linked, CompileError> {
         self.island()?;
-        for Pending { place, reloc } in std::mem::take(&mut self.veneers) {
-            let missing = || CompileError::Internal { message: "linking ended before all functions were there".into() };
+        let missing = || CompileError::Internal { message: "linking ended before all functions were there".into() };
+        if !self.placed.iter().all(|placed| *placed) {
+            return Err(missing());
+        }
+        for Pending { place, reloc, .. } in std::mem::take(&mut self.veneers) {
             let target = self.target(&reloc)?.ok_or_else(missing)?;
             let veneer = relocate::aarch64_veneer(place, target);
             self.linked.text[place as usize..][..veneer.len()].copy_from_slice(&veneer);
         }
         // Text and what is behind it begin at multiples of the same page size, so the place of the text in the image does not matter.
         let area = EntryArea::new(self.linked.text.len() as u64, self.imported_functions + self.defined_functions as u32, 0);
-        for Pending { place, reloc } in std::mem::take(&mut self.behind) {
+        let mut first_sites = HashMap::new();
+        for (function, offsets) in std::mem::take(&mut self.sites) {
+            first_sites.insert(function, self.linked.sites.len() as u32);
+            self.linked.sites.extend(offsets.iter().map(|offset| SiteEntry { function: function.into(), offset: (*offset).into() }));
+        }
+        for Pending { place, mut reloc, function } in std::mem::take(&mut self.behind) {
+            if let RelocTarget::Cell(site) = &mut reloc.target {
+                *site += first_sites.get(&function).ok_or_else(missing)?;
+            }
             let target = match reloc.target {
                 RelocTarget::Slot(function) => area.slot(function),
                 RelocTarget::Budget(function) => area.budget(function),
-                RelocTarget::Function(_) | RelocTarget::Cell(_) => continue,
+                RelocTarget::Cell(site) => area.cell(site),
+                RelocTarget::Function(_) => continue,
             };
             self.write(place, &reloc, (target as i64).wrapping_add(reloc.addend))?;
             let unknown = || CompileError::Internal { message: "a tier asked for an address far from anything".into() };
             self.linked.relocs.push(RelocEntry::new(place, &Reloc { offset: 0, ..reloc }).ok_or_else(unknown)?);
+        }
+        if !self.with_code.is_sorted() {
+            self.linked.order = std::mem::take(&mut self.with_code);
         }
         for index in self.linked.stubs.indices() {
             self.linked.stubs[index] = self.linked.stubs[canonical(index)];
@@ -259,16 +330,16 @@ impl<'a> Linker<'a> {
     }
 
     /// Fills in the addresses that are known and in reach, keeps the other places for later.
-    fn relocate(&mut self, piece: &Piece, code_start: u32) -> Result<(), CompileError> {
+    fn relocate(&mut self, piece: &Piece, code_start: u32, function: u32) -> Result<(), CompileError> {
         for reloc in &piece.relocs {
             let place = code_start + reloc.offset;
-            if self.is_behind(reloc)? {
-                self.behind.push(Pending { place, reloc: *reloc });
+            if self.is_behind(piece, reloc)? {
+                self.behind.push(Pending { place, reloc: *reloc, function });
                 continue;
             }
             match self.target_in_reach(place, reloc)? {
                 Some(target) => self.write(place, reloc, target)?,
-                None => self.pending.push(Pending { place, reloc: *reloc }),
+                None => self.pending.push(Pending { place, reloc: *reloc, function }),
             }
         }
         Ok(())
@@ -285,14 +356,14 @@ impl<'a> Linker<'a> {
     /// Settles every place that waits: with the address, if it is known and in reach by now, or with that of a jump which is appended.
     fn island(&mut self) -> Result<(), CompileError> {
         let mut jumps = HashMap::new();
-        for Pending { place, reloc } in std::mem::take(&mut self.pending) {
+        for Pending { place, reloc, function } in std::mem::take(&mut self.pending) {
             let target = match self.target_in_reach(place, &reloc)? {
                 Some(target) => target,
                 None => match jumps.get(&(reloc.target, reloc.addend)) {
                     Some(jump) => *jump,
                     None => {
                         let jump = self.append(&[0; relocate::VENEER_BYTES], 4)?;
-                        self.veneers.push(Pending { place: jump, reloc });
+                        self.veneers.push(Pending { place: jump, reloc, function });
                         jumps.insert((reloc.target, reloc.addend), i64::from(jump));
                         i64::from(jump)
                     }
@@ -303,11 +374,11 @@ impl<'a> Linker<'a> {
         Ok(())
     }
 
-    /// Whether `reloc` asks for a slot or a budget, which are behind the text.
-    fn is_behind(&self, reloc: &Reloc) -> Result<bool, CompileError> {
+    /// Whether `reloc` of `piece` asks for a slot, a budget or a cell, which are behind the text.
+    fn is_behind(&self, piece: &Piece, reloc: &Reloc) -> Result<bool, CompileError> {
         let exists = match reloc.target {
             RelocTarget::Function(_) => return Ok(false),
-            RelocTarget::Cell(_) => false,
+            RelocTarget::Cell(site) => (site as usize) < piece.sites.len(),
             RelocTarget::Slot(function) => function.as_usize() < self.imported_functions as usize + self.defined_functions,
             RelocTarget::Budget(function) => function.as_usize() < self.defined_functions,
         };
@@ -319,9 +390,11 @@ impl<'a> Linker<'a> {
         let RelocTarget::Function(function) = reloc.target else { return Err(no_target(reloc)) };
         let position = function.as_u32().checked_sub(self.imported_functions).map(|position| position as usize);
         let Some(position) = position.filter(|position| *position < self.defined_functions) else { return Err(no_target(reloc)) };
-        match self.linked.functions.get(position) {
-            Some(function) if function.code_len == 0 => Err(no_target(reloc)),
-            function => Ok(function.map(|function| i64::from(function.code_start.get()).wrapping_add(reloc.addend))),
+        let function = &self.linked.functions[position];
+        match self.placed[position] {
+            true if function.code_len == 0 => Err(no_target(reloc)),
+            true => Ok(Some(i64::from(function.code_start.get()).wrapping_add(reloc.addend))),
+            false => Ok(None),
         }
     }
 
@@ -388,7 +461,7 @@ mod tests {
                 };
                 let relocs = callees(index).into_iter().enumerate().map(reloc).collect();
                 let compiled = CompiledFunc { code, relocs, ..CompiledFunc::default() };
-                linker.function(&Piece::new(compiled, &budget).expect("sound"), 0).expect("small");
+                linker.function(DefinedFuncIndex::from_u32(index), &Piece::new(compiled, &budget).expect("sound"), 0).expect("small");
             }
             let linked = linker.finish(|ty| ty).expect("all calls arrive");
             let starts: Vec<usize> = linked.functions.iter().map(|function| function.code_start.get() as usize).collect();

@@ -10,6 +10,7 @@ use std::any::Any;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 /// Compilers may recurse deeply.
@@ -77,6 +78,52 @@ pub(crate) fn run_in_order<W, R: Send>(
     }
     let state = queue.state.into_inner().unwrap_or_else(PoisonError::into_inner);
     state.error.map_or(Ok(()), |(_, error)| Err(error))
+}
+
+/// Does all `batches`, where there is nothing to hand on: each thread makes itself a worker with `worker` and calls `work` with it. The thread
+/// that asks is one of them, so `work` must not take much stack.
+///
+/// # Errors
+///
+/// The error of the earliest batch that failed; a panic is an error too.
+pub(crate) fn run_each<W>(
+    threads: Threads,
+    batches: &[Batch],
+    worker: impl Fn() -> W + Sync,
+    work: impl Fn(&mut W, &Batch) -> Result<(), CompileError> + Sync,
+) -> Result<(), CompileError> {
+    let (next, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let earliest: Mutex<Option<(usize, CompileError)>> = Mutex::new(None);
+    let run = || {
+        let mut worker = worker();
+        // The order of the flag is that of nothing: who misses it does a batch too many. Whatever was taken is finished, and in order of
+        // taking every batch before one that failed was.
+        while !failed.load(Ordering::Relaxed) {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            let Some(batch) = batches.get(index) else { return };
+            if let Err(error) = guarded(|| work(&mut worker, batch)) {
+                failed.store(true, Ordering::Relaxed);
+                let mut earliest = earliest.lock().unwrap_or_else(PoisonError::into_inner);
+                if earliest.as_ref().is_none_or(|(before, _)| index < *before) {
+                    *earliest = Some((index, error));
+                }
+            }
+        }
+    };
+    let others = match threads {
+        Threads::Current => 0,
+        Threads::New(count) => count.clamp(1, batches.len().max(1)) - 1,
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..others {
+            let thread = std::thread::Builder::new().name("peregrine-compile".into());
+            if thread.spawn_scoped(scope, run).is_err() {
+                break;
+            }
+        }
+        run();
+    });
+    earliest.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), |(_, error)| Err(error))
 }
 
 struct Queue<'b, R, S> {
@@ -255,9 +302,38 @@ mod tests {
     }
 
     #[test]
+    fn each_batch_is_done_once_and_the_earliest_error_is_reported() {
+        for threads in all_threads() {
+            let done: Vec<AtomicUsize> = (0..300).map(|_| AtomicUsize::new(0)).collect();
+            let count = |batch: &Batch| done[batch.items.start].fetch_add(1, Ordering::Relaxed);
+            let counted = |(): &mut (), batch: &Batch| {
+                count(batch);
+                Ok(())
+            };
+            let all = run_each(threads, &batches(300, 1), || (), counted);
+            assert_eq!(all, Ok(()));
+            assert!(done.iter().all(|count| count.load(Ordering::Relaxed) == 1));
+            let failing = |_: &mut (), batch: &Batch| match batch.items.start {
+                item @ (40 | 41 | 90) => {
+                    // The later one fails first.
+                    std::thread::sleep(std::time::Duration::from_millis(if item == 40 { 20 } else { 0 }));
+                    Err(CompileError::invalid("bad", item))
+                }
+                30 if threads == Threads::New(8) => Ok(std::thread::yield_now()),
+                _ => Ok(()),
+            };
+            assert_eq!(run_each(threads, &batches(100, 1), || (), failing), Err(CompileError::invalid("bad", 40)));
+            assert_eq!(run_each(threads, &[], || (), |(), _| Err(CompileError::invalid("bad", 0))), Ok(()));
+        }
+    }
+
+    #[test]
     fn a_panic_is_an_error() {
         let work = |_: &mut (), batch: &Batch| if batch.items.start == 3 { panic!("at {}", 3) } else { Ok(()) };
         let result = run_in_order(Threads::New(2), &batches(5, 1), || Ok(()), work, |()| Ok(()));
+        assert_eq!(result, Err(CompileError::Internal { message: "panic: at 3".into() }));
+        let work = |_: &mut (), batch: &Batch| if batch.items.start == 3 { panic!("at {}", 3) } else { Ok(()) };
+        let result = run_each(Threads::New(2), &batches(5, 1), || (), work);
         assert_eq!(result, Err(CompileError::Internal { message: "panic: at 3".into() }));
     }
 }

@@ -5,8 +5,10 @@ use crate::duplicates::Duplicates;
 use crate::parallel::Batch;
 use peregrine_artifact::abi::StubKind;
 use peregrine_artifact::compiler::CompileError;
+use peregrine_artifact::profile::Feedback;
 use peregrine_frontend::Translation;
 use peregrine_wasm::{DefinedFuncIndex, FuncType, IndexVec, Module, TypeIndex};
+use std::cmp::Reverse;
 use std::collections::HashMap;
 
 /// Up to so many distinct function types, stubs are made for all of them; beyond, for those of functions that the host meets.
@@ -62,6 +64,16 @@ impl Plan {
         for (index, body) in translation.bodies.iter().filter(|(index, _)| duplicates.original(*index).is_none()) {
             plan.add(Unit::Function(index), body.len() + FUNCTION_COST);
         }
+        plan
+    }
+
+    /// All functions of a module, those that were called most first. What was never called, and what nothing is known of, keeps its order.
+    pub(crate) fn by_heat(translation: &Translation<'_>, feedback: &dyn Feedback) -> Self {
+        let mut functions: Vec<_> =
+            translation.bodies.indices().map(|index| (Reverse(feedback.calls(index).unwrap_or(0)), index)).collect();
+        functions.sort();
+        let mut plan = Self::default();
+        functions.iter().for_each(|(_, index)| plan.add(Unit::Function(*index), translation.bodies[*index].len() + FUNCTION_COST));
         plan
     }
 

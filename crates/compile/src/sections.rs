@@ -26,6 +26,7 @@ pub(crate) fn image(translation: &Translation<'_>, mut module: Module, linked: &
         debug_sections: debug_ranges,
         wasm_len_bytes: wasm.len() as u64,
         code_section_offset: translation.code_section_offset as u64,
+        sizes: translation.sizes,
         has_branch_hints: !translation.branch_hints.is_empty(),
     };
 
@@ -46,6 +47,8 @@ pub(crate) fn image(translation: &Translation<'_>, mut module: Module, linked: &
         stubs: linked.stubs.as_slice(),
         tables: &linked.tables,
         relocs: &linked.relocs,
+        sites: &linked.sites,
+        order: &linked.order,
         names: &names,
         data: &data,
         custom: &custom,

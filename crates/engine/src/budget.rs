@@ -2,7 +2,7 @@
 
 use crate::error::{Result, bail};
 use crate::{Config, Store, limits};
-use peregrine_artifact::allowance::Allowance;
+use peregrine_artifact::allowance::{Allowance, ModuleSizes};
 use std::time::Duration;
 
 /// The most that guests may make the host hold and do. On by default ([`Budget::trusted`]); [`Budget::untrusted`] is for guests that nobody
@@ -30,9 +30,9 @@ use std::time::Duration;
 /// | [`compile_time`](Self::compile_time) | a module | 1 hour | 1 minute |
 ///
 /// Limits of a module are looked at when it is compiled: by [`Module::new`](crate::Module::new), [`Module::validate`](crate::Module::validate)
-/// and [`Engine::precompile_module`](crate::Engine::precompile_module), whatever the strategy. Images are not looked at, nor is what the
-/// [cache](Config::cache) has. A backtrace is limited by [`Config::wasm_backtrace_max_frames`]; source lines are looked up within a number of
-/// steps in proportion to the debugging sections; a core dump holds what the memories hold.
+/// and [`Engine::precompile_module`](crate::Engine::precompile_module), whatever the strategy. What the [cache](Config::cache) has is looked
+/// at too, but for what compiling it would take; images are not. A backtrace is limited by [`Config::wasm_backtrace_max_frames`]; source lines
+/// are looked up within a number of steps in proportion to the debugging sections; a core dump holds what the memories hold.
 ///
 /// ```
 /// use peregrine::{Budget, Engine, Memory, MemoryType, Store};
@@ -133,6 +133,11 @@ impl Budget {
             bail!("the module has {len_bytes} bytes, `Budget::module_bytes` is {}; `Config::budget` sets it", self.module_bytes);
         }
         Ok(())
+    }
+
+    /// Refuses a module that was compiled before, with another budget maybe, as a compiler would with this one.
+    pub(crate) fn check_sizes(&self, sizes: &ModuleSizes) -> Result<()> {
+        Ok(self.allowance().check_module(sizes)?)
     }
 
     /// Refuses what is too large to be read as a module in either format.

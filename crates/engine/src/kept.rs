@@ -10,12 +10,14 @@
 use crate::cache::{Cache, CacheKey};
 use crate::error::{Context, Result};
 use crate::kept_profile::KeptProfile;
+use crate::made_once::Turn;
 use crate::tiering::ModuleTiering;
 use crate::verified::Identity;
 use crate::vm::LoadedModule;
 use peregrine_artifact::compiler::CompilerKind;
 use peregrine_artifact::func::CompiledFunc;
 use peregrine_artifact::image::{ImageLayout, Section};
+use peregrine_sys::forks;
 use peregrine_wasm::{DefinedFuncIndex, Index};
 use std::fs::File;
 use std::io::Read;
@@ -35,9 +37,12 @@ pub(crate) struct Kept {
     cache: Cache,
     key: CacheKey,
     profile: KeptProfile,
+    /// Held while writing, which takes long: one writer in a process is enough, and the second has nothing left to do.
+    turn: Turn,
     state: Mutex<State>,
 }
 
+#[derive(Clone, Copy)]
 struct State {
     /// Whether there is an entry that this process found or wrote.
     exists: bool,
@@ -51,7 +56,7 @@ impl Kept {
     /// The entry of `key`.
     pub(crate) fn new(cache: Cache, key: CacheKey) -> Self {
         let profile = KeptProfile::new(&cache, &key);
-        Self { cache, key, profile, state: Mutex::new(State { exists: false, loaded: None, written_ns: 0 }) }
+        Self { cache, key, profile, turn: Turn::default(), state: Mutex::new(State { exists: false, loaded: None, written_ns: 0 }) }
     }
 
     /// The profile beside it.
@@ -62,9 +67,7 @@ impl Kept {
     /// The file, if there is one.
     pub(crate) fn open(&self) -> Option<File> {
         let file = self.cache.open(&self.key)?;
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        (state.exists, state.loaded) = (true, Identity::of(&file));
-        drop(state);
+        self.with_state(|state| (state.exists, state.loaded) = (true, Identity::of(&file)));
         Some(file)
     }
 
@@ -75,11 +78,16 @@ impl Kept {
         self.cache.remove(&self.key);
     }
 
-    /// Writes what was compiled so far, if it is worth it, and says whether it did. A failure is logged: a cache that cannot be written, on a full disk for example,
-    /// must not keep programs from running.
+    fn with_state<T>(&self, with: impl FnOnce(&mut State) -> T) -> T {
+        let _inside = forks::enter();
+        with(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Writes what was compiled so far, if it is worth it, and says whether it did. A failure is logged: a cache that cannot be written, on a
+    /// full disk for example, must not keep programs from running. The process may fork meanwhile.
     pub(crate) fn write(&self, module: &LoadedModule, tiering: &ModuleTiering) -> bool {
-        // Held while writing: one writer in a process is enough, and the second has nothing left to do.
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = self.turn.take();
+        let state = self.with_state(|state| *state);
         let (optimized, baseline) = (tiering.optimized(), tiering.only_baseline(module));
         let ns = |(each, per_byte): (u64, u64), function| each + u64::from(module.body_bytes(function)) * per_byte;
         let optimized_ns = optimized.iter().map(|(function, _)| ns(COMPILE_NS[0], *function)).sum::<u64>();
@@ -95,7 +103,7 @@ impl Kept {
         let counts = (optimized.len(), baseline.len());
         match self.write_functions(&state, module, tiering, optimized, &baseline) {
             Ok(len_bytes) => {
-                (state.exists, state.written_ns) = (true, compiled_ns);
+                self.with_state(|state| (state.exists, state.written_ns) = (true, compiled_ns));
                 let time = start.elapsed();
                 tracing::debug!(optimized = counts.0, baseline = counts.1, len_bytes, ?time, "compiled functions are kept");
                 true
@@ -133,7 +141,7 @@ impl Kept {
         }
         functions.sort_by_key(|(index, _)| *index);
         functions.dedup_by_key(|(index, _)| *index);
-        let image = tiering.source().compiler.add_functions(base, &functions)?;
+        let image = tiering.source().compiler.add_functions(base, &functions, &tiering.by_heat(module))?;
         self.cache.put(&self.key, &image)?;
         self.cache.remember_written(&self.key);
         Ok(image.len())

@@ -45,6 +45,7 @@ mod kept;
 mod kept_profile;
 mod limits;
 mod linker;
+mod made_once;
 mod matching;
 mod memory;
 mod metrics;

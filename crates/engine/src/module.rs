@@ -256,7 +256,7 @@ impl Module {
     ) -> Result<Option<Self>> {
         if engine.settings().tiering == Tiering::Whole {
             let key = CacheKey::new(content, engine.whole_settings(), engine.config().compiler_kind());
-            return Ok(engine.config().cache.as_ref().and_then(|cache| Self::find_whole(engine, cache, &key)));
+            return engine.config().cache.as_ref().map_or(Ok(None), |cache| Self::find_whole(engine, cache, &key));
         }
         let Some(found) = Self::kept(engine, content) else { return Ok(None) };
         Ok(match Self::from_kept(engine, found, binary)? {
@@ -270,6 +270,7 @@ impl Module {
         let Some(file) = kept.open() else { return Ok(FoundKept::Nothing(kept)) };
         match Self::load_file(engine, &file) {
             Ok(loaded) if loaded.settings() == Some(engine.settings()) => {
+                engine.config().budget.check_sizes(&loaded.meta().sizes)?;
                 // The name of the file says that these bytes were validated, unless that was deferred.
                 let validation = engine.validation();
                 let validation = if validation == Validation::Deferred { validation } else { Validation::Trusted };
@@ -345,7 +346,7 @@ impl Module {
             return Self::from_image(engine, &image);
         };
         let key = CacheKey::new(&content, engine.whole_settings(), engine.config().compiler_kind());
-        if let Some(module) = Self::find_whole(engine, cache, &key) {
+        if let Some(module) = Self::find_whole(engine, cache, &key)? {
             return Ok(module);
         }
         engine.shared().counters.add(Counting::CacheMisses, 1);
@@ -358,17 +359,22 @@ impl Module {
     }
 
     /// The module in the entry of `key`, if there is one and it is undamaged.
-    fn find_whole(engine: &Engine, cache: &Cache, key: &CacheKey) -> Option<Self> {
-        let file = cache.open(key)?;
+    ///
+    /// # Errors
+    ///
+    /// If the module is beyond the engine's budget: whoever kept it may have had a larger one.
+    fn find_whole(engine: &Engine, cache: &Cache, key: &CacheKey) -> Result<Option<Self>> {
+        let Some(file) = cache.open(key) else { return Ok(None) };
         match Self::from_mapped(engine, &file) {
             Ok(module) => {
+                engine.config().budget.check_sizes(&module.inner.loaded.meta().sizes)?;
                 engine.shared().counters.add(Counting::CacheHits, 1);
-                Some(module)
+                Ok(Some(module))
             }
             Err(error) => {
                 tracing::debug!(%error, "a cached module is damaged and compiled again");
                 cache.remove(key);
-                None
+                Ok(None)
             }
         }
     }
@@ -616,7 +622,7 @@ impl Module {
         let loaded = &self.inner.loaded;
         let (layout, bytes) = (loaded.image_layout()?, loaded.image_bytes());
         let streams = layout.section(bytes, Section::Tables);
-        Some(layout.functions(bytes).iter().flat_map(move |function| {
+        Some(layout.functions_by_code(bytes).flat_map(move |(_, function)| {
             let start = function.tables_start.get() as usize + function.traps_len.get() as usize;
             let stream = streams.get(start..).and_then(|stream| stream.get(..function.addresses_len.get() as usize)).unwrap_or(&[]);
             // Code of a function that was compiled into this one counts as the call.

@@ -5,28 +5,30 @@
 
 use crate::features::wasm_features;
 use crate::translation::Translation;
+use once_cell::race::OnceBox;
+use peregrine_artifact::allowance::ModuleSizes;
 use peregrine_artifact::compiler::{CompileError, ReadBody};
 use peregrine_wasm::{DefinedFuncIndex, Features, Index, IndexVec, Module};
 use std::ops::Range;
-use std::sync::OnceLock;
 
 /// Bodies that are found together: most are never asked for, and each takes some bytes even so.
 const CHUNK: usize = 64;
 
-type Body = OnceLock<Result<Box<[u8]>, CompileError>>;
+/// Nobody waits for another thread that reads it: after a fork that thread may not be there.
+type Body = OnceBox<Result<Box<[u8]>, CompileError>>;
 
 /// The bodies of a module, as far as they were asked for.
 pub struct LaterBodies {
     starts: Box<[u32]>,
     wasm_len_bytes: usize,
     reader: Box<dyn ReadBody>,
-    chunks: Box<[OnceLock<Box<[Body]>>]>,
+    chunks: Box<[OnceBox<Box<[Body]>>]>,
 }
 
 impl LaterBodies {
     /// The bodies that begin at `starts`, in bytes and rising, of a binary of `wasm_len_bytes`.
     pub fn new(starts: Box<[u32]>, wasm_len_bytes: usize, reader: Box<dyn ReadBody>) -> Self {
-        let chunks = (0..starts.len().div_ceil(CHUNK)).map(|_| OnceLock::new()).collect();
+        let chunks = (0..starts.len().div_ceil(CHUNK)).map(|_| OnceBox::new()).collect();
         Self { starts, wasm_len_bytes, reader, chunks }
     }
 
@@ -45,10 +47,10 @@ impl LaterBodies {
         let Some(chunk) = self.chunks.get(position / CHUNK).filter(|_| position < self.starts.len()) else {
             return Err(CompileError::Internal { message: format!("there is no body of the defined function {position}") });
         };
-        let chunk = chunk.get_or_init(|| (0..CHUNK).map(|_| OnceLock::new()).collect());
+        let chunk = chunk.get_or_init(|| Box::new((0..CHUNK).map(|_| OnceBox::new()).collect()));
         let read = || {
             let range = self.range(position);
-            self.reader.read_body(range.start as u32, range.end as u32)
+            Box::new(self.reader.read_body(range.start as u32, range.end as u32))
         };
         chunk[position % CHUNK].get_or_init(read).as_deref().map_err(Clone::clone)
     }
@@ -56,7 +58,7 @@ impl LaterBodies {
     /// A body that was read.
     pub(crate) fn fetched(&self, index: DefinedFuncIndex) -> &[u8] {
         let position = index.as_usize();
-        let body = self.chunks.get(position / CHUNK).and_then(OnceLock::get).and_then(|chunk| chunk[position % CHUNK].get());
+        let body = self.chunks.get(position / CHUNK).and_then(OnceBox::get).and_then(|chunk| chunk[position % CHUNK].get());
         body.and_then(|body| body.as_deref().ok()).unwrap_or_default()
     }
 
@@ -79,6 +81,7 @@ impl<'a> Translation<'a> {
             function_names: Vec::new(),
             debug_sections: Vec::new(),
             code_section_offset: 0,
+            sizes: ModuleSizes::default(),
             branch_hints: Vec::new(),
             features: wasm_features(features),
             resources: None,

@@ -15,6 +15,7 @@ mod later;
 
 mod payloads;
 
+mod bodies;
 mod const_expr;
 mod custom;
 mod errors;

@@ -8,6 +8,7 @@ use crate::errors::{self, limit, unsupported};
 use crate::features::wasm_features;
 use crate::translation::Translation;
 use crate::{custom, growth, types};
+use peregrine_artifact::allowance::ModuleSizes;
 use peregrine_artifact::compiler::CompileError;
 use peregrine_wasm::{
     ConstExpr, ConstOp, DataMode, DataSegment, ElementItems, ElementMode, ElementSegment, EntityIndex, Export, Features, FuncIndex,
@@ -80,6 +81,7 @@ impl<'a, 'l> Walk<'a, 'l> {
             function_names: Vec::new(),
             debug_sections: Vec::new(),
             code_section_offset: 0,
+            sizes: ModuleSizes::default(),
             branch_hints: Vec::new(),
             features: wasm_features(features),
             resources: None,
@@ -297,6 +299,13 @@ impl<'a, 'l> Walk<'a, 'l> {
             return Err(limit(what, "max_function_bytes", self.limits.max_function_bytes, range.len()));
         }
         self.translation.bodies.push(range);
+        let Translation { module, bodies, sizes, .. } = &mut self.translation;
+        sizes.functions = bodies.len();
+        sizes.declared_locals = sizes.declared_locals.saturating_add(declared_locals(body));
+        let len_bytes = body.as_bytes().len() as u64;
+        if len_bytes > sizes.largest_body.1 {
+            sizes.largest_body = (module.imported_functions + bodies.len() as u32 - 1, len_bytes);
+        }
         Ok(())
     }
 
@@ -323,6 +332,15 @@ impl<'a, 'l> Walk<'a, 'l> {
         let Self { translation, limits, folder, escapes } = self;
         folder.fold(expr, &translation.module.globals, limits, |index| escapes.add(index))
     }
+}
+
+/// How many locals a body declares, as far as that can be read.
+fn declared_locals(body: &wasmparser::FunctionBody<'_>) -> u64 {
+    if body.as_bytes().first() == Some(&0) {
+        return 0;
+    }
+    let Ok(locals) = body.get_locals_reader() else { return 0 };
+    locals.into_iter().map_while(Result::ok).map(|(count, _)| u64::from(count)).sum()
 }
 
 /// The items of a segment of expressions: in the short form if all of them are references to functions.

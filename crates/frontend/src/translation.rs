@@ -1,7 +1,9 @@
 //! A module as the frontend hands it to compilers: its description, and where its bodies are.
 
+use crate::bodies;
 use crate::errors;
 use crate::later::LaterBodies;
+use peregrine_artifact::allowance::ModuleSizes;
 use peregrine_artifact::compiler::CompileError;
 use peregrine_wasm::{DefinedFuncIndex, FuncIndex, IndexVec, Module};
 use std::ops::Range;
@@ -25,6 +27,8 @@ pub struct Translation<'a> {
     pub debug_sections: Vec<(&'a str, &'a [u8])>,
     /// Where the contents of the code section begin in the binary.
     pub code_section_offset: usize,
+    /// What budgets limit. Locals whose declarations are malformed are left to the validator. Nothing if bodies are read later.
+    pub sizes: ModuleSizes,
     /// Branch hints of each function that has any, by rising index.
     pub branch_hints: Vec<(FuncIndex, BranchHints)>,
     /// The proposals the module was validated with.
@@ -100,7 +104,7 @@ impl<'a> Translation<'a> {
             features: self.features,
         };
         let mut validator = to_validate.into_validator(std::mem::take(allocations));
-        let result = validator.validate(&self.body(index));
+        let result = bodies::validate(&mut validator, &self.body(index), self.features);
         *allocations = validator.into_allocations();
         result.map_err(errors::from_parser)
     }

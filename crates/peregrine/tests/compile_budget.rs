@@ -55,6 +55,45 @@ fn each_limit_on_a_module_refuses_by_its_name() {
     }
 }
 
+/// What a larger budget let into the cache is refused as if it were compiled, by bytes and by file, and stays for those who may have it.
+#[test]
+fn cached_modules_are_within_the_budget() -> Result<()> {
+    let body = "(local i32 i64 i64) (drop (i32.const 1))".to_owned();
+    let text = format!("(module (import \"\" \"\" (func)) {})", format!("(func {body})").repeat(10) + "(func (drop (i32.const 70000)))")
+        // A large file is recognized without being read.
+        .replace("(module", &format!("(module (@custom \"filler\" \"{}\")", "x".repeat(300 << 10)));
+    let binary = wat::parse_str(&text)?;
+    let limits: [(&str, fn(&mut Budget)); 3] = [
+        ("functions", |budget| budget.functions = 10),
+        ("function_bytes", |budget| budget.function_bytes = 6),
+        ("locals", |budget| budget.locals = 29),
+    ];
+    for strategy in [Strategy::Ahead, Strategy::Tiered] {
+        let dir = tempfile::tempdir()?;
+        let path = dir.path().join("module.wasm");
+        std::fs::write(&path, &binary)?;
+        let cached = |budget: Budget| -> Result<Engine> {
+            let cache = Cache::new(dir.path().join("cache"))?;
+            Engine::new(Config::new().strategy(strategy).budget(budget).cache(Some(cache)))
+        };
+        Module::from_file(&cached(Budget::trusted())?, &path)?.keep_compiled();
+        for (name, change) in limits {
+            let plain = Module::from_binary(&engine(strategy, change), &binary).unwrap_err();
+            assert!(format!("{plain:#}").contains(&format!("`Budget::{name}`")), "{plain:#}");
+            let mut budget = Budget::trusted();
+            change(&mut budget);
+            let engine = cached(budget)?;
+            let again = [Module::from_binary(&engine, &binary).unwrap_err(), Module::from_file(&engine, &path).unwrap_err()];
+            assert_eq!(format!("{:#}", again[0]), format!("{plain:#}"), "{strategy:?}");
+            assert!(format!("{:#}", again[1]).ends_with(&format!("{plain:#}")), "{:#}", again[1]);
+        }
+        let engine = cached(Budget::trusted())?;
+        Module::from_file(&engine, &path)?;
+        assert_eq!(engine.metrics().cache_hits, 1, "{strategy:?}");
+    }
+    Ok(())
+}
+
 #[test]
 fn code_counts_as_memory() {
     // Little to read and much to make: one operator is many instructions.

@@ -1,6 +1,6 @@
 //! What the cache keeps of modules whose functions are compiled one by one.
 
-use peregrine::{Budget, Cache, Config, Engine, Instance, Module, Store, Strategy};
+use peregrine::{Budget, Cache, Config, DefinedFuncIndex, Engine, Instance, Module, Store, Strategy};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -576,4 +576,120 @@ fn a_cache_that_cannot_be_written_is_done_without() {
         assert_eq!(call(&module, &["one", "two"]), [42, 43]);
         module.keep_compiled();
     }
+}
+
+/// Which function of a module is called how often, by their numbers among those that are defined.
+const ORDERED: &str = r#"(module
+    (table funcref (elem $c $d))
+    (func $a (export "once") (result i32) (i32.const 1))
+    (func $b (export "never") (result i32) (i32.const 2))
+    (func $c (param i32) (result i32) (i32.add (local.get 0) (i32.const 3)))
+    (func $d (param i32) (result i32) (i32.add (local.get 0) (i32.const 5)))
+    (func $e (export "run") (result i32) (local $n i32) (local $sum i32)
+        (local.set $n (i32.const 40))
+        (loop $next
+            (local.set $sum (call_indirect (param i32) (result i32) (local.get $sum) (i32.eqz (i32.and (local.get $n) (i32.const 3)))))
+            (br_if $next (local.tee $n (i32.sub (local.get $n) (i32.const 1)))))
+        (local.get $sum)))"#;
+
+/// The functions with code by the places of it.
+fn by_place(module: &Module) -> Vec<u32> {
+    let mut functions: Vec<_> =
+        module.functions().filter(|function| function.len > 0).map(|function| (function.offset, function.index)).collect();
+    functions.sort_by_key(|(offset, _)| *offset);
+    functions.into_iter().map(|(_, index)| index.as_u32()).collect()
+}
+
+#[test]
+fn what_is_called_most_comes_first_in_the_entry() {
+    let folder = Folder::new();
+    let run = |names: &[&str]| {
+        let module = Module::new(&folder.engine(), ORDERED).expect("a good module");
+        assert_eq!(call(&module, &["run"]), [140]);
+        call(&module, names);
+        module
+    };
+    run(&["once"]);
+    // 30 calls of one, 10 of the other, and one each of two.
+    let next = run(&[]);
+    assert_eq!(by_place(&next), [2, 3, 0, 4]);
+    assert_eq!(next.tiering_metrics().baseline_functions, 0);
+    // Most calls by far, and one that is new: the entry is written again for it, in an order that goes by this process.
+    let late = run(&["once"; 50]);
+    call(&late, &["never"]);
+    drop(late);
+    assert_eq!(by_place(&run(&[])), [0, 2, 3, 1, 4]);
+}
+
+/// Code that counts where its calls go is kept as it is, and goes on counting in the next process.
+#[test]
+fn kept_code_counts_where_its_calls_go() {
+    let folder = Folder::new();
+    for precompiled in [0, 3] {
+        let module = Module::new(&folder.engine(), ORDERED).expect("a good module");
+        for runs in 1..3u64 {
+            assert_eq!(call(&module, &["run"]), [140]);
+            let metrics = module.tiering_metrics();
+            assert_eq!((metrics.precompiled_functions, metrics.baseline_functions), (precompiled, 3 - precompiled));
+            let profile = module.profile().expect("code of the baseline counts");
+            let run = profile.function(DefinedFuncIndex::from_u32(4)).expect("it ran");
+            assert_eq!(run.calls, runs);
+            let targets: Vec<_> =
+                run.sites.values().flat_map(|site| site.targets().to_vec()).map(|(to, calls)| (to.as_u32(), calls)).collect();
+            assert_eq!(targets, [(2, 30 * runs), (3, 10 * runs)]);
+        }
+    }
+}
+
+/// A limit on the size of files is a full disk that tests can have: nothing is written, nothing is left, and the program goes on.
+#[test]
+fn an_entry_that_finds_no_room_leaves_nothing_behind() {
+    const CHILD: &str = "PEREGRINE_TEST_NO_ROOM";
+    let Some(path) = std::env::var_os(CHILD) else {
+        let folder = Folder::new();
+        let path = folder.0.path().join("cache");
+        let program = std::env::current_exe().expect("this test has a file");
+        let mut child = std::process::Command::new(program);
+        // A process of its own: the limit is that of the process.
+        child.args(["--exact", "an_entry_that_finds_no_room_leaves_nothing_behind"]).env(CHILD, &path);
+        let output = child.output().expect("it can be started");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        // The last one found room.
+        let module = module(&folder.engine());
+        assert_eq!(module.tiering_metrics().precompiled_functions, 3);
+        return;
+    };
+    let files = || {
+        let files = fs::read_dir(&path).expect("the cache is there").map(|file| file.expect("it can be listed").file_name());
+        let mut files: Vec<_> = files.map(|name| name.into_string().expect("plain names")).collect();
+        files.retain(|name| name != "last-cleanup");
+        files
+    };
+    let limit = |bytes: Option<u64>| {
+        use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+        let maximum = getrlimit(Resource::Fsize).maximum;
+        setrlimit(Resource::Fsize, Rlimit { current: bytes.or(maximum), maximum }).expect("a lower limit is everybody's");
+    };
+    let mut config = Config::new();
+    config.strategy(Strategy::Tiered).cache(Some(Cache::new(&path).expect("a folder of our own")));
+    let engine = Engine::new(&config).expect("a good configuration");
+    let first = module(&engine);
+    assert_eq!(call(&first, &["one"]), [42]);
+    limit(Some(4096));
+    first.keep_compiled();
+    limit(None);
+    assert_eq!(files(), [String::new(); 0]);
+    first.keep_compiled();
+    let entry = fs::read(Path::new(&path).join(files().iter().find(|name| name.ends_with(".pgn")).expect("now there is room")))
+        .expect("it can be read");
+    let before = files();
+    // One that is there stays as it is.
+    assert_eq!(call(&first, &["two"]), [43]);
+    limit(Some(4096));
+    first.keep_compiled();
+    limit(None);
+    assert_eq!(files(), before);
+    let name = files().into_iter().find(|name| name.ends_with(".pgn")).expect("it is there still");
+    assert!(fs::read(Path::new(&path).join(name)).expect("it can be read") == entry);
+    drop(first);
 }

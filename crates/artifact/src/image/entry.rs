@@ -51,6 +51,12 @@ impl EntryArea {
         self.slots_start + u64::from(index.as_u32()) * SLOT_SIZE_BYTES
     }
 
+    /// The cell of the site at a position of [`Section::Sites`](super::Section::Sites). The cell before the first is shared by calls that have
+    /// none of their own, and read by nobody.
+    pub fn cell(&self, site: u32) -> u64 {
+        self.cells_start + (u64::from(site) + 1) * CELL_SIZE_BYTES
+    }
+
     /// The budget of a defined function.
     pub fn budget(&self, index: DefinedFuncIndex) -> u64 {
         self.budgets_start + u64::from(index.as_u32()) * BUDGET_SIZE_BYTES

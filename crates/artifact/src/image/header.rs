@@ -23,8 +23,10 @@ pub enum Section {
     Settings,
     /// [`super::ImageMeta`], serialized.
     Meta,
-    /// A [`FunctionEntry`] for each defined function, by rising code offset.
+    /// A [`FunctionEntry`] for each defined function.
     Functions,
+    /// `u32` indices of the defined functions that have code, by rising code offset. Nothing if that is the order of the functions.
+    Order,
     /// A [`StubEntry`] for each function type and kind of stub.
     Stubs,
     /// Streams of traps and addresses, see [`crate::tables`].
@@ -32,6 +34,9 @@ pub enum Section {
     /// A [`RelocEntry`] for each place in the text that refers to what is behind the image, by rising place. Only with
     /// [`crate::settings::Tiering`]: so that code can be added.
     Relocs,
+    /// A [`SiteEntry`] for each call that counts into a cell, by rising function and in the order of [`crate::func::CompiledFunc::sites`]. The
+    /// cell of the first is that after the one that is shared, and so on.
+    Sites,
     /// `u32` ends of names of all functions (imports included), then the names one after the other in UTF-8. An empty name is none.
     Names,
     /// Bytes of data segments.
@@ -122,22 +127,33 @@ impl FunctionEntry {
     }
 }
 
-/// A place in the text that refers to an entry slot or a budget.
+/// A call whose code counts what it goes to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct SiteEntry {
+    /// Index of the defined function.
+    pub function: U32,
+    /// Offset of the operator in its body, in bytes.
+    pub offset: U32,
+}
+
+/// A place in the text that refers to an entry slot, a budget or a cell.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct RelocEntry {
     /// Where in the text, in bytes.
     pub place: U32,
-    /// The kind in the low byte; in the next one, 0 for a slot and 1 for a budget.
+    /// The kind in the low byte; in the next one, 0 for a slot, 1 for a budget and 2 for a cell.
     pub kind_and_target: U32,
-    /// Index of the function: among all for a slot, among defined ones for a budget.
-    pub function: U32,
+    /// Index of the function, among all for a slot, among defined ones for a budget; position in [`Section::Sites`] for a cell.
+    pub index: U32,
     /// What is added to the address, in two's complement.
     pub addend: U32,
 }
 
 impl RelocEntry {
-    /// The entry for `reloc`, whose code begins at `code_start`. `None` if it refers to code or to a cell, or the addend is beyond 32 bits.
+    /// The entry for `reloc`, whose code begins at `code_start`. The site of a cell is that in
+    /// [`Section::Sites`]. `None` if it refers to code, or the addend is beyond 32 bits.
     pub fn new(code_start: u32, reloc: &Reloc) -> Option<Self> {
         let kind: u32 = match reloc.kind {
             RelocKind::X64Rel32 => 0,
@@ -145,14 +161,15 @@ impl RelocEntry {
             RelocKind::Riscv64CallPair => 2,
             RelocKind::S390xRel32Halfwords => 3,
         };
-        let (target, function) = match reloc.target {
-            RelocTarget::Function(_) | RelocTarget::Cell(_) => return None,
+        let (target, index) = match reloc.target {
+            RelocTarget::Function(_) => return None,
             RelocTarget::Slot(function) => (0, function.as_u32()),
             RelocTarget::Budget(function) => (1, function.as_u32()),
+            RelocTarget::Cell(site) => (2, site),
         };
         let addend = i32::try_from(reloc.addend).ok()? as u32;
         let place = code_start.checked_add(reloc.offset)?;
-        Some(Self { place: place.into(), kind_and_target: (kind | target << 8).into(), function: function.into(), addend: addend.into() })
+        Some(Self { place: place.into(), kind_and_target: (kind | target << 8).into(), index: index.into(), addend: addend.into() })
     }
 
     /// What it stands for, in code that begins at `code_start`. `None` if it is before that, or damaged.
@@ -165,8 +182,9 @@ impl RelocEntry {
             _ => return None,
         };
         let target = match self.kind_and_target.get() >> 8 {
-            0 => RelocTarget::Slot(FuncIndex::from_u32(self.function.get())),
-            1 => RelocTarget::Budget(DefinedFuncIndex::from_u32(self.function.get())),
+            0 => RelocTarget::Slot(FuncIndex::from_u32(self.index.get())),
+            1 => RelocTarget::Budget(DefinedFuncIndex::from_u32(self.index.get())),
+            2 => RelocTarget::Cell(self.index.get()),
             _ => return None,
         };
         let addend = i64::from(self.addend.get() as i32);

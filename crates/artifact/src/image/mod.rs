@@ -1,7 +1,8 @@
 //! The image: one mappable, position-independent file with the code of a module and all that running it needs.
 //!
 //! ```text
-//! header | settings | meta | functions | stubs | tables | relocs | names | data | custom | debug | (page) memory image | (page) text
+//! header | settings | meta | functions | order | stubs | tables | relocs | sites | names | data | custom | debug
+//!        | (page) memory image | (page) text
 //! ```
 //!
 //! The header is fixed; sections are found through it. Text and memory image start at multiples of [`PAGE_ALIGN_BYTES`], so that they
@@ -16,10 +17,11 @@ mod read;
 mod write;
 
 pub use entry::{BUDGET_CALLS_OFFSET, BUDGET_SIZE_BYTES, CELL_SIZE_BYTES, EntryArea, SLOT_SIZE_BYTES};
-pub use header::{FORMAT_VERSION, FunctionEntry, MAGIC, PAGE_ALIGN_BYTES, RelocEntry, Section, StubEntry};
+pub use header::{FORMAT_VERSION, FunctionEntry, MAGIC, PAGE_ALIGN_BYTES, RelocEntry, Section, SiteEntry, StubEntry};
 pub use read::{ImageError, ImageLayout};
 pub use write::{ImageParts, write_image};
 
+use crate::allowance::ModuleSizes;
 use peregrine_wasm::{DefinedMemoryIndex, Module};
 use serde::{Deserialize, Serialize};
 
@@ -38,6 +40,8 @@ pub struct ImageMeta {
     pub wasm_len_bytes: u64,
     /// Offset in the binary of its code section's contents: what DWARF addresses count from.
     pub code_section_offset: u64,
+    /// What a budget limits of the binary.
+    pub sizes: ModuleSizes,
     /// Whether the binary says which branches are likely taken: that is not in the image.
     pub has_branch_hints: bool,
 }

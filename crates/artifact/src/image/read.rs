@@ -1,12 +1,13 @@
 //! Reads images: checks them once, then gives their parts.
 
-use super::header::{FORMAT_VERSION, FunctionEntry, Header, MAGIC, PAGE_ALIGN_BYTES, RelocEntry, Section, StubEntry};
+use super::header::{FORMAT_VERSION, FunctionEntry, Header, MAGIC, PAGE_ALIGN_BYTES, RelocEntry, Section, SiteEntry, StubEntry};
 use super::{ImageMeta, checksum};
 use crate::settings::Settings;
 use crate::tables;
 use peregrine_wasm::{DefinedFuncIndex, FuncIndex, Index, Trap, TypeIndex};
 use std::fmt;
 use std::ops::Range;
+use zerocopy::little_endian::U32;
 use zerocopy::{FromBytes, IntoBytes};
 
 /// Why bytes are not an image that can be used.
@@ -134,6 +135,8 @@ impl ImageLayout {
         let whole = <[FunctionEntry]>::ref_from_bytes(self.section(bytes, Section::Functions)).is_ok()
             && <[StubEntry]>::ref_from_bytes(self.section(bytes, Section::Stubs)).is_ok()
             && <[RelocEntry]>::ref_from_bytes(self.section(bytes, Section::Relocs)).is_ok()
+            && <[SiteEntry]>::ref_from_bytes(self.section(bytes, Section::Sites)).is_ok()
+            && <[U32]>::ref_from_bytes(self.section(bytes, Section::Order)).is_ok()
             && self.range(Section::Names).len() >= self.functions as usize * 4;
         if whole { Ok(()) } else { Err(ImageError::Malformed { part: "function table" }) }
     }
@@ -191,7 +194,7 @@ impl ImageLayout {
         if data_fits && images_fit && custom_fits && debug_fits { Ok(meta) } else { Err(malformed("section ranges")) }
     }
 
-    /// Defined functions, by rising code offset.
+    /// Defined functions.
     pub fn functions<'a>(&self, bytes: &'a [u8]) -> &'a [FunctionEntry] {
         // Checked in `check_tables`.
         <[FunctionEntry]>::ref_from_bytes(self.section(bytes, Section::Functions)).unwrap_or(&[])
@@ -209,6 +212,32 @@ impl ImageLayout {
         <[RelocEntry]>::ref_from_bytes(self.section(bytes, Section::Relocs)).unwrap_or(&[])
     }
 
+    /// Calls that count into cells, by rising function.
+    pub fn sites<'a>(&self, bytes: &'a [u8]) -> &'a [SiteEntry] {
+        // Checked in `check_tables`.
+        <[SiteEntry]>::ref_from_bytes(self.section(bytes, Section::Sites)).unwrap_or(&[])
+    }
+
+    /// Which of [`Self::sites`] are those of a function.
+    pub fn sites_of(&self, bytes: &[u8], function: DefinedFuncIndex) -> Range<usize> {
+        let (sites, index) = (self.sites(bytes), function.as_u32());
+        sites.partition_point(|site| site.function.get() < index)..sites.partition_point(|site| site.function.get() <= index)
+    }
+
+    /// Defined functions by rising code offset, those without code perhaps left out.
+    pub fn functions_by_code<'a>(&self, bytes: &'a [u8]) -> impl Iterator<Item = (DefinedFuncIndex, FunctionEntry)> + use<'a> {
+        let (functions, order) = (self.functions(bytes), self.order(bytes));
+        let count = if order.is_empty() { functions.len() } else { order.len() };
+        let index = move |position: usize| order.get(position).map_or(position, |index| index.get() as usize);
+        (0..count).map(index).filter_map(|index| Some((DefinedFuncIndex::from_usize(index), *functions.get(index)?)))
+    }
+
+    /// See [`Section::Order`].
+    fn order<'a>(&self, bytes: &'a [u8]) -> &'a [U32] {
+        // Checked in `check_tables`.
+        <[U32]>::ref_from_bytes(self.section(bytes, Section::Order)).unwrap_or(&[])
+    }
+
     /// The stubs for the function type `ty`.
     pub fn stub(&self, bytes: &[u8], ty: TypeIndex) -> Option<StubEntry> {
         self.stubs(bytes).get(ty.as_usize()).copied()
@@ -216,10 +245,15 @@ impl ImageLayout {
 
     /// The defined function whose code contains the offset `text_offset` of the text. Signal-safe.
     pub fn function_at(&self, bytes: &[u8], text_offset: u32) -> Option<(DefinedFuncIndex, FunctionEntry)> {
-        let functions = self.functions(bytes);
-        let after = functions.partition_point(|function| function.code_start.get() <= text_offset);
-        let position = after.checked_sub(1)?;
-        let function = functions[position];
+        let (functions, order) = (self.functions(bytes), self.order(bytes));
+        let starts_before = |function: &FunctionEntry| function.code_start.get() <= text_offset;
+        let position = if order.is_empty() {
+            functions.partition_point(starts_before).checked_sub(1)?
+        } else {
+            let after = order.partition_point(|index| functions.get(index.get() as usize).is_some_and(starts_before));
+            order[after.checked_sub(1)?].get() as usize
+        };
+        let function = *functions.get(position)?;
         let inside = text_offset - function.code_start.get() < function.code_len.get();
         inside.then(|| (DefinedFuncIndex::from_usize(position), function))
     }

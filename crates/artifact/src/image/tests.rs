@@ -38,6 +38,8 @@ fn sample_with(change: impl FnOnce(&mut ImageMeta)) -> Vec<u8> {
         stubs: &[StubEntry::default()],
         tables: &tables,
         relocs: &[],
+        sites: &[],
+        order: &[],
         names: &["main"],
         data: b"data",
         custom: &[],

@@ -1,8 +1,9 @@
 //! Writes images.
 
 use super::header::{FORMAT_VERSION, Header, MAGIC, PAGE_ALIGN_BYTES, Section, SectionRange};
-use super::{FunctionEntry, ImageMeta, RelocEntry, StubEntry, checksum};
+use super::{FunctionEntry, ImageMeta, RelocEntry, SiteEntry, StubEntry, checksum};
 use crate::settings::Settings;
+use zerocopy::little_endian::U32;
 use zerocopy::{FromZeros, IntoBytes};
 
 /// Everything an image consists of, linked and ready.
@@ -19,6 +20,10 @@ pub struct ImageParts<'a> {
     pub tables: &'a [u8],
     /// Places in the text that refer to what is behind the image, by rising place.
     pub relocs: &'a [RelocEntry],
+    /// Calls that count into cells.
+    pub sites: &'a [SiteEntry],
+    /// Functions with code by rising offset, if that is another order than their own.
+    pub order: &'a [u32],
     /// A name (or nothing) for each function, imports included.
     pub names: &'a [&'a str],
     /// Bytes of data segments.
@@ -38,14 +43,17 @@ pub fn write_image(parts: &ImageParts<'_>) -> Vec<u8> {
     let settings = postcard::to_stdvec(parts.settings).expect("settings are plain data");
     let meta = postcard::to_stdvec(parts.meta).expect("a module is plain data");
     let names = names_section(parts.names);
+    let order: Vec<U32> = parts.order.iter().map(|index| U32::new(*index)).collect();
     // In the order of `Section`.
     let contents: [&[u8]; Section::COUNT] = [
         &settings,
         &meta,
         parts.functions.as_bytes(),
+        order.as_bytes(),
         parts.stubs.as_bytes(),
         parts.tables,
         parts.relocs.as_bytes(),
+        parts.sites.as_bytes(),
         &names,
         parts.data,
         parts.custom,

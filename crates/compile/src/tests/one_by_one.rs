@@ -266,7 +266,7 @@ fn code_is_added_to_images_again_and_again() {
     // Out of order, one twice, and one beyond the last that is ignored.
     let ghost = (DefinedFuncIndex::from_u32(77), compile(0, CompilerKind::Baseline).1);
     for added in [vec![compile(2, CompilerKind::Baseline)], vec![], vec![compile(0, CompilerKind::Optimizing), ghost]] {
-        image = compiler.add_functions(&image, &added).expect("a good image");
+        image = compiler.add_functions(&image, &added, &[]).expect("a good image");
     }
     let partly = Checked::new(image.clone());
     assert_eq!(partly.meta, whole.meta);
@@ -279,9 +279,72 @@ fn code_is_added_to_images_again_and_again() {
 
     // With all functions by the optimizing tier it is the image of a whole compilation to the byte.
     let all: Vec<_> = (0..4).map(|index| compile(index, CompilerKind::Optimizing)).collect();
-    assert!(compiler.add_functions(&image, &all).expect("a good image") == whole.bytes);
-    assert!(compiler.add_functions(&whole.bytes, &[]).expect("a good image") == whole.bytes);
+    assert!(compiler.add_functions(&image, &all, &[]).expect("a good image") == whole.bytes);
+    assert!(compiler.add_functions(&whole.bytes, &[], &[]).expect("a good image") == whole.bytes);
 
     image.truncate(image.len() - 1);
-    assert!(matches!(compiler.add_functions(&image, &all), Err(CompileError::Invalid { .. })));
+    assert!(matches!(compiler.add_functions(&image, &all, &[]), Err(CompileError::Invalid { .. })));
+}
+
+/// Code that comes first and code that counts: both go through images, and are found by address.
+#[test]
+fn code_of_images_has_an_order_and_counts_into_its_cells() {
+    let counted = Settings { tiering: Tiering::Counted, ..settings() };
+    let compiler = two_tiers();
+    let module = wasm(r#"(module (func) (func call 0) (func call 0 call 1) (func call 2))"#);
+    let functions = compiler.lazy_functions(module.clone(), &counted, Validation::Trusted).expect("settings with slots");
+    let index = DefinedFuncIndex::from_u32;
+    let compile = |function: u32| {
+        let mut compiled = functions.compile(&request(function, CompilerKind::Baseline)).expect("a good function");
+        // As if each had as many counted calls as it is far down, and its first place were in the last cell.
+        compiled.sites = (0..function).map(|site| 10 * function + site).collect();
+        if function > 0 {
+            compiled.relocs[0].target = RelocTarget::Cell(function - 1);
+        }
+        (index(function), Arc::new(compiled))
+    };
+    let check = |image: &[u8], order: &[u32]| {
+        let image = Checked::new(image.to_vec());
+        let area = EntryArea::new(image.bytes.len() as u64, 4, 0);
+        let by_code = image.layout.functions_by_code(&image.bytes).filter(|(_, entry)| entry.code_len.get() > 0);
+        assert_eq!(by_code.map(|(function, _)| function.as_u32()).collect::<Vec<_>>(), order);
+        assert!(image.layout.functions_by_code(&image.bytes).is_sorted_by_key(|(_, entry)| entry.code_start.get()));
+        let mut first = 0;
+        for function in 0..4u32 {
+            let entry = image.layout.functions(&image.bytes)[function as usize];
+            let has_code = order.contains(&function);
+            assert_eq!(entry.code_len.get() > 0, has_code);
+            if !has_code {
+                continue;
+            }
+            for offset in 0..entry.code_len.get() {
+                let found = image.layout.function_at(&image.bytes, entry.code_start.get() + offset);
+                assert_eq!(found.map(|(found, _)| found.as_u32()), Some(function));
+            }
+            let sites = image.layout.sites_of(&image.bytes, index(function));
+            assert_eq!(sites, first..first + function as usize);
+            let offsets: Vec<_> = image.layout.sites(&image.bytes)[sites].iter().map(|site| site.offset.get()).collect();
+            assert_eq!(offsets, (0..function).map(|site| 10 * function + site).collect::<Vec<_>>());
+            first += function as usize;
+            let rel32 = i32::from_le_bytes(image.code(function as usize)[1..5].try_into().expect("4 bytes"));
+            let place = image.layout.range(Section::Text).start as i64 + i64::from(entry.code_start.get()) + 1;
+            let target = match function {
+                0 => area.budget(index(0)),
+                _ => area.cell(first as u32 - 1),
+            };
+            assert_eq!(place + i64::from(rel32), target as i64, "function {function}");
+        }
+    };
+    let empty = compiler.prepare((*module).as_ref(), &counted, Validation::Trusted).expect("a good module");
+    let image = compiler.add_functions(&empty, &[compile(1), compile(3)], &[]).expect("a good image");
+    check(&image, &[1, 3]);
+    let image = compiler.add_functions(&image, &[], &[3, 77, 3].map(index)).expect("a good image");
+    check(&image, &[3, 1]);
+    // What is not among the first keeps its place, and what is new comes last.
+    let image = compiler.add_functions(&image, &[compile(0), compile(2)], &[]).expect("a good image");
+    check(&image, &[3, 1, 0, 2]);
+    let image = compiler.add_functions(&image, &[], &[2, 0].map(index)).expect("a good image");
+    check(&image, &[2, 0, 3, 1]);
+    let image = compiler.add_functions(&image, &[], &[0, 1, 2, 3].map(index)).expect("a good image");
+    check(&image, &[0, 1, 2, 3]);
 }

@@ -7,6 +7,7 @@ use crate::vm::{CellContent, LoadedModule, TieredCode};
 use peregrine_artifact::compiler::CompilerKind;
 use peregrine_artifact::profile::{Feedback, FunctionProfile, Profile, SiteProfile};
 use peregrine_artifact::vmctx::VmFuncRef;
+use peregrine_sys::forks;
 use peregrine_wasm::{DefinedFuncIndex, Index};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -69,23 +70,40 @@ impl Feedback for Known {
 }
 
 impl Learnt {
-    /// What earlier runs had counted; `kept` reads it when it is first asked for.
-    pub(super) fn earlier(&self, kept: impl FnOnce() -> Option<Profile>) -> Option<Arc<Profile>> {
-        let mut earlier = self.earlier.lock().unwrap_or_else(PoisonError::into_inner);
-        earlier.look(kept);
-        earlier.profile.clone()
+    /// Looks for what earlier runs had counted, unless that was done; `kept` reads it. Forks need not wait for that.
+    pub(super) fn look(&self, kept: impl FnOnce() -> Option<Profile>) {
+        let looked = |earlier: &mut Earlier| earlier.looked;
+        if self.with_earlier(looked) {
+            return;
+        }
+        let kept = kept();
+        self.with_earlier(|earlier| {
+            // Of two threads that read it, one adds it.
+            if let (false, Some(kept)) = (std::mem::replace(&mut earlier.looked, true), kept) {
+                earlier.kept = Some(Arc::new(kept.clone()));
+                earlier.add(Some(kept));
+            }
+        });
     }
 
-    /// What the cache kept, without what was [added](Self::add): that is the business of who added it. `kept` as for [`Self::earlier`].
-    pub(super) fn kept(&self, kept: impl FnOnce() -> Option<Profile>) -> Option<Arc<Profile>> {
-        let mut earlier = self.earlier.lock().unwrap_or_else(PoisonError::into_inner);
-        earlier.look(kept);
-        earlier.kept.clone()
+    /// What earlier runs had counted, as far as it was [looked](Self::look) for, and what was [added](Self::add).
+    pub(super) fn earlier(&self) -> Option<Arc<Profile>> {
+        self.with_earlier(|earlier| earlier.profile.clone())
+    }
+
+    /// What the cache kept, without what was [added](Self::add): that is the business of who added it.
+    pub(super) fn kept(&self) -> Option<Arc<Profile>> {
+        self.with_earlier(|earlier| earlier.kept.clone())
+    }
+
+    fn with_earlier<T>(&self, with: impl FnOnce(&mut Earlier) -> T) -> T {
+        let _inside = forks::enter();
+        with(&mut self.earlier.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Adds what other runs counted.
     pub(super) fn add(&self, profile: Profile) {
-        self.earlier.lock().unwrap_or_else(PoisonError::into_inner).add(Some(profile));
+        self.with_earlier(|earlier| earlier.add(Some(profile)));
     }
 
     /// What is known for compiling a function.
@@ -103,16 +121,6 @@ impl Learnt {
 }
 
 impl Earlier {
-    fn look(&mut self, kept: impl FnOnce() -> Option<Profile>) {
-        if std::mem::replace(&mut self.looked, true) {
-            return;
-        }
-        if let Some(kept) = kept() {
-            self.kept = Some(Arc::new(kept.clone()));
-            self.add(Some(kept));
-        }
-    }
-
     fn add(&mut self, profile: Option<Profile>) {
         let Some(mut new) = profile else { return };
         if let Some(known) = &self.profile {
@@ -133,7 +141,7 @@ fn read_calls(module: &LoadedModule) -> Arc<[u32]> {
 }
 
 fn read_sites(module: &LoadedModule, function: DefinedFuncIndex) -> BTreeMap<u32, SiteProfile> {
-    let cells = module.tiered().map_or_else(Vec::new, |code| code.call_cells().read(function));
+    let cells = module.tiered().map_or_else(Vec::new, |code| code.call_cells().read(function, || module.image_sites(function)));
     cells.into_iter().map(|(offset, cell)| (offset, site(module, &cell))).collect()
 }
 

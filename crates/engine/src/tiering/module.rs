@@ -9,6 +9,7 @@ use crate::binary::Binary;
 use crate::error::{Error, Result};
 use crate::gdb_elf;
 use crate::kept::Kept;
+use crate::made_once::MadeOnce;
 use crate::profile::Profiler;
 use crate::vm::alloc::Counting;
 use crate::vm::{BlobKind, InstallError, LoadedModule, TieredCode, VmShared};
@@ -20,9 +21,10 @@ use peregrine_artifact::profile::Profile;
 use peregrine_artifact::settings::Settings;
 use peregrine_sys::{forks, gdb, threads};
 use peregrine_wasm::{DefinedFuncIndex, Index};
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 /// What functions of a module are compiled from, and how.
@@ -52,7 +54,7 @@ pub(crate) enum FirstTier {
 pub(crate) struct ModuleTiering {
     source: TieringSource,
     /// Made when the first function is compiled.
-    functions: OnceLock<Result<Arc<dyn LazyFunctions>, CompileError>>,
+    functions: MadeOnce<Result<Arc<dyn LazyFunctions>, CompileError>>,
     queue: Option<Arc<Queue>>,
     stress: TieringStress,
     choices: Choices,
@@ -72,6 +74,9 @@ pub(crate) struct ModuleTiering {
     /// What debuggers know of the code so far.
     shown: Mutex<Vec<gdb::Registration>>,
 }
+
+/// What code of the baseline is made by: it counts what its calls go to.
+const FIRST: Guidance = Guidance { record: true, feedback: None };
 
 /// Nobody called the function yet.
 const COLD: u8 = 0;
@@ -149,7 +154,7 @@ impl ModuleTiering {
         let seed = if let TieringStress::Random(seed) = stress { seed } else { 0 };
         Self {
             source,
-            functions: OnceLock::new(),
+            functions: MadeOnce::default(),
             queue,
             stress,
             choices: Choices::new(seed),
@@ -173,6 +178,7 @@ impl ModuleTiering {
 
     /// Optimized functions so far, not linked, by rising index; none unless they are kept.
     pub(crate) fn optimized(&self) -> Vec<(DefinedFuncIndex, Arc<CompiledFunc>)> {
+        let _inside = forks::enter();
         let mut optimized = self.hot().optimized.clone();
         optimized.sort_by_key(|(function, _)| *function);
         optimized
@@ -180,6 +186,7 @@ impl ModuleTiering {
 
     /// Functions that only the baseline compiled in this process, by rising index.
     pub(crate) fn only_baseline(&self, module: &LoadedModule) -> Vec<DefinedFuncIndex> {
+        let _inside = forks::enter();
         let hot = self.hot();
         let optimized = |function| matches!(hot.functions.get(&function), Some(Better::There(_)));
         let compiled = self.states.iter().enumerate().filter(|(_, state)| state.load(Ordering::Relaxed) == READY);
@@ -187,13 +194,33 @@ impl ModuleTiering {
         functions.filter(|function| module.image_tier(*function).is_none() && !optimized(*function)).collect()
     }
 
+    /// Functions that ran in this process or were optimized in an earlier one, those first that the next one is likely to need most: what was
+    /// optimized, then by the number of calls.
+    pub(crate) fn by_heat(&self, module: &LoadedModule) -> Vec<DefinedFuncIndex> {
+        let Some(code) = module.tiered() else { return Vec::new() };
+        let _inside = forks::enter();
+        let hot = self.hot();
+        let heat = |function: DefinedFuncIndex| {
+            let is_optimized = module.image_tier(function) == Some(CompilerKind::Optimizing)
+                || matches!(hot.functions.get(&function), Some(Better::There(_)));
+            (is_optimized, code.budget_and_calls(function).1)
+        };
+        let ready = |function: &DefinedFuncIndex| self.states[function.as_usize()].load(Ordering::Relaxed) == READY;
+        let functions = (0..self.states.len()).map(DefinedFuncIndex::from_usize).filter(ready);
+        let mut functions: Vec<_> = functions.map(|function| (heat(function), function)).filter(|(heat, _)| *heat > (false, 0)).collect();
+        functions.sort_by_key(|(heat, function)| (Reverse(*heat), *function));
+        functions.into_iter().map(|(_, function)| function).collect()
+    }
+
     /// What the baseline makes of a function that it compiled before.
     pub(crate) fn compile_unlinked(&self, module: &LoadedModule, function: DefinedFuncIndex) -> Result<CompiledFunc, CompileError> {
-        self.functions(module)?.compile(&FunctionRequest { function, tier: CompilerKind::Baseline, loop_entry: None })
+        let request = FunctionRequest { function, tier: CompilerKind::Baseline, loop_entry: None };
+        self.functions(module)?.compile_guided(&request, &FIRST)
     }
 
     /// Code of the baseline, not linked, that is held so that it is not made again to keep it.
     pub(crate) fn take_held(&self) -> HashMap<DefinedFuncIndex, CompiledFunc> {
+        let _inside = forks::enter();
         std::mem::take(&mut self.hot().held).0
     }
 
@@ -226,6 +253,7 @@ impl ModuleTiering {
     pub(crate) fn profile(&self, module: &LoadedModule) -> Profile {
         let mut profile = Profile::unnamed();
         let Some(code) = module.tiered() else { return profile };
+        let _inside = forks::enter();
         let hot = self.hot();
         let ran = |function: &DefinedFuncIndex| {
             let is_compiled = self.states[function.as_usize()].load(Ordering::Relaxed) == READY;
@@ -246,7 +274,13 @@ impl ModuleTiering {
 
     /// What earlier runs did, as far as that is known.
     fn earlier(&self, module: &LoadedModule) -> Option<Arc<Profile>> {
-        self.learnt.earlier(|| self.read_kept(module))
+        self.look_for_profile(module);
+        self.learnt.earlier()
+    }
+
+    /// Reads what earlier runs did, if that is kept and was not read yet.
+    fn look_for_profile(&self, module: &LoadedModule) {
+        self.learnt.look(|| self.read_kept(module));
     }
 
     fn read_kept(&self, module: &LoadedModule) -> Option<Profile> {
@@ -263,7 +297,8 @@ impl ModuleTiering {
         if !code_is_written && !kept.profile().is_worth_writing(profile.functions().len()) {
             return;
         }
-        if let Some(earlier) = self.learnt.kept(|| self.read_kept(module)) {
+        self.look_for_profile(module);
+        if let Some(earlier) = self.learnt.kept() {
             // Neither names its module, so that they go together.
             let _ = profile.merge(&earlier);
         }
@@ -278,17 +313,22 @@ impl ModuleTiering {
 
     /// Says what compiles functions, instead of reading the module again when it is first needed.
     pub(crate) fn set_functions(&self, functions: Arc<dyn LazyFunctions>) {
-        let _ = self.functions.set(Ok(functions));
+        self.functions.set(Ok(functions));
     }
 
     /// What compiles functions of `module`, whose tiers these are; reads the module if that has to be and was not done yet.
     fn functions(&self, module: &LoadedModule) -> Result<Arc<dyn LazyFunctions>, CompileError> {
         let TieringSource { compiler, binary, settings, validation, .. } = &self.source;
-        let make = || match self.reads_bodies(module) {
-            true => compiler.lazy_functions_of(valid_module(module, binary), settings),
-            false => compiler.lazy_functions(binary.bytes()?, settings, *validation),
+        let make = || {
+            let functions = match self.reads_bodies(module) {
+                true => compiler.lazy_functions_of(valid_module(module, binary), settings),
+                false => compiler.lazy_functions(binary.bytes()?, settings, *validation),
+            }?;
+            // The module is read here, not under a lock that a child process could find locked.
+            functions.prepare()?;
+            Ok(functions)
         };
-        self.functions.get_or_init(make).clone()
+        self.functions.get_or_make(make).clone()
     }
 
     /// Whether a function that is compiled when it is called needs nothing but its body: the image has the rest, and it is valid.
@@ -337,8 +377,7 @@ impl ModuleTiering {
     fn compile_first(&self, module: &LoadedModule, code: &TieredCode, function: DefinedFuncIndex) -> Result<usize> {
         let start = Instant::now();
         let request = FunctionRequest { function, tier: CompilerKind::Baseline, loop_entry: None };
-        let guidance = Guidance { record: true, feedback: None };
-        let compiled = self.functions(module)?.compile_guided(&request, &guidance).map_err(Error::new)?;
+        let compiled = self.functions(module)?.compile_guided(&request, &FIRST).map_err(Error::new)?;
         let address = code.add(function, BlobKind::Baseline, &compiled).map_err(|error| install_error(module, function, &error))?;
         self.report(module, address);
         let index = module.module().func_index(function).as_u32();
@@ -351,8 +390,7 @@ impl ModuleTiering {
         add(&self.counters.baseline_code_bytes, compiled.code.len() as u64);
         code.set_budget(function, if self.stress == TieringStress::None { budget::first(module.body_bytes(function)) } else { 0 });
         let mut hot = self.hot();
-        // Code that counts calls has cells of this process: it is made again without.
-        if self.kept.is_some() && hot.held.1 < MAX_HELD_BYTES && compiled.sites.is_empty() {
+        if self.kept.is_some() && hot.held.1 < MAX_HELD_BYTES {
             hot.held.1 += compiled.code.len();
             hot.held.0.insert(function, compiled);
         }
@@ -495,6 +533,10 @@ pub(crate) fn first_call(module: &LoadedModule, function: DefinedFuncIndex) -> R
         return Err(Error::msg("internal error: a function without code was called in a module that is not compiled further"));
     };
     let state = &tiering.states[function.as_usize()];
+    if state.load(Ordering::SeqCst) != READY {
+        // The first time that takes long, and forks need not wait.
+        tiering.functions(module).map_err(Error::new)?;
+    }
     let _inside = forks::enter();
     loop {
         match state.compare_exchange(COLD, COMPILING, Ordering::SeqCst, Ordering::SeqCst) {
@@ -631,8 +673,9 @@ fn choose(tiering: &ModuleTiering, module: &LoadedModule, function: DefinedFuncI
 pub(super) fn optimize(module: &Weak<LoadedModule>, request: Request) {
     let Some(alive) = module.upgrade() else { return };
     let Some(tiering) = alive.tiering() else { return };
-    let inside = forks::enter();
     let functions = tiering.functions(&alive);
+    tiering.look_for_profile(&alive);
+    let inside = forks::enter();
     let guidance = tiering.guidance(&alive, request.function);
     // The module may be dropped while this compiles.
     drop(alive);

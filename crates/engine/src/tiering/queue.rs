@@ -8,7 +8,7 @@
 
 use crate::vm::LoadedModule;
 use peregrine_artifact::compiler::LoopEntry;
-use peregrine_sys::{forks, threads};
+use peregrine_sys::threads;
 use peregrine_wasm::DefinedFuncIndex;
 use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -191,7 +191,7 @@ impl Shared {
             if timeout.timed_out() && state.is_quiet() && !state.to_keep.is_empty() {
                 let modules = std::mem::take(&mut state.to_keep);
                 drop(state);
-                let _inside = forks::enter();
+                // Outside of the gate: writing takes long.
                 modules.iter().filter_map(Weak::upgrade).for_each(|module| {
                     if let Some(tiering) = module.tiering() {
                         tiering.keep(&module);

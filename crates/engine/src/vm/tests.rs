@@ -281,3 +281,38 @@ fn a_slot_whose_reset_failed_is_never_used_again() {
     assert_eq!(slots(), (3, 4, 1, 2));
     assert_eq!(engine.metrics().slots_idle_reserved_bytes, (1 << 16) + (128 << 20), "of the memory and of the table");
 }
+
+/// The thread that has the turn goes on only after the fork: if the fork waited for it, this would not end.
+#[test]
+fn a_fork_does_not_wait_for_what_takes_long_and_the_child_does_it_itself() {
+    use crate::made_once::{MadeOnce, Turn};
+    use std::sync::mpsc::channel;
+    let (value, turn) = (MadeOnce::default(), Turn::default());
+    let ((at_it, is_at_it), (go_on, may_go_on)) = (channel(), channel());
+    std::thread::scope(|scope| {
+        let (value, turn) = (&value, &turn);
+        scope.spawn(move || {
+            let _turn = turn.take();
+            value.get_or_make(|| {
+                at_it.send(()).expect("somebody waits for it");
+                may_go_on.recv().expect("it comes after the fork");
+                1
+            });
+        });
+        is_at_it.recv().expect("the thread gets there");
+        // SAFETY: the child has one thread, and uses nothing that another one could have locked.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            drop(turn.take());
+            let made = *value.get_or_make(|| 7);
+            // SAFETY: ends the child at once.
+            unsafe { libc::_exit(made) };
+        }
+        go_on.send(()).expect("the thread waits for it");
+        let mut status = 0;
+        // SAFETY: the child is ours and waited for once.
+        assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
+        assert!(libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 7, "{status:#x}");
+    });
+    assert_eq!(value.get(), Some(&1));
+}

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
+use rustix::process::Resource;
 
 /// What the names of unfinished files start with. One that is older than any write may take is left over from a process that died.
 pub const TEMPORARY_PREFIX: &str = ".writing-";
@@ -60,10 +61,19 @@ pub fn open_owned(path: &Path) -> io::Result<File> {
 /// # Errors
 /// `InvalidInput` where `name` is not a plain file name, otherwise what the system said; the temporary file is gone then.
 pub fn write_atomically(dir: &PrivateDir, name: &OsStr, bytes: &[u8], durability: Durability) -> io::Result<()> {
+    // A process that writes beyond its limit is ended, unless it asked for another end.
+    if rustix::process::getrlimit(Resource::Fsize).current.is_some_and(|most| bytes.len() as u64 > most) {
+        return Err(Errno::FBIG.into());
+    }
+    write_with(dir, name, |file| file.write_all(bytes), durability)
+}
+
+/// [`write_atomically`], of what `write` puts into the file.
+fn write_with(dir: &PrivateDir, name: &OsStr, write: impl FnOnce(&mut File) -> io::Result<()>, durability: Durability) -> io::Result<()> {
     check_name(name)?;
     let (temporary, fd) = create_temporary(dir)?;
     let mut file = File::from(fd);
-    let written = file.write_all(bytes).and_then(|()| match durability {
+    let written = write(&mut file).and_then(|()| match durability {
         Durability::Checked => Ok(()),
         Durability::Synced => file.sync_data(),
     });
@@ -255,6 +265,25 @@ mod tests {
         dir.remove(name).unwrap();
         dir.remove(name).unwrap();
         assert_eq!(dir.open_owned(name).unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn a_write_that_fails_midway_leaves_what_was_there() {
+        let scratch = Scratch::new("midway");
+        let dir = create_private_dir_all(&scratch.0.join("dir")).unwrap();
+        let name = OsStr::new("entry");
+        let fail = |file: &mut File| {
+            file.write_all(b"half of")?;
+            Err(Errno::NOSPC.into())
+        };
+        for before in [None, Some(b"before")] {
+            if let Some(before) = before {
+                write_atomically(&dir, name, before, Durability::Checked).unwrap();
+            }
+            assert_eq!(write_with(&dir, name, fail, Durability::Checked).unwrap_err().kind(), io::ErrorKind::StorageFull);
+            assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), usize::from(before.is_some()), "no temporary file is left");
+            assert_eq!(dir.open_owned(name).ok().map(content).as_deref(), before.map(|before| before.as_slice()));
+        }
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Cells of calls: where code of the baseline counts what its indirect and reference calls go to.
 //!
-//! They are in memory of the module, beside the budgets, as many as [`super::tiered`] made room for. A function takes the next ones when its code
-//! is added. When none are left its calls share the first cell, which nobody reads.
+//! They are in memory of the module, beside the budgets, as many as [`super::tiered`] made room for. The one at place 0 belongs to nobody: calls
+//! that find no cell left share it, and what it counts is never read. From place 1 on come those of code in the image, in the order of its
+//! sites, which that code refers to; then, as code of a function is added, the next ones for its calls.
 
 use peregrine_artifact::image::CELL_SIZE_BYTES;
 use peregrine_artifact::vmctx::{CALL_CELL_TARGETS, VmCallCell};
@@ -18,10 +19,10 @@ pub(crate) struct CallCells {
     given: Mutex<Given>,
 }
 
-#[derive(Default)]
 struct Given {
+    /// How many cells are taken, without that at place 0.
     used: usize,
-    /// By function: the number of its first cell, and where in the body the calls are.
+    /// By function whose code was added: the place of its first cell, and where in the body the calls are.
     functions: HashMap<DefinedFuncIndex, (usize, Box<[u32]>)>,
 }
 
@@ -29,7 +30,7 @@ struct Given {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Taken {
     start: usize,
-    /// The number of the first; `None` if all calls share one cell.
+    /// The place of the first, 1 or more; `None` if all calls share the one at place 0.
     first: Option<usize>,
 }
 
@@ -50,9 +51,10 @@ pub(crate) struct CellContent {
 }
 
 impl CallCells {
-    /// The cells in `len_bytes` of zeroed memory at `start`, which lives as long as this.
-    pub(super) fn new(start: *mut u8, len_bytes: usize) -> Self {
-        Self { start: start as usize, count: len_bytes / CELL_SIZE_BYTES as usize, given: Mutex::default() }
+    /// The cells in `len_bytes` of zeroed memory at `start`, which lives as long as this. The first ones are those of as many calls in the image.
+    pub(super) fn new(start: *mut u8, len_bytes: usize, image_sites: usize) -> Self {
+        let given = Given { used: image_sites, functions: HashMap::new() };
+        Self { start: start as usize, count: len_bytes / CELL_SIZE_BYTES as usize, given: Mutex::new(given) }
     }
 
     fn given(&self) -> MutexGuard<'_, Given> {
@@ -62,7 +64,6 @@ impl CallCells {
     /// Cells for code with so many calls that count.
     pub(super) fn take(&self, sites: usize) -> Taken {
         let mut given = self.given();
-        // The first is the one that is shared.
         let first = (given.used + 1 + sites <= self.count && sites > 0).then_some(given.used + 1);
         if first.is_some() {
             given.used += sites;
@@ -78,11 +79,18 @@ impl CallCells {
         }
     }
 
-    /// What the calls of a function have counted so far, by the offset of the operator.
-    pub(crate) fn read(&self, function: DefinedFuncIndex) -> Vec<(u32, CellContent)> {
-        let given = self.given();
-        let Some((first, sites)) = given.functions.get(&function) else { return Vec::new() };
-        sites.iter().enumerate().map(|(position, offset)| (*offset, self.content(first + position))).collect()
+    /// What the calls of a function have counted so far, by the offset of the operator. `in_image` gives the position of the first of them among
+    /// all sites of the image, and their offsets, for a function whose code is from there.
+    pub(crate) fn read(&self, function: DefinedFuncIndex, in_image: impl FnOnce() -> (usize, Box<[u32]>)) -> Vec<(u32, CellContent)> {
+        let contents = |first: usize, sites: &[u32]| {
+            let cells = sites.iter().enumerate().filter(|(position, _)| first + position < self.count);
+            cells.map(|(position, offset)| (*offset, self.content(first + position))).collect()
+        };
+        if let Some((first, sites)) = self.given().functions.get(&function) {
+            return contents(*first, sites);
+        }
+        let (first, sites) = in_image();
+        contents(first + 1, &sites)
     }
 
     fn content(&self, cell: usize) -> CellContent {

@@ -383,6 +383,14 @@ impl LoadedModule {
         next.unwrap_or_else(|| u32::try_from(self.meta.wasm_len_bytes).unwrap_or(u32::MAX)).saturating_sub(start)
     }
 
+    /// The calls of a defined function that count into cells, if its code is in the image: the position of the first among all of them, and the
+    /// offsets in the body.
+    pub(crate) fn image_sites(&self, index: DefinedFuncIndex) -> (usize, Box<[u32]>) {
+        let Some(code) = &self.code else { return Default::default() };
+        let (bytes, range) = (code.mapping.bytes(), code.layout.sites_of(code.mapping.bytes(), index));
+        (range.start, code.layout.sites(bytes)[range].iter().map(|site| site.offset.get()).collect())
+    }
+
     /// Whether a defined function has code in the image.
     pub(crate) fn has_image_code(&self, index: DefinedFuncIndex) -> bool {
         let entry = self.code.as_ref().and_then(|code| code.layout.functions(code.mapping.bytes()).get(index.as_usize()));
@@ -477,7 +485,7 @@ fn beside(layout: &ImageLayout, bytes: &[u8], meta: &ImageMeta) -> Result<Beside
     }
     let first = layout.functions(bytes).first().map_or(meta.wasm_len_bytes, |entry| u64::from(entry.body_start.get()));
     let code_bytes = meta.wasm_len_bytes.saturating_sub(first);
-    tiered::beside(bytes.len(), layout.function_count(), code_bytes).ok_or(LoadError::TooLarge)
+    tiered::beside(bytes.len(), layout.function_count(), code_bytes, layout.sites(bytes).len()).ok_or(LoadError::TooLarge)
 }
 
 /// Checks that all code is within the text.

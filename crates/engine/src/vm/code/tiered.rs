@@ -91,10 +91,12 @@ impl std::fmt::Display for InstallError {
 }
 
 /// What is to be beside an image whose functions are compiled one by one, if that is possible: everything has to be within reach of code.
-pub(super) fn beside(image_len_bytes: usize, functions: usize, code_bytes: u64) -> Option<Beside> {
+pub(super) fn beside(image_len_bytes: usize, functions: usize, code_bytes: u64, image_sites: usize) -> Option<Beside> {
     let functions = u32::try_from(functions).ok()?;
-    let cells = (code_bytes / CODE_BYTES_PER_CELL).clamp(1, MAX_CELLS);
-    let area = EntryArea::new(image_len_bytes as u64, functions, cells as u32);
+    // Code in the image goes by its own, whatever others are left.
+    let cells = (code_bytes / CODE_BYTES_PER_CELL).clamp(1, MAX_CELLS).max(image_sites as u64 + 1);
+    let cells_u32 = u32::try_from(cells).ok()?;
+    let area = EntryArea::new(image_len_bytes as u64, functions, cells_u32);
     let room = (MIN_ROOM_BYTES + code_bytes.saturating_mul(ROOM_PER_BYTE) + u64::from(functions) * SLOT_SIZE_BYTES)
         .min(MAX_REACH_BYTES.checked_sub(area.code_start)?);
     // With less than half of what is usual, modules would run into the end of it.
@@ -147,7 +149,8 @@ impl TieredCode {
         let cells_offset = (area.cells_start - area.slots_start) as usize;
         // Everything up to the room is there.
         let cells_end = (mapping.room_offset() - mapping.slots_offset()).max(cells_offset);
-        let cells = CallCells::new(mapping.slots_ptr().wrapping_add(cells_offset), cells_end - cells_offset);
+        let cells =
+            CallCells::new(mapping.slots_ptr().wrapping_add(cells_offset), cells_end - cells_offset, layout.sites(mapping.bytes()).len());
         let (Some(slots), Some(budgets)) = (NonNull::new(slots), NonNull::new(budgets)) else {
             return Err(io::Error::other("slots are mapped at address zero"));
         };
