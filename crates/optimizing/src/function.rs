@@ -216,6 +216,9 @@ impl<'m> Compiler<'m> {
                 .map_err(|error| self.failed(&error))?;
         }
         places::locate_conditional_traps(&mut self.context.func);
+        if self.env.settings.interrupt {
+            keep_memory_apart(&mut self.context.func, translated);
+        }
         let mut control = ControlPlane::default();
         self.context.optimize(&*isa, &mut control).map_err(|error| self.failed(&error))?;
         merged_loads::locate(&mut self.context.func);
@@ -298,6 +301,16 @@ impl FunctionCompiler for Compiler<'_> {
         };
         let compiled = compiled.ok_or_else(|| CompileError::Internal { message: String::from("a stub without code") })?;
         emit::emit(&compiled, &self.context.func.params, self.env.settings.tiering, &self.places)
+    }
+}
+
+/// Lets the passes keep what memory holds at the headers of loops: an interruption there shows it to the host, which may change it. What
+/// is written before is not left out for what is written later, and what was read before is read again. No code is made of this.
+fn keep_memory_apart(func: &mut Function, translated: &Translated) {
+    for (block, _) in &translated.loop_headers {
+        if func.layout.is_block_inserted(*block) {
+            FuncCursor::new(func).at_first_insertion_point(*block).ins().sequence_point();
+        }
     }
 }
 

@@ -248,3 +248,104 @@ fn running_out_in_between_changes_no_value() -> Result<()> {
     }
     Ok(())
 }
+
+/// Whatever the amount, the guest stops at the same place with the same things done.
+#[test]
+fn each_amount_of_fuel_ends_at_the_same_place() -> Result<()> {
+    const TEXT: &str = r#"(module
+        (import "" "host" (func $host (param i32) (result i32)))
+        (memory (export "memory") 1) (global $g (export "g") (mut i64) (i64.const 1))
+        (table $t 4 funcref) (elem (table $t) (i32.const 0) func $leaf $host $loops)
+        (type $unary (func (param i32) (result i32)))
+        (data $d "some content")
+        (func $leaf (type $unary) (global.set $g (i64.mul (global.get $g) (i64.const 3))) (i32.add (local.get 0) (i32.const 1)))
+        (func $loops (type $unary) (local i32)
+            (loop $again
+                (local.set 1 (i32.add (local.get 1) (local.get 0)))
+                (i32.store8 (local.get 0) (i32.add (i32.load8_u (local.get 0)) (local.get 1)))
+                (br_if $again (local.tee 0 (i32.sub (local.get 0) (i32.const 1)))))
+            (local.get 1))
+        (func $tail (type $unary)
+            (if (result i32) (local.get 0)
+                (then (return_call $tail (i32.sub (local.get 0) (i32.const 1))))
+                (else (return_call_indirect $t (type $unary) (i32.const 4) (i32.const 2)))))
+        (func (export "run") (result i32) (local $n i32) (local $sum i32)
+            (loop $again
+                (block $c (block $b (block $a (br_table $a $b $c (i32.rem_u (local.get $n) (i32.const 3))))
+                    (local.set $sum (i32.add (local.get $sum) (call_indirect $t (type $unary) (local.get $n) (i32.const 0))))
+                    (br $c))
+                    (local.set $sum (i32.sub (local.get $sum) (call $host (local.get $n)))))
+                (memory.fill (i32.const 200) (local.get $n) (i32.const 40))
+                (memory.init $d (i32.add (i32.const 300) (local.get $n)) (i32.const 0) (i32.const 5))
+                (local.set $sum (i32.add (local.get $sum) (call_indirect $t (type $unary) (i32.const 3) (i32.const 2))))
+                (if (i32.eq (local.get $n) (i32.const 2)) (then (drop (memory.grow (i32.const 1)))) (else (drop (call $tail (i32.const 2)))))
+                (br_if $again (i32.lt_u (local.tee $n (i32.add (local.get $n) (i32.const 1))) (i32.const 4))))
+            (i32.store (i32.const 1000) (local.get $sum))
+            (i32.load (i32.const 1000))))"#;
+    let setups: Vec<_> =
+        engines().into_iter().map(|engine| Module::new(&engine, TEXT).map(|module| (engine, module))).collect::<Result<_>>()?;
+    let run = |engine: &Engine, module: &Module, fuel: u64| -> Result<String> {
+        let mut store = Store::new(engine, ());
+        store.set_epoch_deadline(1);
+        store.set_fuel(fuel)?;
+        let host = peregrine::Func::wrap(&mut store, |value: i32| value * 5);
+        let instance = Instance::new(&mut store, module, &[host.into()])?;
+        let run = instance.get_typed_func::<(), i32>(&mut store, "run")?;
+        let outcome = match run.call(&mut store, ()) {
+            Ok(result) => format!("{result}"),
+            Err(error) => {
+                let frames = error.downcast_ref::<peregrine::WasmBacktrace>().expect("it has one").frames();
+                let frames: Vec<_> = frames.iter().map(|frame| (frame.func_index(), frame.func_offset())).collect();
+                format!("{:?} {frames:?}", error.downcast_ref::<Trap>())
+            }
+        };
+        let memory = instance.get_memory(&mut store, "memory").expect("exported");
+        let sum = memory.data(&store).iter().fold(0u64, |sum, byte| sum.wrapping_mul(31).wrapping_add((*byte).into()));
+        let global = instance.get_global(&mut store, "g").expect("exported").get(&mut store).i64();
+        Ok(format!("{outcome} {sum} {global:?} {}", store.get_fuel()?))
+    };
+    let all = {
+        let mut store = Store::new(&setups[0].0, ());
+        store.set_epoch_deadline(1);
+        store.set_fuel(PLENTY)?;
+        let host = peregrine::Func::wrap(&mut store, |value: i32| value * 5);
+        let instance = Instance::new(&mut store, &setups[0].1, &[host.into()])?;
+        instance.get_typed_func::<(), i32>(&mut store, "run")?.call(&mut store, ())?;
+        PLENTY - store.get_fuel()?
+    };
+    assert!(all > 300, "the guest takes {all}");
+    for fuel in 0..=all {
+        let expected = run(&setups[0].0, &setups[0].1, fuel)?;
+        // What comes behind the last place where fuel is looked at runs with less.
+        let ends = !expected.starts_with("Some(OutOfFuel)");
+        assert!(if fuel < all - 30 { !ends } else { ends || fuel < all }, "{fuel} of {all}: {expected}");
+        for (position, (engine, module)) in setups.iter().enumerate() {
+            assert_eq!(run(engine, module, fuel)?, expected, "engine {position}, fuel {fuel} of {all}");
+        }
+    }
+    Ok(())
+}
+
+/// What a guest has written before its fuel ends is there, though it would write there again.
+#[test]
+fn what_was_written_before_the_fuel_ends_is_there() -> Result<()> {
+    let text = r#"(module (global $g (export "g") (mut i64) (i64.const 5))
+        (func (export "run") (param i32)
+            (global.set $g (i64.const 6))
+            (loop $again (br_if $again (local.tee 0 (i32.sub (local.get 0) (i32.const 1)))))
+            (global.set $g (i64.const 7))))"#;
+    for (position, engine) in engines().iter().enumerate() {
+        let module = Module::new(engine, text)?;
+        for turns in [10, 100_000] {
+            let mut store = Store::new(engine, ());
+            store.set_epoch_deadline(1);
+            store.set_fuel(20)?;
+            let instance = Instance::new(&mut store, &module, &[])?;
+            let run = instance.get_typed_func::<i32, ()>(&mut store, "run")?;
+            assert_eq!(run.call(&mut store, turns).expect_err("it takes more").downcast_ref(), Some(&Trap::OutOfFuel));
+            let global = instance.get_global(&mut store, "g").expect("exported").get(&mut store).i64();
+            assert_eq!(global, Some(6), "engine {position}");
+        }
+    }
+    Ok(())
+}

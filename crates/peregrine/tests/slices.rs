@@ -1,7 +1,7 @@
 //! Long operations on memories and tables go in slices: they stop between two of them once the deadline is reached, and what came before
 //! is done.
 
-use peregrine::{Caller, Config, Engine, Instance, Linker, Module, Ref, Result, Store, Trap};
+use peregrine::{Caller, Config, Engine, Instance, Linker, Module, Ref, Result, Store, Strategy, Trap, UpdateDeadline};
 
 const TABLES: &str = r#"(module
     (import "" "tick" (func $tick))
@@ -102,6 +102,68 @@ fn the_whole_is_done_when_there_is_time() -> Result<()> {
     call(&mut store, instance, "prepare")?;
     for index in [0, 1, 999_999, 2_000_000, 3_999_999] {
         assert!(!is_null(&mut store, instance, "a", index), "{index}");
+    }
+    Ok(())
+}
+
+/// Each operation that can be long asks its host in between, on memories and tables of every kind, and what is copied is right in the end.
+#[test]
+fn every_long_operation_asks_in_between() -> Result<()> {
+    const LEN: usize = 3 << 20;
+    let data = "x".repeat(LEN);
+    let text = format!(
+        r#"(module
+            (memory $m 128) (memory $other 128) (memory $wide i64 128) (memory $shared 128 128 shared)
+            (table $t 3000000 funcref) (table $u 3000000 externref) (table $g 0 3000000 funcref) (table $wide i64 300000 funcref)
+            (func $f) (data $d "{data}") (elem $e func {functions})
+            (func (export "fill") (memory.fill $m (i32.const 5) (i32.const 1) (i32.const {LEN})))
+            (func (export "fill 64") (memory.fill $wide (i64.const 5) (i32.const 1) (i64.const {LEN})))
+            (func (export "fill shared") (memory.fill $shared (i32.const 5) (i32.const 1) (i32.const {LEN})))
+            (func (export "copy") (memory.copy $m $m (i32.const {LEN}) (i32.const 5) (i32.const {LEN})))
+            (func (export "copy down") (memory.copy $m $m (i32.const 5) (i32.const 100) (i32.const {LEN})))
+            (func (export "copy up") (memory.copy $m $m (i32.const 100) (i32.const 5) (i32.const {LEN})))
+            (func (export "copy to other") (memory.copy $other $m (i32.const 100) (i32.const 5) (i32.const {LEN})))
+            (func (export "copy to 64") (memory.copy $wide $m (i64.const 100) (i32.const 5) (i32.const {LEN})))
+            (func (export "copy from shared") (memory.copy $m $shared (i32.const 100) (i32.const 5) (i32.const {LEN})))
+            (func (export "init") (memory.init $m $d (i32.const 3) (i32.const 1) (i32.const {less})))
+            (func (export "init 64") (memory.init $wide $d (i64.const 3) (i32.const 1) (i32.const {less})))
+            (func (export "init shared") (memory.init $shared $d (i32.const 3) (i32.const 1) (i32.const {less})))
+            (func (export "table fill") (table.fill $t (i32.const 0) (ref.func $f) (i32.const 2000000)))
+            (func (export "table fill null") (table.fill $u (i32.const 0) (ref.null extern) (i32.const 2000000)))
+            (func (export "table fill 64") (table.fill $wide (i64.const 0) (ref.func $f) (i64.const 300000)))
+            (func (export "table copy") (table.copy $t $t (i32.const 7) (i32.const 0) (i32.const 2000000)))
+            (func (export "table copy extern") (table.copy $u $u (i32.const 7) (i32.const 0) (i32.const 2000000)))
+            (func (export "table init") (table.init $t $e (i32.const 0) (i32.const 0) (i32.const 200000)))
+            (func (export "table grow") (drop (table.grow $g (ref.func $f) (i32.const 1000000))))
+            (elem declare func $f))"#,
+        less = LEN - 1,
+        functions = "$f ".repeat(200_000),
+    );
+    for strategy in [Strategy::Ahead, Strategy::Baseline] {
+        let engine = Engine::new(Config::new().epoch_interruption(true).strategy(strategy))?;
+        let module = Module::new(&engine, &text)?;
+        let mut store = Store::new(&engine, (0_u32, u32::MAX));
+        store.epoch_deadline_callback(|mut context| {
+            let (asked, most) = context.data_mut();
+            *asked += 1;
+            if asked > most { Ok(UpdateDeadline::Interrupt) } else { Ok(UpdateDeadline::Continue(0)) }
+        });
+        let instance = Instance::new(&mut store, &module, &[])?;
+        let names: Vec<String> = module.exports().map(|export| export.name().to_owned()).collect();
+        for name in names {
+            let run = instance.get_typed_func::<(), ()>(&mut store, &name)?;
+            for most in [2, u32::MAX] {
+                *store.data_mut() = (0, most);
+                let outcome = run.call(&mut store, ());
+                let asked = store.data().0;
+                if most == 2 {
+                    assert_eq!((outcome.unwrap_err().downcast_ref(), asked), (Some(&Trap::Interrupt), 3), "{name}");
+                } else {
+                    outcome?;
+                    assert!(asked >= 3, "{name}: {asked}");
+                }
+            }
+        }
     }
     Ok(())
 }
