@@ -7,7 +7,8 @@ use super::{imports, invoke, output, progress};
 use crate::args::options::WasmOptions;
 use crate::args::{Options, RunWords};
 use peregrine::{
-    Budget, Context, Engine, Error, Instance, Linker, Module, Result, Store, StoreLimits, StoreLimitsBuilder, Val, WasmCoreDump,
+    Budget, Context, Engine, Error, Instance, Linker, Module, Profile, Result, Store, StoreLimits, StoreLimitsBuilder, Strategy, Val,
+    WasmCoreDump,
 };
 use peregrine_wasi::p1::{self, WasiP1Ctx};
 use peregrine_wasi::{DirPerms, FilePerms, WasiCtxBuilder};
@@ -49,9 +50,10 @@ pub(super) fn execute_noting(words: RunWords, note: Option<&Note<'_>>) -> Outcom
         None => setup::engine_with_cache(&options)?,
         Some(_) => setup::counting_engine(&options)?,
     };
-    let module = load(&engine, &options, input, &file)?;
-    if let Some(profile) = setup::profile(&options)? {
-        module.add_profile(&profile)?;
+    let profile = setup::profile(&options)?;
+    let module = load(&engine, &options, input, &file, profile.as_ref())?;
+    if let Some(profile) = &profile {
+        module.add_profile(profile)?;
     }
     let mut store = new_store(&engine, &words, &options, &file, &args)?;
     // Before anything runs: what is preloaded has start functions too.
@@ -107,17 +109,23 @@ fn split_words(words: &RunWords) -> Result<(String, Vec<String>)> {
     Ok((file, texts.collect::<Result<_>>()?))
 }
 
+/// The module of `input`. Where all of it is compiled now, `profile` is asked now.
 #[expect(unsafe_code, reason = "an image is a program, and the user names it to be run")]
-fn load(engine: &Engine, options: &Options, input: Input, name: &str) -> Result<Module> {
-    match input {
+fn load(engine: &Engine, options: &Options, input: Input, name: &str, profile: Option<&Profile>) -> Result<Module> {
+    let at_once = profile.filter(|_| engine.config().get_strategy() == Some(Strategy::Ahead));
+    match (input, at_once) {
         // SAFETY: 1. the user trusts the file as any program that is named on a command line. 2. Who rewrites a program while it runs, instead
         // of replacing it as `compile` does, is the one who is harmed.
-        Input::Image(file) => unsafe { Module::deserialize_open_file(engine, file) },
-        Input::Binary(file) => {
+        (Input::Image(file), _) => unsafe { Module::deserialize_open_file(engine, file) },
+        (input, Some(profile)) => {
+            setup::may_compile(options, name)?;
+            Module::new_with_profile(engine, input.into_bytes(Path::new(name))?, profile)
+        }
+        (Input::Binary(file), None) => {
             setup::may_compile(options, name)?;
             progress::compile_file(engine, file)
         }
-        Input::Module(bytes) => {
+        (Input::Module(bytes), None) => {
             setup::may_compile(options, name)?;
             progress::compile(engine, setup::to_binary(bytes, Path::new(name))?)
         }
@@ -238,7 +246,7 @@ fn new_linker(engine: &Engine, store: &mut Store<Host>, words: &RunWords, option
     for preload in &words.guest.preloads {
         let name = preload.file.display().to_string();
         let input = Input::open(&preload.file)?;
-        let library = load(engine, options, input, &name)?;
+        let library = load(engine, options, input, &name, None)?;
         define_unknown(&mut linker, store, options, &library)?;
         if let Some(error) = imports::unknown(&linker, store, &library) {
             return Err(error.context(format!("cannot preload `{name}`")));
