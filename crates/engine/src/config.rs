@@ -571,7 +571,8 @@ impl Config {
         config.strategy = match named {
             Some(name) => {
                 let (strategy, stress) = Self::named_strategy(&name)?;
-                if config.tiering_stress == TieringStress::None {
+                // What counts stays in the baseline.
+                if config.tiering_stress == TieringStress::None && !config.gather_profile {
                     config.tiering_stress = stress;
                 }
                 strategy

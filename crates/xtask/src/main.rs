@@ -15,6 +15,7 @@ mod source_text;
 mod sources;
 mod stress;
 mod tidy;
+mod tiers;
 mod tools;
 mod workspace;
 
@@ -49,6 +50,10 @@ usage: cargo xtask TASK [OPTIONS]
       --rounds N       things done by each thread (default: 2000)
       --seed N         where the random choices begin (default: 1)
       --reuses N       instances that look for secrets of earlier ones (default: 1000000)
+  tiers                run the tests with every other strategy as the default, and under the stress modes of tiering
+      --only NAME      tiered, ahead, baseline, at-once, loops, one-instruction or random; may be repeated
+      --test NAME      one test program; may be repeated
+      --times          tell how long each took
   fuzz                 run random modules in every tier and in a reference interpreter; what diverges goes to build/fuzz
       --minutes N      for so long (default: 1)
       --modules N      as many as that instead
@@ -78,6 +83,7 @@ fn run(task: &str, arguments: Arguments) -> Result<ExitCode> {
         "programs" => programs::run(arguments),
         "bench" => bench::run(arguments),
         "stress" => stress::run(arguments),
+        "tiers" => tiers::run(arguments),
         "fuzz" => fuzz::run(arguments),
         // Not for users: `bench` calls this in a process of its own, see `bench::growth`.
         "generate" => bench::growth::run_generate(arguments),

@@ -51,7 +51,8 @@ fn functions_are_disassembled_beside_their_text() {
     if cfg!(target_arch = "x86_64") {
         finished.says("idiv").says("ret");
     }
-    inspect(&["--function", "0", "--target", "aarch64-unknown-linux-gnu"], "traps.wat").code(0).says("only x86_64 code is decoded");
+    let foreign = ["-C", "strategy=ahead", "--function", "0", "--target", "aarch64-unknown-linux-gnu"];
+    inspect(&foreign, "traps.wat").code(0).says("only x86_64 code is decoded");
     inspect(&["--function", "none"], "traps.wat").code(1).complains("there is no function `none`");
     inspect(&["--function", "99"], "traps.wat").code(1).complains("the module has 5");
     inspect(&["--function", "0"], "hello.wat").code(1).complains("imported");

@@ -29,12 +29,12 @@ pub fn guest(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/guests").join(name)
 }
 
-/// A command with these words.
+/// A command with these words. What `PEREGRINE_STRATEGY` says of the tests is what the command goes by too.
 pub fn peregrine(words: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Peregrine {
     let dir = tempfile::tempdir().expect("a directory");
     let mut command = Command::new(env!("CARGO_BIN_EXE_peregrine"));
     command.args(words).current_dir(dir.path()).stdin(Stdio::null());
-    for variable in ["PEREGRINE_LOG", "PEREGRINE_STRATEGY", "RUST_BACKTRACE", "LISTEN_FDS", "LISTEN_PID"] {
+    for variable in ["PEREGRINE_LOG", "RUST_BACKTRACE", "LISTEN_FDS", "LISTEN_PID"] {
         command.env_remove(variable);
     }
     command.env("XDG_CACHE_HOME", dir.path().join("cache")).env("HOME", dir.path());
@@ -52,6 +52,12 @@ impl Peregrine {
     /// Sets an environment variable.
     pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
         self.command.env(name, value);
+        self
+    }
+
+    /// Takes an environment variable away.
+    pub fn without(mut self, name: &str) -> Self {
+        self.command.env_remove(name);
         self
     }
 

@@ -47,8 +47,8 @@ fn profiles_are_saved_shown_and_used() {
     run(&["profile", "show", "app.profile"]).code(0).says("1 run,");
 
     // The usual target of the call is part of the function now.
-    let plain = run(&["inspect", "--function", "work", "app.wat"]).code(0).stdout;
-    let guided = run(&["inspect", "--profile", "app.profile", "--function", "work", "app.wat"]).code(0).stdout;
+    let plain = run(&["inspect", "-C", "strategy=ahead", "--function", "work", "app.wat"]).code(0).stdout;
+    let guided = run(&["inspect", "-C", "strategy=ahead", "--profile", "app.profile", "--function", "work", "app.wat"]).code(0).stdout;
     assert_ne!(plain, guided);
     run(&["compile", "--profile", "app.profile", "-o", "app.pgn", "app.wat"]).code(0);
     run(&["--invoke", "work", "app.pgn", "10000"]).code(0).stdout(&result);
