@@ -625,7 +625,7 @@ impl Config {
     /// What code is compiled with, for `target`, where 32-bit memories reserve `default_reservation_bytes` unless the embedder says otherwise.
     pub(crate) fn settings(&self, target: Target, default_reservation_bytes: u64) -> Result<Settings> {
         if let Some(what) = self.refused.first() {
-            bail!("{what} is not implemented; leave it off");
+            bail!("{what} is not implemented; take the setting out");
         }
         if self.gather_profile && self.cache.is_some() {
             bail!("a profile cannot be gathered with a cache, whose code does not count; set `cache(None)`");

@@ -72,6 +72,11 @@ impl WasmFeatures {
         NAMES.iter().fold(Self(0), |all, (feature, _)| all | *feature)
     }
 
+    /// Every proposal that is implemented and can be switched off: what [`Config::wasm_features`] takes, on as well as off.
+    pub fn choosable() -> Self {
+        Config::new().get_wasm_features() - ALWAYS
+    }
+
     /// Whether all of `other` are in the set.
     pub const fn contains(&self, other: Self) -> bool {
         self.0 & other.0 == other.0

@@ -2,7 +2,7 @@
 //!
 //! `cargo run --release --example limits`
 
-use peregrine::{Config, Engine, Instance, Module, Result, Store, StoreLimits, StoreLimitsBuilder, Trap};
+use peregrine::{Budget, Config, Engine, Instance, Module, Result, Store, StoreLimits, StoreLimitsBuilder, Trap};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -24,7 +24,8 @@ fn memory(engine: &Engine, module: &Module) -> Result<()> {
     println!("memory: grew from {within} page to 16, and one more was refused: {beyond}");
     assert_eq!((within, beyond), (1, -1));
     let second = Instance::new(&mut store, module, &[]).unwrap_err();
-    println!("instances: {second}");
+    println!("instances: {second:#}");
+    assert!(format!("{second:#}").contains("instance"));
     Ok(())
 }
 
@@ -89,6 +90,19 @@ fn fuel() -> Result<()> {
     Ok(())
 }
 
+/// Everything else: a preset of limits for the guests of strangers, on compiling too.
+fn budget() -> Result<()> {
+    let mut budget = Budget::untrusted();
+    budget.functions = 3;
+    let engine = Engine::new(Config::new().budget(budget))?;
+    let refused = Module::new(&engine, GUEST).map(drop);
+    assert!(refused.is_ok(), "three functions are within the budget");
+    let error = Module::new(&engine, "(module (func) (func) (func) (func))").unwrap_err();
+    println!("budget: {error:#}");
+    assert!(format!("{error:#}").contains("Budget::functions"));
+    Ok(())
+}
+
 /// Runs the example.
 pub fn main() -> Result<()> {
     let engine = Engine::new(Config::new().epoch_interruption(true).max_wasm_stack(256 << 10))?;
@@ -97,5 +111,6 @@ pub fn main() -> Result<()> {
     stack(&engine, &module)?;
     time(&engine, &module)?;
     deadline()?;
-    fuel()
+    fuel()?;
+    budget()
 }

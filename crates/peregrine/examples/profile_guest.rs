@@ -41,13 +41,12 @@ pub fn main() -> Result<()> {
     let instance = linker.instantiate(&mut store, &module)?;
     instance.get_typed_func::<i32, ()>(&mut store, "serve")?.call(&mut store, 100)?;
 
-    let file = std::env::temp_dir().join(format!("profile-example-{}.json", std::process::id()));
+    let file = std::env::temp_dir().join("peregrine-profile-example.json");
     let mut profile = Vec::new();
     store.into_data().profiler.expect("it was put back").finish(&mut profile)?;
     std::fs::write(&file, &profile)?;
     println!("{} bytes of samples in {}; drop the file on https://profiler.firefox.com", profile.len(), file.display());
     let text = String::from_utf8(profile)?;
     assert!(["busy", "sort", "search", "request"].iter().all(|name| text.contains(&format!("\"{name}\""))));
-    std::fs::remove_file(&file)?;
     Ok(())
 }

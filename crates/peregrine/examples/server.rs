@@ -1,10 +1,10 @@
 //! A server of many tenants on tokio: each request runs its tenant's code in a fresh instance that is limited in memory and time, and a
-//! tenant that misbehaves costs the others nothing.
+//! tenant that computes for long lets the others run meanwhile.
 //!
 //! `cargo run --release --example server` serves a few requests to itself, over TCP, and ends.
 
 use peregrine::{
-    Caller, Config, Context, Engine, Error, InstancePre, Linker, Module, Result, Store, StoreLimits, StoreLimitsBuilder, Trap,
+    Budget, Caller, Config, Context, Engine, Error, InstancePre, Linker, Module, Result, Store, StoreLimits, StoreLimitsBuilder, Trap,
 };
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -33,6 +33,8 @@ struct Request {
 
 /// The most that a request may execute, in units of fuel: some milliseconds.
 const FUEL: u64 = 10_000_000;
+/// After so much fuel a request lets others run on its thread.
+const TURN: u64 = 100_000;
 
 struct Server {
     engine: Engine,
@@ -41,7 +43,7 @@ struct Server {
 
 impl Server {
     fn new() -> Result<Self> {
-        let engine = Engine::new(Config::new().consume_fuel(true))?;
+        let engine = Engine::new(Config::new().consume_fuel(true).budget(Budget::untrusted()))?;
         let mut linker = Linker::new(&engine);
         linker.func_wrap_async("host", "lookup", |mut caller: Caller<'_, Request>, (key,): (i64,)| {
             Box::new(async move {
@@ -62,6 +64,7 @@ impl Server {
         let mut store = Store::new(&self.engine, Request { limits, lookups: 0 });
         store.limiter(|request| &mut request.limits);
         store.set_fuel(FUEL)?;
+        store.fuel_async_yield_interval(Some(TURN))?;
         let instance = tenant.instantiate_async(&mut store).await?;
         instance.get_typed_func::<i64, i64>(&mut store, "handle")?.call_async(&mut store, argument).await
     }

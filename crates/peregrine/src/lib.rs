@@ -36,7 +36,7 @@
 //!
 //! This crate is the engine with the compilers linked in; it holds no code of its own.
 #![deny(missing_docs)]
-#![forbid(unsafe_op_in_unsafe_fn)]
+#![forbid(unsafe_code)]
 
 pub use peregrine_engine::*;
 
@@ -67,3 +67,8 @@ fn compiler(compiler: ImageCompiler, options: &CompilerOptions) -> Arc<dyn Compi
         None => compiler,
     })
 }
+
+/// What README shows is compiled and run as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

@@ -138,6 +138,14 @@ pub struct TableType {
     pub max: Option<u64>,
 }
 
+impl fmt::Display for TableType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(table ")?;
+        write_limits(f, self.table64, self.min, self.max)?;
+        write!(f, " {})", self.element)
+    }
+}
+
 /// The type of a linear memory. Sizes count pages of `1 << page_size_log2` bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct MemoryType {
@@ -171,6 +179,29 @@ impl MemoryType {
     }
 }
 
+impl fmt::Display for MemoryType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(memory ")?;
+        write_limits(f, self.memory64, self.min_pages, self.max_pages)?;
+        if self.shared {
+            f.write_str(" shared")?;
+        }
+        if self.page_size_log2 != 16 {
+            write!(f, " (pagesize {})", self.page_size_bytes())?;
+        }
+        f.write_str(")")
+    }
+}
+
+/// Writes `i64 MIN MAX`, without what there is not.
+fn write_limits(f: &mut fmt::Formatter<'_>, is_64: bool, min: u64, max: Option<u64>) -> fmt::Result {
+    if is_64 {
+        f.write_str("i64 ")?;
+    }
+    write!(f, "{min}")?;
+    max.map_or(Ok(()), |max| write!(f, " {max}"))
+}
+
 /// The type of a global.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct GlobalType {
@@ -178,6 +209,15 @@ pub struct GlobalType {
     pub content: ValType,
     /// Whether it may be written.
     pub mutable: bool,
+}
+
+impl fmt::Display for GlobalType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.mutable {
+            true => write!(f, "(global (mut {}))", self.content),
+            false => write!(f, "(global {})", self.content),
+        }
+    }
 }
 
 /// The type of a tag: a function type without results.

@@ -36,7 +36,10 @@ pub(crate) fn read_dir(text: &str) -> Result<DirGrant, String> {
 
 /// Reads `HOST[::GUEST]` of a directory that is read-only.
 pub(crate) fn read_dir_ro(text: &str) -> Result<DirGrant, String> {
-    Ok(DirGrant { read_only: true, ..read_dir(text)? })
+    match read_dir(text)? {
+        _ if text.ends_with("::rw") => Err("`--dir-ro` grants reading, and `::rw` asks for writing: use `--dir`".to_string()),
+        grant => Ok(DirGrant { read_only: true, ..grant }),
+    }
 }
 
 /// An environment variable for the guest.

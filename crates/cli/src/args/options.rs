@@ -8,8 +8,8 @@ use std::time::Duration;
 group! {
     /// `-C`: how code is made and where it is kept.
     CodegenOptions, 'C', "Code generation";
-    "strategy" => strategy: Strategy, "When functions are compiled: at their first call and when hot, before the first, at it only, never.";
-    "compiler" => compiler: Compiler, "The strategy ahead (optimizing, cranelift) or baseline (winch) by the name of its compiler.";
+    "strategy" => strategy: Strategy, "When functions are compiled: tiered at the first call and again when hot, ahead all before the start, baseline at the first call only; precompiled runs images only. Default: tiered.";
+    "compiler" => compiler: Compiler, "optimizing (or cranelift) is strategy=ahead, baseline (or winch) strategy=baseline.";
     "deferred-validation" => deferred_validation: bool, "Validate bodies when they are first called, not before. Default: n.";
     "tiering-stress" => tiering_stress: Stress, "For tests of the tiers: what otherwise depends on time happens at once.";
     "cache" => cache: bool, "Keep compiled modules on disk and use them again. Default: y.";
@@ -50,7 +50,7 @@ group! {
 group! {
     /// `-W`: what modules may use and what they may do.
     WasmOptions, 'W', "WebAssembly";
-    "fuel" => fuel: u64, "Trap after about so many instructions.";
+    "fuel" => fuel: u64, "Trap after so many units of fuel: one for most instructions.";
     "timeout" => timeout: Duration, "Trap after this time.";
     "epoch-interruption" => epoch_interruption: bool, "Let code look at the deadline. Default: y if there is a timeout.";
     "max-wasm-stack" => max_wasm_stack: Bytes, "Size of the guest's call stack.";
@@ -65,10 +65,10 @@ group! {
     "max-instances" => max_instances: u64, "How many instances there may be.";
     "max-tables" => max_tables: u64, "How many tables there may be.";
     "max-memories" => max_memories: u64, "How many memories there may be.";
-    "trap-on-grow-failure" => trap_on_grow_failure: bool, "Trap when a memory or table may not grow, instead of telling the guest.";
+    "trap-on-grow-failure" => trap_on_grow_failure: bool, "Fail when a memory or table may not grow, instead of telling the guest. Default: n.";
     "unknown-imports-trap" => unknown_imports_trap: bool, "Imports that nothing defines trap when they are called.";
     "unknown-imports-default" => unknown_imports_default: bool, "Imported functions that nothing defines return zeros and nulls.";
-    "all-proposals" => all_proposals: bool, "Accept every proposal there is, or (n) none that came after 1.0.";
+    "all-proposals" => all_proposals: bool, "Accept (n: refuse) all of the proposals below, unless their own keys say otherwise.";
     "bulk-memory" => bulk_memory: bool, "Accept bulk memory and table instructions. Default: y.";
     "custom-page-sizes" => custom_page_sizes: bool, "Accept memories with pages of one byte. Default: y.";
     "extended-const" => extended_const: bool, "Accept arithmetic in constant expressions. Default: y.";
@@ -80,6 +80,7 @@ group! {
     "relaxed-simd-deterministic" => relaxed_simd_deterministic: bool, "Give those the same results on every processor. Default: n.";
     "simd" => simd: bool, "Accept vectors. Default: y.";
     "tail-call" => tail_call: bool, "Accept tail calls. Default: y.";
+    "threads" => threads: bool, "Accept shared memories and atomic instructions. Default: y.";
     "wide-arithmetic" => wide_arithmetic: bool, "Accept 128-bit arithmetic. Default: y.";
 }
 

@@ -5,7 +5,7 @@
 
 use super::failure;
 use crate::args::options::WasmOptions;
-use peregrine::{Engine, Error, Store, Trap};
+use peregrine::{Context, Engine, Error, Result, Store, Trap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -20,13 +20,17 @@ pub(super) struct Deadline {
 
 impl Deadline {
     /// Starts the clock if there is one. `what` names the program in the message.
-    pub(super) fn start<T>(engine: &Engine, store: &mut Store<T>, wasm: &WasmOptions, what: &str) -> Self {
+    ///
+    /// # Errors
+    ///
+    /// If the system gives no thread.
+    pub(super) fn start<T>(engine: &Engine, store: &mut Store<T>, wasm: &WasmOptions, what: &str) -> Result<Self> {
         let deadline = Self { claimed: Arc::new(AtomicBool::new(false)) };
         if !wasm.epoch_interruption.unwrap_or(wasm.timeout.is_some()) {
-            return deadline;
+            return Ok(deadline);
         }
         store.set_epoch_deadline(1);
-        let Some(timeout) = wasm.timeout else { return deadline };
+        let Some(timeout) = wasm.timeout else { return Ok(deadline) };
         let (engine, claimed, what) = (engine.clone(), Arc::clone(&deadline.claimed), what.to_string());
         let spawned = std::thread::Builder::new().name("timeout".to_string()).spawn(move || {
             std::thread::sleep(timeout.min(Duration::from_secs(u64::from(u32::MAX))));
@@ -38,8 +42,8 @@ impl Deadline {
                 std::process::exit(i32::from(failure::TRAP));
             }
         });
-        spawned.expect("a thread for the timeout");
-        deadline
+        spawned.context("-W timeout needs a thread")?;
+        Ok(deadline)
     }
 
     /// The guest has ended: its outcome is that of the process, unless the clock was first.

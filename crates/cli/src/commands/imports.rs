@@ -1,7 +1,6 @@
 //! Imports that nothing defines: what to tell the user.
 
-use super::invoke::{signature, type_name};
-use peregrine::{Error, ExternType, GlobalType, ImportType, Linker, MemoryType, Module, Mutability, Store, TableType};
+use peregrine::{Error, ExternType, ImportType, Linker, Module, Store};
 use std::fmt::Write;
 
 /// How many imports are named at most.
@@ -31,7 +30,7 @@ pub(super) fn unknown<T>(linker: &Linker<T>, store: &mut Store<T>, module: &Modu
 }
 
 fn describe(import: &ImportType<'_>) -> String {
-    format!("`{}::{}` of type {}", import.module(), import.name(), describe_type(&import.ty()))
+    format!("`{}::{}` of type {}", import.module(), import.name(), import.ty())
 }
 
 /// The flags that would define some of these imports.
@@ -56,38 +55,4 @@ fn helps(unknown: &[ImportType<'_>]) -> Vec<String> {
         helps.push("`-W unknown-imports-default=y` lets such functions return zeros".to_string());
     }
     helps
-}
-
-/// A type as the text format has it.
-pub(super) fn describe_type(ty: &ExternType) -> String {
-    match ty {
-        ExternType::Func(ty) => signature(ty),
-        ExternType::Global(ty) => describe_global(ty),
-        ExternType::Table(ty) => describe_table(ty),
-        ExternType::Memory(ty) => describe_memory(ty),
-        #[allow(unreachable_patterns, reason = "the API may have more kinds of imports")]
-        _ => "another kind".to_string(),
-    }
-}
-
-fn describe_global(ty: &GlobalType) -> String {
-    match ty.mutability() {
-        Mutability::Const => format!("(global {})", type_name(ty.content())),
-        Mutability::Var => format!("(global (mut {}))", type_name(ty.content())),
-    }
-}
-
-fn describe_table(ty: &TableType) -> String {
-    let address = if ty.is_64() { "i64 " } else { "" };
-    let maximum = ty.maximum().map_or(String::new(), |maximum| format!(" {maximum}"));
-    let element = type_name(&peregrine::ValType::Ref(ty.element().clone()));
-    format!("(table {address}{}{maximum} {element})", ty.minimum())
-}
-
-fn describe_memory(ty: &MemoryType) -> String {
-    let address = if ty.is_64() { "i64 " } else { "" };
-    let maximum = ty.maximum().map_or(String::new(), |maximum| format!(" {maximum}"));
-    let page_size = if ty.page_size() == 65536 { String::new() } else { format!(" (pagesize {})", ty.page_size()) };
-    let shared = if ty.is_shared() { " shared" } else { "" };
-    format!("(memory {address}{}{maximum}{shared}{page_size})", ty.minimum())
 }

@@ -10,12 +10,10 @@ use std::fmt::Write;
 /// If there are too many or too few words, or one does not fit its type.
 pub(super) fn arguments(name: &str, ty: &FuncType, words: &[String]) -> Result<Vec<Val>> {
     if ty.params().len() != words.len() {
-        let shape = signature(ty);
-        return Err(Error::msg(format!("`{name}` is {shape}: expected {} arguments, found {}", ty.params().len(), words.len())));
+        return Err(Error::msg(format!("`{name}` is {ty}: expected {} arguments, found {}", ty.params().len(), words.len())));
     }
     let read = |(ty, word): (ValType, &String)| {
-        read_value(&ty, word)
-            .ok_or_else(|| Error::msg(format!("the argument `{word}` of `{name}` does not fit its type {}", type_name(&ty))))
+        read_value(&ty, word).ok_or_else(|| Error::msg(format!("the argument `{word}` of `{name}` does not fit its type {ty}")))
     };
     ty.params().zip(words).map(read).collect()
 }
@@ -75,27 +73,6 @@ pub(super) fn lines(results: &[Val]) -> String {
         };
     }
     text
-}
-
-/// A function type as the text format has it, `(func (param i32) (result i64))`.
-pub(super) fn signature(ty: &FuncType) -> String {
-    let list = |word: &str, types: Vec<String>| if types.is_empty() { String::new() } else { format!(" ({word} {})", types.join(" ")) };
-    let names = |types: &mut dyn Iterator<Item = ValType>| types.map(|ty| type_name(&ty)).collect::<Vec<_>>();
-    format!("(func{}{})", list("param", names(&mut ty.params())), list("result", names(&mut ty.results())))
-}
-
-/// A value type as the text format has it.
-pub(super) fn type_name(ty: &ValType) -> String {
-    match ty {
-        ValType::I32 => "i32".to_string(),
-        ValType::I64 => "i64".to_string(),
-        ValType::F32 => "f32".to_string(),
-        ValType::F64 => "f64".to_string(),
-        ValType::V128 => "v128".to_string(),
-        ValType::Ref(ty) if ty.is_nullable() && ty.heap_type().is_func() => "funcref".to_string(),
-        ValType::Ref(ty) if ty.is_nullable() && ty.heap_type().is_extern() => "externref".to_string(),
-        ValType::Ref(ty) => ty.to_string(),
-    }
 }
 
 #[cfg(test)]

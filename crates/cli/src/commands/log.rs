@@ -2,6 +2,7 @@
 
 use crate::args::options::DebugOptions;
 use peregrine::{Context, Result};
+use std::env::VarError;
 use std::fs::File;
 use tracing_subscriber::EnvFilter;
 
@@ -12,13 +13,17 @@ const VARIABLE: &str = "PEREGRINE_LOG";
 ///
 /// # Errors
 ///
-/// If the log file cannot be made.
+/// If the variable is no filter, or the log file cannot be made.
 pub(super) fn start(options: &DebugOptions) -> Result<()> {
     let to_files = options.log_to_files == Some(true);
     if !options.logging.unwrap_or(to_files || std::env::var_os(VARIABLE).is_some()) {
         return Ok(());
     }
-    let filter = EnvFilter::try_from_env(VARIABLE).unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = match std::env::var(VARIABLE) {
+        Err(VarError::NotPresent) => EnvFilter::new("info"),
+        filter => EnvFilter::try_new(filter.with_context(|| format!("{VARIABLE} is not UTF-8"))?)
+            .with_context(|| format!("{VARIABLE} is no filter, such as `debug` or `peregrine_engine=trace`"))?,
+    };
     let builder = tracing_subscriber::fmt().with_env_filter(filter);
     if to_files {
         let name = format!("peregrine.log.{}", std::process::id());

@@ -47,9 +47,7 @@ fn save(words: ProfileSaveWords) -> Outcome {
     };
     let words = std::iter::once(file.clone()).chain(args).collect();
     let note = |module: &Module| {
-        let counts_nothing =
-            || Error::msg(format!("`{}` does not count what it does: give a module, not an image", file.to_string_lossy()));
-        let mut profile = module.profile().ok_or_else(counts_nothing)?;
+        let mut profile = module.profile().ok_or_else(|| Error::msg(format!("`{}` did not count what it does", file.to_string_lossy())))?;
         if let Some(earlier) = &earlier {
             profile.merge(earlier).with_context(|| format!("cannot add to the profile `{}`", output.display()))?;
         }

@@ -15,6 +15,8 @@ use peregrine_wasi::{DirPerms, FilePerms, WasiCtxBuilder};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 
+/// How many exported functions are named at most.
+const MAX_NAMED: usize = 20;
 /// The first descriptor that a service manager hands over.
 const FIRST_LISTEN_FD: i32 = 3;
 
@@ -45,6 +47,9 @@ pub(super) fn execute_noting(words: RunWords, note: Option<&Note<'_>>) -> Outcom
     let options = words.groups.read_or_exit();
     let (file, args) = split_words(&words)?;
     let input = Input::open(Path::new(&file))?;
+    if let (Input::Image(_), Some(_)) = (&input, note) {
+        return Err(Error::msg(format!("`{file}` is an image, whose code does not count; give the module that it was made from")));
+    }
     let engine = match note {
         // The cache also remembers which images are undamaged.
         None => setup::engine_with_cache(&options)?,
@@ -57,7 +62,7 @@ pub(super) fn execute_noting(words: RunWords, note: Option<&Note<'_>>) -> Outcom
     }
     let mut store = new_store(&engine, &words, &options, &file, &args)?;
     // Before anything runs: what is preloaded has start functions too.
-    let deadline = Deadline::start(&engine, &mut store, &options.wasm, &file);
+    let deadline = Deadline::start(&engine, &mut store, &options.wasm, &file)?;
     let linker = new_linker(&engine, &mut store, &words, &options, &module)?;
     let outcome = run(&linker, &mut store, &module, &words, &args);
     deadline.guest_ended();
@@ -71,7 +76,7 @@ pub(super) fn execute_noting(words: RunWords, note: Option<&Note<'_>>) -> Outcom
     let code = match outcome {
         Ok(()) => 0,
         Err(error) => match error.downcast_ref::<p1::I32Exit>() {
-            Some(exit) => exit.0,
+            Some(exit) => exit.process_exit_code(),
             None => return Err(error.context(format!("`{file}` failed"))),
         },
     };
@@ -200,7 +205,7 @@ fn wasi_context(words: &RunWords, options: &Options, file: &str, args: &[String]
     }
     grant_sockets(&mut wasi, options)?;
     if let Some(count) = options.wasi.max_open_files {
-        wasi.max_open_fds(u32::try_from(count).unwrap_or(u32::MAX));
+        wasi.max_open_fds(u32::try_from(count).with_context(|| format!("-S max-open-files={count}: at most {} are possible", u32::MAX))?);
     }
     Ok(wasi.build_p1())
 }
@@ -298,8 +303,7 @@ fn initialize(instance: &Instance, store: &mut Store<Host>) -> Result<()> {
 
 fn call(instance: &Instance, store: &mut Store<Host>, module: &Module, name: &str, args: &[String]) -> Result<()> {
     let Some(func) = instance.get_func(&mut *store, name) else {
-        let functions = exported_functions(module);
-        let help = if functions.is_empty() { "it exports none".to_string() } else { format!("it exports {}", functions.join(", ")) };
+        let help = exported_functions(module).map_or("it exports none".to_string(), |functions| format!("it exports {functions}"));
         return Err(Error::msg(format!("the module exports no function `{name}`; {help}")));
     };
     let ty = func.ty(&*store);
@@ -310,14 +314,19 @@ fn call(instance: &Instance, store: &mut Store<Host>, module: &Module, name: &st
 }
 
 fn note_what_can_be_called(module: &Module) {
-    let functions = exported_functions(module);
-    if !functions.is_empty() {
-        eprintln!("note: the module has no `_start`; `--invoke` calls one of its functions: {}", functions.join(", "));
+    if let Some(functions) = exported_functions(module) {
+        eprintln!("note: the module has no `_start`; `--invoke` calls one of its functions: {functions}");
     }
 }
 
-fn exported_functions(module: &Module) -> Vec<String> {
-    let function =
-        |export: peregrine::ExportType<'_>| export.ty().func().map(|ty| format!("`{}` {}", export.name(), invoke::signature(ty)));
-    module.exports().filter_map(function).take(20).collect()
+/// The first of the functions that a module exports, with their types, and how many more there are; `None` if there are none.
+fn exported_functions(module: &Module) -> Option<String> {
+    let function = |export: peregrine::ExportType<'_>| export.ty().func().map(|ty| format!("`{}` {ty}", export.name()));
+    let functions: Vec<String> = module.exports().filter_map(function).collect();
+    let named = &functions[..functions.len().min(MAX_NAMED)];
+    match functions.len() - named.len() {
+        _ if functions.is_empty() => None,
+        0 => Some(named.join(", ")),
+        more => Some(format!("{} and {more} more", named.join(", "))),
+    }
 }

@@ -3,7 +3,7 @@
 use super::log;
 use crate::args::options::{CodegenOptions, Compiler, OptLevel, Preset, Strategy, Stress, WasmOptions};
 use crate::args::{Options, Profile};
-use peregrine::{Budget, Cache, Config, Context, Engine, Error, ProfilingStrategy, Result};
+use peregrine::{Budget, Cache, Config, Context, Engine, Error, ProfilingStrategy, Result, WasmFeatures};
 use peregrine_artifact::image::ImageLayout;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -82,6 +82,11 @@ pub(super) fn config(options: &Options) -> Result<Config> {
     if wasm.fuel.is_some() {
         config.consume_fuel(true);
     }
+    if wasm.epoch_interruption == Some(false) && wasm.timeout.is_some() {
+        return Err(Error::msg(
+            "-W timeout needs code that looks at the deadline, and -W epoch-interruption=n asks for code that does not; leave one out",
+        ));
+    }
     if wasm.epoch_interruption.unwrap_or(wasm.timeout.is_some()) {
         config.epoch_interruption(true);
     }
@@ -98,7 +103,7 @@ pub(super) fn config(options: &Options) -> Result<Config> {
     if let Some(on) = options.codegen.parallel_compilation {
         config.parallel_compilation(on);
     }
-    config.strategy(strategy(&options.codegen));
+    config.strategy(strategy(&options.codegen)?);
     if let Some(on) = options.codegen.deferred_validation {
         config.deferred_validation(on);
     }
@@ -166,14 +171,28 @@ fn budget(wasm: &WasmOptions) -> Result<Budget> {
 }
 
 /// The strategy that the options ask for.
-fn strategy(codegen: &CodegenOptions) -> peregrine::Strategy {
-    match (codegen.strategy, codegen.compiler) {
+///
+/// # Errors
+///
+/// If they ask for a strategy and for a compiler that it does without.
+fn strategy(codegen: &CodegenOptions) -> Result<peregrine::Strategy> {
+    Ok(match (codegen.strategy, codegen.compiler) {
+        (Some(Strategy::Ahead), Some(Compiler::Baseline)) => {
+            return Err(Error::msg(
+                "-C strategy=ahead compiles with the optimizing compiler, and -C compiler asks for the baseline; leave one out",
+            ));
+        }
+        (Some(Strategy::Baseline), Some(Compiler::Optimizing)) => {
+            return Err(Error::msg(
+                "-C strategy=baseline compiles with the baseline, and -C compiler asks for the optimizing compiler; leave one out",
+            ));
+        }
         (Some(Strategy::Tiered), _) => peregrine::Strategy::Tiered,
         (Some(Strategy::Ahead), _) | (None, Some(Compiler::Optimizing)) => peregrine::Strategy::Ahead,
         (Some(Strategy::Baseline), _) | (None, Some(Compiler::Baseline)) => peregrine::Strategy::Baseline,
         (Some(Strategy::Precompiled), _) => peregrine::Strategy::Precompiled,
         (None, None) => peregrine::Strategy::Auto,
-    }
+    })
 }
 
 /// Refuses to compile `name` if only images are to be run.
@@ -277,7 +296,10 @@ pub(super) fn to_binary(bytes: Vec<u8>, path: &Path) -> Result<Vec<u8>> {
 
 fn set_features(config: &mut Config, wasm: &WasmOptions) {
     type Setter = fn(&mut Config, bool) -> &mut Config;
-    let features: [(Option<bool>, Setter); 11] = [
+    if let Some(on) = wasm.all_proposals {
+        config.wasm_features(WasmFeatures::choosable(), on);
+    }
+    let features: [(Option<bool>, Setter); 12] = [
         (wasm.bulk_memory, Config::wasm_bulk_memory),
         (wasm.reference_types, Config::wasm_reference_types),
         (wasm.custom_page_sizes, Config::wasm_custom_page_sizes),
@@ -288,10 +310,11 @@ fn set_features(config: &mut Config, wasm: &WasmOptions) {
         (wasm.relaxed_simd, Config::wasm_relaxed_simd),
         (wasm.simd, Config::wasm_simd),
         (wasm.tail_call, Config::wasm_tail_call),
+        (wasm.threads, Config::wasm_threads),
         (wasm.wide_arithmetic, Config::wasm_wide_arithmetic),
     ];
     for (feature, set) in features {
-        if let Some(on) = feature.or(wasm.all_proposals) {
+        if let Some(on) = feature {
             set(config, on);
         }
     }

@@ -53,7 +53,10 @@ fn profiles_are_saved_shown_and_used() {
     run(&["compile", "--profile", "app.profile", "-o", "app.pgn", "app.wat"]).code(0);
     run(&["--invoke", "work", "app.pgn", "10000"]).code(0).stdout(&result);
     run(&["--profile", "app.profile", "--invoke", "work", "app.wat", "10000"]).code(0).stdout(&result);
-    run(&["profile", "save", "--invoke", "work", "-o", "app.profile", "app.pgn", "--", "1"]).code(1).complains("give a module");
+    run(&["profile", "save", "--invoke", "work", "-o", "app.profile", "app.pgn", "--", "1"])
+        .code(1)
+        .stdout("")
+        .complains("give the module");
 }
 
 #[test]

@@ -40,3 +40,19 @@ fn scripts_that_cannot_be_read_fail() {
     peregrine(["wast", "none.wast"]).finish().code(1).complains("none.wast");
     peregrine(["wast", "bad.wast"]).file("bad.wast", "(module)\n(assert_nothing)").finish().code(1).complains("bad.wast:2:2");
 }
+
+#[test]
+fn scripts_have_a_time_and_no_limiter() {
+    let spins = "(module (func (export \"spin\") (loop (br 0))))\n(invoke \"spin\")";
+    peregrine(["wast", "-W", "timeout=200ms", "spin.wast"])
+        .file("spin.wast", spins)
+        .finish()
+        .code(1)
+        .complains("spin.wast:2:2")
+        .complains("interrupt");
+    peregrine(["wast", "-W", "max-memory-size=1M", "right.wast"])
+        .file("right.wast", RIGHT)
+        .finish()
+        .code(1)
+        .complains("-W max-memory-size");
+}

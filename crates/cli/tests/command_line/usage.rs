@@ -10,7 +10,31 @@ fn mistakes_on_the_command_line_are_2() {
     run(&["-W", "simd=perhaps"], "hello.wat", &[]).finish().code(2).complains("expected `y` or `n`");
     run(&["-O", "opt-level=9"], "hello.wat", &[]).finish().code(2).complains("opt-level");
     run(&["--dir", "a::b::c"], "hello.wat", &[]).finish().code(2).complains("`ro`");
+    run(&["--dir-ro", "a::b::rw"], "hello.wat", &[]).finish().code(2).complains("use `--dir`");
     run(&["--preload", "x"], "hello.wat", &[]).finish().code(2).complains("NAME=FILE");
+}
+
+#[test]
+fn options_that_contradict_each_other_are_refused() {
+    for (options, complaint) in [
+        (["-W", "epoch-interruption=n,timeout=5s"], "-W timeout needs"),
+        (["-C", "strategy=ahead,compiler=winch"], "-C compiler asks for the baseline"),
+        (["-C", "strategy=baseline,compiler=cranelift"], "-C compiler asks for the optimizing"),
+    ] {
+        run(&options, "hello.wat", &[]).finish().code(1).stdout("").complains(complaint);
+    }
+    run(&["-C", "strategy=ahead,compiler=cranelift"], "hello.wat", &[]).finish().code(0).stdout("hello\n");
+}
+
+#[test]
+fn proposals_are_refused_together_and_one_by_one() {
+    let atomics = "(module (memory 1 1 shared) (func (export \"_start\") (drop (i32.atomic.load (i32.const 0)))))";
+    let shared = |flags: &[&str]| peregrine(flags.iter().copied().chain(["a.wat"])).file("a.wat", atomics).finish();
+    shared(&[]).code(0);
+    for option in ["threads=n", "all-proposals=n"] {
+        shared(&["-W", option]).code(1).complains("threads");
+    }
+    shared(&["-W", "all-proposals=n,threads"]).code(0);
 }
 
 #[test]
@@ -41,6 +65,7 @@ fn shells_are_completed() {
 fn logs_go_where_they_are_told() {
     let finished = run(&["-D", "log-to-files"], "hello.wat", &[]).env("PEREGRINE_LOG", "trace").finish().code(0).stdout("hello\n");
     assert!(finished.left("peregrine.log."));
+    run(&[], "hello.wat", &[]).env("PEREGRINE_LOG", "no=such=filter").finish().code(1).stdout("").complains("PEREGRINE_LOG is no filter");
     let finished = run(&[], "hello.wat", &[]).finish().code(0).stdout("hello\n");
     assert!(!finished.left("peregrine.log."));
     assert_eq!(finished.stderr, "");

@@ -415,21 +415,7 @@ impl MemoryType {
 
 impl fmt::Display for MemoryType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("(memory ")?;
-        if self.ty.memory64 {
-            f.write_str("i64 ")?;
-        }
-        write!(f, "{}", self.ty.min_pages)?;
-        if let Some(max) = self.ty.max_pages {
-            write!(f, " {max}")?;
-        }
-        if self.ty.page_size_log2 != 16 {
-            write!(f, " (pagesize {})", self.page_size())?;
-        }
-        if self.ty.shared {
-            f.write_str(" shared")?;
-        }
-        f.write_str(")")
+        self.ty.fmt(f)
     }
 }
 

@@ -204,7 +204,8 @@ fn machine() -> String {
     let model = info.lines().find_map(|line| Some(line.strip_prefix("model name")?.split_once(':')?.1.trim().to_owned()));
     let count = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let release = read("/proc/sys/kernel/osrelease");
-    format!("{}, {count} processors, {} {} {}", model.unwrap_or_default(), std::env::consts::OS, release.trim(), std::env::consts::ARCH)
+    let version: Vec<&str> = release.trim().split('.').take(2).collect();
+    format!("{}, {count} processors, {} {} {}", model.unwrap_or_default(), std::env::consts::OS, version.join("."), std::env::consts::ARCH)
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 //! compiles a second time. Node is given `run_wasi.mjs`, whose own start is part of its figures.
 
 use super::Bench;
-use super::measure::Sample;
+use super::measure::{Sample, in_turns};
 use super::report::Section;
 use crate::engines::{Engine, Kind};
 use crate::failure::{Context, Failure, Result};
@@ -13,6 +13,18 @@ use crate::process::{Finished, Job};
 use crate::{sources, workspace};
 use std::ffi::OsString;
 use std::path::Path;
+
+/// What esbuild is told to bundle the project in `guests/programs/bundle`, which it sees as `/`.
+pub(super) const BUNDLE: &[&str] = &[
+    "main.ts",
+    "--bundle",
+    "--jsx-factory=h",
+    "--log-level=error",
+    "--outfile=out/main.js",
+    "--format=esm",
+    "--target=es2020,chrome80",
+    "--supported:top-level-await=true",
+];
 
 /// A way to run modules: an engine and what it is told.
 pub(super) struct Way {
@@ -65,25 +77,11 @@ pub(super) fn turns<const N: usize>(
     runs: u32,
     mut measure: impl FnMut(&Way) -> Result<[f64; N]>,
 ) {
-    let mut values: Vec<Result<Vec<[f64; N]>>> = ways.iter().map(|_| Ok(Vec::new())).collect();
-    for run in 0..runs as usize {
-        for turn in 0..ways.len() {
-            let at = (run + turn) % ways.len();
-            if let Ok(list) = &mut values[at] {
-                match measure(&ways[at]) {
-                    Ok(figures) => list.push(figures),
-                    Err(failure) => values[at] = Err(failure),
-                }
-            }
-        }
-    }
-    for (way, values) in ways.iter().zip(values) {
-        match values {
-            Ok(list) => {
-                for (at, section) in sections.iter_mut().enumerate() {
-                    if let Some(sample) = Sample::of(list.iter().map(|figures| figures[at]).collect()) {
-                        section.add(row, way.name, sample);
-                    }
+    for (way, result) in ways.iter().zip(in_turns(ways, runs, &mut measure)) {
+        match result {
+            Ok(samples) => {
+                for (section, sample) in sections.iter_mut().zip(samples) {
+                    section.add(row, way.name, sample);
                 }
             }
             Err(failure) => sections[0].failures.push(format!("{row}, {}: {failure}", way.name)),
@@ -165,7 +163,8 @@ pub(super) fn rate(bench: &Bench) -> Result<Vec<Section>> {
     Ok(section.into())
 }
 
-/// The second start: a project bundled by esbuild, with what the first run left in the cache, against the module compiled ahead.
+/// The second start: a project bundled by esbuild, with what the first run left in the cache, against the module compiled ahead. Each turn
+/// begins with an empty cache.
 pub(super) fn second(bench: &Bench) -> Result<Vec<Section>> {
     let mut section = Section::new("second", "Second start: esbuild bundling a project", "ms");
     section.base = "compiled ahead".to_owned();
@@ -174,41 +173,40 @@ pub(super) fn second(bench: &Bench) -> Result<Vec<Section>> {
     };
     let folder = workspace::build_folder("scratch")?.join("bundle");
     let cache = workspace::build_folder("scratch")?.join("second-cache");
-    for fresh in [&folder, &cache] {
-        if fresh.exists() {
-            std::fs::remove_dir_all(fresh).context(fresh.display())?;
-        }
-        std::fs::create_dir_all(fresh).context(fresh.display())?;
-    }
+    fresh(&folder)?;
     crate::programs::copy_files(&workspace::root()?.join("guests/programs/bundle"), &folder)?;
     let image = engine.prepare(&module.path)?;
     let run = |path: &Path| -> Result<f64> {
         let mut dir = folder.as_os_str().to_owned();
         dir.push("::/");
         let job = Job::new(&engine.path).env("XDG_CACHE_HOME", &cache).args(["run", "--env", "PWD=/", "--dir"]).arg(dir).arg(path);
-        let target = ["--format=esm", "--target=es2020,chrome80", "--supported:top-level-await=true"];
-        let bundle = ["main.ts", "--bundle", "--jsx-factory=h", "--log-level=error", "--outfile=out/main.js"];
-        Ok(job.args(bundle).args(target).run_well()?.wall.as_secs_f64() * 1e3)
+        Ok(job.args(BUNDLE).run_well()?.wall.as_secs_f64() * 1e3)
     };
-    let first = run(&module.path)?;
-    let mut later = Vec::new();
-    let mut ahead = Vec::new();
-    for turn in 0..bench.runs(11, 5) {
+    let names = ["first start", "second start", "third start", "compiled ahead"];
+    let mut times: [Vec<f64>; 4] = Default::default();
+    for turn in 0..bench.runs(9, 3) {
+        fresh(&cache)?;
+        let mut ahead = None;
         if turn % 2 == 0 {
-            later.push(run(&module.path)?);
-            ahead.push(run(&image)?);
-        } else {
-            ahead.push(run(&image)?);
-            later.push(run(&module.path)?);
+            ahead = Some(run(&image)?);
         }
+        for start in &mut times[..3] {
+            start.push(run(&module.path)?);
+        }
+        times[3].push(ahead.map_or_else(|| run(&image), Ok)?);
     }
-    let shown: Vec<String> = later.iter().map(|time| format!("{time:.1}")).collect();
-    section.note = format!("second, third, … start: {} ms.", shown.join(", "));
-    let columns = [("first start", vec![first]), ("second start", vec![later[0]]), ("later starts", later), ("compiled ahead", ahead)];
-    for (name, values) in columns {
+    for (name, values) in names.into_iter().zip(times) {
         section.add("bundle", name, Sample::of(values).ok_or_else(|| Failure::new("no figures"))?);
     }
     Ok(vec![section])
+}
+
+/// Makes an empty folder, of whatever was there.
+pub(super) fn fresh(folder: &Path) -> Result<()> {
+    if folder.exists() {
+        std::fs::remove_dir_all(folder).context(folder.display())?;
+    }
+    std::fs::create_dir_all(folder).context(folder.display())
 }
 
 fn figures(finished: &Finished) -> [f64; 3] {

@@ -7,8 +7,8 @@
 use super::Bench;
 use super::measure::geometric_mean;
 use super::report::{PEER, Section};
-use super::tiering::{Way, turns, ways};
-use crate::failure::{Context, Result};
+use super::tiering::{BUNDLE, Way, fresh, turns, ways};
+use crate::failure::Result;
 use crate::process::Job;
 use crate::{sources, workspace};
 use std::path::{Path, PathBuf};
@@ -50,10 +50,7 @@ pub(super) fn run(bench: &Bench) -> Result<Vec<Section>> {
     for program in &PROGRAMS {
         let Some(module) = bench.module(program.module) else { continue };
         turns(&mut programs, program.row, &ways, bench.runs(5, 2), |way| {
-            if scratch.exists() {
-                std::fs::remove_dir_all(&scratch).context(scratch.display())?;
-            }
-            std::fs::create_dir_all(&scratch).context(scratch.display())?;
+            fresh(&scratch)?;
             let prepared = (program.prepare)(&module.path, &scratch)?;
             Ok([wall_ms(job(way, &module.path, &prepared)?)?])
         });
@@ -88,17 +85,7 @@ fn job(way: &Way, module: &Path, prepared: &Prepared) -> Result<Job> {
 
 fn bundle(_module: &Path, folder: &Path) -> Result<Prepared> {
     crate::programs::copy_files(&workspace::root()?.join("guests/programs/bundle"), folder)?;
-    let args = &[
-        "main.ts",
-        "--bundle",
-        "--jsx-factory=h",
-        "--log-level=error",
-        "--outfile=out/main.js",
-        "--format=esm",
-        "--target=es2020,chrome80",
-        "--supported:top-level-await=true",
-    ];
-    Ok(Prepared { grants: vec![(folder.to_owned(), "/")], env: &["PWD=/"], args })
+    Ok(Prepared { grants: vec![(folder.to_owned(), "/")], env: &["PWD=/"], args: BUNDLE })
 }
 
 fn object(module: &Path, folder: &Path) -> Result<Prepared> {

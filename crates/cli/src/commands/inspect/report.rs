@@ -248,24 +248,9 @@ fn section_name(id: u8) -> &'static str {
 fn describe(module: &Module, entity: EntityIndex) -> String {
     match module.entity_type(entity) {
         EntityType::Function(ty) => module.types[ty].to_string(),
-        EntityType::Global(ty) if ty.mutable => format!("(global (mut {}))", ty.content),
-        EntityType::Global(ty) => format!("(global {})", ty.content),
-        EntityType::Table(ty) => format!("(table {}{} {})", address(ty.table64), limits(ty.min, ty.max), ty.element),
-        EntityType::Memory(ty) if ty.page_size_log2 == 16 => {
-            format!("(memory {}{})", address(ty.memory64), limits(ty.min_pages, ty.max_pages))
-        }
-        EntityType::Memory(ty) => {
-            let limits = limits(ty.min_pages, ty.max_pages);
-            format!("(memory {}{limits} (pagesize {}))", address(ty.memory64), ty.page_size_bytes())
-        }
+        EntityType::Global(ty) => ty.to_string(),
+        EntityType::Table(ty) => ty.to_string(),
+        EntityType::Memory(ty) => ty.to_string(),
         EntityType::Tag(ty) => format!("(tag {})", module.types[ty.func]),
     }
-}
-
-fn address(wide: bool) -> &'static str {
-    if wide { "i64 " } else { "" }
-}
-
-fn limits(min: u64, max: Option<u64>) -> String {
-    max.map_or(min.to_string(), |max| format!("{min} {max}"))
 }
