@@ -36,6 +36,18 @@
 //! A value in an array of values takes [`VALUE_SIZE_BYTES`]: the value's little-endian bytes first (on every processor), then
 //! bytes of no meaning. A function reference is a machine pointer (0 is null); any other reference is a 32-bit handle (0 is null).
 //!
+//! # Kept locals
+//!
+//! With [`Settings::keeps_locals`](crate::settings::Settings::keeps_locals), functions of at most [`MOST_KEPT_LOCALS`] locals have their values in
+//! the frame, parameters first, from the end of the prologue on. Each has [`KEPT_LOCAL_BYTES`], the value's little-endian bytes first.
+//!
+//! | tier | where |
+//! |---|---|
+//! | baseline | [`KEPT_MARK_OFFSET`] from the frame pointer the count of locals as a `u32`, then [`KEPT_MARK`]; local `n` begins `(n + 1) * KEPT_LOCAL_BYTES` below that |
+//! | optimizing | somewhere in the frame, at a multiple of 16: the count, [`KEPT_MARK`], the frame pointer, the index of the function as a `u64`, 8 bytes of no meaning; then the locals |
+//!
+//! The frame of a function that others were compiled into has such a block for each; blocks of calls that are over may be there too.
+//!
 //! Every function keeps a frame pointer: at it the caller's frame pointer, above it the return address.
 
 use peregrine_wasm::ValType;
@@ -43,6 +55,17 @@ use serde::{Deserialize, Serialize};
 
 /// Bytes of one slot in an array of values.
 pub const VALUE_SIZE_BYTES: usize = 16;
+
+/// Functions with more locals keep none.
+pub const MOST_KEPT_LOCALS: usize = 1024;
+/// Bytes of each local that is kept.
+pub const KEPT_LOCAL_BYTES: usize = 16;
+/// Tells that locals are kept.
+pub const KEPT_MARK: u32 = 0x6b65_7074;
+/// Where the baseline has the mark, from the frame pointer.
+pub const KEPT_MARK_OFFSET: i32 = -64;
+/// What is before the locals that optimized code keeps, in bytes.
+pub const KEPT_HEADER_BYTES: usize = 32;
 
 /// So many results of each class have registers.
 const RESULT_REGISTERS: usize = 8;

@@ -66,6 +66,8 @@ pub struct Settings {
     pub debug_info: bool,
     /// Whether small functions of the module are compiled into their callers.
     pub inlining: bool,
+    /// Whether code keeps the values of locals in its frames, for core dumps: see "kept locals" in [`crate::abi`].
+    pub keeps_locals: bool,
     /// How functions reach each other.
     pub tiering: Tiering,
     /// What the embedder marks images with. Changes no code.
@@ -119,6 +121,7 @@ impl Settings {
             spectre_mitigations: true,
             debug_info: true,
             inlining: true,
+            keeps_locals: false,
             tiering: Tiering::Whole,
             module_version: String::new(),
         }

@@ -10,7 +10,7 @@ use crate::masm::{Label, Masm};
 use crate::registers::{NO_OWNER, Reg, RegSet, Registers};
 use crate::scan::Scan;
 use crate::values::{Local, Operand, Ty, parsed_type};
-use peregrine_artifact::abi::StubKind;
+use peregrine_artifact::abi::{KEPT_LOCAL_BYTES, MOST_KEPT_LOCALS, StubKind};
 use peregrine_artifact::compiler::{CompileError, Guidance};
 use peregrine_artifact::func::CompiledFunc;
 use peregrine_artifact::settings::{Settings, Tiering};
@@ -74,6 +74,8 @@ pub(crate) struct Compiler<'m> {
     pub local_types: Vec<(u32, Ty)>,
     /// The local that has a register.
     pub local_of: [u32; 32],
+    /// Whether all locals are in their homes at any time, for core dumps.
+    pub keeps_locals: bool,
     /// Homes have `1 << home_log2` bytes.
     pub home_log2: u32,
     /// The most bytes of code that this body may become.
@@ -159,6 +161,7 @@ impl<'m> Compiler<'m> {
             local_count: 0,
             local_types: Vec::new(),
             local_of: [u32::MAX; 32],
+            keeps_locals: false,
             home_log2: 3,
             max_code_bytes: MAX_CODE_BYTES,
             context_pin: None,
@@ -257,7 +260,8 @@ impl<'m> Compiler<'m> {
         self.scan.run(&bytes[first - start..], self.local_count);
         self.begin_locals();
         let has_vectors = self.module_has_vectors || self.scan.vectors || self.local_types.iter().any(|run| run.1 == Ty::V128);
-        self.home_log2 = if has_vectors { 4 } else { 3 };
+        self.keeps_locals = self.settings.keeps_locals && self.local_count <= MOST_KEPT_LOCALS;
+        self.home_log2 = if has_vectors || self.keeps_locals { KEPT_LOCAL_BYTES.ilog2() } else { 3 };
         self.plan_registers();
 
         self.masm.address_here(0);

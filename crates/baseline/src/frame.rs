@@ -5,6 +5,7 @@
 //! | -8 | the context |
 //! | -16 to -48 | registers of the caller |
 //! | -56 | where results are written that have no register |
+//! | -64 | how many locals are kept, and the mark that they are: see "kept locals" in [`peregrine_artifact::abi`] |
 //! | below -64 | homes of the locals, then of the operands by depth |
 //!
 //! A home has 8 bytes, or 16 in functions with vectors. Its place depends on nothing but the number of the local or the depth of the
@@ -13,13 +14,14 @@
 //! counted, constants too; locals that have registers go to theirs only when another tier is asked.
 
 use crate::compile::Compiler;
+use peregrine_artifact::abi::KEPT_MARK_OFFSET;
 
 /// The context.
 pub(crate) const CONTEXT: i32 = -8;
 /// The place for results that have no register.
 pub(crate) const RESULT_AREA: i32 = -56;
 /// Bytes above all homes.
-pub(crate) const FIXED_BYTES: u32 = 64;
+pub(crate) const FIXED_BYTES: u32 = KEPT_MARK_OFFSET.unsigned_abs();
 /// More than any function of an acceptable size needs; so that offsets fit.
 pub(crate) const MAX_FRAME_BYTES: u64 = 1 << 28;
 

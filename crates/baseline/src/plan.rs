@@ -54,7 +54,7 @@ impl Compiler<'_> {
         let calls = self.scan.calls;
         for &index in &self.scan.touched {
             let weight = self.scan.locals[index as usize];
-            if weight < MIN_DESTROYED {
+            if weight < MIN_DESTROYED || self.keeps_locals {
                 continue;
             }
             let list = if self.locals[index as usize].ty.is_vector_class() { &mut vectors } else { &mut integers };

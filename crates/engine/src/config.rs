@@ -447,6 +447,9 @@ impl Config {
     }
 
     /// Whether errors of calls that trapped carry a [`WasmCoreDump`](crate::WasmCoreDump). Off by default.
+    ///
+    /// With it, code keeps the values of locals in its frames, so that dumps have them, and modules keep their binaries, which say what types
+    /// they have: code is slower, and images are others. Images that were made without run as well, and their locals are missing in dumps.
     pub fn coredump_on_trap(&mut self, enable: bool) -> &mut Self {
         self.coredump_on_trap = enable;
         self
@@ -658,6 +661,7 @@ impl Config {
         settings.nan_canonicalization = self.nan_canonicalization;
         settings.spectre_mitigations = self.spectre_mitigations;
         settings.inlining = self.inlining != Inlining::No;
+        settings.keeps_locals = self.coredump_on_trap;
         settings.module_version = self.module_version.as_str().to_owned();
         settings.debug_info = match self.backtrace_details {
             WasmBacktraceDetails::Enable => true,

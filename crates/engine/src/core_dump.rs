@@ -8,7 +8,7 @@
 //! | `core` | the name of the program |
 //! | `coremodules` | the names of modules |
 //! | `coreinstances` | for each instance: number of its module, numbers of its memories and globals |
-//! | `corestack` | the calls that were under way: instance, function, offset of the instruction in it, how many locals; their values are missing |
+//! | `corestack` | the calls that were under way: instance, function, offset of the instruction in it, and locals; what has no number, or is not known, is marked as missing |
 
 use crate::context::AsContextMut;
 use crate::store::StoreOpaque;
@@ -39,6 +39,8 @@ use std::fmt;
 #[derive(Debug)]
 pub struct WasmCoreDump {
     backtrace: WasmBacktrace,
+    /// For each frame the bits of its locals, if they are known.
+    locals: Vec<Option<Box<[u128]>>>,
     /// By number in the store: what frames name.
     modules: Vec<Module>,
     instances: Vec<Instance>,
@@ -52,10 +54,18 @@ pub struct WasmCoreDump {
 const CHUNK_BYTES: usize = 4096;
 
 impl WasmCoreDump {
-    pub(crate) fn new(store: &StoreOpaque, frames: Vec<RawFrame>) -> Self {
+    pub(crate) fn new(store: &StoreOpaque, mut frames: Vec<RawFrame>) -> Self {
+        let locals = frames.iter_mut().map(|frame| frame.locals.take()).collect();
         let backtrace = WasmBacktrace::new(store.engine(), frames);
-        let mut dump =
-            Self { backtrace, modules: Vec::new(), instances: Vec::new(), memories: Vec::new(), globals: Vec::new(), parts: Vec::new() };
+        let mut dump = Self {
+            backtrace,
+            locals,
+            modules: Vec::new(),
+            instances: Vec::new(),
+            memories: Vec::new(),
+            globals: Vec::new(),
+            parts: Vec::new(),
+        };
         for (id, module) in store.instances() {
             dump.add(store, id, module);
         }
@@ -152,7 +162,7 @@ impl WasmCoreDump {
         let mut content = vec![0];
         put_name(&mut content, "main");
         put_u64(&mut content, self.frames().len() as u64);
-        for frame in self.frames() {
+        for (frame, values) in self.frames().iter().zip(&self.locals) {
             // Frames say which module, not which instance: usually there is one.
             let of_module = |part: &&(u32, Vec<u32>, Vec<u32>)| Module::same(&self.modules[part.0 as usize], frame.module());
             let instance = self.parts.iter().position(|part| of_module(&part)).unwrap_or(0);
@@ -160,10 +170,8 @@ impl WasmCoreDump {
             put_u64(&mut content, instance as u64);
             put_u64(&mut content, frame.func_index().into());
             put_u64(&mut content, frame.func_offset().unwrap_or(0) as u64);
-            // Code keeps what it still needs, where it likes: the values are marked as missing.
-            let locals = locals_of(frame);
-            put_u64(&mut content, locals as u64);
-            content.extend(std::iter::repeat_n(MISSING, locals));
+            put_locals(&mut content, &locals_of(frame), values.as_deref().unwrap_or_default());
+            // Operands are not kept.
             put_u64(&mut content, 0);
         }
         content
@@ -277,19 +285,38 @@ const MISSING: u8 = 1;
 /// More locals are not written: valid functions have at most so many.
 const MAX_LOCALS: usize = 50_000;
 
-/// How many locals the function of a frame has, parameters included. Of a module that does not keep its binary, the parameters alone.
-fn locals_of(frame: &FrameInfo) -> usize {
+/// The types of values that have a number in the format, by their bytes in binaries; 0 for others.
+type TypeByte = u8;
+
+/// The types of the locals of a frame's function, parameters included. Of a module that does not keep its binary, the parameters alone.
+fn locals_of(frame: &FrameInfo) -> Vec<TypeByte> {
     let loaded = frame.module().loaded();
     let module = loaded.module();
-    let Some(function) = module.functions.values().nth(frame.func_index() as usize) else { return 0 };
-    let params = module.types[function.ty].params.len();
-    let binary = loaded.tiering().and_then(|tiering| tiering.source().binary.bytes().ok());
-    let declared = binary.and_then(|binary| declared_locals((*binary).as_ref().get(frame.func_start()..)?)).unwrap_or(0);
-    (params + declared).min(MAX_LOCALS)
+    let Some(function) = module.functions.values().nth(frame.func_index() as usize) else { return Vec::new() };
+    let mut types: Vec<TypeByte> = module.types[function.ty].params.iter().map(type_byte).collect();
+    let start = frame.func_start();
+    let declared = match (loaded.binary(), loaded.tiering()) {
+        (Some(binary), _) => binary.get(start..).and_then(declared_locals),
+        (None, Some(tiering)) => tiering.source().binary.bytes().ok().and_then(|binary| declared_locals((*binary).as_ref().get(start..)?)),
+        (None, None) => None,
+    };
+    types.extend(declared.unwrap_or_default());
+    types.truncate(MAX_LOCALS);
+    types
 }
 
-/// How many locals the body of a function declares. Core specification, section 5.5.13.
-fn declared_locals(mut body: &[u8]) -> Option<usize> {
+fn type_byte(ty: &peregrine_wasm::ValType) -> TypeByte {
+    match ty {
+        peregrine_wasm::ValType::I32 => 0x7f,
+        peregrine_wasm::ValType::I64 => 0x7e,
+        peregrine_wasm::ValType::F32 => 0x7d,
+        peregrine_wasm::ValType::F64 => 0x7c,
+        peregrine_wasm::ValType::V128 | peregrine_wasm::ValType::Ref(_) => 0,
+    }
+}
+
+/// The types of the locals that the body of a function declares. Core specification, section 5.5.13.
+fn declared_locals(mut body: &[u8]) -> Option<Vec<TypeByte>> {
     let mut number = || {
         let mut value = 0u64;
         for shift in (0..35).step_by(7) {
@@ -302,15 +329,38 @@ fn declared_locals(mut body: &[u8]) -> Option<usize> {
         }
         None
     };
-    let mut declared = 0;
+    let mut declared = Vec::new();
     for _ in 0..number()? {
-        declared += number()? as usize;
+        let count = number()? as usize;
         // A type: one byte, or a reference type with its heap type.
-        if matches!(number()?, 0x63 | 0x64) {
+        let ty = number()?;
+        if matches!(ty, 0x63 | 0x64) {
             number()?;
         }
+        let byte = if (0x7c..=0x7f).contains(&ty) { ty as TypeByte } else { 0 };
+        declared.resize(declared.len().saturating_add(count).min(MAX_LOCALS), byte);
     }
     Some(declared)
+}
+
+/// Locals of such types with the values that are known.
+fn put_locals(content: &mut Vec<u8>, types: &[TypeByte], values: &[u128]) {
+    let count = types.len().max(values.len());
+    put_u64(content, count as u64);
+    for position in 0..count {
+        let ty = types.get(position).copied().filter(|ty| *ty != 0);
+        let (Some(ty), Some(&bits)) = (ty, values.get(position)) else {
+            content.push(MISSING);
+            continue;
+        };
+        content.push(ty);
+        match ty {
+            0x7f => put_i64(content, (bits as u32 as i32).into()),
+            0x7e => put_i64(content, bits as u64 as i64),
+            0x7d => content.extend((bits as u32).to_le_bytes()),
+            _ => content.extend((bits as u64).to_le_bytes()),
+        }
+    }
 }
 
 /// The position of `item` in `items`, where it is added if it is new.
@@ -373,9 +423,18 @@ mod tests {
     #[test]
     fn declared_locals_are_counted() {
         // Three i32, 200 v128, and one reference to a function of type 5.
-        assert_eq!(declared_locals(&[3, 3, 0x7f, 0xc8, 1, 0x7b, 1, 0x63, 5, 0x0b]), Some(204));
-        assert_eq!(declared_locals(&[0, 0x0b]), Some(0));
+        let types = declared_locals(&[4, 2, 0x7f, 0xc8, 1, 0x7b, 1, 0x63, 5, 1, 0x7c, 0x0b]).expect("well-formed");
+        assert_eq!((types.len(), &types[..3], &types[201..]), (204, &[0x7f, 0x7f, 0][..], &[0, 0, 0x7c][..]));
+        assert_eq!(declared_locals(&[0, 0x0b]), Some(Vec::new()));
         assert_eq!(declared_locals(&[2, 1, 0x7f]), None);
+    }
+
+    #[test]
+    fn known_values_are_written_and_others_marked() {
+        let mut content = Vec::new();
+        put_locals(&mut content, &[0x7f, 0x7e, 0x7d, 0, 0x7c, 0x7f], &[u128::MAX, 64, 1.0f32.to_bits().into(), 9, 2.0f64.to_bits().into()]);
+        let expected = [&[6, 0x7f, 0x7f, 0x7e, 0xc0, 0, 0x7d, 0, 0, 0x80, 0x3f, 1, 0x7c][..], &2.0f64.to_le_bytes(), &[1]].concat();
+        assert_eq!(content, expected);
     }
 
     #[test]

@@ -192,7 +192,13 @@ impl Module {
             content
         });
         match engine.settings().tiering {
-            Tiering::Whole => Self::compile_whole(engine, compiler, &wasm, content, progress),
+            Tiering::Whole => {
+                let module = Self::compile_whole(engine, compiler, &wasm, content, progress)?;
+                if engine.config().coredump_on_trap {
+                    module.loaded().keep_binary((*wasm).into());
+                }
+                Ok(module)
+            }
             Tiering::Slots | Tiering::Counted => Self::prepare(engine, compiler, wasm, content, progress),
         }
     }

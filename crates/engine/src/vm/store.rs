@@ -8,6 +8,7 @@ use super::alloc::{
 };
 use super::code::LoadedModule;
 use super::dropping::Alive;
+use super::fault::Fault;
 use super::growth::{Asking, Growth};
 use super::host::{HostCode, HostFunc};
 use super::instance::{FuncId, InstanceId, VmInstance};
@@ -197,8 +198,8 @@ pub(crate) struct VmStore {
     pub(super) held_still: u32,
     /// A guest that is interrupted may go on, so that one which cannot, for want of room on its stack, has another reason to stop.
     pub(super) may_go_on: bool,
-    /// Where the fault happened that is being turned into a trap: program counter, frame pointer, trap.
-    pub(super) fault: Option<(usize, usize, peregrine_wasm::Trap)>,
+    /// The fault that is being turned into a trap.
+    pub(super) fault: Option<Fault>,
 }
 
 impl VmStore {

@@ -129,6 +129,7 @@ impl Translator<'_, '_> {
             let value = self.load_home(local, self.locals.types()[local]);
             self.set_local(local as u32, value);
         }
+        self.mark_kept_locals();
         let height = self.stack.len() - count;
         let mut args: Vec<BlockArg> = Vec::new();
         for depth in 0..self.stack.len() {

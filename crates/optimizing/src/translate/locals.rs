@@ -11,7 +11,12 @@ use cranelift_codegen::ir::immediates::{Ieee32, Ieee64};
 use cranelift_codegen::ir::types::{F32, F64, I8X16, I64};
 use cranelift_codegen::ir::{InstBuilder, StackSlot, StackSlotData, StackSlotKind, Type, Value};
 use cranelift_frontend::Variable;
+use peregrine_artifact::abi::{KEPT_HEADER_BYTES, KEPT_LOCAL_BYTES, KEPT_MARK, MOST_KEPT_LOCALS};
 use wasmparser::{LocalsReader, Operator};
+
+/// Places of the frame before the locals that are kept.
+const KEPT_HEADER_PLACES: usize = KEPT_HEADER_BYTES / KEPT_LOCAL_BYTES;
+const _: () = assert!(KEPT_LOCAL_BYTES == FRAME_VALUE_BYTES as usize);
 
 /// The locals of a function, parameters first.
 #[derive(Debug, Default)]
@@ -25,6 +30,8 @@ pub(crate) struct Locals {
     known: Vec<Option<(u32, Value)>>,
     /// Plain mode: the number of the current block.
     block: u32,
+    /// Where the values are kept for core dumps, after a header.
+    kept: Option<StackSlot>,
 }
 
 impl Locals {
@@ -70,7 +77,31 @@ impl Translator<'_, '_> {
             Mode::Optimized => self.declare_variables(&values),
             Mode::Plain => self.declare_places(&values, params),
         }
+        if self.settings().keeps_locals && self.locals.len() <= MOST_KEPT_LOCALS {
+            let slot = self.frame_slot(KEPT_HEADER_PLACES + self.locals.len());
+            self.locals.kept = Some(slot);
+            for position in 0..self.locals.len() {
+                let value = values.get(position).copied();
+                let value = value.unwrap_or_else(|| self.zero(self.locals.types[position]));
+                self.store_frame(slot, KEPT_HEADER_PLACES + position, value);
+            }
+            self.mark_kept_locals();
+        }
         Ok(())
+    }
+
+    /// Writes the header of the locals that are kept, if they are.
+    pub(super) fn mark_kept_locals(&mut self) {
+        let Some(slot) = self.locals.kept else { return };
+        let count = self.locals.len() as u64;
+        let mark = self.builder.ins().iconst(I64, (u64::from(KEPT_MARK) << 32 | count) as i64);
+        let frame_pointer = self.builder.ins().get_frame_pointer(I64);
+        let function = self.builder.ins().iconst(I64, i64::from(self.own_index.as_u32()));
+        let flags = super::flags::Region::Frame.trusted(self.builder.func);
+        let address = self.builder.ins().stack_addr(I64, slot, 0);
+        for (value, offset) in [(mark, 0), (frame_pointer, 8), (function, 16)] {
+            self.builder.ins().store(flags, value, address, offset);
+        }
     }
 
     fn declare_variables(&mut self, params: &[Value]) {
@@ -173,6 +204,9 @@ impl Translator<'_, '_> {
                 self.locals.known[position] = Some((self.locals.block, value));
             }
             _ => self.builder.def_var(self.locals.variables[position], value),
+        }
+        if let Some(slot) = self.locals.kept {
+            self.store_frame(slot, KEPT_HEADER_PLACES + position, value);
         }
     }
 

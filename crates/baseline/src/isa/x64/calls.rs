@@ -9,7 +9,7 @@ use crate::frame::{CONTEXT, RESULT_AREA, saved_register};
 use crate::masm::Label;
 use crate::registers::{Reg, RegSet};
 use crate::values::{Ty, Value};
-use peregrine_artifact::abi::VALUE_SIZE_BYTES;
+use peregrine_artifact::abi::{KEPT_MARK, KEPT_MARK_OFFSET, VALUE_SIZE_BYTES};
 use peregrine_artifact::builtins::Builtin;
 use peregrine_artifact::settings::Tiering;
 use peregrine_artifact::vmctx::{VmContextHeader, VmFuncRef, VmFunctionImport};
@@ -147,13 +147,13 @@ impl Compiler<'_> {
                         extended = extended.with(pin);
                     }
                 }
-                (Location::Reg(reg), None) if self.scan.locals[index] > 0 => {
+                (Location::Reg(reg), None) if self.scan.locals[index] > 0 || self.keeps_locals => {
                     let home = self.home(index);
                     self.store_slot(ty, home, reg);
                 }
                 // The arguments are above the frame pointer and the return address.
                 (Location::Stack(offset), Some(pin)) => moves.push((ty, pin, Value::Slot(16 + offset as i32))),
-                (Location::Stack(offset), None) if self.scan.locals[index] > 0 => {
+                (Location::Stack(offset), None) if self.scan.locals[index] > 0 || self.keeps_locals => {
                     let home = self.home(index);
                     self.store_value(ty, home, Value::Slot(16 + offset as i32));
                 }
@@ -174,6 +174,14 @@ impl Compiler<'_> {
 
     /// Makes zero of the locals that need it.
     fn zero_locals(&mut self, first: usize) {
+        if self.keeps_locals {
+            if first < self.local_count {
+                self.zero_homes(first, self.local_count - 1);
+            }
+            self.masm.mov_store_imm(false, Self::slot(KEPT_MARK_OFFSET), self.local_count as i32);
+            self.masm.mov_store_imm(false, Self::slot(KEPT_MARK_OFFSET + 4), KEPT_MARK as i32);
+            return;
+        }
         let mut homes: usize = 0;
         let touched = std::mem::take(&mut self.scan.touched);
         let needing = || touched.iter().map(|index| *index as usize).filter(|index| *index >= first);

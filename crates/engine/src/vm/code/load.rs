@@ -1,5 +1,6 @@
 //! Loads images: checks them, maps them, makes their text executable and registers it.
 
+use super::blobs::BlobKind;
 use super::registry;
 use super::tiered::{self, TieredCode};
 use crate::tiering::ModuleTiering;
@@ -76,6 +77,8 @@ pub(crate) struct LoadedModule {
     code: Option<Code>,
     /// What compiles functions that have no code yet, and better code for those that have.
     tiering: OnceLock<ModuleTiering>,
+    /// The binary, if core dumps need it and nothing else keeps it.
+    binary: OnceLock<Box<[u8]>>,
     contexts: Contexts,
     this: Weak<LoadedModule>,
 }
@@ -235,6 +238,7 @@ impl LoadedModule {
             code,
             meta,
             tiering: OnceLock::new(),
+            binary: OnceLock::new(),
             contexts: Contexts::default(),
             this: this.clone(),
         })
@@ -457,6 +461,31 @@ impl LoadedModule {
         }
         let frames = code.layout.frames_at(code.mapping.bytes(), (pc - code.text.start) as u32);
         frames.into_iter().map(|(function, wasm_offset)| (self.module().func_index(function), wasm_offset)).collect()
+    }
+
+    /// Whether its code keeps locals in its frames.
+    pub(crate) fn keeps_locals(&self) -> bool {
+        self.settings().is_some_and(|settings| settings.keeps_locals)
+    }
+
+    /// Whether the code at `pc`, of `function`, is the baseline's.
+    pub(crate) fn is_baseline_at(&self, pc: usize, function: FuncIndex) -> bool {
+        let Some(code) = &self.code else { return false };
+        if code.text.contains(&pc) {
+            let defined = self.module().defined_func_index(function);
+            return defined.and_then(|index| self.image_tier(index)) == Some(CompilerKind::Baseline);
+        }
+        code.tiered.as_ref().and_then(|tiered| tiered.find(pc)).is_some_and(|blob| blob.kind == BlobKind::Baseline)
+    }
+
+    /// Keeps the binary, for core dumps.
+    pub(crate) fn keep_binary(&self, binary: Box<[u8]>) {
+        let _ = self.binary.set(binary);
+    }
+
+    /// The binary, if it was kept.
+    pub(crate) fn binary(&self) -> Option<&[u8]> {
+        self.binary.get().map(|binary| &**binary)
     }
 
     /// The shared handle of this module.

@@ -3,6 +3,7 @@
 //! The handler runs in signal context: it decides whose fault it is, notes it in the store, and lets the thread go on at a landing on the
 //! host's stack, where the backtrace is taken and the call is unwound. It neither allocates nor locks.
 
+mod kept;
 pub(crate) mod walk;
 
 use super::code::registry;
@@ -43,6 +44,19 @@ pub(crate) fn prepare_thread() -> io::Result<()> {
     Ok(())
 }
 
+/// Where a guest was when it faulted, and the trap that this is.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::vm) struct Fault {
+    /// The program counter.
+    pub(in crate::vm) pc: usize,
+    /// The stack pointer.
+    pub(in crate::vm) sp: usize,
+    /// The frame pointer.
+    pub(in crate::vm) fp: usize,
+    /// The trap.
+    pub(in crate::vm) trap: Trap,
+}
+
 fn handle(context: &mut FaultContext<'_>) -> Outcome {
     let store = current_store();
     if store.is_null() {
@@ -79,16 +93,14 @@ fn handle(context: &mut FaultContext<'_>) -> Outcome {
     };
     let trap = if trap != Trap::Interrupt {
         trap
-    } else if go_on_in_vain(store, context) {
-        return Outcome::Resume;
-    } else if land_on_guest_stack(store, context) {
+    } else if go_on_in_vain(store, context) || land_on_guest_stack(store, context) {
         return Outcome::Resume;
     } else if store.may_go_on {
         Trap::StackOverflow
     } else {
         Trap::Interrupt
     };
-    store.fault = Some((pc, context.fp(), trap));
+    store.fault = Some(Fault { pc, sp: context.sp(), fp: context.fp(), trap });
     context.set_sp(store.context.host_sp as usize);
     context.set_arg(0, &raw mut store.context as u64);
     context.set_pc(veneer::fault_landing as *const () as usize);
@@ -153,8 +165,8 @@ const NULL_REACH: usize = 4096;
 pub(super) unsafe extern "C" fn landed(context: *mut VmStoreContext) {
     // SAFETY: the context is the first field of the store that the handler found; its guest is stopped.
     let store = unsafe { &mut *context.cast::<VmStore>() };
-    if let Some((pc, fp, trap)) = store.fault.take() {
-        let frames = walk::backtrace_from(store, Some((pc, fp)));
-        store.raise(Pending::Trap(trap, frames));
+    if let Some(fault) = store.fault.take() {
+        let frames = walk::backtrace_from(store, Some(fault));
+        store.raise(Pending::Trap(fault.trap, frames));
     }
 }

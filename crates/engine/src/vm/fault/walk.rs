@@ -1,9 +1,12 @@
 //! Walks the guest's frames by frame pointers.
 
+use super::Fault;
+use super::kept;
 use crate::vm::code::{LoadedModule, registry};
 use crate::vm::entry::veneer::OUTER_EXIT_FP_OFFSET;
 use crate::vm::store::VmStore;
-use peregrine_wasm::FuncIndex;
+use peregrine_wasm::{FuncIndex, Trap};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// The most frames that a backtrace holds; a deep recursion has hundreds of thousands.
@@ -18,6 +21,8 @@ pub(crate) struct RawFrame {
     pub(crate) function: FuncIndex,
     /// Where in the binary, if it is known.
     pub(crate) wasm_offset: Option<u32>,
+    /// The bits of its locals, parameters first, if its code keeps them.
+    pub(crate) locals: Option<Box<[u128]>>,
 }
 
 /// The frames of the guest while the host runs, newest first, over all activations of the store.
@@ -25,13 +30,15 @@ pub(crate) fn backtrace(store: &VmStore) -> Vec<RawFrame> {
     backtrace_from(store, None)
 }
 
-/// The frames of the guest, beginning with a fault's program counter and frame pointer if there is one.
-pub(super) fn backtrace_from(store: &VmStore, fault: Option<(usize, usize)>) -> Vec<RawFrame> {
+/// The frames of the guest, beginning with that of a fault if there is one.
+pub(super) fn backtrace_from(store: &VmStore, fault: Option<Fault>) -> Vec<RawFrame> {
     let mut frames = Vec::new();
     let mut fp = store.context.exit_fp as usize;
-    if let Some((pc, fault_fp)) = fault {
-        push_frame(&mut frames, pc);
-        fp = fault_fp;
+    if let Some(fault) = fault {
+        // A function that runs off the stack has no frame yet.
+        let place = (fault.trap != Trap::StackOverflow).then_some((store, fault.sp..fault.fp));
+        push_frame(&mut frames, fault.pc, place);
+        fp = fault.fp;
     }
     while fp != 0 && frames.len() < MAX_FRAMES {
         if !store.is_on_stack(fp) {
@@ -44,19 +51,28 @@ pub(super) fn backtrace_from(store: &VmStore, fault: Option<(usize, usize)>) -> 
         // SAFETY: `fp` is the frame pointer of a veneer, of an Enter stub or of compiled code: each keeps the caller's frame pointer there
         // and the return address above it. The guest is stopped, so its frames are intact.
         let (caller_fp, return_address) = unsafe { ((fp as *const usize).read(), (fp as *const usize).add(1).read()) };
-        push_frame(&mut frames, return_address.wrapping_sub(1));
+        // The frame ends where its caller's, which has the frame pointer and the return address, begins.
+        push_frame(&mut frames, return_address.wrapping_sub(1), Some((store, fp + 2 * size_of::<usize>()..caller_fp)));
         fp = caller_fp;
     }
     frames.truncate(MAX_FRAMES);
     frames
 }
 
-/// Adds the frames of the functions that the code at `pc` belongs to. Stubs are not functions and are passed over.
-fn push_frame(frames: &mut Vec<RawFrame>, pc: usize) {
+/// Adds the frames of the functions that the code at `pc` belongs to. Stubs are not functions and are passed over. `place` says where on the stack
+/// of the store they are, up to their frame pointer.
+fn push_frame(frames: &mut Vec<RawFrame>, pc: usize, place: Option<(&VmStore, Range<usize>)>) {
     let Some(module) = registry::lookup(pc) else { return };
     // SAFETY: code on the stack of a store belongs to a module that the store keeps.
     let Some(module) = unsafe { &*module }.to_arc() else { return };
-    for (function, wasm_offset) in module.frames_at(pc) {
-        frames.push(RawFrame { module: module.clone(), function, wasm_offset });
+    let found = module.frames_at(pc);
+    let functions: Vec<FuncIndex> = found.iter().map(|(function, _)| *function).collect();
+    let mut locals = match place {
+        Some((store, place)) => kept::locals(store, &module, pc, place, &functions),
+        None => Vec::new(),
+    }
+    .into_iter();
+    for (function, wasm_offset) in found {
+        frames.push(RawFrame { module: module.clone(), function, wasm_offset, locals: locals.next().flatten() });
     }
 }

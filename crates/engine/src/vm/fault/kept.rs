@@ -1,0 +1,81 @@
+//! Finds the locals that code keeps in its frame: see "kept locals" in [`peregrine_artifact::abi`]. Called by the walk over the guest's frames.
+
+use crate::vm::code::LoadedModule;
+use crate::vm::store::VmStore;
+use peregrine_artifact::abi::{KEPT_HEADER_BYTES, KEPT_LOCAL_BYTES, KEPT_MARK, KEPT_MARK_OFFSET, MOST_KEPT_LOCALS};
+use peregrine_wasm::FuncIndex;
+use std::ops::Range;
+
+/// A longer frame is not looked at.
+const MOST_FRAME_BYTES: usize = 1 << 20;
+
+/// The locals of `functions`, to which the code at `pc` belongs, newest call first. Their frame is at `place`, up to its frame pointer. Nothing
+/// for those that keep none, or whose place is not certain.
+pub(super) fn locals(
+    store: &VmStore,
+    module: &LoadedModule,
+    pc: usize,
+    place: Range<usize>,
+    functions: &[FuncIndex],
+) -> Vec<Option<Box<[u128]>>> {
+    let is_stack = store.is_on_stack(place.start) && store.is_on_stack(place.end) && place.start < place.end;
+    if !module.keeps_locals() || !is_stack || place.len() > MOST_FRAME_BYTES {
+        return Vec::new();
+    }
+    let frame = Frame(place);
+    match functions {
+        [function] if module.is_baseline_at(pc, *function) => vec![frame.of_baseline()],
+        _ => {
+            let blocks: Vec<(u64, Box<[u128]>)> = frame.blocks().collect();
+            let block_of = |function: &FuncIndex| {
+                let mut found = blocks.iter().filter(|block| block.0 == u64::from(function.as_u32()));
+                // A second one is a call that is over, or another one that was compiled into the same frame.
+                found.next().filter(|_| found.next().is_none()).map(|block| block.1.clone())
+            };
+            functions.iter().map(block_of).collect()
+        }
+    }
+}
+
+/// A frame of a stopped guest, on its stack, from the end of the next newer one up to its frame pointer.
+struct Frame(Range<usize>);
+
+impl Frame {
+    /// A word of the frame; none if it is not inside.
+    fn word(&self, address: usize) -> Option<u64> {
+        let is_inside = address >= self.0.start && address.checked_add(size_of::<u64>())? <= self.0.end;
+        // SAFETY: the place is on the guest's stack, all of which is mapped and readable, and the guest is stopped.
+        is_inside.then(|| unsafe { (address as *const u64).read_unaligned() })
+    }
+
+    /// How many locals a mark says that there are.
+    fn count(mark: u64) -> Option<usize> {
+        let count = mark as u32 as usize;
+        (mark >> 32 == u64::from(KEPT_MARK) && count <= MOST_KEPT_LOCALS).then_some(count)
+    }
+
+    /// Values at addresses.
+    fn values(&self, addresses: impl Iterator<Item = usize>) -> Option<Box<[u128]>> {
+        addresses.map(|address| Some(u128::from(self.word(address)?) | u128::from(self.word(address + 8)?) << 64)).collect()
+    }
+
+    /// What code of the baseline keeps.
+    fn of_baseline(&self) -> Option<Box<[u128]>> {
+        let mark_at = self.0.end.checked_add_signed(KEPT_MARK_OFFSET as isize)?;
+        let count = Self::count(self.word(mark_at)?)?;
+        self.values((1..=count).map(|number| mark_at.wrapping_sub(number * KEPT_LOCAL_BYTES)))
+    }
+
+    /// What optimized code keeps: the function, by its index, and its locals.
+    fn blocks(&self) -> impl Iterator<Item = (u64, Box<[u128]>)> {
+        let starts = (self.0.start.next_multiple_of(KEPT_LOCAL_BYTES)..self.0.end).step_by(KEPT_LOCAL_BYTES);
+        starts.filter_map(|start| {
+            let count = Self::count(self.word(start)?)?;
+            if self.word(start + 8)? != self.0.end as u64 {
+                return None;
+            }
+            let first = start + KEPT_HEADER_BYTES;
+            Some((self.word(start + 16)?, self.values((0..count).map(|number| first + number * KEPT_LOCAL_BYTES))?))
+        })
+    }
+}
