@@ -31,6 +31,10 @@ pub struct EngineMetrics {
     pub slots_surplus: u64,
     /// Slots that were unmapped, and never used again, because resetting them failed.
     pub slots_quarantined: u64,
+    /// Guest stacks that went back to the engine at the end of a call, because many stores had one.
+    pub stacks_returned: u64,
+    /// Guest stacks that no store has now.
+    pub stacks_idle: u64,
     /// Calls from the host that entered a guest, in stores that were dropped.
     pub calls: u64,
     /// Calls that ended with a trap, in stores that were dropped.
@@ -117,6 +121,8 @@ impl Engine {
             slots_idle_reserved_bytes: shared.idle.bytes() as u64,
             slots_surplus: get(Counting::SlotsSurplus),
             slots_quarantined: get(Counting::SlotsQuarantined),
+            stacks_returned: get(Counting::StacksReturned),
+            stacks_idle: shared.stacks.warm_count() as u64,
             calls: get(Counting::Calls),
             traps: get(Counting::Traps),
             modules_compiled: get(Counting::ModulesCompiled),

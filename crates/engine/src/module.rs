@@ -61,7 +61,7 @@ impl Drop for Module {
     fn drop(&mut self) {
         let spare = self.inner.pool.remove_handle();
         for instance in &spare {
-            self.inner.engine.shared().idle.remove(instance.reserved_bytes());
+            self.inner.engine.shared().idle.remove(instance.idle_shard(), instance.reserved_bytes());
         }
     }
 }

@@ -78,6 +78,8 @@ pub(crate) struct VmInstance {
     pub(super) importers: u32,
     /// How many drops the store had seen when this became one of its instances.
     pub(super) born: u64,
+    /// Where it was counted as idle last.
+    idle_shard: usize,
 }
 
 // SAFETY: it owns what it points to, but for imports, which only its store follows; what is spare has none.
@@ -109,12 +111,23 @@ impl VmInstance {
             dropped_elements,
             importers: 0,
             born: 0,
+            idle_shard: 0,
         });
         instance.write_header(header);
         if let Some(contexts) = instance.module.contexts() {
             contexts.add(context);
         }
         instance
+    }
+
+    /// Where it was counted as idle last.
+    pub(crate) fn idle_shard(&self) -> usize {
+        self.idle_shard
+    }
+
+    /// Notes where it is counted as idle.
+    pub(super) fn set_idle_shard(&mut self, shard: usize) {
+        self.idle_shard = shard;
     }
 
     fn write_header(&mut self, header: VmContextHeader) {

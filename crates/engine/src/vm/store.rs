@@ -91,7 +91,7 @@ impl VmShared {
     #[expect(clippy::vec_box, reason = "contexts point to instances, which must not move")]
     fn drop_surplus(&self, surplus: Vec<Box<VmInstance>>) {
         for instance in surplus {
-            self.idle.remove(instance.reserved_bytes());
+            self.idle.remove(instance.idle_shard(), instance.reserved_bytes());
             self.counters.add(Counting::SlotsSurplus, 1);
         }
     }
@@ -165,6 +165,8 @@ pub(crate) struct VmStore {
     stack: Option<GuestStack>,
     /// Whether the stack goes back to the pool when no call is under way: many stores have one.
     returns_stack: bool,
+    /// Where the stack is counted, if there is one.
+    stack_shard: usize,
     /// Whether a guest has ever run here: memories that nobody wrote need no reset.
     guest_ran: bool,
     instances: Vec<Option<Box<VmInstance>>>,
@@ -221,6 +223,7 @@ impl VmStore {
             shared,
             stack: None,
             returns_stack: false,
+            stack_shard: 0,
             guest_ran: false,
             instances: Vec::new(),
             free_numbers: Vec::new(),
@@ -470,7 +473,7 @@ impl VmStore {
         let what = if warm.is_some() { Counting::SlotsWarm } else { Counting::SlotsCold };
         self.shared.counters.add(what, 1);
         if let Some(instance) = &warm {
-            self.shared.idle.remove(instance.reserved_bytes());
+            self.shared.idle.remove(instance.idle_shard(), instance.reserved_bytes());
         }
         warm
     }
@@ -486,7 +489,7 @@ impl VmStore {
     pub(super) fn give_back(&mut self, mut instance: Box<VmInstance>) {
         self.shared.counters.add(Counting::InstancesDropped, 1);
         let Some((pool, shard)) = self.modules[instance.kept() as usize].pool() else { return };
-        let spare = match instance.reset(self.guest_ran) {
+        let mut spare = match instance.reset(self.guest_ran) {
             _ if !instance.is_reusable() => None,
             Ok(()) => Some(instance),
             Err(error) => {
@@ -495,8 +498,8 @@ impl VmStore {
                 None
             }
         };
-        if let Some(instance) = &spare {
-            self.shared.idle.add(instance.reserved_bytes());
+        if let Some(instance) = &mut spare {
+            instance.set_idle_shard(self.shared.idle.add(instance.reserved_bytes()));
         }
         let most = if self.shared.idle.is_full() { 0 } else { usize::MAX };
         self.shared.drop_surplus(pool.give(shard, spare, most));
@@ -585,7 +588,7 @@ impl VmStore {
             self.context.guest_stack_top = stack.top() as u64;
             self.context.guest_stack_limit = stack.limit() as u64;
             self.stack = Some(stack);
-            self.returns_stack = self.shared.held_stacks.add();
+            (self.stack_shard, self.returns_stack) = self.shared.held_stacks.add();
             self.set_unusual(Unusual::ReturnsStack, self.returns_stack);
             self.set_unusual(Unusual::NoStack, false);
         }
@@ -596,6 +599,7 @@ impl VmStore {
     #[inline]
     pub(super) fn rest(&mut self) {
         if self.returns_stack && self.context.exit_fp == 0 {
+            self.shared.counters.add(Counting::StacksReturned, 1);
             self.return_stack();
         }
     }
@@ -606,7 +610,7 @@ impl VmStore {
             (self.context.guest_stack_top, self.context.guest_stack_limit) = (0, 0);
             self.returns_stack = false;
             self.set_unusual(Unusual::NoStack, true);
-            self.shared.held_stacks.remove();
+            self.shared.held_stacks.remove(self.stack_shard);
             self.shared.stacks.give(stack);
         }
     }

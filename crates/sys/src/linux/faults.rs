@@ -65,6 +65,8 @@ pub struct FaultContext<'a> {
 /// The callback in use; null before the first [`install`].
 static HANDLER: AtomicPtr<()> = AtomicPtr::new(std::ptr::null_mut());
 static INSTALL: Mutex<()> = Mutex::new(());
+/// All signals are taken over: nothing is left to do for [`install`]. Changed under `INSTALL`; pairs with the load without it.
+static IS_INSTALLED: AtomicBool = AtomicBool::new(false);
 static EARLIER: [Earlier; SIGNALS.len()] = [const { Earlier::new() }; SIGNALS.len()];
 
 /// The action for a signal that was in force before this module's.
@@ -94,8 +96,11 @@ impl Earlier {
 /// # Errors
 /// `AlreadyExists` where another handler is installed, otherwise what `sigaction` said.
 pub fn install(handler: FaultHandler) -> io::Result<()> {
-    let _guard = INSTALL.lock().unwrap_or_else(PoisonError::into_inner);
     let handler = handler as *mut ();
+    if IS_INSTALLED.load(Ordering::Acquire) && std::ptr::eq(HANDLER.load(Ordering::Acquire), handler) {
+        return Ok(());
+    }
+    let _guard = INSTALL.lock().unwrap_or_else(PoisonError::into_inner);
     let current = HANDLER.load(Ordering::Acquire);
     if !current.is_null() && !std::ptr::eq(current, handler) {
         return Err(io::Error::new(io::ErrorKind::AlreadyExists, "another fault handler is installed"));
@@ -107,6 +112,7 @@ pub fn install(handler: FaultHandler) -> io::Result<()> {
             take_over(*number, earlier)?;
         }
     }
+    IS_INSTALLED.store(true, Ordering::Release);
     Ok(())
 }
 
@@ -120,6 +126,7 @@ pub fn install(handler: FaultHandler) -> io::Result<()> {
 /// 1. No thread is in code whose faults the callback is to see, nor will be before the next `install`.
 pub unsafe fn uninstall() -> io::Result<()> {
     let _guard = INSTALL.lock().unwrap_or_else(PoisonError::into_inner);
+    IS_INSTALLED.store(false, Ordering::Release);
     for ((number, _), earlier) in SIGNALS.iter().zip(&EARLIER) {
         if !earlier.is_known.load(Ordering::Acquire) {
             continue;

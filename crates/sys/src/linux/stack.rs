@@ -144,13 +144,16 @@ pub struct StackPoolConfig {
     pub guard_len_bytes: usize,
     /// How many unused stacks are kept; more are unmapped when given back.
     pub max_warm: usize,
-    /// How many bytes below the top of an unused stack stay in memory.
+    /// How many bytes below the top of an unused stack stay in memory, of those beyond `max_untrimmed`.
     pub keep_resident_bytes: usize,
+    /// So many unused stacks stay as their users left them: those that are taken next, so that giving and taking one is no system call where
+    /// few are in use at once.
+    pub max_untrimmed: usize,
 }
 
 impl Default for StackPoolConfig {
     fn default() -> Self {
-        Self { usable_len_bytes: 1 << 20, guard_len_bytes: DEFAULT_GUARD_LEN_BYTES, max_warm: 64, keep_resident_bytes: 64 << 10 }
+        Self { usable_len_bytes: 1 << 20, guard_len_bytes: DEFAULT_GUARD_LEN_BYTES, max_warm: 64, keep_resident_bytes: 64 << 10, max_untrimmed: 4 }
     }
 }
 
@@ -232,9 +235,19 @@ impl StackPool {
 
     /// Gives a stack back. It is unmapped where the pool is full or where it is not of the pool's sizes.
     pub fn give(&self, stack: GuestStack) {
-        if stack.is_lent() || self.warm().stacks.len() >= self.config.max_warm || !self.fits(&stack) {
+        if stack.is_lent() || !self.fits(&stack) {
             return;
         }
+        let surplus = {
+            let mut warm = self.warm();
+            match warm.stacks.len() {
+                count if count >= self.config.max_warm => Err(Some(stack)),
+                count if count < self.config.max_untrimmed => Err(warm.give(stack)),
+                _ => Ok(stack),
+            }
+        };
+        // Whatever is dropped is unmapped outside the lock.
+        let Ok(stack) = surplus else { return };
         // Outside the lock: the system call may take a while.
         if stack.shrink_resident(self.config.keep_resident_bytes).is_err() {
             return;
@@ -312,7 +325,7 @@ mod tests {
 
     #[test]
     fn the_pool_keeps_what_it_was_told_and_no_more() {
-        let config = StackPoolConfig { usable_len_bytes: 256 << 10, max_warm: 2, keep_resident_bytes: 16 << 10, ..Default::default() };
+        let config = StackPoolConfig { usable_len_bytes: 256 << 10, max_warm: 2, keep_resident_bytes: 16 << 10, max_untrimmed: 0, ..Default::default() };
         let pool = StackPool::new(config);
         let stacks: Vec<_> = (0..3).map(|_| pool.take().unwrap()).collect();
         stacks.iter().for_each(|stack| touch(stack, 128 << 10));
@@ -325,6 +338,17 @@ mod tests {
         pool.give(GuestStack::new(page_size(), 0).unwrap());
         assert_eq!(pool.warm_count(), 1, "a foreign stack is not kept");
         assert_eq!((pool.clear(), pool.warm_count()), (1, 0));
+    }
+
+    #[test]
+    fn few_stacks_come_back_as_they_were_left() {
+        let config = StackPoolConfig { usable_len_bytes: 256 << 10, keep_resident_bytes: 16 << 10, max_untrimmed: 2, ..Default::default() };
+        let pool = StackPool::new(config);
+        let stacks: Vec<_> = (0..5).map(|_| pool.take().unwrap()).collect();
+        stacks.iter().for_each(|stack| touch(stack, 128 << 10));
+        stacks.into_iter().for_each(|stack| pool.give(stack));
+        let resident: Vec<_> = (0..5).map(|_| pool.take().unwrap().resident_bytes().unwrap() >> 10).collect();
+        assert_eq!(resident, [16, 16, 16, 128, 128]);
     }
 
     #[test]

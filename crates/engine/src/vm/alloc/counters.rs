@@ -32,6 +32,8 @@ counters! {
     SlotsSurplus,
     /// Slots that were unmapped because resetting them failed.
     SlotsQuarantined,
+    /// Guest stacks that stores gave back after a call.
+    StacksReturned,
     /// Outermost calls of guests.
     Calls,
     /// Traps that ended a call.

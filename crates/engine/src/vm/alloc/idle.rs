@@ -1,4 +1,7 @@
 //! How much an engine keeps warm: counted per shard, so that threads do not meet.
+//!
+//! What is counted says which shard it was counted in, and is taken off there, by whatever thread: stores move between threads, and a count
+//! that only ever rose would say before long that there is no more room.
 
 use super::pool::{Apart, SHARDS, own_shard};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,7 +17,6 @@ pub(crate) struct IdleSlots {
 
 #[derive(Default)]
 struct Idle {
-    // What one shard adds another may remove, so that each alone may wrap; the sum is right.
     slots: AtomicUsize,
     bytes: AtomicUsize,
 }
@@ -25,36 +27,36 @@ impl IdleSlots {
         Self { shards: Default::default(), most_bytes: usize::try_from(most_bytes).unwrap_or(usize::MAX) / SHARDS }
     }
 
-    /// Counts an instance with `bytes` of address space.
-    pub(crate) fn add(&self, bytes: usize) {
-        let own = &self.shards[own_shard()].0;
+    /// Counts an instance with `bytes` of address space. Returns where, for [`remove`](Self::remove).
+    pub(crate) fn add(&self, bytes: usize) -> usize {
+        let shard = own_shard();
+        let own = &self.shards[shard].0;
         own.slots.fetch_add(1, Ordering::Relaxed);
         own.bytes.fetch_add(bytes, Ordering::Relaxed);
+        shard
     }
 
     /// Whether this shard has more than its share.
     pub(crate) fn is_full(&self) -> bool {
         let own = &self.shards[own_shard()].0;
-        // Removals of what another shard added may have made a count negative.
-        let beyond = |count: &AtomicUsize, most: usize| count.load(Ordering::Relaxed) as isize > most as isize;
-        beyond(&own.slots, MOST_SLOTS) || beyond(&own.bytes, self.most_bytes)
+        own.slots.load(Ordering::Relaxed) > MOST_SLOTS || own.bytes.load(Ordering::Relaxed) > self.most_bytes
     }
 
-    /// Counts one less.
-    pub(crate) fn remove(&self, bytes: usize) {
-        let own = &self.shards[own_shard()].0;
+    /// Counts one less, where it was counted.
+    pub(crate) fn remove(&self, shard: usize, bytes: usize) {
+        let own = &self.shards[shard].0;
         own.slots.fetch_sub(1, Ordering::Relaxed);
         own.bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 
     /// How many warm instances there are.
     pub(crate) fn slots(&self) -> usize {
-        self.shards.iter().fold(0usize, |sum, shard| sum.wrapping_add(shard.0.slots.load(Ordering::Relaxed)))
+        self.shards.iter().map(|shard| shard.0.slots.load(Ordering::Relaxed)).sum()
     }
 
     /// Bytes of address space that they take.
     pub(crate) fn bytes(&self) -> usize {
-        self.shards.iter().fold(0usize, |sum, shard| sum.wrapping_add(shard.0.bytes.load(Ordering::Relaxed)))
+        self.shards.iter().map(|shard| shard.0.bytes.load(Ordering::Relaxed)).sum()
     }
 }
 
@@ -66,13 +68,15 @@ const MOST_STACKS: usize = 16;
 pub(crate) struct HeldStacks([Apart<AtomicUsize>; SHARDS]);
 
 impl HeldStacks {
-    /// Counts a stack. `true` if there are so many that it is to be given back when it is not in use.
-    pub(crate) fn add(&self) -> bool {
-        self.0[own_shard()].0.fetch_add(1, Ordering::Relaxed) as isize >= MOST_STACKS as isize
+    /// Counts a stack. Returns where, for [`remove`](Self::remove), and `true` if there are so many that it is to be given back when it is
+    /// not in use.
+    pub(crate) fn add(&self) -> (usize, bool) {
+        let shard = own_shard();
+        (shard, self.0[shard].0.fetch_add(1, Ordering::Relaxed) >= MOST_STACKS)
     }
 
-    /// Counts one less.
-    pub(crate) fn remove(&self) {
-        self.0[own_shard()].0.fetch_sub(1, Ordering::Relaxed);
+    /// Counts one less, where it was counted.
+    pub(crate) fn remove(&self, shard: usize) {
+        self.0[shard].0.fetch_sub(1, Ordering::Relaxed);
     }
 }
