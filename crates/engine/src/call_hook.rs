@@ -82,13 +82,18 @@ impl GuestClock {
         self.since = self.is_on.then(Instant::now);
     }
 
-    fn stop(&mut self) {
+    /// The guest does not run any more.
+    pub(crate) fn stop(&mut self) {
         self.total += self.since.take().map_or(Duration::ZERO, |since| since.elapsed());
     }
 }
 
 impl<T: 'static> Store<T> {
     /// Installs what is called at each crossing between host and guest, in place of what was there. An error that it returns ends the call.
+    ///
+    /// A call that is a future and is dropped before it has ended leaves the guest, and host functions that wait, without a further crossing:
+    /// the hook is not told, and what it keeps about calls that are under way is the embedder's to clean up. The time in the guest
+    /// ([`measure_time_in_guest`](Self::measure_time_in_guest)) ends there.
     ///
     /// Without a hook a crossing costs one comparison more.
     ///

@@ -50,3 +50,40 @@ fn many_idle_stores_keep_few_stacks() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn instances_that_own_shared_memories_are_counted_when_they_come_and_go() -> Result<()> {
+    let engine = Engine::new(Config::new().shared_memory(true))?;
+    let module = Module::new(&engine, r#"(module (import "" "m" (memory 1 1 shared)))"#)?;
+    let memory = SharedMemory::new(&engine, MemoryType::shared(1, 1))?;
+    for _ in 0..10 {
+        let mut store = Store::new(&engine, ());
+        Instance::new(&mut store, &module, &[memory.clone().into()])?;
+        assert_eq!(engine.metrics().instances_live, store.metrics().instances_live);
+    }
+    let metrics = engine.metrics();
+    assert_eq!((metrics.instances_created, metrics.instances_live), (20, 0));
+    let mut store = Store::new(&engine, ());
+    Instance::new(&mut store, &module, &[memory.into()])?;
+    assert_eq!(engine.metrics().instances_live, 2);
+    Ok(())
+}
+
+#[test]
+fn time_in_guest_ends_with_a_call_that_is_dropped() -> Result<()> {
+    let engine = Engine::new(Config::new().epoch_interruption(true))?;
+    let module = Module::new(&engine, r#"(module (func (export "spin") (loop br 0)))"#)?;
+    let mut store = Store::new(&engine, ());
+    store.measure_time_in_guest(true);
+    store.epoch_deadline_async_yield_and_update(1);
+    let spin = Instance::new(&mut store, &module, &[])?.get_typed_func::<(), ()>(&mut store, "spin")?;
+    {
+        let mut call = std::pin::pin!(spin.call_async(&mut store, ()));
+        let task = &mut std::task::Context::from_waker(std::task::Waker::noop());
+        assert!(call.as_mut().poll(task).is_pending(), "it lets others run");
+    }
+    let time = store.metrics().time_in_guest;
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    assert_eq!(store.metrics().time_in_guest, time);
+    Ok(())
+}

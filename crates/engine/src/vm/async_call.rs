@@ -119,7 +119,13 @@ impl<T: 'static> Future for GuestCall<'_, T> {
 
 impl<T: 'static> Drop for GuestCall<'_, T> {
     fn drop(&mut self) {
-        if let State::Suspended(suspended) = std::mem::replace(&mut self.state, State::Done) {
+        let state = std::mem::replace(&mut self.state, State::Done);
+        if !matches!(state, State::Done) {
+            // Nobody tells of a crossing.
+            // SAFETY: as in `poll`.
+            unsafe { (*self.store.as_ptr()).opaque.guest_clock.stop() };
+        }
+        if let State::Suspended(suspended) = state {
             // SAFETY: as in `poll`.
             unsafe {
                 let _loan = StoreLoan::new(self.vm, self.store);

@@ -1,7 +1,6 @@
 //! From a loaded module and its imports to an instance. Core specification, section 4.5.4; the start function is left to the API.
 
 use super::address_space::reach_bytes;
-use super::alloc::Counting;
 use super::alloc::lease::{ModuleRef, ModuleSource};
 use super::code::LoadedModule;
 use super::instance::{FuncId, InstanceId, VmInstance};
@@ -119,7 +118,6 @@ impl VmStore {
             },
         };
         self.fill_imports(&mut instance, imports);
-        self.shared().counters.add(Counting::InstancesCreated, 1);
         Ok(instance)
     }
 
