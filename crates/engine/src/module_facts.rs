@@ -1,6 +1,7 @@
 //! What a module says about itself beyond its imports and exports: its functions, what an instance needs, and other ways to load it.
 
 use crate::error::{Context, Result, bail};
+use crate::module_file::read_within;
 use crate::{Engine, Module};
 use peregrine_wasm::FuncIndex;
 use std::path::Path;
@@ -148,6 +149,18 @@ impl<'a> CodeBuilder<'a> {
         Ok(self)
     }
 
+    /// The content of a file, unless it is larger than the engine's budget allows.
+    fn read(&self, file: &Path) -> Result<Vec<u8>> {
+        let read = || read_within(&self.engine.config().budget, std::fs::File::open(file)?);
+        read().with_context(|| format!("failed to read `{}`", file.display()))
+    }
+
+    /// A module in the binary format, unless it is larger than the engine's budget allows.
+    fn to_binary<'b>(&self, bytes: &'b [u8]) -> Result<std::borrow::Cow<'b, [u8]>> {
+        self.engine.config().budget.check_bytes(bytes)?;
+        Ok(self.engine.compiler()?.to_binary(bytes)?)
+    }
+
     /// Gives a module in the binary format. `wasm_path`, where it comes from, is not used.
     ///
     /// # Errors
@@ -162,9 +175,9 @@ impl<'a> CodeBuilder<'a> {
     ///
     /// # Errors
     ///
-    /// If a module was given already, or the text is malformed.
+    /// If a module was given already, the text is malformed, or there is more than [`Budget::module_bytes`](crate::Budget::module_bytes).
     pub fn wasm_binary_or_text(&mut self, wasm_bytes: &'a [u8], wasm_path: Option<&'a Path>) -> Result<&mut Self> {
-        let binary = self.engine.compiler()?.to_binary(wasm_bytes).map_err(crate::Error::from);
+        let binary = self.to_binary(wasm_bytes);
         let binary = match wasm_path {
             Some(path) => binary.with_context(|| format!("failed to parse `{}`", path.display()))?,
             None => binary?,
@@ -176,9 +189,9 @@ impl<'a> CodeBuilder<'a> {
     ///
     /// # Errors
     ///
-    /// If it cannot be read, or a module was given already.
+    /// If it cannot be read or is larger than [`Budget::module_bytes`](crate::Budget::module_bytes), or a module was given already.
     pub fn wasm_binary_file(&mut self, file: &'a Path) -> Result<&mut Self> {
-        let bytes = std::fs::read(file).with_context(|| format!("failed to read `{}`", file.display()))?;
+        let bytes = self.read(file)?;
         self.set(bytes.into())
     }
 
@@ -186,11 +199,11 @@ impl<'a> CodeBuilder<'a> {
     ///
     /// # Errors
     ///
-    /// If it cannot be read, the text is malformed, or a module was given already.
+    /// If it cannot be read or is larger than [`Budget::module_bytes`](crate::Budget::module_bytes), the text is malformed, or a module was given
+    /// already.
     pub fn wasm_binary_or_text_file(&mut self, file: &'a Path) -> Result<&mut Self> {
-        let bytes = std::fs::read(file).with_context(|| format!("failed to read `{}`", file.display()))?;
-        let binary = self.engine.compiler()?.to_binary(&bytes).with_context(|| format!("failed to parse `{}`", file.display()))?;
-        let binary = binary.into_owned();
+        let bytes = self.read(file)?;
+        let binary = self.to_binary(&bytes).with_context(|| format!("failed to parse `{}`", file.display()))?.into_owned();
         self.set(binary.into())
     }
 

@@ -7,7 +7,7 @@ use crate::binary::Binary;
 use crate::error::{Context, Result};
 use crate::tiering::TieringStress;
 use crate::verified::Identity;
-use crate::{Engine, Module};
+use crate::{Budget, Engine, Module};
 use peregrine_artifact::compiler::Progress;
 use peregrine_sys::pages;
 use std::fs::File;
@@ -39,26 +39,13 @@ impl Module {
     /// # Errors
     ///
     /// As there.
-    pub fn from_open_file_with_progress(engine: &Engine, mut file: File, progress: &dyn Progress) -> Result<Self> {
+    pub fn from_open_file_with_progress(engine: &Engine, file: File, progress: &dyn Progress) -> Result<Self> {
         // Before it is read: a change meanwhile shows.
         let identity = Identity::of(&file).filter(|identity| identity.len_bytes() >= LARGE_BYTES);
         if let Some(module) = identity.and_then(|identity| Self::recognized(engine, &file, &identity)) {
             return Ok(module);
         }
-        let mut bytes = Vec::new();
-        if let Ok(metadata) = file.metadata()
-            && metadata.is_file()
-        {
-            file.seek(SeekFrom::Start(0))?;
-            engine.config().budget.check_file(metadata.len())?;
-            // One more, so that the end is found without making room for it.
-            let len = usize::try_from(metadata.len()).unwrap_or(usize::MAX).saturating_add(1);
-            bytes.try_reserve_exact(len).context("there is no memory for the file")?;
-            pages::prefer_huge_pages(bytes.spare_capacity_mut());
-        }
-        // Pipes have no length, and files may grow. One byte too many is refused below.
-        let most = engine.config().budget.most_bytes().saturating_add(1);
-        file.take(most as u64).read_to_end(&mut bytes).context("the file cannot be read")?;
+        let bytes = read_within(&engine.config().budget, file)?;
         Self::from_content(engine, bytes, identity, progress)
     }
 
@@ -80,4 +67,23 @@ impl Module {
             }
         }
     }
+}
+
+/// The content of a file from its beginning, where it can be read from there, unless it is larger than a module may be.
+pub(crate) fn read_within(budget: &Budget, mut file: File) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    if let Ok(metadata) = file.metadata()
+        && metadata.is_file()
+    {
+        file.seek(SeekFrom::Start(0))?;
+        budget.check_file(metadata.len())?;
+        // One more, so that the end is found without making room for it.
+        let len = usize::try_from(metadata.len()).unwrap_or(usize::MAX).saturating_add(1);
+        bytes.try_reserve_exact(len).context("there is no memory for the file")?;
+        pages::prefer_huge_pages(bytes.spare_capacity_mut());
+    }
+    // Pipes have no length, and files may grow. One byte too many is refused below.
+    let most = budget.most_bytes().saturating_add(1);
+    file.take(most as u64).read_to_end(&mut bytes).context("the file cannot be read")?;
+    Ok(bytes)
 }
