@@ -3,6 +3,7 @@
 //! A call runs on the thread that polls it, until it returns or a host function waits; nothing is spawned and nobody is blocked. How
 //! the guest is suspended is the machine's business: [`crate::vm`].
 
+use crate::async_limits::Asked;
 use crate::call_hook::CallHook;
 use crate::context::AsContextMut;
 use crate::error::{Context, Result};
@@ -254,8 +255,11 @@ impl Instance {
     }
 
     async fn instantiate_async<T: 'static>(store: &mut StoreInner<T>, module: &Module, imports: &[crate::vm::VmImport]) -> Result<Self> {
-        store.ask_for_instance(module).await;
-        let (instance, start) = Self::create(store, module, imports)?;
+        let (instance, start) = {
+            let mut asked = Asked::new(store);
+            asked.ask_for_instance(module).await;
+            Self::create(asked.store(), module, imports)?
+        };
         if let Some(start) = start {
             let starting = Starting::new(store, instance, module);
             start.call_values_async(starting.store, &mut []).await?;

@@ -180,28 +180,51 @@ impl<T: 'static> StoreInner<T> {
         }
     }
 
-    /// Asks a limiter that may wait, and keeps the answer.
-    async fn ask_before(&mut self, growth: Growth) {
-        let answer = match self.ask_async(growth) {
+}
+
+/// A store whose limiter, if it is one that may wait, is asked for what one operation is about to do. The answers are good for that operation:
+/// they are forgotten when this is dropped, however the operation ended.
+pub(crate) struct Asked<'a, T: 'static>(&'a mut StoreInner<T>);
+
+impl<'a, T: 'static> Asked<'a, T> {
+    /// Nothing was asked yet.
+    pub(crate) fn new(store: &'a mut StoreInner<T>) -> Self {
+        store.answers.clear();
+        Self(store)
+    }
+
+    /// The store, to do what was asked for.
+    pub(crate) fn store(&mut self) -> &mut StoreInner<T> {
+        self.0
+    }
+
+    /// Asks, and keeps the answer.
+    async fn ask(&mut self, growth: Growth) {
+        let answer = match self.0.ask_async(growth) {
             Some(asking) => asking.await,
             None => return,
         };
-        self.answers.push((growth, answer));
+        self.0.answers.push((growth, answer));
     }
 
     /// Asks for the memories and tables of an instance of `module`.
     pub(crate) async fn ask_for_instance(&mut self, module: &Module) {
-        self.answers.clear();
-        if !matches!(self.limiter, Limiter::Async(_)) {
+        if !matches!(self.0.limiter, Limiter::Async(_)) {
             return;
         }
         let description = module.loaded().module();
         for ty in description.memories.values().skip(description.imported_memories as usize) {
-            self.ask_before(Growth::of_memory(ty)).await;
+            self.ask(Growth::of_memory(ty)).await;
         }
         for table in description.tables.values().skip(description.imported_tables as usize) {
-            self.ask_before(Growth::of_table(&table.ty)).await;
+            self.ask(Growth::of_table(&table.ty)).await;
         }
+    }
+}
+
+impl<T: 'static> Drop for Asked<'_, T> {
+    fn drop(&mut self) {
+        self.0.answers.clear();
     }
 }
 
@@ -215,10 +238,9 @@ impl Memory {
     ///
     /// As [`new`](Self::new).
     pub async fn new_async(mut store: impl AsContextMut, ty: MemoryType) -> Result<Self> {
-        let inner = store.as_context_mut().0;
-        inner.answers.clear();
-        inner.ask_before(Growth::of_memory(&ty.ty)).await;
-        Self::new(store, ty)
+        let mut asked = Asked::new(store.as_context_mut().0);
+        asked.ask(Growth::of_memory(&ty.ty)).await;
+        Self::new(StoreContextMut(asked.store()), ty)
     }
 
     /// [`grow`](Self::grow) as a future, for stores with a [limiter that may wait](Store::limiter_async).
@@ -231,11 +253,14 @@ impl Memory {
     ///
     /// If it belongs to another store.
     pub async fn grow_async(&self, mut store: impl AsContextMut, delta: u64) -> Result<u64> {
-        let inner = store.as_context_mut().0;
-        let (owner, index) = self.id(&inner.opaque);
-        inner.answers.clear();
-        inner.ask_before(Growth::growing_memory(inner.opaque.vm.instance(owner).memory(index), delta)).await;
-        self.grow(store, delta)
+        let mut asked = Asked::new(store.as_context_mut().0);
+        let opaque = &asked.store().opaque;
+        let (owner, index) = self.id(opaque);
+        if delta != 0 {
+            let growth = Growth::growing_memory(opaque.vm.instance(owner).memory(index), delta);
+            asked.ask(growth).await;
+        }
+        self.grow(StoreContextMut(asked.store()), delta)
     }
 }
 
@@ -250,10 +275,9 @@ impl Table {
     ///
     /// As [`new`](Self::new).
     pub async fn new_async(mut store: impl AsContextMut, ty: TableType, init: Ref) -> Result<Self> {
-        let inner = store.as_context_mut().0;
-        inner.answers.clear();
-        inner.ask_before(Growth::of_table(&ty.to_wasm()?)).await;
-        Self::new(store, ty, init)
+        let mut asked = Asked::new(store.as_context_mut().0);
+        asked.ask(Growth::of_table(&ty.to_wasm()?)).await;
+        Self::new(StoreContextMut(asked.store()), ty, init)
     }
 
     /// [`grow`](Self::grow) as a future, for stores with a [limiter that may wait](Store::limiter_async).
@@ -266,10 +290,13 @@ impl Table {
     ///
     /// If it belongs to another store.
     pub async fn grow_async(&self, mut store: impl AsContextMut, delta: u64, init: Ref) -> Result<u64> {
-        let inner = store.as_context_mut().0;
-        let (owner, index) = self.id(&inner.opaque);
-        inner.answers.clear();
-        inner.ask_before(Growth::growing_table(inner.opaque.vm.instance(owner).table(index), delta)).await;
-        self.grow(store, delta, init)
+        let mut asked = Asked::new(store.as_context_mut().0);
+        let opaque = &asked.store().opaque;
+        let (owner, index) = self.id(opaque);
+        if delta != 0 {
+            let growth = Growth::growing_table(opaque.vm.instance(owner).table(index), delta);
+            asked.ask(growth).await;
+        }
+        self.grow(StoreContextMut(asked.store()), delta, init)
     }
 }

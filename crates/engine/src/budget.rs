@@ -10,7 +10,8 @@ use std::time::Duration;
 /// or `table.grow`.
 ///
 /// [`Config::budget`] sets it for an engine, [`Store::set_budget`] what a single store may hold. A
-/// [`ResourceLimiter`](crate::ResourceLimiter) is asked in addition, and its counts of instances, tables and memories replace those here.
+/// [`ResourceLimiter`](crate::ResourceLimiter) is asked in addition. Of its counts of instances, tables and memories and those here the lower
+/// ones hold, whichever was set first; a count that is still 10,000 here, as nobody set it, gives way to a limiter that allows more.
 /// How long guests run is limited by fuel, epochs and deadlines.
 ///
 /// | limit | of | trusted | untrusted |
@@ -231,10 +232,13 @@ pub(crate) struct Counts {
     memory_bytes: usize,
     table_elements: usize,
     host_bytes: usize,
-    /// What the last growth that was allowed added to bytes and to elements.
-    last: [usize; 2],
-    /// What was refused last.
+    /// Instances, tables and memories that the limiter allows, if there is one.
+    limiter: Option<(usize, usize, usize)>,
+    /// What the last growth that was allowed added, in bytes or elements.
+    last: usize,
+    /// What the budget refused, if it refused the last growth.
     refused: Option<Refused>,
+    is_refused_by_limiter: bool,
 }
 
 /// A memory or table that would be too much.
@@ -255,17 +259,20 @@ impl Counts {
             memory_bytes: 0,
             table_elements: 0,
             host_bytes: 0,
-            last: [0; 2],
+            limiter: None,
+            last: 0,
             refused: None,
+            is_refused_by_limiter: false,
         }
     }
 
     /// Counts new items, unless there are too many then.
     pub(crate) fn add(&mut self, instances: usize, tables: usize, memories: usize) -> Result<()> {
+        let most = self.most();
         let changes = [
-            (&mut self.instances, instances, self.budget.instances, "instance", "instances"),
-            (&mut self.tables, tables, self.budget.tables, "table", "tables"),
-            (&mut self.memories, memories, self.budget.memories, "memory", "memories"),
+            (&mut self.instances, instances, most.0, "instance", "instances"),
+            (&mut self.tables, tables, most.1, "table", "tables"),
+            (&mut self.memories, memories, most.2, "memory", "memories"),
         ];
         for (counted, new, limit, name, field) in &changes {
             let count = counted.saturating_add(*new);
@@ -313,32 +320,37 @@ impl Counts {
         self.host_bytes = self.host_bytes.saturating_sub(held.host_bytes);
     }
 
-    /// Counts a memory's growth from `current` bytes, 0 for a new one, to `desired`. `false` if that is too much.
-    pub(crate) fn grow_memory(&mut self, current: usize, desired: usize) -> bool {
-        (self.last[0], self.refused) = (0, None);
-        let (held, limit) = (&mut self.memory_bytes, self.budget.memory_bytes);
-        self.last[0] = match grow(held, limit, current, desired) {
-            Some(added) => added,
-            None => {
-                self.refused = Some(Refused::Memory { desired_bytes: desired, held_bytes: *held });
-                return false;
-            }
+    /// Counts the growth of a memory from `current` bytes, 0 for a new one, to `desired`, or of a table in elements. `false` if that is too
+    /// much.
+    pub(crate) fn grow(&mut self, is_memory: bool, current: usize, desired: usize) -> bool {
+        (self.last, self.refused, self.is_refused_by_limiter) = (0, None, false);
+        let (held, limit) = match is_memory {
+            true => (&mut self.memory_bytes, self.budget.memory_bytes),
+            false => (&mut self.table_elements, self.budget.table_elements),
         };
-        true
+        match grow(held, limit, current, desired) {
+            Some(added) => self.last = added,
+            None if is_memory => self.refused = Some(Refused::Memory { desired_bytes: desired, held_bytes: *held }),
+            None => self.refused = Some(Refused::Table { desired, held: *held }),
+        }
+        self.refused.is_none()
     }
 
-    /// As [`grow_memory`](Self::grow_memory), for elements of a table.
-    pub(crate) fn grow_table(&mut self, current: usize, desired: usize) -> bool {
-        (self.last[1], self.refused) = (0, None);
-        let (held, limit) = (&mut self.table_elements, self.budget.table_elements);
-        self.last[1] = match grow(held, limit, current, desired) {
-            Some(added) => added,
-            None => {
-                self.refused = Some(Refused::Table { desired, held: *held });
-                return false;
-            }
-        };
-        true
+    /// Notes that the limiter did not allow the last growth.
+    pub(crate) fn limiter_refused(&mut self) {
+        self.is_refused_by_limiter = true;
+    }
+
+    /// Why the last growth, which was to `desired`, did not come about: its type allows `max`.
+    pub(crate) fn why_not_grown(&self, desired: u128, max: Option<u64>) -> String {
+        if let Some(max) = max.filter(|max| desired > u128::from(*max)) {
+            return format!("that makes {desired}, and the maximum of its type is {max}");
+        }
+        let refused = self.refusal();
+        refused.unwrap_or_else(|| match self.is_refused_by_limiter {
+            true => "the store's limiter refused it".to_owned(),
+            false => "the system, or the address space that is reserved for it, has no room".to_owned(),
+        })
     }
 
     /// Why the last memory or table was too much, if it was.
@@ -361,14 +373,28 @@ impl Counts {
         })
     }
 
-    /// Takes back the last growth of a memory, which was allowed and did not come about.
-    pub(crate) fn take_back_memory(&mut self) {
-        self.memory_bytes -= std::mem::take(&mut self.last[0]);
+    /// Takes back the last growth, of a memory or a table, which was allowed and did not come about.
+    pub(crate) fn take_back(&mut self, is_memory: bool) {
+        let held = if is_memory { &mut self.memory_bytes } else { &mut self.table_elements };
+        *held -= std::mem::take(&mut self.last);
     }
 
-    /// Takes back the last growth of a table.
-    pub(crate) fn take_back_table(&mut self) {
-        self.table_elements -= std::mem::take(&mut self.last[1]);
+    /// Sets how many instances, tables and memories the store's limiter allows.
+    pub(crate) fn set_limiter(&mut self, most: (usize, usize, usize)) {
+        self.limiter = Some(most);
+    }
+
+    /// How many instances, tables and memories the store may hold.
+    fn most(&self) -> (usize, usize, usize) {
+        let Budget { instances, tables, memories, .. } = self.budget;
+        let Some(limiter) = self.limiter else { return (instances, tables, memories) };
+        // What nobody set is no reason to hold less than the limiter allows.
+        let least = |budget: usize, default: usize, limiter: usize| if budget == default { limiter } else { budget.min(limiter) };
+        (
+            least(instances, limits::DEFAULT_INSTANCE_LIMIT, limiter.0),
+            least(tables, limits::DEFAULT_TABLE_LIMIT, limiter.1),
+            least(memories, limits::DEFAULT_MEMORY_LIMIT, limiter.2),
+        )
     }
 }
 

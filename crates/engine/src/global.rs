@@ -48,8 +48,9 @@ impl Global {
         }
         let ty = ty.to_wasm()?;
         let raw = value.to_slot(&store.opaque, ty.content, mismatch)?;
+        let before = store.opaque.counts;
         store.opaque.counts.add_host_bytes(HOST_OBJECT_BYTES)?;
-        let owner = boundary::create(store, |vm| vm.new_host_global(ty))?;
+        let owner = boundary::create(store, |vm| vm.new_host_global(ty)).inspect_err(|_| store.opaque.counts = before)?;
         let index = DefinedGlobalIndex::from_u32(0);
         boundary::set_global_bits(&mut store.opaque, owner, index, raw.get_v128());
         Ok(Self::from_id(&store.opaque, (owner, index)))

@@ -36,6 +36,7 @@ mod externals;
 mod func;
 mod gdb_elf;
 mod global;
+mod growing;
 mod guest_profile;
 mod guest_profiler;
 mod host_func;

@@ -177,14 +177,17 @@ impl Memory {
     ///
     /// # Errors
     ///
-    /// If the type's maximum, the limits of the store or the system do not allow it.
+    /// If the type's maximum, the limits of the store or the system do not allow it: the error says which.
     pub fn grow(&self, mut store: impl AsContextMut, delta: u64) -> Result<u64> {
         let store = store.as_context_mut().0;
         let (owner, index) = self.id(&store.opaque);
         let grown = boundary::grow_memory(store, owner, index, delta).map_err(|pending| store.opaque.error_of(pending))?;
         grown.with_context(|| {
-            let limit = store.opaque.counts.budget.memory_bytes;
-            format!("failed to grow memory by `{delta}` pages: its maximum, the limiter, or `Budget::memory_bytes`, which is {limit}")
+            let memory = store.opaque.vm.instance(owner).memory(index);
+            let pages = memory.len_bytes() as u64 >> memory.ty().page_size_log2;
+            let max = memory.ty().max_bytes() >> memory.ty().page_size_log2;
+            let why = store.opaque.counts.why_not_grown(u128::from(pages) + u128::from(delta), Some(max));
+            format!("failed to grow memory by `{delta}` pages: {why}")
         })
     }
 }

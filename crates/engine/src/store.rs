@@ -6,6 +6,7 @@ use crate::call_hook::{GuestClock, Hook};
 use crate::context::{AsContext, AsContextMut, StoreContext, StoreContextMut};
 use crate::error::{Error, Result, bail};
 use crate::exhausted;
+use crate::growing::LimiterPanic;
 use crate::extern_ref::HandleTable;
 use crate::host_func::HostFunc;
 use crate::interruption::EpochAction;
@@ -15,15 +16,14 @@ use crate::vm::{Asking, Cause, FuncId, Growth, InstanceId, Interruption, MOST_DR
 use crate::{
     Engine, FuncType, GcHeapOutOfMemory, HeapType, Module, RefType, ResourceLimiter, TagType, Trap, Val, WasmBacktrace, WasmCoreDump,
 };
-use std::any::Any;
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::num::NonZeroU64;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
 /// Instances and everything they use, with data `T` of the embedder.
@@ -137,7 +137,7 @@ pub struct StoreOpaque {
     /// The time at which the guest is interrupted.
     pub(crate) time_deadline: Option<Instant>,
     /// Types of functions that were called dynamically, by identity.
-    func_types: Vec<Option<FuncType>>,
+    func_types: BTreeMap<u32, FuncType>,
     /// Types of what the host made here: the machine knows their identities only.
     host_types: Vec<FuncType>,
     /// Values of dynamic calls, kept for their allocation.
@@ -177,7 +177,7 @@ impl<T: 'static> Store<T> {
             fuel_interval: None,
             epoch_deadline: 0,
             time_deadline: None,
-            func_types: Vec::new(),
+            func_types: BTreeMap::new(),
             host_types: Vec::new(),
             guest_clock: GuestClock::default(),
             scratch: Vec::new(),
@@ -434,11 +434,7 @@ impl StoreOpaque {
 
     /// The function type with an identity of the engine.
     pub(crate) fn func_type(&mut self, id: u32) -> FuncType {
-        let position = id as usize;
-        if self.func_types.len() <= position {
-            self.func_types.resize(position + 1, None);
-        }
-        self.func_types[position].get_or_insert_with(|| FuncType::from_id(id, self.engine.shared())).clone()
+        self.func_types.entry(id).or_insert_with(|| FuncType::from_id(id, self.engine.shared())).clone()
     }
 
     /// A host function that is shared between stores, as a function of this one.
@@ -536,107 +532,21 @@ impl Drop for StoreOpaque {
     }
 }
 
-/// A panic of a limiter or a callback on its way through the machine, whose frames cannot be unwound: an error until it is back at the caller.
-struct LimiterPanic(Mutex<Option<Box<dyn Any + Send>>>);
-
-impl LimiterPanic {
-    fn catch<R>(ask: impl FnOnce() -> Result<R>) -> Result<R> {
-        let caught = catch_unwind(AssertUnwindSafe(ask));
-        caught.unwrap_or_else(|payload| Err(Error::new(Self(Mutex::new(Some(payload))))))
-    }
-
-    /// `error`, unless it is a panic, which goes on.
-    fn resume(error: Error) -> Error {
-        let caught = error.downcast_ref::<Self>();
-        match caught.and_then(|panic| panic.0.lock().unwrap_or_else(PoisonError::into_inner).take()) {
-            Some(payload) => resume_unwind(payload),
-            None => error,
-        }
-    }
-}
-
-impl fmt::Debug for LimiterPanic {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-impl fmt::Display for LimiterPanic {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a resource limiter or a callback panicked")
-    }
-}
-
-impl std::error::Error for LimiterPanic {}
-
-impl<T: 'static> StoreInner<T> {
-    /// Installs a limiter that allows so many instances, tables and memories.
-    pub(crate) fn set_limiter(&mut self, limiter: Limiter<T>, (instances, tables, memories): (usize, usize, usize)) {
-        let budget = &mut self.opaque.counts.budget;
-        (budget.instances, budget.tables, budget.memories) = (instances, tables, memories);
-        self.limiter = limiter;
-    }
-}
-
 impl<T: 'static> StoreHost for StoreInner<T> {
     fn memory_growing(&mut self, current: usize, desired: usize, max: Option<usize>) -> Result<bool> {
-        if !self.opaque.counts.grow_memory(current, desired) {
-            let error = Error::msg(self.opaque.counts.refusal().unwrap_or_default());
-            match &mut self.limiter {
-                Limiter::Sync(limiter) => LimiterPanic::catch(|| limiter(&mut self.data).memory_grow_failed(error))?,
-                Limiter::Async(limiter) => LimiterPanic::catch(|| limiter(&mut self.data).memory_grow_failed(error))?,
-                Limiter::None => {}
-            }
-            return Ok(false);
-        }
-        let allowed = match &mut self.limiter {
-            Limiter::Sync(limiter) => LimiterPanic::catch(|| limiter(&mut self.data).memory_growing(current, desired, max)),
-            Limiter::Async(_) => LimiterPanic::catch(|| self.answer(Growth { is_memory: true, current, desired, max })),
-            Limiter::None => Ok(true),
-        };
-        if !matches!(allowed, Ok(true)) {
-            self.opaque.counts.take_back_memory();
-        }
-        allowed
+        self.growing(Growth { is_memory: true, current, desired, max })
     }
 
     fn table_growing(&mut self, current: usize, desired: usize, max: Option<usize>) -> Result<bool> {
-        if !self.opaque.counts.grow_table(current, desired) {
-            let error = Error::msg(self.opaque.counts.refusal().unwrap_or_default());
-            match &mut self.limiter {
-                Limiter::Sync(limiter) => LimiterPanic::catch(|| limiter(&mut self.data).table_grow_failed(error))?,
-                Limiter::Async(limiter) => LimiterPanic::catch(|| limiter(&mut self.data).table_grow_failed(error))?,
-                Limiter::None => {}
-            }
-            return Ok(false);
-        }
-        let allowed = match &mut self.limiter {
-            Limiter::Sync(limiter) => LimiterPanic::catch(|| limiter(&mut self.data).table_growing(current, desired, max)),
-            Limiter::Async(_) => LimiterPanic::catch(|| self.answer(Growth { is_memory: false, current, desired, max })),
-            Limiter::None => Ok(true),
-        };
-        if !matches!(allowed, Ok(true)) {
-            self.opaque.counts.take_back_table();
-        }
-        allowed
+        self.growing(Growth { is_memory: false, current, desired, max })
     }
 
     fn memory_grow_failed(&mut self, error: Error) -> Result<()> {
-        self.opaque.counts.take_back_memory();
-        match &mut self.limiter {
-            Limiter::Sync(limiter) => LimiterPanic::catch(|| limiter(&mut self.data).memory_grow_failed(error)),
-            Limiter::Async(limiter) => LimiterPanic::catch(|| limiter(&mut self.data).memory_grow_failed(error)),
-            Limiter::None => Ok(()),
-        }
+        self.growth_failed(true, error)
     }
 
     fn table_grow_failed(&mut self, error: Error) -> Result<()> {
-        self.opaque.counts.take_back_table();
-        match &mut self.limiter {
-            Limiter::Sync(limiter) => LimiterPanic::catch(|| limiter(&mut self.data).table_grow_failed(error)),
-            Limiter::Async(limiter) => LimiterPanic::catch(|| limiter(&mut self.data).table_grow_failed(error)),
-            Limiter::None => Ok(()),
-        }
+        self.growth_failed(false, error)
     }
 
     fn budget_refusal(&self) -> Option<String> {
@@ -654,6 +564,10 @@ impl<T: 'static> StoreHost for StoreInner<T> {
     fn growth_answered(&mut self, growth: Growth, answer: Result<bool>) {
         self.answers.clear();
         self.answers.push((growth, answer));
+    }
+
+    fn forget_answers(&mut self) {
+        self.answers.clear();
     }
 
     fn out_of_fuel(&mut self) -> Result<bool> {
@@ -678,5 +592,21 @@ impl<T: 'static> StoreHost for StoreInner<T> {
 
     fn extend_deadline(&mut self, ticks: u64) {
         self.opaque.set_epoch_deadline(ticks);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{Engine, Func, FuncType, Store, ValType};
+
+    #[test]
+    fn a_store_keeps_the_types_it_uses_and_not_the_engines() {
+        let engine = Engine::new(&crate::Config::new()).expect("an engine");
+        let types: Vec<_> = (0..500).map(|count| FuncType::new(&engine, (0..count).map(|_| ValType::I32), [])).collect();
+        let last = FuncType::new(&engine, [ValType::F64], []);
+        let mut store = Store::new(&engine, ());
+        let func = Func::new(&mut store, last, |_, _, _| Ok(()));
+        func.call(&mut store, &[crate::Val::F64(0)], &mut []).expect("it returns");
+        assert_eq!((store.opaque().func_types.len(), types.len()), (1, 500));
     }
 }

@@ -146,13 +146,17 @@ impl Table {
     ///
     /// # Errors
     ///
-    /// If the type's maximum, the limits of the store or the system do not allow it, or `init` is not of the type of the elements.
+    /// If the type's maximum, the limits of the store or the system do not allow it, which the error says, or `init` is not of the type of the elements.
     pub fn grow(&self, mut store: impl AsContextMut, delta: u64, init: Ref) -> Result<u64> {
         let store = store.as_context_mut().0;
         let element = self.element(&store.opaque, init)?;
         let (owner, index) = self.id(&store.opaque);
         let grown = boundary::grow_table(store, owner, index, delta, element).map_err(|pending| store.opaque.error_of(pending))?;
-        grown.with_context(|| format!("failed to grow table by `{delta}`"))
+        grown.with_context(|| {
+            let table = store.opaque.vm.instance(owner).table(index);
+            let why = store.opaque.counts.why_not_grown(u128::from(table.len()) + u128::from(delta), table.ty().max);
+            format!("failed to grow table by `{delta}`: {why}")
+        })
     }
 
     /// Copies `len` elements, as if through a buffer.

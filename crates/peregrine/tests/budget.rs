@@ -128,3 +128,77 @@ fn a_small_memory_is_safe_in_other_hands() -> Result<()> {
     assert!([65_533, 70_000, -1].into_iter().all(|address| load.call(&mut store, address).is_err()));
     Ok(())
 }
+
+#[test]
+fn every_refusal_of_growth_names_its_limit() -> Result<()> {
+    let refused = |result: Result<u64>, expected: &str| {
+        let error = format!("{:#}", result.unwrap_err());
+        assert!(error.contains(expected), "{error}");
+    };
+    let mut small = store(|budget| (budget.memory_bytes, budget.table_elements) = (3 << 16, 100));
+    let memory = Memory::new(&mut small, MemoryType::new(1, None))?;
+    let table = Table::new(&mut small, TableType::new(RefType::FUNCREF, 1, None), Ref::Func(None))?;
+    refused(memory.grow(&mut small, 3), "`Budget::memory_bytes` is 196608");
+    refused(table.grow(&mut small, 100, Ref::Func(None)), "`Budget::table_elements` is 100");
+    let memory = Memory::new(&mut small, MemoryType::new(0, Some(1)))?;
+    let table = Table::new(&mut small, TableType::new(RefType::FUNCREF, 0, Some(5)), Ref::Func(None))?;
+    refused(memory.grow(&mut small, 2), "the maximum of its type is 1");
+    refused(table.grow(&mut small, 6, Ref::Func(None)), "the maximum of its type is 5");
+
+    let limits = StoreLimitsBuilder::new().memory_size(1 << 16).table_elements(1).build();
+    let mut limited = Store::new(&Engine::default(), limits);
+    limited.limiter(|limits| limits);
+    let memory = Memory::new(&mut limited, MemoryType::new(1, None))?;
+    let table = Table::new(&mut limited, TableType::new(RefType::FUNCREF, 1, None), Ref::Func(None))?;
+    refused(memory.grow(&mut limited, 1), "the store's limiter refused it");
+    refused(table.grow(&mut limited, 1, Ref::Func(None)), "the store's limiter refused it");
+    Ok(())
+}
+
+#[test]
+fn a_limiter_does_not_lift_the_budget() -> Result<()> {
+    let make = |budget: Budget, limits: StoreLimits, count: usize| {
+        let mut store = Store::new(&Engine::new(Config::new().budget(budget))?, limits);
+        store.limiter(|limits| limits);
+        assert_eq!(store.budget(), budget, "it stays as it was set");
+        (0..count).try_for_each(|_| Memory::new(&mut store, MemoryType::new(0, None)).map(drop))
+    };
+    let limiter = || StoreLimitsBuilder::new().memory_size(1 << 20);
+    assert!(make(Budget::untrusted(), limiter().build(), 100).is_ok());
+    assert!(make(Budget::untrusted(), limiter().build(), 101).is_err(), "the default of the limiter is no wish");
+    assert!(make(Budget::untrusted(), limiter().memories(5).build(), 6).is_err());
+    assert!(make(Budget::trusted(), limiter().memories(5).build(), 6).is_err());
+    // Where the budget was left alone a limiter raises the count.
+    assert!(make(Budget::trusted(), limiter().memories(10_001).build(), 10_001).is_ok());
+    // A budget that comes after the limiter.
+    let mut store = Store::new(&Engine::default(), limiter().memories(3).build());
+    store.limiter(|limits| limits);
+    store.set_budget(Budget::untrusted());
+    assert!((0..4).any(|_| Memory::new(&mut store, MemoryType::new(0, None)).is_err()));
+    Ok(())
+}
+
+#[test]
+fn what_is_built_step_by_step_is_within_the_budget() -> Result<()> {
+    let mut budget = Budget::trusted();
+    budget.module_bytes = 1000;
+    let engine = Engine::new(Config::new().budget(budget))?;
+    let refused = |result: Result<()>| {
+        let error = format!("{:#}", result.unwrap_err());
+        assert!(error.contains("`Budget::module_bytes` is 1000") || error.contains("`Budget::module_bytes`, which is 1000"), "{error}");
+    };
+    // Malformed beyond the limit: who reads it first says something else.
+    let text = format!("(module {}", " ".repeat(8000));
+    refused(CodeBuilder::new(&engine).wasm_binary_or_text(text.as_bytes(), None).map(drop));
+    let path = std::env::temp_dir().join(format!("peregrine-budget-{}.wat", std::process::id()));
+    std::fs::write(&path, &text)?;
+    let results = [
+        CodeBuilder::new(&engine).wasm_binary_or_text_file(&path).map(drop),
+        CodeBuilder::new(&engine).wasm_binary_file(&path).map(drop),
+    ];
+    std::fs::remove_file(&path)?;
+    results.into_iter().for_each(refused);
+    // What has no length is not read to its end, which does not come.
+    refused(CodeBuilder::new(&engine).wasm_binary_or_text_file("/dev/zero".as_ref()).map(drop));
+    Ok(())
+}

@@ -208,3 +208,60 @@ fn stacks_are_the_embedders() -> Result<()> {
     assert!(format!("{error:#}").contains("has 4096 bytes; 65536 are needed"), "{error:#}");
     Ok(())
 }
+
+/// A memory that does not keep its promise, or panics.
+struct Odd(TestMemory, bool);
+
+// SAFETY: as for `TestMemory`.
+unsafe impl LinearMemory for Odd {
+    fn byte_size(&self) -> usize {
+        self.0.byte_size()
+    }
+
+    fn byte_capacity(&self) -> usize {
+        self.0.byte_capacity()
+    }
+
+    fn grow_to(&mut self, _: usize) -> Result<()> {
+        if self.1 { std::panic::panic_any("grows") } else { Ok(()) }
+    }
+
+    fn as_ptr(&self) -> *mut u8 {
+        self.0.as_ptr()
+    }
+}
+
+struct OddCreator(Creator, bool);
+
+// SAFETY: as for `Creator`.
+unsafe impl MemoryCreator for OddCreator {
+    fn new_memory(
+        &self,
+        ty: MemoryType,
+        minimum: usize,
+        maximum: Option<usize>,
+        reserved: Option<usize>,
+        guard: usize,
+    ) -> Result<Box<dyn LinearMemory>, String> {
+        let _ = (ty, maximum);
+        let capacity = reserved.unwrap_or(1 << 20).max(minimum);
+        let mapping = Mapping::new(capacity + guard, 0..minimum, &self.0.live).map_err(|error| error.to_string())?;
+        Ok(Box::new(Odd(TestMemory { mapping, size: minimum, capacity }, self.1)))
+    }
+}
+
+#[test]
+fn a_memory_that_panics_ends_the_call_and_not_the_process() -> Result<()> {
+    for panics in [true, false] {
+        let creator = Arc::new(OddCreator(Creator::default(), panics));
+        let engine = Engine::new(Config::new().with_host_memory(creator))?;
+        let module = Module::new(&engine, r#"(module (memory 1) (func (export "grow") (result i32) (memory.grow (i32.const 1))))"#)?;
+        let mut store = Store::new(&engine, ());
+        let grow = Instance::new(&mut store, &module, &[])?.get_typed_func::<(), i32>(&mut store, "grow")?;
+        for _ in 0..2 {
+            let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| grow.call(&mut store, ())));
+            assert!(caught.is_err());
+        }
+    }
+    Ok(())
+}

@@ -74,32 +74,28 @@ pub(super) unsafe fn after_asking<W>(store: NonNull<VmStore>, growth: Growth, mu
 where
     W: FnMut() -> Result<u64, Pending> + Send + Unpin + 'static,
 {
-    // SAFETY: the store is valid (1); its host is its other part, which nobody has borrowed. The future is dropped before the host is used, or
-    // before the store is given back by the call that waits for it.
-    let (asking, task) = unsafe {
-        let host = store.as_ref().host();
-        let asking = host.and_then(|host| (*host.as_ptr()).ask_growth(growth));
-        let asking = std::mem::transmute::<Option<Asking<'_>>, Option<Asking<'static>>>(asking);
-        (asking, store.as_ref().task().map(|task| &mut *task.as_ptr()))
-    };
-    let outcome = match (asking, task) {
-        (Some(asking), Some(task)) => {
-            let mut growing = Growing { store, growth, asking: Some(asking), grow };
-            match catch_unwind(AssertUnwindSafe(|| Pin::new(&mut growing).poll(task))) {
-                Ok(Poll::Ready(outcome)) => outcome,
-                Ok(Poll::Pending) => {
-                    // SAFETY: the limiter waits, and uses only what is its own.
-                    unsafe { (*store.as_ptr()).suspend(Wait::for_future(Box::pin(growing))) };
-                    return 0;
-                }
-                Err(payload) => Err(Pending::Panic(payload)),
+    // Panics, of the limiter or of memory that the embedder made, must not go on in the guest.
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        // SAFETY: the store is valid (1); its host is its other part, which nobody has borrowed. The future is dropped before the host is
+        // used, or before the store is given back by the call that waits for it.
+        let asked = unsafe {
+            store.as_ref().task().filter(|_| growth.desired != growth.current).and_then(|task| {
+                let asking = (*store.as_ref().host()?.as_ptr()).ask_growth(growth)?;
+                Some((&mut *task.as_ptr(), std::mem::transmute::<Asking<'_>, Asking<'static>>(asking)))
+            })
+        };
+        let Some((task, asking)) = asked else { return grow() };
+        let mut growing = Growing { store, growth, asking: Some(asking), grow };
+        match Pin::new(&mut growing).poll(task) {
+            Poll::Ready(outcome) => outcome,
+            Poll::Pending => {
+                // SAFETY: the limiter waits, and uses only what is its own.
+                unsafe { (*store.as_ptr()).suspend(Wait::for_future(Box::pin(growing))) };
+                Ok(0)
             }
         }
-        (asking, _) => {
-            drop(asking);
-            grow()
-        }
-    };
+    }));
+    let outcome = outcome.unwrap_or_else(|payload| Err(Pending::Panic(payload)));
     outcome.unwrap_or_else(|pending| {
         // SAFETY: the store is valid, and nothing in it is borrowed.
         unsafe { (*store.as_ptr()).raise(with_frames(store, pending)) };
@@ -133,6 +129,13 @@ impl<W: FnMut() -> Result<u64, Pending> + Unpin> Future for Growing<W> {
                 }
             }
         }
-        Poll::Ready((this.grow)().map_err(|pending| with_frames(this.store, pending)))
+        let outcome = (this.grow)();
+        // SAFETY: as above.
+        unsafe {
+            if let Some(mut host) = this.store.as_ref().host() {
+                host.as_mut().forget_answers();
+            }
+        }
+        Poll::Ready(outcome.map_err(|pending| with_frames(this.store, pending)))
     }
 }

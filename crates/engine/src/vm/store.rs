@@ -120,6 +120,8 @@ pub(crate) trait StoreHost {
     fn ask_growth(&mut self, growth: Growth) -> Option<Asking<'_>>;
     /// Keeps the answer to [`ask_growth`](Self::ask_growth) for the question to come.
     fn growth_answered(&mut self, growth: Growth, answer: anyhow::Result<bool>);
+    /// Forgets an answer to a question that did not come.
+    fn forget_answers(&mut self);
     /// The fuel is used up: refill it, or refuse with an error. Says whether to let other tasks run first.
     fn out_of_fuel(&mut self) -> anyhow::Result<bool>;
     /// The guest was interrupted: says what to do.
@@ -367,6 +369,7 @@ impl VmStore {
         debug_assert_eq!(instance.id(), self.next_instance());
         instance.born = self.drops;
         self.instances_made += 1;
+        self.shared.counters.add(Counting::InstancesCreated, 1);
         self.count_imports(&instance);
         match self.free_numbers.pop() {
             Some(number) => self.instances[number as usize] = Some(instance),
