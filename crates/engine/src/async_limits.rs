@@ -179,7 +179,6 @@ impl<T: 'static> StoreInner<T> {
             Poll::Pending => Err(crate::format_err!("{CANNOT_WAIT}")),
         }
     }
-
 }
 
 /// A store whose limiter, if it is one that may wait, is asked for what one operation is about to do. The answers are good for that operation:

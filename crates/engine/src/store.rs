@@ -6,8 +6,8 @@ use crate::call_hook::{GuestClock, Hook};
 use crate::context::{AsContext, AsContextMut, StoreContext, StoreContextMut};
 use crate::error::{Error, Result, bail};
 use crate::exhausted;
-use crate::growing::LimiterPanic;
 use crate::extern_ref::HandleTable;
+use crate::growing::LimiterPanic;
 use crate::host_func::HostFunc;
 use crate::interruption::EpochAction;
 use crate::vm::alloc::{Counting, EngineLease};
@@ -22,8 +22,8 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::num::NonZeroU64;
 use std::panic::resume_unwind;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 /// Instances and everything they use, with data `T` of the embedder.

@@ -192,10 +192,8 @@ fn what_is_built_step_by_step_is_within_the_budget() -> Result<()> {
     refused(CodeBuilder::new(&engine).wasm_binary_or_text(text.as_bytes(), None).map(drop));
     let path = std::env::temp_dir().join(format!("peregrine-budget-{}.wat", std::process::id()));
     std::fs::write(&path, &text)?;
-    let results = [
-        CodeBuilder::new(&engine).wasm_binary_or_text_file(&path).map(drop),
-        CodeBuilder::new(&engine).wasm_binary_file(&path).map(drop),
-    ];
+    let results =
+        [CodeBuilder::new(&engine).wasm_binary_or_text_file(&path).map(drop), CodeBuilder::new(&engine).wasm_binary_file(&path).map(drop)];
     std::fs::remove_file(&path)?;
     results.into_iter().for_each(refused);
     // What has no length is not read to its end, which does not come.

@@ -153,7 +153,13 @@ pub struct StackPoolConfig {
 
 impl Default for StackPoolConfig {
     fn default() -> Self {
-        Self { usable_len_bytes: 1 << 20, guard_len_bytes: DEFAULT_GUARD_LEN_BYTES, max_warm: 64, keep_resident_bytes: 64 << 10, max_untrimmed: 4 }
+        Self {
+            usable_len_bytes: 1 << 20,
+            guard_len_bytes: DEFAULT_GUARD_LEN_BYTES,
+            max_warm: 64,
+            keep_resident_bytes: 64 << 10,
+            max_untrimmed: 4,
+        }
     }
 }
 
@@ -325,7 +331,13 @@ mod tests {
 
     #[test]
     fn the_pool_keeps_what_it_was_told_and_no_more() {
-        let config = StackPoolConfig { usable_len_bytes: 256 << 10, max_warm: 2, keep_resident_bytes: 16 << 10, max_untrimmed: 0, ..Default::default() };
+        let config = StackPoolConfig {
+            usable_len_bytes: 256 << 10,
+            max_warm: 2,
+            keep_resident_bytes: 16 << 10,
+            max_untrimmed: 0,
+            ..Default::default()
+        };
         let pool = StackPool::new(config);
         let stacks: Vec<_> = (0..3).map(|_| pool.take().unwrap()).collect();
         stacks.iter().for_each(|stack| touch(stack, 128 << 10));
