@@ -12,7 +12,8 @@ pub enum Strategy {
     #[default]
     Auto,
     /// Each function is compiled by the baseline when it is first called, and again by the optimizing compiler, in the background, when it
-    /// turns out to be hot: starts at once, and runs at full speed soon. Where the baseline has no code for the processor, as `Ahead`.
+    /// turns out to be hot: starts at once, and runs at full speed soon. As `Ahead` where the baseline has no code for
+    /// the processor, and for modules with more than some 170 MB of code, whose code could not reach itself.
     Tiered,
     /// The optimizing compiler, for everything, before the first call.
     Ahead,

@@ -238,7 +238,7 @@ impl Module {
         check_settings(engine, &image)?;
         let loaded = match Self::load_bytes(engine, &image) {
             Err(LoadError::TooLarge) => {
-                tracing::debug!(
+                tracing::info!(
                     len_bytes = (*wasm).as_ref().len(),
                     "a module is too large for functions one by one and compiled as a whole"
                 );

@@ -3,11 +3,16 @@
 use crate::config::ProfilingStrategy;
 use crate::gdb_elf;
 use crate::vm::{BlobKind, LoadedModule};
+use peregrine_artifact::compiler::CompilerKind;
 use peregrine_artifact::image::Section;
 use peregrine_sys::perf::{JitDump, PerfMap, Symbol};
 use peregrine_wasm::FuncIndex;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+/// What names of functions say of their tier.
+const BASELINE: &str = "baseline";
+const OPTIMIZED: &str = "optimized";
 
 /// Writes what a profiler reads.
 pub(crate) enum Profiler {
@@ -24,7 +29,7 @@ impl Profiler {
         }
     }
 
-    /// Tells about the functions of a module.
+    /// Tells about the functions of a module that come from its image, each with its tier.
     pub(crate) fn loaded(&self, module: &LoadedModule) -> io::Result<()> {
         let text = module.section(Section::Text);
         let functions = module.image_layout().map_or(&[][..], |layout| layout.functions(module.image_bytes()));
@@ -34,7 +39,11 @@ impl Profiler {
             .enumerate()
             .filter(|(_, function)| function.code_len.get() > 0)
             .map(|(position, function)| {
-                let name = gdb_elf::name(module, FuncIndex::from_u32(imported + position as u32));
+                let tier = match function.tier() {
+                    Some(CompilerKind::Baseline) => BASELINE,
+                    Some(CompilerKind::Optimizing) | None => OPTIMIZED,
+                };
+                let name = format!("{} [{tier}]", gdb_elf::name(module, FuncIndex::from_u32(imported + position as u32)));
                 let start = function.code_start.get() as usize;
                 (name, module.text().start + start, &text[start..][..function.code_len.get() as usize])
             })
@@ -52,8 +61,8 @@ impl Profiler {
     pub(crate) fn compiled(&self, module: &LoadedModule, address: usize) -> io::Result<()> {
         let Some((tiered, blob)) = module.tiered().and_then(|tiered| Some((tiered, tiered.find(address)?))) else { return Ok(()) };
         let tier = match blob.kind {
-            BlobKind::Baseline => "baseline",
-            BlobKind::Optimized => "optimized",
+            BlobKind::Baseline => BASELINE,
+            BlobKind::Optimized => OPTIMIZED,
             BlobKind::LoopEntry => "optimized, from a loop on",
         };
         let name = format!("{} [{tier}]", gdb_elf::name(module, module.module().func_index(blob.function)));

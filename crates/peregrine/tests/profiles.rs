@@ -386,6 +386,34 @@ fn the_background_goes_by_what_is_counted() {
     assert!(program.call("many", 1, 1).is_err());
 }
 
+/// What earlier runs worked on for long is compiled better as soon as anything is, before it is hot in this run too.
+#[test]
+fn the_background_begins_with_what_was_hot_before() {
+    let engine = engine(|config| _ = config.strategy(Strategy::Tiered));
+    let module = Module::new(&engine, PROGRAM).unwrap();
+    let mut profile = Profile::new(&wat::parse_str(PROGRAM).unwrap());
+    // `call` worked for long, `tail` did not.
+    for (function, work) in [(CALL, 1 << 30), (TAIL, 10)] {
+        profile.insert(index(function), FunctionProfile { calls: 1, work, sites: Default::default() });
+    }
+    module.add_profile(&profile).unwrap();
+    let mut program = Program::new(&engine, &module);
+    // Code of the baseline counts its calls.
+    let is_counted = |program: &mut Program, name, function| {
+        let calls = || module.profile().unwrap().function(index(function)).map_or(0, |function| function.calls);
+        let before = calls();
+        assert_eq!(program.call(name, 0, 10).unwrap(), 100);
+        calls() > before
+    };
+    assert!(is_counted(&mut program, "call", CALL) && is_counted(&mut program, "tail", TAIL));
+    until_optimized(&mut program, &module, 0, 1);
+    let is_optimized = (0..6000).any(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+        !is_counted(&mut program, "call", CALL)
+    });
+    assert!(is_optimized && is_counted(&mut program, "tail", TAIL));
+}
+
 #[test]
 fn the_cache_keeps_profiles() {
     let dir = tempfile::tempdir().unwrap();

@@ -9,6 +9,7 @@ use peregrine_artifact::profile::{Feedback, FunctionProfile, Profile, SiteProfil
 use peregrine_artifact::vmctx::VmFuncRef;
 use peregrine_sys::forks;
 use peregrine_wasm::{DefinedFuncIndex, Index};
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -129,6 +130,18 @@ impl Earlier {
         }
         self.profile = Some(Arc::new(new));
     }
+}
+
+/// Functions that did as much in an average run of `profile` as `threshold` says that it takes to be hot, those first that did most.
+pub(super) fn foreseen(profile: &Profile, threshold: impl Fn(DefinedFuncIndex) -> u64) -> Vec<DefinedFuncIndex> {
+    let runs = u64::from(profile.runs().max(1));
+    let mut functions: Vec<(u64, DefinedFuncIndex)> = profile
+        .functions()
+        .map(|(index, function)| (function.work, index))
+        .filter(|(work, index)| work / runs >= threshold(*index))
+        .collect();
+    functions.sort_by_key(|(work, index)| (Reverse(*work), *index));
+    functions.into_iter().map(|(_, index)| index).collect()
 }
 
 fn read_calls(module: &LoadedModule) -> Arc<[u32]> {

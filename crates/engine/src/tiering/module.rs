@@ -23,7 +23,7 @@ use peregrine_sys::{forks, gdb, threads};
 use peregrine_wasm::{DefinedFuncIndex, Index};
 use std::cmp::Reverse;
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -70,6 +70,8 @@ pub(crate) struct ModuleTiering {
     /// The time and the processor time from which on functions may be optimized, if not from the beginning.
     settled: Option<(Instant, Duration)>,
     learnt: Learnt,
+    /// Whether functions were asked for that earlier runs show to become hot.
+    foreseen: AtomicBool,
     counters: Counters,
     /// What debuggers know of the code so far.
     shown: Mutex<Vec<gdb::Registration>>,
@@ -166,6 +168,7 @@ impl ModuleTiering {
             settled: (module.functions_with_code() > 0).then(|| (Instant::now() + SETTLING, threads::processor_time() + SETTLING)),
             kept,
             learnt: Learnt::default(),
+            foreseen: AtomicBool::new(false),
             counters: Counters::default(),
             shown: Mutex::default(),
         }
@@ -485,6 +488,7 @@ impl ModuleTiering {
         if matches!(known, Some(Better::There(_) | Better::Refused)) || !queue.request(module, request) {
             return;
         }
+        tracing::trace!(function = module.module().func_index(function).as_u32(), from_loop = ?loop_entry.map(|entry| entry.offset), "asked for");
         match loop_entry {
             Some(entry) => {
                 hot.waiting_loops.insert(function, entry.offset);
@@ -492,6 +496,22 @@ impl ModuleTiering {
             }
             None => hot.functions.insert(function, Better::Requested),
         };
+    }
+
+    /// Asks, once, for better code of what earlier runs show to become hot in this one too, those first that did most. The first function that
+    /// is compiled better brings it about: a process that ends before that has no use for it.
+    fn request_foreseen(&self, module: &Arc<LoadedModule>) {
+        if self.queue.is_none() || self.stress != TieringStress::None || self.foreseen.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let Some(earlier) = self.earlier(module) else { return };
+        let is_open = |function: DefinedFuncIndex| module.image_tier(function) != Some(CompilerKind::Optimizing);
+        let _inside = forks::enter();
+        let mut hot = self.hot();
+        let threshold = |function| budget::first(module.body_bytes(function)) as u64;
+        for function in feedback::foreseen(&earlier, threshold).into_iter().filter(|function| is_open(*function)) {
+            self.request(module, &mut hot, Request { function, loop_entry: None });
+        }
     }
 
     /// Whether it is too early to ask for better code.
@@ -650,6 +670,7 @@ pub(crate) fn hot_loop(module: &Arc<LoadedModule>, function: DefinedFuncIndex, e
         }
     };
     if address.is_some() {
+        tracing::trace!(function = module.module().func_index(function).as_u32(), loop_offset = entry.offset, "goes on in optimized code");
         add(&tiering.counters.loop_entries_taken, 1);
     }
     address
@@ -675,6 +696,7 @@ pub(super) fn optimize(module: &Weak<LoadedModule>, request: Request) {
     let Some(tiering) = alive.tiering() else { return };
     let functions = tiering.functions(&alive);
     tiering.look_for_profile(&alive);
+    tiering.request_foreseen(&alive);
     let inside = forks::enter();
     let guidance = tiering.guidance(&alive, request.function);
     // The module may be dropped while this compiles.

@@ -193,8 +193,9 @@ impl Shared {
                 drop(state);
                 // Outside of the gate: writing takes long.
                 modules.iter().filter_map(Weak::upgrade).for_each(|module| {
-                    if let Some(tiering) = module.tiering() {
-                        tiering.keep(&module);
+                    let kept = catch_unwind(AssertUnwindSafe(|| module.tiering().map(|tiering| tiering.keep(&module))));
+                    if kept.is_err() {
+                        tracing::error!("keeping code panicked");
                     }
                 });
                 state = self.lock();
