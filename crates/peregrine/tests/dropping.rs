@@ -336,3 +336,37 @@ fn a_shared_memory_counts_for_those_who_grew_it() -> Result<()> {
     assert_eq!(memory.size(), 13);
     Ok(())
 }
+
+#[test]
+fn large_tables_are_looked_at_where_they_were_touched() -> Result<()> {
+    let _process = PROCESS.read().unwrap_or_else(PoisonError::into_inner);
+    const LAST: u64 = 7_999_999;
+    for engine in engines()? {
+        let keeper = Module::new(
+            &engine,
+            r#"(module $keeper (table (export "table") 8000000 funcref) (func (export "f") (param funcref)) (func $g (export "g")) (elem declare func $g)
+                (func (export "touch") (table.set (i32.const 4000000) (ref.func $g))))"#,
+        )?;
+        let plugin = Module::new(&engine, r#"(module (func (export "run")))"#)?;
+        let mut store = Store::new(&engine, ());
+        let keeper = Instance::new(&mut store, &keeper, &[])?;
+        keeper.get_typed_func::<(), ()>(&mut store, "touch")?.call(&mut store, ())?;
+        let table = keeper.get_table(&mut store, "table").context("it is exported")?;
+        // Each would look at 64 MB.
+        for _ in 0..500 {
+            let instance = Instance::new(&mut store, &plugin, &[])?;
+            instance.get_typed_func::<(), ()>(&mut store, "run")?.call(&mut store, ())?;
+            store.drop_instance(instance)?;
+        }
+        let instance = Instance::new(&mut store, &plugin, &[])?;
+        let run = instance.get_func(&mut store, "run");
+        for index in [LAST, 0, 511, 512] {
+            table.set(&mut store, index, Ref::Func(run))?;
+            let error = store.drop_instance(instance).unwrap_err().to_string();
+            assert!(error.contains("an element of table 0 of an instance of `keeper`"), "{error}");
+            table.set(&mut store, index, Ref::Func(None))?;
+        }
+        store.drop_instance(instance)?;
+    }
+    Ok(())
+}

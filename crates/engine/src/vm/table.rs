@@ -114,8 +114,13 @@ impl Table {
         debug_assert!(self.is_func());
         // The address is not noted as one that the host may have written to.
         let base = self.backing.address() as *const u64;
-        // SAFETY: the elements are accessible, aligned to their size, and nobody writes them while the store is borrowed.
-        (0..self.len() as usize).any(|index| is_such(unsafe { base.add(index).read() }))
+        let (len, size) = (self.len() as usize, size_of::<u64>());
+        // Elements that nobody touched are uninitialized. A table may reserve millions, of which few are used.
+        self.backing.touched(len * size).into_iter().any(|part| {
+            let indices = part.start / size..(part.end / size).min(len);
+            // SAFETY: the elements are accessible, aligned to their size, and nobody writes them while the store is borrowed.
+            indices.into_iter().any(|index| is_such(unsafe { base.add(index).read() }))
+        })
     }
 
     /// Writes the stored bits of element `index`, which is in bounds.

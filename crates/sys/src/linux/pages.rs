@@ -222,24 +222,50 @@ impl Reservation {
     /// # Errors
     /// `InvalidInput` for a bad range, otherwise what reading the page map said.
     pub fn resident_bytes(&self, range: Range<usize>) -> io::Result<usize> {
-        let Some(start) = self.check(&range)? else {
-            return Ok(0);
-        };
         const PRESENT: u64 = 1 << 63;
+        let mut present_pages = 0;
+        self.page_map(range, |_, entry| present_pages += usize::from(entry & PRESENT != 0))?;
+        Ok(present_pages * page_size())
+    }
+
+    /// The pages of a range that this process has or had in memory, as ranges in rising order. All others read as what backs them. What is
+    /// touched while this looks may be missing.
+    ///
+    /// # Errors
+    /// As [`resident_bytes`](Self::resident_bytes).
+    pub fn touched(&self, range: Range<usize>) -> io::Result<Vec<Range<usize>>> {
+        const PRESENT_OR_SWAPPED: u64 = 3 << 62;
+        let mut touched: Vec<Range<usize>> = Vec::new();
+        self.page_map(range, |offset, entry| match touched.last_mut() {
+            _ if entry & PRESENT_OR_SWAPPED == 0 => {}
+            Some(last) if last.end == offset => last.end += page_size(),
+            _ => touched.push(offset..offset + page_size()),
+        })?;
+        Ok(touched)
+    }
+
+    /// Gives the offset of each page of a range, and what the page map says of it.
+    fn page_map(&self, range: Range<usize>, mut each: impl FnMut(usize, u64)) -> io::Result<()> {
+        let Some(start) = self.check(&range)? else {
+            return Ok(());
+        };
         const ENTRY_BYTES: usize = size_of::<u64>();
         let page_map = File::open("/proc/self/pagemap")?;
         let mut buffer = vec![0u8; 32 * 1024];
         let mut file_offset = (start.addr() / page_size() * ENTRY_BYTES) as u64;
         let mut left_bytes = range.len() / page_size() * ENTRY_BYTES;
-        let mut present_pages = 0;
+        let mut offset = range.start;
         while left_bytes > 0 {
             let chunk = &mut buffer[..left_bytes.min(32 * 1024)];
             page_map.read_exact_at(chunk, file_offset)?;
-            present_pages += chunk.as_chunks::<ENTRY_BYTES>().0.iter().filter(|entry| u64::from_ne_bytes(**entry) & PRESENT != 0).count();
+            for entry in chunk.as_chunks::<ENTRY_BYTES>().0 {
+                each(offset, u64::from_ne_bytes(*entry));
+                offset += page_size();
+            }
             file_offset += chunk.len() as u64;
             left_bytes -= chunk.len();
         }
-        Ok(present_pages * page_size())
+        Ok(())
     }
 
     /// Moves freshly written pages of `source` over a range, so that content can be replaced without a writable moment here.
@@ -385,6 +411,19 @@ pub(super) mod tests {
             write(&reservation, 3 * page_size() - 1, 1);
         }
         assert_eq!(Reservation::with_alignment(1, 3).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+    }
+
+    #[test]
+    fn touched_pages_are_known() {
+        let page = page_size();
+        let reservation = Reservation::new(1000 * page).unwrap();
+        reservation.commit(0..1000 * page).unwrap();
+        for number in [3, 4, 999] {
+            write(&reservation, number * page, 1);
+        }
+        assert_eq!(reservation.touched(0..1000 * page).unwrap(), [3 * page..5 * page, 999 * page..1000 * page]);
+        assert_eq!(reservation.touched(4 * page..999 * page).unwrap(), vec![4 * page..5 * page]);
+        assert_eq!(reservation.resident_bytes(0..1000 * page).unwrap(), 3 * page);
     }
 
     #[test]

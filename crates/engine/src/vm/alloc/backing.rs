@@ -6,6 +6,9 @@ use peregrine_sys::pages::{Reservation, page_size};
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+/// From this size on the system is asked which pages were touched.
+const WORTH_ASKING_BYTES: usize = 256 << 10;
+
 /// A reservation whose first bytes are accessible.
 pub(crate) struct Backing {
     space: Space,
@@ -117,6 +120,17 @@ impl Backing {
         match &self.space {
             Space::Own(reservation) => reservation.resident_bytes(0..self.committed_bytes),
             Space::Lent { .. } => Ok(0),
+        }
+    }
+
+    /// The accessible parts, among the first `len_bytes`, that may be other than they were at first.
+    pub(crate) fn touched(&self, len_bytes: usize) -> Vec<std::ops::Range<usize>> {
+        let len_bytes = len_bytes.next_multiple_of(page_size()).min(self.committed_bytes);
+        let all = || vec![0..len_bytes];
+        match &self.space {
+            // It is faster to look at little than to ask the system.
+            Space::Own(reservation) if len_bytes >= WORTH_ASKING_BYTES => reservation.touched(0..len_bytes).unwrap_or_else(|_| all()),
+            _ => all(),
         }
     }
 
