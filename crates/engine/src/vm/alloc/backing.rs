@@ -126,7 +126,7 @@ impl Backing {
     /// The accessible parts, among the first `len_bytes`, that may be other than they were at first.
     pub(crate) fn touched(&self, len_bytes: usize) -> Vec<std::ops::Range<usize>> {
         let len_bytes = len_bytes.next_multiple_of(page_size()).min(self.committed_bytes);
-        let all = || vec![0..len_bytes];
+        let all = || std::iter::once(0..len_bytes).collect();
         match &self.space {
             // It is faster to look at little than to ask the system.
             Space::Own(reservation) if len_bytes >= WORTH_ASKING_BYTES => reservation.touched(0..len_bytes).unwrap_or_else(|_| all()),
