@@ -13,6 +13,7 @@ use crate::MemoryCreator;
 use peregrine_artifact::settings::Settings;
 use peregrine_artifact::vmctx::VmMemory;
 use peregrine_wasm::{DefinedMemoryIndex, MemoryType, Trap};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -318,16 +319,20 @@ pub(crate) unsafe fn grow(
     let grow = || unsafe { (*store.as_ptr()).instance_mut(owner).memory_mut(index).grow(delta_pages, may_move) };
     // SAFETY: as above. What all stores share outlives the store.
     let shared = unsafe { &*std::ptr::from_ref((*store.as_ptr()).shared()) };
-    let grown = shared.make_where_room_is(NotGrown::is_no_room, grow).ok();
-    if grown.is_none()
+    // The memory may be the embedder's, and guests cannot be unwound.
+    let grown = catch_unwind(AssertUnwindSafe(|| shared.make_where_room_is(NotGrown::is_no_room, grow).ok()));
+    if !matches!(grown, Ok(Some(_)))
         // SAFETY: as above.
         && let Some(mut host) = unsafe { (*store.as_ptr()).host() }
     {
         let error = anyhow::anyhow!("failed to grow memory by {delta_pages} pages");
         // SAFETY: as above.
-        unsafe { host.as_mut() }.memory_grow_failed(error).map_err(|error| Pending::Error(error, Vec::new()))?;
+        let told = unsafe { host.as_mut() }.memory_grow_failed(error);
+        if grown.is_ok() {
+            told.map_err(|error| Pending::Error(error, Vec::new()))?;
+        }
     }
-    Ok(grown)
+    grown.map_err(Pending::Panic)
 }
 
 /// The range `start..start + len` of a memory of `memory_len` bytes.
