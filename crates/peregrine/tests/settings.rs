@@ -16,7 +16,7 @@ fn refused(change: impl FnOnce(&mut Config)) -> String {
 fn what_there_is_not_is_refused_by_name() {
     let check = |change: fn(&mut Config), name: &str| {
         let error = refused(change);
-        assert!(error.contains(name) && error.contains("leave it off"), "{name}: {error}");
+        assert!(error.contains(name) && error.contains("take the setting out"), "{name}: {error}");
     };
     check(|config| _ = config.wasm_gc(true), "the garbage collection proposal");
     check(|config| _ = config.wasm_legacy_exceptions(true), "legacy exception handling");
