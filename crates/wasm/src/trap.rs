@@ -25,6 +25,11 @@ macro_rules! traps {
                 }
             }
 
+            /// As [`from_code`](Self::from_code): the reason that was turned into a number by `as u8`.
+            pub const fn from_u8(code: u8) -> Option<Self> {
+                Self::from_code(code)
+            }
+
             /// The number that compiled code and images carry. Never 0.
             pub const fn code(self) -> u8 {
                 self as u8
@@ -73,6 +78,12 @@ traps! {
     AllocationTooLarge = 15, "allocation size too large";
     /// A function import that the embedder chose to leave undefined was called.
     UnknownImportCalled = 16, "unknown import called";
+    /// A reference is not of the type that it is cast to. Never raised so far: casts belong to garbage collection, which is not implemented.
+    CastFailure = 17, "cast failure";
+    /// An access outside of an array. Never raised so far, as above.
+    ArrayOutOfBounds = 18, "out of bounds array access";
+    /// A tag that no handler takes. Never raised so far: stack switching is not implemented.
+    UnhandledTag = 19, "unhandled tag";
 }
 
 impl fmt::Display for Trap {
