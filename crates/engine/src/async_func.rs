@@ -11,10 +11,10 @@ use crate::func::{Slots, read_results};
 use crate::host_func::HostFunc;
 use crate::instance::Starting;
 use crate::store::StoreInner;
-use crate::typed::{TypedFunc, WasmParams, WasmResults, WasmRet};
+use crate::typed::{TypedFunc, WasmParams, WasmResults, WasmRet, WasmTyList};
 use crate::vm::boundary::Callee;
 use crate::vm::{AsyncHostBody, GuestCall, Pending, ValRaw};
-use crate::{Caller, Engine, Extern, ExternType, Func, FuncType, Instance, InstancePre, Linker, Module, Val};
+use crate::{Caller, Engine, Extern, Func, FuncType, Instance, InstancePre, Linker, Module, Val};
 use std::marker::PhantomData;
 use std::pin::Pin;
 
@@ -63,8 +63,8 @@ impl Func {
     where
         T: Send + 'static,
         F: for<'a> Fn(Caller<'a, T>, P) -> Box<dyn Future<Output = R> + Send + 'a> + Send + Sync + 'static,
-        P: WasmResults + 'static,
-        R: WasmRet + 'static,
+        P: WasmTyList,
+        R: WasmRet,
     {
         let store = &mut store.as_context_mut().0.opaque;
         let function = HostFunc::wrap_async(store.engine(), func);
@@ -166,8 +166,8 @@ impl HostFunc {
     where
         T: Send + 'static,
         F: for<'a> Fn(Caller<'a, T>, P) -> Box<dyn Future<Output = R> + Send + 'a> + Send + Sync + 'static,
-        P: WasmResults + 'static,
-        R: WasmRet + 'static,
+        P: WasmTyList,
+        R: WasmRet,
     {
         let ty = FuncType::new(engine, <P as WasmParams>::types(), R::types());
         Self::with_async_body::<T, _>(ty, TypedAsync { func, types: PhantomData })
@@ -183,8 +183,8 @@ impl<T, F, P, R> AsyncHostBody<T> for TypedAsync<F, P, R>
 where
     T: Send + 'static,
     F: for<'a> Fn(Caller<'a, T>, P) -> Box<dyn Future<Output = R> + Send + 'a> + Send + Sync + 'static,
-    P: WasmResults + 'static,
-    R: WasmRet + 'static,
+    P: WasmTyList,
+    R: WasmRet,
 {
     type Output = R;
 
@@ -336,8 +336,8 @@ impl<T: 'static> Linker<T> {
     where
         T: Send + 'static,
         F: for<'a> Fn(Caller<'a, T>, Params) -> Box<dyn Future<Output = Args> + Send + 'a> + Send + Sync + 'static,
-        Params: WasmResults + 'static,
-        Args: WasmRet + 'static,
+        Params: WasmTyList,
+        Args: WasmRet,
     {
         let function = HostFunc::wrap_async(self.engine(), func);
         self.define_host(module, name, function)
@@ -396,10 +396,10 @@ impl<T: 'static> Linker<T> {
             return self.instance(store, module_name, instance);
         }
         let pre = self.instantiate_pre(module)?;
-        for export in module.exports() {
-            let ExternType::Func(ty) = export.ty() else { continue };
-            let (pre, name) = (pre.clone(), export.name().to_owned());
-            self.func_new_async(module_name, export.name(), ty, move |mut caller, params, results| {
+        for (name, ty) in self.command_functions(module)? {
+            let (pre, name) = (pre.clone(), name.to_owned());
+            let as_name = name.clone();
+            self.func_new_async(module_name, &as_name, ty, move |mut caller, params, results| {
                 let (pre, name) = (pre.clone(), name.clone());
                 Box::new(async move {
                     let instance = pre.instantiate_async(&mut caller).await?;

@@ -232,6 +232,8 @@ pub(crate) struct Counts {
     memory_bytes: usize,
     table_elements: usize,
     host_bytes: usize,
+    /// The most bytes of each memory and elements of each table: see [`Config::most_each`].
+    most_each: [Option<usize>; 2],
     /// Instances, tables and memories that the limiter allows, if there is one.
     limiter: Option<(usize, usize, usize)>,
     /// What the last growth that was allowed added, in bytes or elements.
@@ -244,15 +246,28 @@ pub(crate) struct Counts {
 /// A memory or table that would be too much.
 #[derive(Clone, Copy)]
 enum Refused {
-    Memory { desired_bytes: usize, held_bytes: usize },
-    Table { desired: usize, held: usize },
+    Memory {
+        desired_bytes: usize,
+        held_bytes: usize,
+    },
+    Table {
+        desired: usize,
+        held: usize,
+    },
+    /// It alone is larger than any may be.
+    Each {
+        is_memory: bool,
+        desired: usize,
+        most: usize,
+    },
 }
 
 impl Counts {
     /// Of an empty store.
-    pub(crate) fn new(budget: Budget) -> Self {
+    pub(crate) fn new(config: &Config) -> Self {
         Self {
-            budget,
+            budget: config.budget,
+            most_each: config.most_each(),
             instances: 0,
             tables: 0,
             memories: 0,
@@ -324,6 +339,10 @@ impl Counts {
     /// much.
     pub(crate) fn grow(&mut self, is_memory: bool, current: usize, desired: usize) -> bool {
         (self.last, self.refused, self.is_refused_by_limiter) = (0, None, false);
+        if let Some(most) = self.most_each[usize::from(!is_memory)].filter(|most| desired > *most) {
+            self.refused = Some(Refused::Each { is_memory, desired, most });
+            return false;
+        }
         let (held, limit) = match is_memory {
             true => (&mut self.memory_bytes, self.budget.memory_bytes),
             false => (&mut self.table_elements, self.budget.table_elements),
@@ -356,6 +375,12 @@ impl Counts {
     /// Why the last memory or table was too much, if it was.
     pub(crate) fn refusal(&self) -> Option<String> {
         Some(match self.refused? {
+            Refused::Each { is_memory: true, desired, most } => {
+                format!("a memory of {desired} bytes exceeds memory limits: `PoolingAllocationConfig::max_memory_size` is {most}")
+            }
+            Refused::Each { is_memory: false, desired, most } => {
+                format!("a table of {desired} elements exceeds table limits: `PoolingAllocationConfig::table_elements` is {most}")
+            }
             Refused::Memory { desired_bytes, held_bytes } => {
                 let limit = self.budget.memory_bytes;
                 format!(

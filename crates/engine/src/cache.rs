@@ -14,6 +14,7 @@ use peregrine_sys::file::{Durability, PrivateDir, TEMPORARY_PREFIX, create_priva
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
@@ -37,6 +38,8 @@ use std::time::{Duration, SystemTime};
 pub struct Cache {
     dir: Arc<PrivateDir>,
     max_size_bytes: u64,
+    /// How many modules were found, and how many were not.
+    pub(crate) found: Arc<[AtomicUsize; 2]>,
 }
 
 /// The name of one entry.
@@ -68,15 +71,15 @@ const USE_GRANULARITY: Duration = Duration::from_secs(3600);
 const LEFTOVER_AGE: Duration = Duration::from_secs(3600);
 
 impl Cache {
-    /// The cache in the directory `path`, which is made if needed, for this user alone.
-    ///
-    /// # Errors
-    ///
-    /// If the directory cannot be made, belongs to somebody else or may be written by others.
-    pub fn new(path: impl AsRef<Path>) -> Result<Self> {
-        let path = path.as_ref();
+    /// The cache in the directory `path`.
+    pub(crate) fn in_directory(path: &Path) -> Result<Self> {
         let dir = create_private_dir_all(path).with_context(|| format!("the cache directory `{}` cannot be used", path.display()))?;
-        Ok(Self { dir: Arc::new(dir), max_size_bytes: DEFAULT_MAX_SIZE_BYTES })
+        Ok(Self { dir: Arc::new(dir), max_size_bytes: DEFAULT_MAX_SIZE_BYTES, found: Arc::default() })
+    }
+
+    /// Counts that a module was found, or was not.
+    pub(crate) fn count(&self, is_found: bool) {
+        self.found[usize::from(!is_found)].fetch_add(1, Ordering::Relaxed);
     }
 
     /// The cache in [`default_path`](Self::default_path).

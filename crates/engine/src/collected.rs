@@ -6,7 +6,7 @@ use crate::rooting::{Place, Rooted, RootedGcRef, Sealed};
 use crate::store::StoreOpaque;
 use crate::typed::WasmTy;
 use crate::vm::ValRaw;
-use crate::{ExternRef, Ref, Val, ValType};
+use crate::{ExternRef, HeapType, Ref, RefType, Val, ValType};
 use std::convert::Infallible;
 use std::fmt;
 
@@ -75,7 +75,7 @@ upwards! {
 /// assert_eq!(I31::wrapping_u32(u32::MAX).get_u32(), 0x7fff_ffff);
 /// assert_eq!(I31::new_u32(1 << 31), None);
 /// ```
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct I31(u32);
 
 impl I31 {
@@ -174,6 +174,21 @@ macro_rules! null_types {
 null_types! {
     NoFunc NULLFUNCREF;
     NoExtern NULLEXTERNREF;
+}
+
+/// There is none, so no function that takes or returns one returns.
+impl WasmTy for NoFunc {
+    fn valtype() -> ValType {
+        ValType::Ref(RefType::new(false, HeapType::NoFunc))
+    }
+
+    fn into_slot(self, _: &StoreOpaque) -> ValRaw {
+        match self.never {}
+    }
+
+    fn from_slot(_: &StoreOpaque, _: ValRaw) -> Self {
+        unreachable!("a reference that is not null is no value of `(ref nofunc)`")
+    }
 }
 
 /// An allocation did not fit into the heap of collected values, which carries what was to be put there. Never made: host values, the only

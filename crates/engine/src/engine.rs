@@ -49,8 +49,8 @@ impl Drop for Engine {
     }
 }
 
-/// An [`Engine`] that does not keep it alive. Made by [`Engine::weak`].
-#[derive(Clone)]
+/// An [`Engine`] that does not keep it alive. Made by [`Engine::weak`]; the default is of no engine.
+#[derive(Clone, Default)]
 pub struct EngineWeak {
     inner: Weak<EngineInner>,
 }

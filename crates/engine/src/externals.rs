@@ -60,15 +60,22 @@ impl Extern {
         if let Self::SharedMemory(memory) = self { Some(memory) } else { None }
     }
 
-    /// The type; of memories and tables with their current size as the minimum.
+    /// The type it was made with.
     ///
     /// # Panics
     ///
     /// If it belongs to another store.
     pub fn ty(&self, store: impl AsContext) -> ExternType {
-        self.ty_in(&store.as_context().0.opaque)
+        let store = &store.as_context().0.opaque;
+        match self {
+            Self::Table(table) => table.ty_in(store).into(),
+            Self::Memory(memory) => memory.ty_in(store).into(),
+            Self::SharedMemory(memory) => memory.ty().into(),
+            other => other.ty_in(store),
+        }
     }
 
+    /// The type that imports are compared with: of memories and tables with their current size as the minimum.
     pub(crate) fn ty_in(&self, store: &StoreOpaque) -> ExternType {
         match self {
             Self::Func(func) => func.ty_in(store).into(),

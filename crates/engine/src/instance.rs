@@ -22,7 +22,7 @@ pub struct Instance {
 
 /// A module whose imports are resolved and checked, to be instantiated any number of times in stores of `T`. Made by
 /// [`Linker::instantiate_pre`](crate::Linker::instantiate_pre).
-pub struct InstancePre<T: 'static> {
+pub struct InstancePre<T> {
     module: Module,
     items: Arc<[Definition]>,
     stores_of: PhantomData<fn() -> T>,
@@ -245,7 +245,7 @@ impl Instance {
     /// An export of the instance's module that was looked up before. `None` if `export` is of another module.
     pub fn get_module_export(&self, mut store: impl AsContextMut, export: &ModuleExport) -> Option<Extern> {
         let store = &mut store.as_context_mut().0.opaque;
-        let same = Module::same(&export.module, self.module_in(store));
+        let same = export.module == self.module_in(store).loaded().number();
         same.then(|| self.entity(store, export.entity))
     }
 
@@ -304,7 +304,7 @@ fn check_engine(module: &Module, store: &StoreOpaque) -> Result<()> {
     Ok(())
 }
 
-impl<T: 'static> InstancePre<T> {
+impl<T> InstancePre<T> {
     pub(crate) fn new(module: &Module, items: Vec<Definition>) -> Self {
         Self { module: module.clone(), items: items.into(), stores_of: PhantomData }
     }
@@ -313,7 +313,9 @@ impl<T: 'static> InstancePre<T> {
     pub fn module(&self) -> &Module {
         &self.module
     }
+}
 
+impl<T: 'static> InstancePre<T> {
     /// Makes an instance and calls its start function.
     ///
     /// # Errors
@@ -343,13 +345,13 @@ impl<T: 'static> InstancePre<T> {
     }
 }
 
-impl<T: 'static> Clone for InstancePre<T> {
+impl<T> Clone for InstancePre<T> {
     fn clone(&self) -> Self {
         Self { module: self.module.clone(), items: Arc::clone(&self.items), stores_of: PhantomData }
     }
 }
 
-impl<T: 'static> std::fmt::Debug for InstancePre<T> {
+impl<T> std::fmt::Debug for InstancePre<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("InstancePre").field("module", &self.module).finish_non_exhaustive()
     }

@@ -18,6 +18,7 @@ mod backtrace;
 mod binary;
 mod budget;
 mod cache;
+mod cache_config;
 mod call_hook;
 mod caller;
 mod choices;
@@ -75,6 +76,7 @@ pub use async_limits::{GrowthFuture, ResourceLimiterAsync};
 pub use backtrace::{FrameInfo, FrameSymbol, WasmBacktrace};
 pub use budget::Budget;
 pub use cache::Cache;
+pub use cache_config::CacheConfig;
 pub use call_hook::{CallHook, CallHookHandler};
 pub use caller::Caller;
 pub use collected::{
@@ -105,14 +107,14 @@ pub use module_facts::{CodeBuilder, CodeHint, ModuleFunction, ResourcesRequired,
 pub use peregrine_artifact::compiler::Progress;
 pub use peregrine_artifact::profile::{FunctionProfile, Profile, ProfileError, SiteProfile};
 pub use peregrine_wasm::{DefinedFuncIndex, FuncIndex, Trap};
-pub use pooling::{InstanceAllocationStrategy, PoolingAllocationConfig};
+pub use pooling::{InstanceAllocationStrategy, PoolConcurrencyLimitError, PoolingAllocationConfig};
 pub use rooting::{GcRef, OwnedRooted, RootScope, Rooted, RootedGcRef};
 pub use shared_memory::SharedMemory;
 pub use store::Store;
 pub use table::Table;
 pub use tag::Tag;
 pub use tiering::{TieringMetrics, TieringStress};
-pub use typed::{TypedFunc, WasmParams, WasmResults, WasmRet, WasmTy};
+pub use typed::{TypedFunc, WasmParams, WasmResults, WasmRet, WasmTy, WasmTyList};
 pub use types::{
     ArrayType, ContType, ExnType, ExportType, ExternType, FieldType, Finality, FuncType, GlobalType, HeapType, ImportType, MemoryType,
     MemoryTypeBuilder, Mutability, RefType, StorageType, StructType, TableType, TagType, ValType,

@@ -32,7 +32,7 @@ use std::sync::Arc;
 /// assert_eq!(instance.get_typed_func::<(), i32>(&mut store, "run")?.call(&mut store, ())?, 42);
 /// # Ok::<(), peregrine::Error>(())
 /// ```
-pub struct Linker<T: 'static> {
+pub struct Linker<T> {
     engine: Engine,
     modules: BTreeMap<Arc<str>, BTreeMap<Arc<str>, Item>>,
     allow_shadowing: bool,
@@ -47,7 +47,7 @@ struct Item {
     ty: ExternType,
 }
 
-impl<T: 'static> Linker<T> {
+impl<T> Linker<T> {
     /// A linker without definitions.
     pub fn new(engine: &Engine) -> Self {
         Self {
@@ -70,13 +70,15 @@ impl<T: 'static> Linker<T> {
         self
     }
 
-    /// Whether [`module`](Self::module) passes over what a command exports that is neither a function nor its memory or table. Off at first:
-    /// such an export is an error, since it could not be used.
+    /// Whether [`module`](Self::module) passes over what a command exports that is neither a function nor known to be exported by toolchains. Off at
+    /// first: such an export is an error, since it could not be used.
     pub fn allow_unknown_exports(&mut self, allow: bool) -> &mut Self {
         self.allow_unknown_exports = allow;
         self
     }
+}
 
+impl<T: 'static> Linker<T> {
     fn insert(&mut self, module: &str, name: &str, item: Item) -> Result<()> {
         if !self.allow_shadowing && self.item(module, name).is_some() {
             bail!("import of `{module}::{name}` defined twice");
@@ -104,7 +106,7 @@ impl<T: 'static> Linker<T> {
     /// If `item` belongs to another store.
     pub fn define(&mut self, store: impl AsContext<Data = T>, module: &str, name: &str, item: impl Into<Extern>) -> Result<&mut Self> {
         let item = item.into();
-        let ty = item.ty(store);
+        let ty = item.ty_in(&store.as_context().0.opaque);
         self.insert(module, name, Item { definition: Definition::Extern(item), ty })?;
         Ok(self)
     }
@@ -167,8 +169,9 @@ impl<T: 'static> Linker<T> {
     /// Defines the exports of a module, under the name `module_name`.
     ///
     /// A module that exports `_start` is a command: each call of one of its functions makes a fresh instance and runs in it, so that only
-    /// functions are defined; anything else that it exports, but its memory and table, is an error unless
-    /// [`allow_unknown_exports`](Self::allow_unknown_exports) is on. Any other module is instantiated now; `_initialize` is called if it is exported.
+    /// functions are defined; anything else that it exports is an error unless [`allow_unknown_exports`](Self::allow_unknown_exports) is on, but for
+    /// what toolchains export: a memory `memory`, a table `table` or `__indirect_function_table`, and globals `__heap_base`, `__data_end`,
+    /// `__dso_handle` and `__rtti_base`. Any other module is instantiated now; `_initialize` is called if it is exported.
     ///
     /// # Errors
     ///
@@ -182,24 +185,37 @@ impl<T: 'static> Linker<T> {
             return self.instance(store, module_name, instance);
         }
         let pre = self.instantiate_pre(module)?;
-        for export in module.exports() {
-            let ExternType::Func(ty) = export.ty() else {
-                let expected = matches!(export.name(), "memory" | "table" | "__indirect_function_table");
-                if !expected && !self.allow_unknown_exports {
-                    bail!("command export `{}` is not a function, but a {}", export.name(), export.ty().kind());
-                }
-                continue;
-            };
-            let (pre, name) = (pre.clone(), export.name().to_owned());
+        for (name, ty) in self.command_functions(module)? {
+            let (pre, name) = (pre.clone(), name.to_owned());
+            let as_name = name.clone();
             let function = HostFunc::dynamic(ty, move |mut caller: Caller<'_, T>, params, results| {
                 let instance = pre.instantiate(&mut caller)?;
                 let func = instance.get_func(&mut caller, &name).with_context(|| format!("`{name}` is no longer a function"))?;
                 func.call(&mut caller, params, results)
             });
-            self.define_host(module_name, export.name(), function)?;
+            self.define_host(module_name, &as_name, function)?;
         }
         self.alias_start(module_name, module)?;
         Ok(self)
+    }
+
+    /// The functions that a command exports. What else it exports is passed over where toolchains are known to export it, and refused otherwise.
+    pub(crate) fn command_functions<'a>(&self, module: &'a Module) -> Result<Vec<(&'a str, FuncType)>> {
+        let mut functions = Vec::new();
+        for export in module.exports() {
+            match (export.name(), export.ty()) {
+                (name, ExternType::Func(ty)) => functions.push((name, ty)),
+                ("memory", ExternType::Memory(_))
+                | ("table" | "__indirect_function_table", ExternType::Table(_))
+                | ("__heap_base" | "__data_end" | "__dso_handle" | "__rtti_base", ExternType::Global(_)) => {}
+                _ if self.allow_unknown_exports => {}
+                (name, ty) => bail!(
+                    "command export `{name}` is not a function, but a {}, which could not be used; `Linker::allow_unknown_exports` passes over it",
+                    ty.kind()
+                ),
+            }
+        }
+        Ok(functions)
     }
 
     /// Whether `module` is a command: see [`module`](Self::module).
@@ -384,7 +400,7 @@ impl<T: 'static> Linker<T> {
     }
 }
 
-impl<T: 'static> Clone for Linker<T> {
+impl<T> Clone for Linker<T> {
     fn clone(&self) -> Self {
         Self {
             engine: self.engine.clone(),
@@ -396,14 +412,14 @@ impl<T: 'static> Clone for Linker<T> {
     }
 }
 
-impl<T: 'static> Default for Linker<T> {
+impl<T> Default for Linker<T> {
     /// A linker of an engine of its own, with the default configuration.
     fn default() -> Self {
         Self::new(&Engine::default())
     }
 }
 
-impl<T: 'static> fmt::Debug for Linker<T> {
+impl<T> fmt::Debug for Linker<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names = self.modules.iter().flat_map(|(module, names)| names.keys().map(move |name| format!("{module}::{name}")));
         f.debug_list().entries(names).finish()

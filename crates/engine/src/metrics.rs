@@ -65,6 +65,8 @@ pub struct EngineMetrics {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StoreMetrics {
+    /// Instances made, those that were dropped since included.
+    pub instances_created: u64,
     /// Instances, those that the host's own memories, tables and globals count as included.
     pub instances_live: u64,
     /// Linear memories.
@@ -88,6 +90,14 @@ pub struct StoreMetrics {
 }
 
 impl Engine {
+    /// Counts that a module was found in the cache, or was not.
+    pub(crate) fn count_cached(&self, is_found: bool) {
+        self.shared().counters.add(if is_found { Counting::CacheHits } else { Counting::CacheMisses }, 1);
+        if let Some(cache) = &self.config().cache {
+            cache.count(is_found);
+        }
+    }
+
     /// What the engine did so far and holds.
     ///
     /// ```
@@ -173,6 +183,7 @@ impl<T: 'static> StoreContext<'_, T> {
         let vm = &self.0.opaque.vm;
         let used = vm.used();
         let mut metrics = StoreMetrics {
+            instances_created: vm.instances_made(),
             calls: used.calls,
             traps: used.traps,
             host_bytes: self.0.opaque.counts.host_bytes() as u64,

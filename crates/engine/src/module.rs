@@ -12,7 +12,7 @@ use crate::verified::Identity;
 use crate::vm::alloc::pool::Anchor;
 use crate::vm::alloc::{Counting, Pool, Spares};
 use crate::vm::boundary::{self, map_image};
-use crate::vm::{LoadError, LoadOptions, LoadedModule, VmInstance};
+use crate::vm::{LoadError, LoadOptions, LoadedModule, ModuleNumber, VmInstance};
 use crate::{Engine, ExportType, ExternType, ImportType, ProfilingStrategy, Strategy};
 use peregrine_artifact::compiler::{CompileError, Compiler, LazyFunctions, Prepared, Progress, Validation, WasmBytes};
 use peregrine_artifact::image::{ImageError, ImageLayout, Section};
@@ -98,9 +98,9 @@ enum FoundKept {
 }
 
 /// An export of a module, looked up once. See [`Module::get_export_index`].
-#[derive(Clone)]
+#[derive(Clone, Copy)]
 pub struct ModuleExport {
-    pub(crate) module: Module,
+    pub(crate) module: ModuleNumber,
     pub(crate) entity: EntityIndex,
 }
 
@@ -219,7 +219,7 @@ impl Module {
             match Self::from_kept(engine, found, || Ok(Binary::Held(Arc::clone(&wasm))))? {
                 FoundKept::Module(module) => return Ok(module),
                 FoundKept::Nothing(entry) => {
-                    counters.add(Counting::CacheMisses, 1);
+                    engine.count_cached(false);
                     kept = Some(entry);
                 }
             }
@@ -280,7 +280,7 @@ impl Module {
                 // The name of the file says that these bytes were validated, unless that was deferred.
                 let validation = engine.validation();
                 let validation = if validation == Validation::Deferred { validation } else { Validation::Trusted };
-                engine.shared().counters.add(Counting::CacheHits, 1);
+                engine.count_cached(true);
                 Self::set_tiering(engine, &loaded, binary()?, validation, None, Some(kept))?;
                 Self::from_loaded(engine, loaded).map(FoundKept::Module)
             }
@@ -355,7 +355,7 @@ impl Module {
         if let Some(module) = Self::find_whole(engine, cache, &key)? {
             return Ok(module);
         }
-        engine.shared().counters.add(Counting::CacheMisses, 1);
+        engine.count_cached(false);
         let image = engine.compile_whole(compiler, wasm, progress)?;
         if let Err(error) = cache.put(&key, &image) {
             // A cache that cannot be written, on a full disk for example, must not keep programs from running.
@@ -374,7 +374,7 @@ impl Module {
         match Self::from_mapped(engine, &file) {
             Ok(module) => {
                 engine.config().budget.check_sizes(&module.inner.loaded.meta().sizes)?;
-                engine.shared().counters.add(Counting::CacheHits, 1);
+                engine.count_cached(true);
                 Ok(Some(module))
             }
             Err(error) => {
@@ -580,7 +580,7 @@ impl Module {
     /// The export `name`, looked up once for any number of instances: see
     /// [`Instance::get_module_export`](crate::Instance::get_module_export).
     pub fn get_export_index(&self, name: &str) -> Option<ModuleExport> {
-        Some(ModuleExport { module: self.clone(), entity: self.export_entity(name)? })
+        Some(ModuleExport { module: self.inner.loaded.number(), entity: self.export_entity(name)? })
     }
 
     pub(crate) fn export_entity(&self, name: &str) -> Option<EntityIndex> {

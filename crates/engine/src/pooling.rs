@@ -1,7 +1,10 @@
 //! Settings of instance allocators that embedders know from another runtime. There is one allocator here, which keeps instances warm by
-//! itself and grows as it is needed: everything in this file is a hint, and none of it makes an instantiation fail.
+//! itself and grows as it is needed: sizes and numbers of pools are hints. What protects from guests is more than that: the most that one
+//! memory or table may take is a limit where it is set, and protection keys are refused, as there are none.
 
 use crate::{Config, Enabled};
+use std::convert::Infallible;
+use std::fmt;
 
 /// How instances are to be allocated. See [`Config::allocation_strategy`].
 #[derive(Clone, Debug, Default)]
@@ -45,7 +48,8 @@ impl Config {
             InstanceAllocationStrategy::OnDemand => None,
             InstanceAllocationStrategy::Pooling(config) => Some(config),
         };
-        self
+        let keys = self.pooling.as_ref().is_some_and(|pooling| pooling.memory_protection_keys == Enabled::Yes);
+        self.refuse(keys, "memory protection keys: memories are kept apart by address space; `Enabled::Auto` does without")
     }
 }
 
@@ -54,20 +58,28 @@ impl Config {
     pub fn get_pooling_config(&self) -> Option<&PoolingAllocationConfig> {
         self.pooling.as_ref()
     }
+
+    /// The most bytes of each memory and the most elements of each table, where pools were asked for and given these sizes.
+    pub(crate) fn most_each(&self) -> [Option<usize>; 2] {
+        self.pooling.as_ref().map_or([None; 2], |pooling| [pooling.max_memory_size, pooling.table_elements])
+    }
 }
 
 macro_rules! hints {
     ($($(#[$doc:meta])* $set:ident $get:ident: $ty:ty = $default:expr;)*) => {
-        /// Sizes of pools, for [`InstanceAllocationStrategy::Pooling`]. All are hints: what limits a guest is its
+        /// Sizes of pools, for [`InstanceAllocationStrategy::Pooling`]. All are hints but
+        /// [`max_memory_size`](Self::max_memory_size) and [`table_elements`](Self::table_elements): what limits a guest besides these is its
         /// [`ResourceLimiter`](crate::ResourceLimiter) and its [`Budget`](crate::Budget), and what is kept warm is found by use.
         #[derive(Clone, Debug)]
         pub struct PoolingAllocationConfig {
             $($set: $ty,)*
+            max_memory_size: Option<usize>,
+            table_elements: Option<usize>,
         }
 
         impl Default for PoolingAllocationConfig {
             fn default() -> Self {
-                Self { $($set: $default,)* }
+                Self { $($set: $default,)* max_memory_size: None, table_elements: None }
             }
         }
 
@@ -92,6 +104,28 @@ impl PoolingAllocationConfig {
     /// Default sizes.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// The most bytes that each memory of a store may have, beside what the store's budget and limiter say. No limit unless it is set.
+    pub fn max_memory_size(&mut self, bytes: usize) -> &mut Self {
+        self.max_memory_size = Some(bytes);
+        self
+    }
+
+    /// What [`max_memory_size`](Self::max_memory_size) was set to, or 4 GiB.
+    pub fn get_max_memory_size(&self) -> usize {
+        self.max_memory_size.unwrap_or(4 << 30)
+    }
+
+    /// The most elements that each table of a store may have, beside what the store's budget and limiter say. No limit unless it is set.
+    pub fn table_elements(&mut self, elements: usize) -> &mut Self {
+        self.table_elements = Some(elements);
+        self
+    }
+
+    /// What [`table_elements`](Self::table_elements) was set to, or 20,000.
+    pub fn get_table_elements(&self) -> usize {
+        self.table_elements.unwrap_or(20_000)
     }
 
     /// Whether this system has memory protection keys that the allocator uses: it uses none.
@@ -133,13 +167,9 @@ hints! {
     max_core_instance_size get_max_core_instance_size: usize = 1 << 20;
     /// A hint that changes nothing: limit a store with [`ResourceLimiter::tables`](crate::ResourceLimiter::tables).
     max_tables_per_module get_max_tables_per_module: u32 = 1;
-    /// A hint that changes nothing: limit a store with [`ResourceLimiter::table_growing`](crate::ResourceLimiter::table_growing).
-    table_elements get_table_elements: usize = 20_000;
     /// A hint that changes nothing: limit a store with [`ResourceLimiter::memories`](crate::ResourceLimiter::memories).
     max_memories_per_module get_max_memories_per_module: u32 = 1;
-    /// A hint that changes nothing: limit a store with [`ResourceLimiter::memory_growing`](crate::ResourceLimiter::memory_growing).
-    max_memory_size get_max_memory_size: usize = 4 << 30;
-    /// A hint that changes nothing: memories are kept apart by address space alone.
+    /// Memories are kept apart by address space alone: [`Engine::new`](crate::Engine::new) refuses [`Enabled::Yes`].
     memory_protection_keys get_memory_protection_keys: Enabled = Enabled::No;
     /// A hint that changes nothing: memories are kept apart by address space alone.
     max_memory_protection_keys get_max_memory_protection_keys: usize = 16;
@@ -148,3 +178,23 @@ hints! {
     /// A hint that changes nothing: the engine finds out by itself what the system can do.
     pagemap_scan get_pagemap_scan: Enabled = Enabled::No;
 }
+
+/// The error of an instantiation for which no pool has room, for programs that look for it by downcasting. Never made: instances are made as
+/// they are needed.
+pub struct PoolConcurrencyLimitError {
+    never: Infallible,
+}
+
+impl fmt::Debug for PoolConcurrencyLimitError {
+    fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.never {}
+    }
+}
+
+impl fmt::Display for PoolConcurrencyLimitError {
+    fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.never {}
+    }
+}
+
+impl std::error::Error for PoolConcurrencyLimitError {}

@@ -164,7 +164,7 @@ impl<T: 'static> Store<T> {
     ///
     /// If the engine interrupts guests and the system has no page left to tell them by.
     pub fn try_new(engine: &Engine, data: T) -> Result<Self> {
-        let counts = Counts::new(engine.config().budget);
+        let counts = Counts::new(engine.config());
         let engine = EngineLease::new(engine);
         let opaque = StoreOpaque {
             id: StoreId::next(),

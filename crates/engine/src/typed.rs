@@ -157,7 +157,7 @@ impl<Params, Results> fmt::Debug for TypedFunc<Params, Results> {
 /// A Rust type that stands for a type of value: `i32`, `u32`, `i64`, `u64`, `f32`, `f64`, [`V128`], [`Func`],
 /// [`Rooted<ExternRef>`](Rooted), and `Option` of
 /// the last two. Implemented here only.
-pub trait WasmTy: Send + Sized {
+pub trait WasmTy: Send + Sized + 'static {
     /// The type of value it stands for.
     fn valtype() -> ValType;
     #[doc(hidden)]
@@ -235,9 +235,21 @@ pub trait WasmResults: WasmParams {
     fn from_registers(store: &StoreOpaque, returned: Returned) -> Self;
 }
 
+/// What an asynchronous host function takes: a tuple of up to 17 [`WasmTy`]s.
+pub trait WasmTyList: WasmResults + 'static {
+    /// The types of the values it stands for.
+    fn valtypes() -> impl Iterator<Item = ValType>;
+}
+
+impl<P: WasmResults + 'static> WasmTyList for P {
+    fn valtypes() -> impl Iterator<Item = ValType> {
+        <P as WasmParams>::types().into_iter()
+    }
+}
+
 /// What a host function returns: a [`WasmTy`], a tuple of up to 17 of them, or a [`Result`] of either. An error ends the guest's call
 /// with it.
-pub trait WasmRet {
+pub trait WasmRet: 'static {
     #[doc(hidden)]
     const COUNT: usize;
     #[doc(hidden)]

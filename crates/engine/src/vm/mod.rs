@@ -39,7 +39,7 @@ mod unchecked;
 pub(crate) mod value;
 
 pub(crate) use async_call::{AsyncHostBody, GuestCall, async_host_entry};
-pub(crate) use code::{BlobKind, CellContent, InstallError, LoadError, LoadOptions, LoadedModule, TieredCode};
+pub(crate) use code::{BlobKind, CellContent, InstallError, LoadError, LoadOptions, LoadedModule, ModuleNumber, TieredCode};
 pub(crate) use dropping::{Held, MOST_DROPS};
 pub(crate) use entry::call;
 pub(crate) use fault::prepare_thread;

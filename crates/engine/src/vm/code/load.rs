@@ -20,6 +20,7 @@ use peregrine_wasm::{
 use std::fs::File;
 use std::io;
 use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 /// Why an image is not loaded.
@@ -63,6 +64,7 @@ impl From<io::Error> for LoadError {
 
 /// A module ready to be instantiated. Shared by its instances; the code stays mapped while any of them lives.
 pub(crate) struct LoadedModule {
+    number: ModuleNumber,
     meta: ImageMeta,
     vm_layout: VmLayout,
     type_ids: HeldTypes,
@@ -81,6 +83,17 @@ pub(crate) struct LoadedModule {
     binary: OnceLock<Box<[u8]>>,
     contexts: Contexts,
     this: Weak<LoadedModule>,
+}
+
+/// The number of a [`LoadedModule`], which no other one of the process has or will have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ModuleNumber(u64);
+
+impl ModuleNumber {
+    fn next() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
 }
 
 /// An element of [`LoadedModule::lazy_table`] that is null.
@@ -229,6 +242,7 @@ impl LoadedModule {
         let type_ids = types.register_all(module.types.values());
         let vm_layout = VmLayout::new(module);
         Arc::new_cyclic(|this| Self {
+            number: ModuleNumber::next(),
             vm_layout,
             type_ids,
             escaping: escaping.into(),
@@ -242,6 +256,11 @@ impl LoadedModule {
             contexts: Contexts::default(),
             this: this.clone(),
         })
+    }
+
+    /// Its number.
+    pub(crate) fn number(&self) -> ModuleNumber {
+        self.number
     }
 
     /// The description.

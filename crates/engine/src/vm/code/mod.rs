@@ -8,5 +8,5 @@ mod tiered;
 
 pub(crate) use blobs::BlobKind;
 pub(crate) use cells::CellContent;
-pub(crate) use load::{LoadError, LoadOptions, LoadedModule, NO_FUNCTION};
+pub(crate) use load::{LoadError, LoadOptions, LoadedModule, ModuleNumber, NO_FUNCTION};
 pub(crate) use tiered::{InstallError, TieredCode};
