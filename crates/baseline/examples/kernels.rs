@@ -1,7 +1,7 @@
 //! How fast code of this tier is against that of the optimizing tier, on the kernels of the project; how long compiling takes.
 //!
 //! `cargo run -p peregrine-baseline --example kernels -- benches/kernels/*.wasm`. One line for each: nanoseconds for one iteration in both
-//! tiers, the least of three runs of 1/8 of the usual iterations, and their ratio; at the end the geometric mean.
+//! tiers, the least of three runs of some 0.4 s, and their ratio; at the end the geometric mean.
 
 #[path = "../tests/two_tiers/mod.rs"]
 mod two_tiers;

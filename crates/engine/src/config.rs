@@ -223,9 +223,8 @@ impl Config {
         Self::default()
     }
 
-    /// The target triple that code is made for, `aarch64-unknown-linux-gnu` for example. The default is this machine with all the
-    /// features of its
-    /// processor; a triple stands for its baseline features. An engine for another machine can compile, not run.
+    /// The target triple that code is made for, `aarch64-unknown-linux-gnu` for example. The default is this machine with all the features
+    /// of its processor; a triple stands for its baseline features. An engine for another machine can compile, not run.
     ///
     /// # Errors
     ///
@@ -296,9 +295,8 @@ impl Config {
         self
     }
 
-    /// Whether executed instructions are counted and guests stop when what [`Store::set_fuel`](crate::Store::set_fuel) gave is used up.
-    /// Off by
-    /// default.
+    /// Whether executed instructions are counted and guests stop when what [`Store::set_fuel`](crate::Store::set_fuel) gave is used up. Off
+    /// by default.
     pub fn consume_fuel(&mut self, enable: bool) -> &mut Self {
         self.fuel = enable;
         self
@@ -320,8 +318,7 @@ impl Config {
     }
 
     /// The bytes of stack that guest code may use before it traps with [`Trap::StackOverflow`](crate::Trap::StackOverflow). 1 MiB by
-    /// default. Guests run
-    /// on a stack of their own, so the size of the host's threads does not matter.
+    /// default. Guests run on a stack of their own, so the size of the host's threads does not matter.
     pub fn max_wasm_stack(&mut self, size_bytes: usize) -> &mut Self {
         self.max_wasm_stack_bytes = size_bytes;
         self

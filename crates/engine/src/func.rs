@@ -144,8 +144,7 @@ impl Func {
     /// # Errors
     ///
     /// If the number or types of `params` or the number of `results` are not those of the function; and the [`Trap`](crate::Trap) or the
-    /// error of a host
-    /// function that ended the call, with a [`WasmBacktrace`](crate::WasmBacktrace).
+    /// error of a host function that ended the call, with a [`WasmBacktrace`](crate::WasmBacktrace).
     ///
     /// # Panics
     ///

@@ -12,9 +12,8 @@ pub const DEFAULT_MEMORY_LIMIT: usize = 10_000;
 /// Decides over the growth of memories and tables of a store, their creation included. Installed with
 /// [`Store::limiter`](crate::Store::limiter).
 pub trait ResourceLimiter: Send {
-    /// Whether a linear memory may grow from `current` to `desired` bytes; its type allows `maximum`. A refusal makes `memory.grow`
-    /// return -1, and
-    /// fails the instantiation if it is about the first size.
+    /// Whether a linear memory may grow from `current` to `desired` bytes; its type allows `maximum`. A refusal makes `memory.grow` return
+    /// -1, and fails the instantiation if it is about the first size.
     ///
     /// # Errors
     ///

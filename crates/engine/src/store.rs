@@ -29,9 +29,8 @@ use std::time::Instant;
 /// Instances and everything they use, with data `T` of the embedder.
 ///
 /// Handles ([`Func`](crate::Func), [`Memory`](crate::Memory), [`Instance`](crate::Instance) and so on) are small and copied freely; they
-/// mean
-/// something only together with their store, and every use checks that. **Using a handle with another store panics** with "object used with
-/// the wrong store".
+/// mean something only together with their store, and every use checks that. **Using a handle with another store panics** with "object used
+/// with the wrong store".
 ///
 /// What a store holds is freed when the store is dropped.
 ///
@@ -305,8 +304,7 @@ impl<T: 'static> Store<T> {
     }
 
     /// Sets the deadline of guests `ticks_beyond_current` epochs from now. A new store's deadline is reached already. Without meaning
-    /// unless the engine
-    /// has [`Config::epoch_interruption`](crate::Config::epoch_interruption) on.
+    /// unless the engine has [`Config::epoch_interruption`](crate::Config::epoch_interruption) on.
     pub fn set_epoch_deadline(&mut self, ticks_beyond_current: u64) {
         self.inner.opaque.set_epoch_deadline(ticks_beyond_current);
     }

@@ -9,6 +9,7 @@
 //! |-----------|---------------------------------------------------------------------------|
 //! | `pages`   | the page size and owned reservations of address space                     |
 //! | `image`   | code mapped from a file or from bytes, and copy-on-write memory content   |
+//! | `moving`  | memories that begin small and move as they grow                          |
 //! | `room`    | room for code that is made while it runs                                  |
 //! | `icache`  | making freshly written code visible to instruction fetch                  |
 //! | `faults`  | hardware faults as a callback, with the earlier handlers kept in the chain |

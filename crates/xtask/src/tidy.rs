@@ -65,7 +65,7 @@ fn check(file: &Path, text: &str) -> Vec<Finding> {
         for line in source_text::lines_where(&code, |line| line.contains("#[ignore")) {
             add(line, "`#[ignore]`: list an expected failure by name instead");
         }
-        for line in source_text::lines_where(&code, |line| line.trim_start().starts_with("mod ") && is_nameless(line)) {
+        for line in source_text::lines_where(&code, |line| is_module(line) && is_nameless(line)) {
             add(line, "a module is named for the one thing it holds");
         }
         let lines = text.lines().count();
@@ -81,6 +81,16 @@ fn check(file: &Path, text: &str) -> Vec<Finding> {
 fn names_machine_path(line: &str) -> bool {
     let starts_there = |at: usize| !line[..at].ends_with(|before: char| before.is_alphanumeric() || "._-}".contains(before));
     MACHINE_PATHS.iter().any(|path| line.match_indices(path).any(|(at, _)| starts_there(at)))
+}
+
+/// Whether a line declares a module, for whomever it is visible.
+fn is_module(line: &str) -> bool {
+    let line = line.trim_start();
+    let line = line.strip_prefix("pub").map_or(line, |rest| match rest.strip_prefix('(') {
+        Some(scope) => scope.split_once(')').map_or("", |(_, rest)| rest),
+        None => rest,
+    });
+    line.trim_start().starts_with("mod ")
 }
 
 fn is_nameless(line: &str) -> bool {
