@@ -1,7 +1,8 @@
 //! Puts compiled functions and stubs one after the other, fills in the addresses they need of each other, and makes their tables.
 //!
-//! Text is `functions by rising index | stubs`. Functions begin at multiples of 16 bytes (constants beside the code need it), larger ones
-//! of 32. On processors whose calls do not reach across a large text, islands of jumps that do lie between functions, as far apart as possible.
+//! Text is `functions by rising index | stubs`. Functions begin at multiples of 32 bytes: constants beside the code need half of it, and small
+//! ones that are called in turns run some percent faster than at multiples of that. On processors whose calls do not reach across a large text,
+//! islands of jumps that do lie between functions, as far apart as possible.
 
 use crate::budget::{Budget, exceeded};
 use crate::relocate;
@@ -14,6 +15,9 @@ use peregrine_artifact::tables;
 use peregrine_wasm::{DefinedFuncIndex, Index, IndexVec, Module, TypeIndex};
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
+
+/// Functions and stubs begin at multiples of this many bytes.
+const CODE_ALIGN_BYTES: usize = 32;
 
 /// Code whose tables are encoded: what is left to do in order is to copy bytes.
 #[derive(Default)]
@@ -310,8 +314,7 @@ impl<'a> Linker<'a> {
     /// Appends code at the next aligned place; start and length.
     fn append_code(&mut self, piece: &Piece) -> Result<(u32, u32), CompileError> {
         self.island_if_due(piece.code.len())?;
-        let align = if piece.code.len() > 64 { 32 } else { 16 };
-        let start = self.append(&piece.code, align)?;
+        let start = self.append(&piece.code, CODE_ALIGN_BYTES)?;
         Ok((start, piece.code.len() as u32))
     }
 

@@ -1,5 +1,6 @@
 //! From what Cranelift compiled to a [`CompiledFunc`].
 
+use crate::fuel;
 use crate::places::Places;
 use crate::translate::FUNCTION_NAMESPACE;
 use cranelift_codegen::CompiledCode;
@@ -26,6 +27,7 @@ pub(crate) fn emit(
 ) -> Result<CompiledFunc, CompileError> {
     let buffer = &compiled.buffer;
     let mut code = buffer.data().to_vec();
+    fuel::shorten(&mut code, compiled);
     let mut relocs = buffer.relocs().iter().map(|found| reloc(found, params)).collect::<Result<Vec<_>, _>>()?;
     if tiering != Tiering::Whole {
         // Only a call of the function by itself is direct: it is known where it goes.
@@ -51,7 +53,7 @@ fn is_resolved(reloc: &Reloc, code: &mut [u8]) -> bool {
 fn addresses(compiled: &CompiledCode, places: &Places) -> Vec<(u32, u32)> {
     let mut starts: Vec<(u32, SourceLoc)> = Vec::new();
     for range in compiled.buffer.get_srclocs_sorted() {
-        if range.loc.is_default() || range.start == range.end {
+        if range.loc.is_default() || fuel::is_counting(range.loc) || range.start == range.end {
             continue;
         }
         match starts.last_mut() {

@@ -1,6 +1,8 @@
 //! Compiling one function: translation, passes, interruption points, lowering; with the memory of the last function reused.
 
 use crate::budget::{self, Budget, Mode};
+use crate::counted_loops::Loops;
+use crate::fuel;
 use crate::inlining::{self, Candidates};
 use crate::isa::{self, Isas};
 use crate::merged_loads;
@@ -222,8 +224,12 @@ impl<'m> Compiler<'m> {
         let mut control = ControlPlane::default();
         self.context.optimize(&*isa, &mut control).map_err(|error| self.failed(&error))?;
         merged_loads::locate(&mut self.context.func);
+        if self.env.settings.fuel {
+            fuel::mark(&mut self.context.func);
+        }
         if self.env.settings.interrupt {
-            insert_interruption_points(&mut self.context.func, translated, entry.is_some());
+            let looks = self.interruption_points(translated, mode, entry.is_some());
+            insert_interruption_points(&mut self.context.func, &looks);
             self.context.verify_if(&*isa).map_err(|error| self.failed(&error))?;
         }
         let compiled = isa
@@ -231,6 +237,29 @@ impl<'m> Compiler<'m> {
             .map_err(|error| self.failed(&error))?
             .apply_params(&self.context.func.params);
         emit::emit(&compiled, &self.context.func.params, self.env.settings.tiering, &self.places)
+    }
+
+    /// Where to look for interruptions: at the header of every loop that may turn often, and at the entry of a function that calls outside
+    /// of loops.
+    fn interruption_points(&mut self, translated: &Translated, mode: Mode, begins_in_loop: bool) -> Vec<(Block, SourceLoc)> {
+        let is_there = |(block, _): &(Block, SourceLoc)| self.context.func.layout.is_block_inserted(*block);
+        let mut looks: Vec<_> = translated.loop_headers.iter().copied().filter(is_there).collect();
+        let all = looks.len();
+        if mode == Mode::Optimized && !looks.is_empty() {
+            self.context.compute_loop_analysis();
+            let Context { func, cfg, loop_analysis, .. } = &self.context;
+            let loops = Loops { func, cfg, analysis: loop_analysis };
+            looks.retain(|(header, _)| !loops.is_short(*header));
+        }
+        // Calls in loops need no look of their own where the loops have one.
+        let is_needed = translated.calls_outside_loops || translated.calls && looks.len() < all;
+        if is_needed
+            && !begins_in_loop
+            && let Some(entry) = self.context.func.layout.entry_block()
+        {
+            looks.push((entry, SourceLoc::new(0)));
+        }
+        looks
     }
 
     /// [`finish`](Self::finish), when the module may take the memory; gives back much of it.
@@ -314,24 +343,16 @@ fn keep_memory_apart(func: &mut Function, translated: &Translated) {
     }
 }
 
-/// Looks for a pending interruption at the header of every loop, and at the entry of a function that calls outside of loops: a load of a page
-/// that faults if there is one. Done after the passes, which would merge these loads or move others around them.
-fn insert_interruption_points(func: &mut Function, translated: &Translated, begins_in_loop: bool) {
-    let Some(entry) = func.layout.entry_block() else { return };
+/// Looks for a pending interruption at the start of blocks: a load of a page that faults if there is one. Done after the passes, which would
+/// merge these loads or move others around them.
+fn insert_interruption_points(func: &mut Function, looks: &[(Block, SourceLoc)]) {
+    let Some(entry) = func.layout.entry_block().filter(|_| !looks.is_empty()) else { return };
     let vmctx = func.dfg.block_params(entry)[0];
-    let mut looks: Vec<(Block, SourceLoc)> =
-        translated.loop_headers.iter().copied().filter(|(block, _)| func.layout.is_block_inserted(*block)).collect();
-    if translated.calls_outside_loops && !begins_in_loop {
-        looks.push((entry, SourceLoc::new(0)));
-    }
-    if looks.is_empty() {
-        return;
-    }
     // Loaded once: loops need no context for it then, and where there is no register for it, it is loaded from the frame instead.
     let mut cursor = FuncCursor::new(func).at_first_insertion_point(entry);
     let page = cursor.ins().load(I64, MemFlagsData::trusted().with_readonly(), vmctx, offset_of!(VmContextHeader, interrupt_page) as i32);
     let made = func.dfg.value_def(page).unwrap_inst();
-    for (block, location) in looks {
+    for &(block, location) in looks {
         let mut cursor = FuncCursor::new(func).with_srcloc(location);
         cursor = if block == entry { cursor.after_inst(made) } else { cursor.at_first_insertion_point(block) };
         let interrupt = MemFlagsData::new().with_trap_code(Some(trap_code(Trap::Interrupt)));

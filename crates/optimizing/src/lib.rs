@@ -9,7 +9,9 @@
 
 mod abi;
 mod budget;
+mod counted_loops;
 mod emit;
+mod fuel;
 mod function;
 mod inlining;
 mod isa;

@@ -71,6 +71,25 @@ fn run_of<T: Send>(store: &mut Store<T>, text: &str) -> TypedFunc<i32, i64> {
 }
 
 #[test]
+fn calls_in_short_loops_are_interrupted() {
+    // Each call makes two more in a loop that nobody looks in, a thousand deep: it takes forever.
+    let text = r#"(module (func $f (export "run") (param $depth i32) (result i64) (local $turn i32)
+        (if (local.get $depth) (then
+            (loop $again
+                (drop (call $f (i32.sub (local.get $depth) (i32.const 1))))
+                (br_if $again (i32.lt_u (local.tee $turn (i32.add (local.get $turn) (i32.const 1))) (i32.const 2))))))
+        (i64.const 0)))"#;
+    for engine in with_epochs() {
+        let mut store = Store::new(&engine, ());
+        store.set_epoch_deadline(1);
+        let run = run_of(&mut store, text);
+        engine.increment_epoch();
+        let error = run.call(&mut store, 1000).unwrap_err();
+        assert_eq!(error.downcast_ref(), Some(&Trap::Interrupt));
+    }
+}
+
+#[test]
 fn a_guest_goes_on_with_all_its_values() {
     for engine in with_epochs() {
         let text = crowded("");

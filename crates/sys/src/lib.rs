@@ -8,6 +8,7 @@
 //! | file      | holds                                                                     |
 //! |-----------|---------------------------------------------------------------------------|
 //! | `pages`   | the page size and owned reservations of address space                     |
+//! | `huge`    | huge pages for memory that grew large                                     |
 //! | `image`   | code mapped from a file or from bytes, and copy-on-write memory content   |
 //! | `moving`  | memories that begin small and move as they grow                          |
 //! | `room`    | room for code that is made while it runs                                  |
@@ -39,4 +40,4 @@ compile_error!("peregrine-sys does not support this operating system: it needs a
 #[cfg(not(target_pointer_width = "64"))]
 compile_error!("peregrine-sys supports 64-bit hosts only");
 
-pub use platform::{address_space, cpu, faults, file, forks, gdb, icache, image, pages, perf, room, stack, threads, unwind};
+pub use platform::{address_space, cpu, faults, file, forks, gdb, huge, icache, image, pages, perf, room, stack, threads, unwind};

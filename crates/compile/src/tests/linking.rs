@@ -33,8 +33,7 @@ fn functions_are_aligned_padded_and_in_order() {
     let text = image.layout.section(&image.bytes, Section::Text);
     assert!(entries.is_sorted_by(|a, b| a.code_start.get() + a.code_len.get() <= b.code_start.get()));
     for entry in entries {
-        let align = if entry.code_len.get() > 64 { 32 } else { 16 };
-        assert_eq!(entry.code_start.get() % align, 0);
+        assert_eq!(entry.code_start.get() % 32, 0);
     }
     let first_end = entries[0].code_len.get() as usize;
     assert!(text[first_end..entries[1].code_start.get() as usize].iter().all(|byte| *byte == 0xcc));

@@ -207,7 +207,7 @@ impl Memory {
         let old_pages = old_bytes as u64 >> self.ty.page_size_log2;
         let new_bytes = self.bytes_after_growing(delta_pages).ok_or(NotGrown::Limit)?;
         if !self.may_move {
-            self.backing.grow(new_bytes)?;
+            self.backing.grow_in_place(new_bytes)?;
         } else if let Err(error) = self.backing.grow_checked(new_bytes) {
             if !may_move {
                 return Err(error.into());

@@ -345,6 +345,63 @@ fn interruptions_are_looked_for_at_loops_and_in_functions_that_call() {
 }
 
 #[test]
+fn interruptions_are_not_looked_for_in_loops_that_turn_few_times() {
+    let settings = Settings { interrupt: true, ..settings(None) };
+    let count = |body: &str| {
+        let text = format!("(module (memory 1) (func $f (param $p i32) (local $i i32) (local $j i32) {body}))");
+        check(&text);
+        traps_of(&text, &settings).iter().filter(|trap| **trap == Trap::Interrupt).count()
+    };
+    let next = "(local.tee $i (i32.add (local.get $i) (i32.const 4)))";
+    let looping = |inner: &str, condition: &str| format!("(loop {inner} (i32.store (local.get $i) (i32.const 7)) (br_if 0 {condition}))");
+    // Up to an end, from either side of it, before or after the step.
+    assert_eq!(count(&looping("", &format!("(i32.ne {next} (i32.const 400))"))), 0);
+    assert_eq!(count(&looping("", &format!("(i32.lt_s {next} (i32.const 401))"))), 0);
+    assert_eq!(
+        count(&looping("", "(i32.gt_u (i32.const 400) (local.tee $i (i32.add (i32.const 3) (i32.sub (local.get $i) (i32.const -4)))))")),
+        0
+    );
+    assert_eq!(
+        count(&format!("(local.set $i (i32.const 400)) {}", looping("", "(local.tee $i (i32.sub (local.get $i) (i32.const 1)))"))),
+        0
+    );
+    let leaving = format!("(block (loop (br_if 1 (i32.eq {next} (i32.const 4000))) (i32.store (local.get $i) (i32.const 7)) (br 0)))");
+    assert_eq!(count(&leaving), 0);
+    // Too often, for ever, or nobody knows.
+    assert_eq!(count(&looping("", &format!("(i32.ne {next} (i32.const 400000))"))), 1);
+    assert_eq!(count(&looping("", &format!("(i32.ne {next} (i32.const 401))"))), 1);
+    assert_eq!(count(&looping("", &format!("(i32.gt_s {next} (i32.const -1))"))), 1);
+    assert_eq!(count(&looping("", &format!("(i32.ne {next} (local.get $p))"))), 1);
+    assert_eq!(count(&format!("(local.set $i (local.get $p)) {}", looping("", &format!("(i32.ne {next} (i32.const 400))")))), 1);
+    // One way back could be taken where the other one would end.
+    let both = format!("(br_if 0 (i32.ne {next} (i32.const 400)))");
+    assert_eq!(count(&looping(&both, &format!("(i32.ne {next} (i32.const 800))"))), 1);
+    // A loop in a loop.
+    let inner = "(local.set $j (i32.const 0)) (loop (i32.store (local.get $j) (i32.const 7))
+        (br_if 0 (i32.ne (local.tee $j (i32.add (local.get $j) (i32.const 1))) (i32.const 9))))";
+    assert_eq!(count(&looping(inner, &format!("(i32.ne {next} (i32.const 400))"))), 1);
+    // What it calls is looked in at its entry.
+    assert_eq!(count(&looping("(call $f (local.get $i))", &format!("(i32.ne {next} (i32.const 400))"))), 1);
+}
+
+#[test]
+fn counting_fuel_is_one_instruction() {
+    let settings = Settings { fuel: true, ..settings(Some("x86_64-unknown-linux-gnu")) };
+    let text = "(module (memory 1) (func (param i32) (loop (i32.store (local.get 0) (i32.const 7)) (br_if 0 (local.get 0))) (drop (call 1 (local.get 0))))
+        (func (param i32) (result i32) (i32.mul (local.get 0) (local.get 0))))";
+    let code = &compile(&wat::parse_str(text).unwrap(), &settings, None).unwrap()[0].code;
+    let found = |bytes: &[u8]| code.windows(bytes.len()).filter(|window| *window == bytes).count();
+    // add r15, 5 at the end of a turn, 2 at the call, 3 for what was called.
+    for cost in [5, 2, 3] {
+        assert_eq!(found(&[0x2e, 0x2e, 0x2e, 0x49, 0x81, 0xc7, cost, 0, 0, 0]), 1, "{cost}: {code:02x?}");
+    }
+    // test r15, r15 at the entry and at the loop.
+    assert_eq!(found(&[0x2e, 0x2e, 0x2e, 0x4d, 0x85, 0xff]), 2, "{code:02x?}");
+    // mov rax, r15
+    assert_eq!(found(&[0x4c, 0x89, 0xf8]), 0, "{code:02x?}");
+}
+
+#[test]
 fn a_guarded_memory_needs_no_check_but_beyond_the_guard() {
     let settings = settings(None);
     let len_of = |memory: &str, offset: u64, more: &str| {

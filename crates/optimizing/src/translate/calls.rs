@@ -11,7 +11,7 @@ use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::{I32, I64};
 use cranelift_codegen::ir::{ExtFuncData, ExternalName, FuncRef, Inst, InstBuilder, SigRef, UserExternalName, Value};
 use peregrine_artifact::settings::Tiering;
-use peregrine_artifact::vmctx::{VmContextHeader, VmFuncRef, VmFunctionImport};
+use peregrine_artifact::vmctx::{FUNC_ELEMENT_INITIALIZED, VmContextHeader, VmFuncRef, VmFunctionImport};
 use peregrine_wasm::{FuncIndex, TableIndex, Trap, TypeIndex};
 use std::mem::offset_of;
 use wasmparser::Operator;
@@ -61,7 +61,7 @@ impl Translator<'_, '_> {
         Callee::Defined(function)
     }
 
-    /// Pops the index and gives the reference that it finds in the table.
+    /// Pops the index and gives the reference that it finds in the table, with its mark.
     fn table_reference(&mut self, table: TableIndex) -> Value {
         let index = self.pop();
         let index = self.widen(index);
@@ -70,19 +70,20 @@ impl Translator<'_, '_> {
         self.function_element(table, index)
     }
 
-    /// The code and context of a reference out of a table, which is checked to be of type `ty`.
-    pub(super) fn table_callee(&mut self, func_ref: Value, table: TableIndex, ty: TypeIndex) -> Callee {
+    /// The code and context of a reference out of a table, with its mark, which is checked to be of type `ty`.
+    pub(super) fn table_callee(&mut self, marked: Value, table: TableIndex, ty: TypeIndex) -> Callee {
         let signature = self.signature(ty);
         let element = self.module.tables[table].ty.element;
         let types = &self.module.types;
         let null = Some(trap_code(Trap::IndirectCallToNull));
         let flags = Region::FunctionReferences.trusted(self.builder.func);
+        let field = |offset: usize| offset as i32 - FUNC_ELEMENT_INITIALIZED as i32;
         // Reading a null reference faults: it is near address 0.
         let mut code_flags = flags;
         match abi::concrete_type(element.heap) {
             Some(known) if types[known] == types[ty] => code_flags = if element.nullable { flags.with_trap_code(null) } else { flags },
             _ => {
-                let found = self.builder.ins().load(I32, flags.with_trap_code(null), func_ref, offset_of!(VmFuncRef, type_id) as i32);
+                let found = self.builder.ins().load(I32, flags.with_trap_code(null), marked, field(offset_of!(VmFuncRef, type_id)));
                 let ids = self.load_context_pointer(offset_of!(VmContextHeader, type_ids));
                 let constant = Region::Constant.constant(self.builder.func);
                 let expected = self.builder.ins().load(I32, constant, ids, ty.as_u32() as i32 * 4);
@@ -90,8 +91,8 @@ impl Translator<'_, '_> {
                 self.builder.ins().trapnz(other, trap_code(Trap::BadSignature));
             }
         }
-        let code = self.builder.ins().load(I64, code_flags, func_ref, offset_of!(VmFuncRef, code) as i32);
-        let vmctx = self.builder.ins().load(I64, flags, func_ref, offset_of!(VmFuncRef, vmctx) as i32);
+        let code = self.builder.ins().load(I64, code_flags, marked, field(offset_of!(VmFuncRef, code)));
+        let vmctx = self.builder.ins().load(I64, flags, marked, field(offset_of!(VmFuncRef, vmctx)));
         Callee::Code { signature, code, vmctx }
     }
 
@@ -169,9 +170,9 @@ impl Translator<'_, '_> {
             Operator::CallIndirect { type_index, table_index } | Operator::ReturnCallIndirect { type_index, table_index } => {
                 let ty = TypeIndex::from_u32(type_index);
                 let table = TableIndex::from_u32(table_index);
-                let func_ref = self.table_reference(table);
-                if !self.call_guessed(op, func_ref, Source::Table(table), ty) {
-                    let callee = self.table_callee(func_ref, table, ty);
+                let element = self.table_reference(table);
+                if !self.call_guessed(op, element, Source::Table(table), ty) {
+                    let callee = self.table_callee(element, table, ty);
                     self.call_or_return(op, &callee, ty);
                 }
             }

@@ -16,6 +16,7 @@ use super::translator::{FunctionInput, Translator};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{Block, BlockArg, InstBuilder, Value};
 use peregrine_artifact::profile::{Feedback, SiteProfile};
+use peregrine_artifact::vmctx::FUNC_ELEMENT_INITIALIZED;
 use peregrine_wasm::{DefinedFuncIndex, FuncIndex, TableIndex, TypeIndex};
 use smallvec::SmallVec;
 use wasmparser::Operator;
@@ -97,8 +98,9 @@ impl Translator<'_, '_> {
         known.take(MAX_GUESSES).collect()
     }
 
-    /// Calls what `func_ref` points to by way of guesses, if there are any. The arguments are on the stack.
-    pub(super) fn call_guessed(&mut self, op: &Operator<'_>, func_ref: Value, source: Source, ty: TypeIndex) -> bool {
+    /// Calls what `reference` points to, with the mark of an element if it comes out of a table, by way of guesses, if there are any. The
+    /// arguments are on the stack.
+    pub(super) fn call_guessed(&mut self, op: &Operator<'_>, reference: Value, source: Source, ty: TypeIndex) -> bool {
         if self.guesses.left == 0 {
             return false;
         }
@@ -120,11 +122,15 @@ impl Translator<'_, '_> {
         let mut results = 0;
         // What was counted is added on each way.
         let metering = self.metering;
+        let mark = match source {
+            Source::Table(_) => FUNC_ELEMENT_INITIALIZED as i64,
+            Source::Reference => 0,
+        };
         for &(index, position) in &targets {
             let guessed = self.builder.create_block();
             let other = self.builder.create_block();
-            let own = self.builder.ins().iadd_imm_s(self.vmctx, i64::from(self.layout.func_ref(position)));
-            let is_own = self.builder.ins().icmp(IntCC::Equal, func_ref, own);
+            let own = self.builder.ins().iadd_imm_s(self.vmctx, i64::from(self.layout.func_ref(position)) + mark);
+            let is_own = self.builder.ins().icmp(IntCC::Equal, reference, own);
             self.builder.ins().brif(is_own, guessed, &[], other, &[]);
             self.begin_sealed(guessed);
             let callee = self.function(index);
@@ -141,8 +147,8 @@ impl Translator<'_, '_> {
             self.builder.set_cold_block(block);
         }
         let callee = match source {
-            Source::Table(table) => self.table_callee(func_ref, table, ty),
-            Source::Reference => self.reference_callee(func_ref, ty),
+            Source::Table(table) => self.table_callee(reference, table, ty),
+            Source::Reference => self.reference_callee(reference, ty),
         };
         self.metering = metering;
         self.meter_flush();

@@ -4,7 +4,7 @@ use super::flags::{Region, trap_code};
 use super::translator::Translator;
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::{I32, I64};
-use cranelift_codegen::ir::{InstBuilder, Value};
+use cranelift_codegen::ir::{InstBuilder, MemFlagsData, Value};
 use peregrine_artifact::builtins::{Builtin, pack_indices};
 use peregrine_artifact::vmctx::{FUNC_ELEMENT_INITIALIZED, FUNC_ELEMENT_SIZE_BYTES, HANDLE_ELEMENT_SIZE_BYTES, VmTable};
 use peregrine_wasm::{ElementIndex, TableIndex, Trap};
@@ -35,11 +35,15 @@ impl Translator<'_, '_> {
         self.builder.ins().load(I64, flags, pointer, offset + offset_of!(VmTable, len) as i32)
     }
 
-    /// The address of the element at the 64-bit `index`, which traps if it is out of bounds.
-    fn element_address(&mut self, table: TableIndex, index: Value) -> Value {
+    /// The address of the element at the 64-bit `index`, and the flags of an access there, which traps if it is out of bounds.
+    fn element_place(&mut self, table: TableIndex, index: Value) -> (Value, MemFlagsData) {
         let len = self.table_len(table);
         let outside = self.builder.ins().icmp(IntCC::UnsignedGreaterThanOrEqual, index, len);
-        self.builder.ins().trapnz(outside, trap_code(Trap::TableOutOfBounds));
+        let access = self.table_region(table).trusted(self.builder.func);
+        let is_guarded = self.settings().spectre_mitigations;
+        if !is_guarded {
+            self.builder.ins().trapnz(outside, trap_code(Trap::TableOutOfBounds));
+        }
         let (pointer, offset) = self.table_place(table);
         let flags = Region::Constant.constant(self.builder.func);
         let base = self.builder.ins().load(I64, flags, pointer, offset + offset_of!(VmTable, base) as i32);
@@ -47,25 +51,31 @@ impl Translator<'_, '_> {
         let size_bytes = if is_func { FUNC_ELEMENT_SIZE_BYTES } else { HANDLE_ELEMENT_SIZE_BYTES };
         let distance = self.builder.ins().ishl_imm_u(index, i64::from(size_bytes.trailing_zeros()));
         let address = self.builder.ins().iadd(base, distance);
-        if self.settings().spectre_mitigations { self.builder.ins().select_spectre_guard(outside, base, address) } else { address }
+        if !is_guarded {
+            return (address, access);
+        }
+        // What is outside is at address 0, where the access faults; so nothing has to be known before the address is.
+        let nowhere = self.builder.ins().iconst(I64, 0);
+        let address = self.builder.ins().select_spectre_guard(outside, nowhere, address);
+        (address, access.with_trap_code(Some(trap_code(Trap::TableOutOfBounds))))
     }
 
-    /// The reference at the 64-bit `index` of a table of functions, initialized if it was not yet.
+    /// The reference at the 64-bit `index` of a table of functions, initialized if it was not yet, with the mark of that: it points
+    /// [`FUNC_ELEMENT_INITIALIZED`] bytes too far.
     pub(super) fn function_element(&mut self, table: TableIndex, index: Value) -> Value {
         self.budget.element();
-        let address = self.element_address(table, index);
-        let flags = self.table_region(table).trusted(self.builder.func);
+        let (address, flags) = self.element_place(table, index);
         let element = self.builder.ins().load(I64, flags, address, 0);
-        let tagged = self.builder.ins().band_imm_s(element, !(FUNC_ELEMENT_INITIALIZED as i64));
         let initialize = self.builder.create_block();
         self.builder.set_cold_block(initialize);
         let ready = self.builder.create_block();
         let reference = self.builder.append_block_param(ready, I64);
-        self.builder.ins().brif(element, ready, &[tagged.into()], initialize, &[]);
+        self.builder.ins().brif(element, ready, &[element.into()], initialize, &[]);
         self.begin_sealed(initialize);
         let table = self.builder.ins().iconst(I32, i64::from(table.as_u32()));
         if let Some(made) = self.call_builtin(Builtin::table_element_init, &[table, index]) {
-            self.builder.ins().jump(ready, &[made.into()]);
+            let marked = self.builder.ins().bor_imm_s(made, FUNC_ELEMENT_INITIALIZED as i64);
+            self.builder.ins().jump(ready, &[marked.into()]);
         }
         self.begin_sealed(ready);
         reference
@@ -81,10 +91,10 @@ impl Translator<'_, '_> {
         let value = if self.is_function_table(table) {
             // The blocks in between must not be crossed by operands.
             self.flush();
-            self.function_element(table, index)
+            let element = self.function_element(table, index);
+            self.builder.ins().band_imm_s(element, !(FUNC_ELEMENT_INITIALIZED as i64))
         } else {
-            let address = self.element_address(table, index);
-            let flags = self.table_region(table).trusted(self.builder.func);
+            let (address, flags) = self.element_place(table, index);
             self.builder.ins().load(I32, flags, address, 0)
         };
         self.push(value);
@@ -93,10 +103,9 @@ impl Translator<'_, '_> {
     fn table_set(&mut self, table: TableIndex) {
         let (index, value) = self.pop2();
         let index = self.widen(index);
-        let address = self.element_address(table, index);
+        let (address, flags) = self.element_place(table, index);
         let value =
             if self.is_function_table(table) { self.builder.ins().bor_imm_s(value, FUNC_ELEMENT_INITIALIZED as i64) } else { value };
-        let flags = self.table_region(table).trusted(self.builder.func);
         self.builder.ins().store(flags, value, address, 0);
     }
 

@@ -291,8 +291,9 @@ impl<'a> Translator<'a, '_> {
                 signature
             }
         };
-        let builtins = self.load_context_pointer(offset_of!(VmContextHeader, builtins));
-        let flags = Region::Constant.constant(self.builder.func);
+        // Loaded here and nowhere earlier: calls of builtins are rare or slow, and registers are few.
+        let flags = Region::Constant.trusted(self.builder.func);
+        let builtins = self.builder.ins().load(I64, flags, self.vmctx, offset_of!(VmContextHeader, builtins) as i32);
         let code = self.builder.ins().load(I64, flags, builtins, builtin.offset_bytes());
         let mut all = super::stack::Values::with_capacity(args.len() + 1);
         all.push(self.vmctx);

@@ -6,6 +6,8 @@ mod moving;
 
 pub mod address_space;
 
+pub mod huge;
+
 pub mod image;
 
 pub mod room;

@@ -1,5 +1,6 @@
 //! The address space of one memory or table: accessible from its start up to where it has grown, and made what it was at first by a reset.
 
+use super::huge_pages;
 use crate::LinearMemory;
 use peregrine_sys::image::MemoryImage;
 use peregrine_sys::pages::{Reservation, page_size};
@@ -188,6 +189,20 @@ impl Backing {
         Ok(())
     }
 
+    /// As [`Backing::grow`], of memory that does not move, on behalf of a guest: what is much gets huge pages.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub(crate) fn grow_in_place(&mut self, bytes: usize) -> io::Result<()> {
+        let old_bytes = self.committed_bytes;
+        self.grow(bytes)?;
+        if let Space::Own(reservation) = &self.space {
+            huge_pages::prefer(reservation, old_bytes..self.committed_bytes);
+        }
+        Ok(())
+    }
+
     /// As [`Backing::grow`], of memory whose accesses are all checked: makes all that is reserved accessible at once, so that what moves is few
     /// pieces, and growing is no system call.
     ///
@@ -326,6 +341,29 @@ mod tests {
         assert_eq!(read(&backing, 4 * page - 1), 0);
         assert!(backing.grow(16 * page + 1).is_err());
         assert!(backing.grow(usize::MAX).is_err());
+    }
+
+    #[test]
+    fn much_gets_huge_pages_and_little_does_not() {
+        let Some(huge) = peregrine_sys::huge::huge_page_size() else { return };
+        let has_none = std::fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled").unwrap().contains("[never]");
+        let reservation = Reservation::with_alignment(64 << 20, huge).unwrap();
+        let mut backing = Backing::new(reservation, page_size()).unwrap();
+        let mut resident_after_touching = |bytes: usize, offset: usize| {
+            backing.grow_in_place(bytes).unwrap();
+            write(&backing, offset, 1);
+            backing.resident_bytes().unwrap()
+        };
+        let little = resident_after_touching(3 << 20, 2 << 20);
+        assert_eq!(little, page_size());
+        let much = resident_after_touching(32 << 20, 16 << 20);
+        // The system gives a small page where it has no huge one.
+        assert!(much == little + page_size() || !has_none && much == little + huge, "{much:#x} bytes");
+        backing.reset(true).unwrap();
+        assert_eq!(backing.resident_bytes().unwrap(), 0);
+        backing.grow(32 << 20).unwrap();
+        write(&backing, 16 << 20, 1);
+        assert_eq!(backing.resident_bytes().unwrap(), page_size(), "the advice went with what was advised");
     }
 
     #[test]

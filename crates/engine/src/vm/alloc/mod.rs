@@ -13,6 +13,7 @@
 
 pub(crate) mod backing;
 pub(crate) mod counters;
+mod huge_pages;
 pub(crate) mod idle;
 pub(crate) mod lease;
 pub(crate) mod pool;

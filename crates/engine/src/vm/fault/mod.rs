@@ -152,8 +152,8 @@ fn is_expected(store: &VmStore, trap: Trap, address: usize) -> bool {
         Trap::StackOverflow => store.is_stack_guard(address),
         Trap::MemoryOutOfBounds => store.is_memory(address),
         Trap::Interrupt => store.interrupt_page().is_some_and(|page| page.contains(address)),
-        // References that are null are read through.
-        Trap::IndirectCallToNull | Trap::NullReference => address < NULL_REACH,
+        // References that are null are read through, and what is outside of a table is looked for at address 0.
+        Trap::IndirectCallToNull | Trap::NullReference | Trap::TableOutOfBounds => address < NULL_REACH,
         _ => false,
     }
 }
