@@ -1,8 +1,10 @@
 //! What engines and stores did and hold, as plain numbers. Always counted; what has to be looked up is looked up when it is asked for.
 
 use crate::context::AsContext;
+use crate::vm::VmInstance;
 use crate::vm::alloc::Counting;
-use crate::{Engine, Store, StoreContext};
+use crate::vm::alloc::lease::ModuleRef;
+use crate::{Engine, Store, StoreContext, TieringMetrics};
 use std::time::Duration;
 
 /// What an [`Engine`] did so far and holds. Made by [`Engine::metrics`].
@@ -165,6 +167,32 @@ impl<T: 'static> Store<T> {
     /// ```
     pub fn metrics(&self) -> StoreMetrics {
         self.as_context().metrics()
+    }
+
+    /// What was compiled so far of the modules that the store has instances of, and what for, in all of their stores together: modules share
+    /// their code.
+    ///
+    /// ```
+    /// use peregrine::{Config, Engine, Instance, Module, Store, Strategy};
+    ///
+    /// let engine = Engine::new(Config::new().strategy(Strategy::Baseline))?;
+    /// let module = Module::new(&engine, r#"(module (func (export "run")) (func (export "rest")))"#)?;
+    /// let mut store = Store::new(&engine, ());
+    /// let instance = Instance::new(&mut store, &module, &[])?;
+    /// Instance::new(&mut store, &module, &[])?;
+    /// instance.get_typed_func::<(), ()>(&mut store, "run")?.call(&mut store, ())?;
+    /// let metrics = store.tiering_metrics();
+    /// assert_eq!((metrics.functions, metrics.baseline_functions, metrics.optimized_functions), (2, 1, 0));
+    /// # Ok::<(), peregrine::Error>(())
+    /// ```
+    pub fn tiering_metrics(&self) -> TieringMetrics {
+        let context = self.as_context();
+        let mut modules: Vec<ModuleRef> = context.0.opaque.vm.live_instances().map(VmInstance::module).collect();
+        modules.sort_by_key(|module| std::ptr::from_ref(&**module));
+        modules.dedup_by_key(|module| std::ptr::from_ref(&**module));
+        let mut all = TieringMetrics::default();
+        modules.iter().filter_map(|module| Some(module.tiering()?.metrics(module))).for_each(|metrics| all.add(&metrics));
+        all
     }
 
     /// How many bytes of the store's memories and tables are in physical memory now.

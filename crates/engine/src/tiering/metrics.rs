@@ -39,6 +39,27 @@ pub struct TieringMetrics {
     pub whole_reads: u64,
 }
 
+impl TieringMetrics {
+    /// Adds those of another module.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.functions += other.functions;
+        self.precompiled_functions += other.precompiled_functions;
+        self.baseline_functions += other.baseline_functions;
+        self.optimized_functions += other.optimized_functions;
+        self.loop_entries += other.loop_entries;
+        self.loop_entries_taken += other.loop_entries_taken;
+        self.refused += other.refused;
+        self.baseline_code_bytes += other.baseline_code_bytes;
+        self.optimized_code_bytes += other.optimized_code_bytes;
+        self.baseline_time += other.baseline_time;
+        self.optimizing_time += other.optimizing_time;
+        self.room_used_bytes += other.room_used_bytes;
+        self.room_bytes += other.room_bytes;
+        self.bodies_read += other.bodies_read;
+        self.whole_reads += other.whole_reads;
+    }
+}
+
 /// The counters behind it. They order nothing.
 #[derive(Default)]
 pub(super) struct Counters {
