@@ -14,7 +14,8 @@ use std::time::Duration;
 /// A linear memory that several stores, and so several threads, use at once (threads proposal). A handle: clones are the same memory, which
 /// lives as long as the last handle and the last store that it was imported to.
 ///
-/// A guest that waits (`memory.atomic.wait32` and its like) blocks its thread, of a call as a future too, until it is woken or interrupted.
+/// A guest that waits (`memory.atomic.wait32` and its like) blocks its thread until it is woken or interrupted. Of a call that is a future it
+/// is suspended instead, and its task is woken.
 ///
 /// ```
 /// use peregrine::{Engine, Instance, MemoryType, Module, SharedMemory, Store};

@@ -551,10 +551,6 @@ impl<T: 'static> StoreHost for StoreInner<T> {
         self.opaque.counts.refusal()
     }
 
-    fn limiter_may_wait(&self) -> bool {
-        matches!(self.limiter, Limiter::Async(_))
-    }
-
     fn ask_growth(&mut self, growth: Growth) -> Option<Asking<'_>> {
         self.ask_async(growth)
     }

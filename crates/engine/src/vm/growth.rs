@@ -4,7 +4,7 @@ use super::fault::walk::backtrace;
 use super::pending::Pending;
 use super::shared_memory::InstanceMemory;
 use super::store::VmStore;
-use super::suspend::Wait;
+use super::suspend::{Wait, WaitFuture};
 use super::table::Table;
 use peregrine_wasm::{MemoryType, TableType};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -52,6 +52,14 @@ impl Growth {
     }
 }
 
+/// What is left to do once something has grown.
+pub(super) enum Grown {
+    /// Nothing: this is what the builtin returns.
+    Done(u64),
+    /// It is to be filled, which gives what the builtin returns.
+    Filling(WaitFuture),
+}
+
 /// A builtin that waits for a limiter.
 struct Growing<W> {
     store: NonNull<VmStore>,
@@ -59,20 +67,22 @@ struct Growing<W> {
     /// The limiter's future, which borrows the store's host.
     asking: Option<Asking<'static>>,
     grow: W,
+    filling: Option<WaitFuture>,
 }
 
 // SAFETY: an address, used by whoever the store is lent to; the rest is `Send`.
 unsafe impl<W: Send> Send for Growing<W> {}
 
-/// Asks the store's limiter if it is one that may wait, then does `grow`, which asks again and is given the answer. Gives what the builtin
-/// is to return; the guest does not see it if it is suspended or something is pending.
+/// Asks the store's limiter if it is one that may wait, in a call that can, and then does `grow`, which asks again and is given the answer.
+/// Gives what the builtin is to return; the guest does not see it if it is suspended or something is pending. `None` if the limiter or the
+/// call cannot wait, and nothing was done.
 ///
 /// # Safety
 ///
 /// 1. Called by a builtin, whose store is valid; no reference into it is held. `grow` gives the same result when it is called later.
-pub(super) unsafe fn after_asking<W>(store: NonNull<VmStore>, growth: Growth, mut grow: W) -> u64
+pub(super) unsafe fn after_asking<W>(store: NonNull<VmStore>, growth: Growth, grow: W) -> Option<u64>
 where
-    W: FnMut() -> Result<u64, Pending> + Send + Unpin + 'static,
+    W: FnMut() -> Result<Grown, Pending> + Send + Unpin + 'static,
 {
     // Panics, of the limiter or of memory that the embedder made, must not go on in the guest.
     let outcome = catch_unwind(AssertUnwindSafe(|| {
@@ -84,23 +94,35 @@ where
                 Some((&mut *task.as_ptr(), std::mem::transmute::<Asking<'_>, Asking<'static>>(asking)))
             })
         };
-        let Some((task, asking)) = asked else { return grow() };
-        let mut growing = Growing { store, growth, asking: Some(asking), grow };
+        let Some((task, asking)) = asked else { return Ok(None) };
+        let mut growing = Growing { store, growth, asking: Some(asking), grow, filling: None };
         match Pin::new(&mut growing).poll(task) {
-            Poll::Ready(outcome) => outcome,
+            Poll::Ready(outcome) => outcome.map(Some),
             Poll::Pending => {
-                // SAFETY: the limiter waits, and uses only what is its own.
+                // SAFETY: what waits uses only what is its own.
                 unsafe { (*store.as_ptr()).suspend(Wait::for_future(Box::pin(growing))) };
-                Ok(0)
+                Ok(Some(0))
             }
         }
     }));
-    let outcome = outcome.unwrap_or_else(|payload| Err(Pending::Panic(payload)));
-    outcome.unwrap_or_else(|pending| {
-        // SAFETY: the store is valid, and nothing in it is borrowed.
-        unsafe { (*store.as_ptr()).raise(with_frames(store, pending)) };
-        0
-    })
+    match outcome.unwrap_or_else(|payload| Err(Pending::Panic(payload))) {
+        Ok(result) => result,
+        Err(pending) => {
+            raise(store, pending);
+            Some(0)
+        }
+    }
+}
+
+/// What `work`, of a builtin that is under way, gives; a failure, or a panic of what is the embedder's, is raised.
+pub(super) fn raising<R>(store: NonNull<VmStore>, work: impl FnOnce() -> Result<R, Pending>) -> Option<R> {
+    let outcome = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|payload| Err(Pending::Panic(payload)));
+    outcome.map_err(|pending| raise(store, pending)).ok()
+}
+
+fn raise(store: NonNull<VmStore>, pending: Pending) {
+    // SAFETY: the store is valid, since a builtin of it is under way, and nothing in it is borrowed.
+    unsafe { (*store.as_ptr()).raise(with_frames(store, pending)) };
 }
 
 /// `pending` with the guest's frames.
@@ -114,7 +136,7 @@ fn with_frames(store: NonNull<VmStore>, pending: Pending) -> Pending {
     }
 }
 
-impl<W: FnMut() -> Result<u64, Pending> + Unpin> Future for Growing<W> {
+impl<W: FnMut() -> Result<Grown, Pending> + Unpin> Future for Growing<W> {
     type Output = Result<u64, Pending>;
 
     fn poll(mut self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<Self::Output> {
@@ -129,13 +151,23 @@ impl<W: FnMut() -> Result<u64, Pending> + Unpin> Future for Growing<W> {
                 }
             }
         }
-        let outcome = (this.grow)();
-        // SAFETY: as above.
-        unsafe {
-            if let Some(mut host) = this.store.as_ref().host() {
-                host.as_mut().forget_answers();
+        if this.filling.is_none() {
+            let outcome = (this.grow)();
+            // SAFETY: as above.
+            unsafe {
+                if let Some(mut host) = this.store.as_ref().host() {
+                    host.as_mut().forget_answers();
+                }
+            }
+            match outcome {
+                Ok(Grown::Done(result)) => return Poll::Ready(Ok(result)),
+                Ok(Grown::Filling(filling)) => this.filling = Some(filling),
+                Err(pending) => return Poll::Ready(Err(with_frames(this.store, pending))),
             }
         }
-        Poll::Ready(outcome.map_err(|pending| with_frames(this.store, pending)))
+        match &mut this.filling {
+            Some(filling) => filling.as_mut().poll(task),
+            None => panic!("a growth was polled after it had ended"),
+        }
     }
 }

@@ -5,7 +5,7 @@ use peregrine_sys::pages::page_size;
 use std::io;
 use std::mem::ManuallyDrop;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Why a store is interrupted. Each is raised and cleared by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,17 +23,17 @@ pub(crate) struct InterruptPage {
     /// The causes that are raised, as bits. Changed with `state` locked.
     causes: AtomicU8,
     state: Mutex<State>,
-    /// Called when a cause is raised: the store's thread sleeps in a builtin.
+    /// Called when a cause is raised: the store's thread sleeps in a builtin, or its task waits there.
     wake: Mutex<Option<Wake>>,
 }
 
-/// What wakes a thread that sleeps.
+/// What wakes a thread that sleeps, or a task.
 pub(super) type Wake = Box<dyn Fn() + Send + Sync>;
 
 /// As long as it lives, an interruption calls what was given to [`InterruptPage::wake_with`].
-pub(super) struct Awake<'a>(&'a InterruptPage);
+pub(super) struct Awake(Arc<InterruptPage>);
 
-impl Drop for Awake<'_> {
+impl Drop for Awake {
     fn drop(&mut self) {
         *self.0.wake.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
@@ -68,9 +68,9 @@ impl InterruptPage {
 
     /// Calls `wake` on every interruption while the result lives. The caller looks at [`is_requested`](Self::is_requested) before it
     /// sleeps: what was requested before is not told again.
-    pub(super) fn wake_with(&self, wake: Wake) -> Awake<'_> {
+    pub(super) fn wake_with(self: &Arc<Self>, wake: Wake) -> Awake {
         *self.wake.lock().unwrap_or_else(PoisonError::into_inner) = Some(wake);
-        Awake(self)
+        Awake(Arc::clone(self))
     }
 
     /// Lets the guest run on, unless there is another cause.

@@ -2,10 +2,12 @@
 //!
 //! One table for each memory. Order of locks: what an [`InterruptPage`] holds while it wakes, then the table.
 
-use super::interrupt::InterruptPage;
+use super::interrupt::{Awake, InterruptPage};
+use crate::deadline::Alarm;
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 /// How waiting ended. The numbers are what guests get.
@@ -26,12 +28,20 @@ pub(crate) struct Parking {
     queues: Mutex<HashMap<u64, VecDeque<Arc<Parked>>>>,
 }
 
-/// One thread that waits.
+/// One thread or task that waits.
 #[derive(Default)]
 struct Parked {
     changed: Condvar,
+    /// Of a task. Locked under the lock of the table, or alone.
+    waker: Mutex<Option<Waker>>,
     /// Written under the lock of the table by whoever takes it out of its queue.
     woken: AtomicBool,
+}
+
+impl Parked {
+    fn take_waker(&self) -> Option<Waker> {
+        self.waker.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
 }
 
 type Queues<'a> = MutexGuard<'a, HashMap<u64, VecDeque<Arc<Parked>>>>;
@@ -46,13 +56,18 @@ impl Parking {
         let mut queues = self.lock();
         let Some(queue) = queues.get_mut(&address) else { return 0 };
         let woken = queue.len().min(count as usize);
+        let mut wakers = Vec::new();
         for parked in queue.drain(..woken) {
             parked.woken.store(true, Ordering::Relaxed);
             parked.changed.notify_one();
+            wakers.extend(parked.take_waker());
         }
         if queue.is_empty() {
             queues.remove(&address);
         }
+        // A waker may do anything.
+        drop(queues);
+        wakers.into_iter().for_each(Waker::wake);
         woken as u32
     }
 
@@ -70,6 +85,8 @@ pub(super) struct Waiting<O> {
     address: u64,
     parked: Arc<Parked>,
     until: Option<Instant>,
+    /// What wakes a task for other reasons.
+    others: Option<(Option<Awake>, Option<Alarm>)>,
 }
 
 /// Why a thread that waits does not sleep any longer.
@@ -100,11 +117,11 @@ impl<O: Send + Sync + 'static> Waiting<O> {
         let parked = Arc::new(Parked::default());
         queues.entry(address).or_default().push_back(Arc::clone(&parked));
         drop(queues);
-        Some(Self { owner: Arc::clone(owner), parking, address, parked, until })
+        Some(Self { owner: Arc::clone(owner), parking, address, parked, until, others: None })
     }
 
     /// Sleeps until woken, or the time is over, or `interrupt` is requested.
-    pub(super) fn sleep(&self, interrupt: Option<&InterruptPage>) -> Awoken {
+    pub(super) fn sleep(&self, interrupt: Option<&Arc<InterruptPage>>) -> Awoken {
         let parking = self.parking;
         let _awake = interrupt.map(|page| {
             let (owner, parked) = (Arc::clone(&self.owner), Arc::clone(&self.parked));
@@ -117,22 +134,53 @@ impl<O: Send + Sync + 'static> Waiting<O> {
         let mut queues = parking(&self.owner).lock();
         loop {
             let left = self.until.map(|until| until.saturating_duration_since(Instant::now()));
-            if self.parked.woken.load(Ordering::Relaxed) {
-                return Awoken::Done(WaitResult::Ok);
-            }
-            if interrupt.is_some_and(InterruptPage::is_requested) {
-                return Awoken::Interrupted;
-            }
-            if left.is_some_and(|left| left.is_zero()) {
-                // Nobody can wake what is about to say that nobody did.
-                self.leave(&mut queues);
-                return Awoken::Done(WaitResult::TimedOut);
+            if let Some(awoken) = self.look(&mut queues, left, interrupt) {
+                return awoken;
             }
             queues = match left {
                 None => self.parked.changed.wait(queues).unwrap_or_else(PoisonError::into_inner),
                 Some(left) => self.parked.changed.wait_timeout(queues, left).unwrap_or_else(PoisonError::into_inner).0,
             };
         }
+    }
+
+    /// [`sleep`](Self::sleep) of a task, which is woken for the same reasons.
+    ///
+    /// # Errors
+    ///
+    /// If the system gives no thread to watch the clock.
+    pub(super) fn poll(&mut self, task: &Context<'_>, interrupt: Option<&Arc<InterruptPage>>) -> anyhow::Result<Poll<Awoken>> {
+        // First, so that nothing that happens after the look is missed.
+        self.others = None;
+        let awake = interrupt.map(|page| {
+            let waker = task.waker().clone();
+            page.wake_with(Box::new(move || waker.wake_by_ref()))
+        });
+        let old = self.parked.waker.lock().unwrap_or_else(PoisonError::into_inner).replace(task.waker().clone());
+        drop(old);
+        let left = self.until.map(|until| until.saturating_duration_since(Instant::now()));
+        if let Some(awoken) = self.look(&mut (self.parking)(&self.owner).lock(), left, interrupt) {
+            return Ok(Poll::Ready(awoken));
+        }
+        let alarm = self.until.map(|until| Alarm::set(until, task.waker().clone())).transpose()?;
+        self.others = Some((awake, alarm));
+        Ok(Poll::Pending)
+    }
+
+    /// Whether there is a reason not to sleep, with the table locked, when so much time is left.
+    fn look(&self, queues: &mut Queues<'_>, left: Option<Duration>, interrupt: Option<&Arc<InterruptPage>>) -> Option<Awoken> {
+        if self.parked.woken.load(Ordering::Relaxed) {
+            return Some(Awoken::Done(WaitResult::Ok));
+        }
+        if interrupt.is_some_and(|page| page.is_requested()) {
+            return Some(Awoken::Interrupted);
+        }
+        if left.is_some_and(|left| left.is_zero()) {
+            // Nobody can wake what is about to say that nobody did.
+            self.leave(queues);
+            return Some(Awoken::Done(WaitResult::TimedOut));
+        }
+        None
     }
 }
 
@@ -159,7 +207,7 @@ mod tests {
     use crate::vm::Cause;
     use std::thread;
 
-    fn wait(parking: &Arc<Parking>, address: u64, timeout: Option<Duration>, page: Option<&InterruptPage>) -> Awoken {
+    fn wait(parking: &Arc<Parking>, address: u64, timeout: Option<Duration>, page: Option<&Arc<InterruptPage>>) -> Awoken {
         Waiting::begin(parking, |parking| parking, address, || true, timeout).expect("it matches").sleep(page)
     }
 

@@ -114,8 +114,6 @@ pub(crate) trait StoreHost {
     fn table_grow_failed(&mut self, error: anyhow::Error) -> anyhow::Result<()>;
     /// Why the budget refused what was asked last, if it did.
     fn budget_refusal(&self) -> Option<String>;
-    /// Whether there is a limiter that may wait.
-    fn limiter_may_wait(&self) -> bool;
     /// Begins to ask whether a growth is allowed, if the limiter may wait. `None` if it does not, or there is none.
     fn ask_growth(&mut self, growth: Growth) -> Option<Asking<'_>>;
     /// Keeps the answer to [`ask_growth`](Self::ask_growth) for the question to come.

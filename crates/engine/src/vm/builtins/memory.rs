@@ -2,7 +2,7 @@
 
 use super::Caller;
 use super::slices::Range;
-use crate::vm::growth::{Growth, after_asking};
+use crate::vm::growth::{Grown, Growth, after_asking, raising};
 use crate::vm::memory::{self, check_range};
 use peregrine_artifact::builtins::unpack_indices;
 use peregrine_wasm::{DataIndex, MemoryIndex};
@@ -31,7 +31,8 @@ pub(super) unsafe extern "C" fn memory_grow(caller: Caller, index: u32, delta: u
     // SAFETY: as above.
     let grow = move || unsafe { memory::grow(caller.store(), owner, defined, delta) }.map(|old| old.unwrap_or(u64::MAX));
     // SAFETY: as above.
-    unsafe { after_asking(caller.store(), growth, grow) }
+    let answered = unsafe { after_asking(caller.store(), growth, move || grow().map(Grown::Done)) };
+    answered.unwrap_or_else(|| raising(caller.store(), grow).unwrap_or(0))
 }
 
 pub(super) unsafe extern "C" fn memory_copy(caller: Caller, memories: u64, target: u64, source: u64, len: u64) {

@@ -21,7 +21,7 @@ pub(super) struct Range {
 }
 
 /// An operation under way.
-struct Slices<W> {
+pub(super) struct Slices<W> {
     caller: Caller,
     range: Range,
     done: u64,
@@ -43,7 +43,7 @@ impl Caller {
         if range.len <= range.slice_len && work(0, range.len).is_ok() {
             return result;
         }
-        let mut slices = Slices { caller: self, range, done: 0, work, result, wait: None };
+        let mut slices = self.slices(range, result, work);
         // SAFETY: no reference into the store is held. The task is that of the poll under way.
         let task = unsafe { self.store().as_ref().task().map(|task| &mut *task.as_ptr()) };
         match slices.advance(task) {
@@ -60,6 +60,13 @@ impl Caller {
                 0
             }
         }
+    }
+}
+
+impl Caller {
+    /// [`in_slices`](Self::in_slices) as a future, none of which is done yet.
+    pub(super) fn slices<W>(self, range: Range, result: u64, work: W) -> Slices<W> {
+        Slices { caller: self, range, done: 0, work, result, wait: None }
     }
 }
 

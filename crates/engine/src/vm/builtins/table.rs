@@ -3,10 +3,10 @@
 use super::Caller;
 use super::slices::Range;
 use crate::vm::InstanceId;
-use crate::vm::growth::{Growth, after_asking};
+use crate::vm::growth::{Grown, Growth, after_asking, raising};
 use crate::vm::table;
 use peregrine_artifact::builtins::unpack_indices;
-use peregrine_wasm::{DefinedTableIndex, ElementIndex, FuncIndex, TableIndex};
+use peregrine_wasm::{DefinedTableIndex, ElementIndex, FuncIndex, TableIndex, Trap};
 
 /// How many elements a long operation writes before it looks whether it shall stop.
 const SLICE_ELEMENTS: u64 = 1 << 16;
@@ -31,31 +31,52 @@ pub(super) unsafe extern "C" fn table_element_init(caller: Caller, index: u32, e
 pub(super) unsafe extern "C" fn table_grow(caller: Caller, index: u32, delta: u64, value: u64) -> u64 {
     // SAFETY: no reference into the store is held.
     let (owner, defined) = unsafe { owner(caller, index) };
-    // SAFETY: as above; the host is the store's other part, which nobody has borrowed.
-    if unsafe { caller.store().as_ref().host().is_some_and(|host| host.as_ref().limiter_may_wait()) } {
-        // SAFETY: as above.
-        let growth = Growth::growing_table(unsafe { caller.store().as_ref() }.instance(owner).table(defined), delta);
-        // SAFETY: as above.
-        let grow = move || unsafe { table::grow(caller.store(), owner, defined, delta, value) }.map(|old| old.unwrap_or(u64::MAX));
-        // SAFETY: as above.
-        return unsafe { after_asking(caller.store(), growth, grow) };
-    }
     // SAFETY: as above.
-    let grown = unsafe {
-        // New elements are null until they are filled below, in slices.
-        table::grow(caller.store(), owner, defined, delta, 0)
+    let growth = Growth::growing_table(unsafe { caller.store().as_ref() }.instance(owner).table(defined), delta);
+    // New elements are null until they are filled below, in slices.
+    // SAFETY: as above.
+    let grow = move || unsafe { table::grow(caller.store(), owner, defined, delta, 0) };
+    let answered = move || {
+        Ok(match grow()? {
+            Some(old) if value != 0 => {
+                // SAFETY: as above.
+                let work = unsafe { filling(caller, (owner, defined), old, value) };
+                Grown::Filling(Box::pin(caller.slices(range(delta), old, work)))
+            }
+            grown => Grown::Done(grown.unwrap_or(u64::MAX)),
+        })
     };
-    match grown {
-        Ok(Some(old)) if value == 0 => old,
-        Ok(Some(old)) => {
-            // SAFETY: as in `table_fill`.
-            unsafe { fill(caller, (owner, defined), old, value, delta, old) }
-        }
-        Ok(None) => u64::MAX,
-        Err(pending) => {
-            caller.raise(pending);
-            0
-        }
+    // SAFETY: as above.
+    if let Some(result) = unsafe { after_asking(caller.store(), growth, answered) } {
+        return result;
+    }
+    match raising(caller.store(), grow) {
+        // SAFETY: as above.
+        Some(Some(old)) if value != 0 => unsafe { fill(caller, (owner, defined), old, value, delta, old) },
+        Some(grown) => grown.unwrap_or(u64::MAX),
+        None => 0,
+    }
+}
+
+/// So many elements, first to last.
+fn range(len: u64) -> Range {
+    Range { slice_len: SLICE_ELEMENTS, len, is_backward: false }
+}
+
+/// What writes `value` to a slice of the elements from `target` on.
+///
+/// # Safety
+///
+/// 1. When it is called, no reference into the store is held.
+unsafe fn filling(
+    caller: Caller,
+    (owner, table): (InstanceId, DefinedTableIndex),
+    target: u64,
+    value: u64,
+) -> impl FnMut(u64, u64) -> Result<(), Trap> + Send + Unpin + 'static {
+    move |offset, slice| {
+        // SAFETY: the only reference into the store (1), gone when the slice is done.
+        unsafe { caller.store_mut() }.instance_mut(owner).table_mut(table).fill(target + offset, value, slice)
     }
 }
 
@@ -70,10 +91,8 @@ unsafe fn fill(caller: Caller, (owner, table): (InstanceId, DefinedTableIndex), 
     if let Err(trap) = checked {
         return caller.check(Err(trap));
     }
-    caller.in_slices(Range { slice_len: SLICE_ELEMENTS, len, is_backward: false }, result, move |offset, slice| {
-        // SAFETY: the only reference into the store (1), gone when the slice is done.
-        unsafe { caller.store_mut() }.instance_mut(owner).table_mut(table).fill(target + offset, value, slice)
-    })
+    // SAFETY: passed on (1).
+    caller.in_slices(range(len), result, unsafe { filling(caller, (owner, table), target, value) })
 }
 
 pub(super) unsafe extern "C" fn table_fill(caller: Caller, index: u32, target: u64, value: u64, len: u64) {

@@ -1,8 +1,10 @@
-//! Builtins for waiting at addresses of shared memories. A store that is interrupted while its guest waits goes on, yields or ends as its
-//! host says, and the guest keeps its place in the queue meanwhile.
+//! Builtins for waiting at addresses of shared memories. The thread sleeps; in a call that is a future the guest is suspended instead, and
+//! its task is woken. A store that is interrupted while its guest waits goes on, yields or ends as its host says, and the guest keeps its
+//! place in the queue meanwhile.
 
 use super::Caller;
 use crate::vm::SharedMemory;
+use crate::vm::fault::walk::backtrace;
 use crate::vm::memory::check_range;
 use crate::vm::parking::{Awoken, WaitResult, Waiting};
 use crate::vm::pending::Pending;
@@ -77,9 +79,8 @@ unsafe fn wait(caller: Caller, (memory, address): (u32, u64), expected: Expected
     // SAFETY: no reference into the store is held (1). The task is that of the poll under way.
     let task = unsafe { caller.store().as_ref().task().map(|task| &mut *task.as_ptr()) };
     match sleeper.sleep(task) {
-        Ok(Ok(result)) => result as u32,
-        Ok(Err(yielding)) => {
-            sleeper.wait = Some(yielding);
+        Ok(Some(result)) => result as u32,
+        Ok(None) => {
             // SAFETY: as above.
             unsafe { caller.store_mut() }.suspend(Wait::for_future(Box::pin(sleeper)));
             0
@@ -101,18 +102,28 @@ struct Sleeper {
 }
 
 impl Sleeper {
-    /// Sleeps until the wait is over, or there is something else to wait for.
-    fn sleep(&mut self, mut task: Option<&mut Context<'_>>) -> Result<Result<WaitResult, Wait>, Pending> {
+    /// Sleeps until the wait is over. A task does not sleep: `None` is to poll it again when it is woken.
+    fn sleep(&mut self, mut task: Option<&mut Context<'_>>) -> Result<Option<WaitResult>, Pending> {
         let store = self.caller.store();
         // SAFETY: no reference into the store is held.
         let page = unsafe { store.as_ref() }.interrupt_page().cloned();
         loop {
-            if let Awoken::Done(result) = self.waiting.sleep(page.as_deref()) {
-                return Ok(Ok(result));
+            let awoken = match &task {
+                None => self.waiting.sleep(page.as_ref()),
+                Some(task) => match self.waiting.poll(task, page.as_ref()) {
+                    Ok(Poll::Ready(awoken)) => awoken,
+                    Ok(Poll::Pending) => return Ok(None),
+                    // SAFETY: as above.
+                    Err(error) => return Err(Pending::Error(error, backtrace(unsafe { store.as_ref() }))),
+                },
+            };
+            if let Awoken::Done(result) = awoken {
+                return Ok(Some(result));
             }
             // SAFETY: as above.
             if let Some(wait) = unsafe { decide(store, task.as_deref_mut()) }? {
-                return Ok(Err(wait));
+                self.wait = Some(wait);
+                return Ok(None);
             }
         }
     }
@@ -128,11 +139,8 @@ impl Future for Sleeper {
             return Poll::Ready(Err(pending));
         }
         match this.sleep(Some(task)) {
-            Ok(Ok(result)) => Poll::Ready(Ok(result as u64)),
-            Ok(Err(wait)) => {
-                this.wait = Some(wait);
-                Poll::Pending
-            }
+            Ok(Some(result)) => Poll::Ready(Ok(result as u64)),
+            Ok(None) => Poll::Pending,
             Err(pending) => Poll::Ready(Err(pending)),
         }
     }
