@@ -2,6 +2,9 @@
 //!
 //! Closing one page splits a mapping, of which a process may have so many only. Where there are too many, all pages of the block are closed:
 //! guests of other stores then look in vain, find that nobody asked them to stop, and go on.
+//!
+//! A page that is opened again is made readable only, which those that were never closed are not: so its mapping is not joined with theirs, and
+//! need not be split again at the next interruption, which would cost three times as much. It is joined when its store gives it back.
 
 use super::alloc::pool::{Apart, SHARDS, own_shard};
 use peregrine_sys::pages::{Reservation, page_size};
@@ -22,11 +25,12 @@ struct Block {
     state: Mutex<State>,
 }
 
-/// By bits, which pages are to be closed and which are.
+/// By bits, which pages are to be closed, which are, and which have a mapping of their own when they are open.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct State {
     wanted: u64,
     closed: u64,
+    apart: u64,
 }
 
 /// One page, open at first.
@@ -61,7 +65,7 @@ impl Block {
                     Ok(()) => state.closed |= bit,
                     Err(_) => {
                         self.protect(0, PAGES, true)?;
-                        state.closed = u64::MAX;
+                        (state.closed, state.apart) = (u64::MAX, 0);
                     }
                 }
             }
@@ -70,17 +74,34 @@ impl Block {
         state.wanted &= !bit;
         if state.wanted == 0 && state.closed.count_ones() > 1 {
             self.protect(0, PAGES, false)?;
-            state.closed = 0;
+            (state.closed, state.apart) = (0, 0);
         }
         // With it, what was closed for want of mappings; what stays closed is looked at in vain.
         while state.closed & !state.wanted != 0 {
             let first = (state.closed & !state.wanted).trailing_zeros() as usize;
-            if self.protect(first, 1, false).is_err() {
+            if self.open_apart(first).is_err() {
                 break;
             }
             state.closed &= !(1 << first);
+            state.apart |= 1 << first;
         }
         Ok(())
+    }
+
+    /// Makes a page readable.
+    fn open_apart(&self, number: usize) -> io::Result<()> {
+        #[cfg(test)]
+        tests::check_mappings(1)?;
+        self.space.protect_read((number + 1) * page_size()..(number + 2) * page_size())
+    }
+
+    /// Joins an open page with the others.
+    fn join(&self, number: usize) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let bit = 1 << number;
+        if state.apart & !state.closed & bit != 0 && self.protect(number, 1, false).is_ok() {
+            state.apart &= !bit;
+        }
     }
 
     fn is_open(&self, number: usize) -> bool {
@@ -127,6 +148,7 @@ impl Page {
         if self.set_closed(false).is_err() {
             return;
         }
+        self.block.join(self.number);
         let mut page = Some(self);
         with_free(|free| {
             if free.len() < MOST_FREE {
@@ -177,7 +199,7 @@ mod tests {
                 let (range, rest) = line.split_once(' ').unwrap();
                 let (start, end) = range.split_once('-').unwrap();
                 let number = |text| usize::from_str_radix(text, 16).unwrap();
-                (number(start)..number(end)).contains(&address) && rest.starts_with("rw")
+                (number(start)..number(end)).contains(&address) && rest.starts_with('r')
             })
         };
         [0, 1, 2].map(|at| is_open(pages[at].address()))
@@ -232,5 +254,27 @@ mod tests {
         assert_eq!(second.address(), address);
         assert!(second.block.is_open(second.number));
         second.give_back();
+    }
+
+    #[test]
+    fn a_page_that_was_closed_keeps_its_mapping_until_it_is_given_back() {
+        let block = Arc::new(Block::new().unwrap());
+        let mappings = || {
+            let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+            let start = |line: &str| usize::from_str_radix(line.split('-').next().unwrap(), 16).unwrap();
+            // Those beside it may be joined with what is there.
+            let first = block.space.ptr() as usize + page_size();
+            maps.lines().map(start).filter(|start| (first..first + PAGES * page_size()).contains(start)).count()
+        };
+        let page = Page { block: Arc::clone(&block), number: 5 };
+        let before = mappings();
+        for _ in 0..3 {
+            page.set_closed(true).unwrap();
+            assert_eq!(mappings(), before + 2);
+            page.set_closed(false).unwrap();
+            assert_eq!(mappings(), before + 2);
+        }
+        page.give_back();
+        assert_eq!(mappings(), before);
     }
 }
