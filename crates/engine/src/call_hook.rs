@@ -121,9 +121,9 @@ impl<T: 'static> Store<T> {
 
     /// As [`call_hook`](Self::call_hook), with a hook that may wait.
     ///
-    /// It can wait wherever a future is under way: when a guest is called as a future and when that call ends, and at asynchronous host
-    /// functions of such a call. Anywhere else (synchronous calls and host functions) it must be ready at once, or the call fails with an error
-    /// that says so.
+    /// It can wait wherever a future is under way: when a guest is called as a future and when that call ends, and at the host functions that
+    /// such a call comes to, whether they are futures or not. Anywhere else (in synchronous calls and what they come to) it must be ready at
+    /// once, or the call fails with an error that says so.
     ///
     /// ```
     /// use peregrine::{CallHook, CallHookHandler, Engine, Instance, Module, Result, Store, StoreContextMut};
@@ -215,8 +215,7 @@ impl<T: 'static> StoreInner<T> {
         match std::pin::pin!(told.tell(kind)).poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(outcome) => outcome,
             Poll::Pending => Err(Error::msg(
-                "the call hook has to wait, and the guest or the host function was not called as a future; use `call_async` and asynchronous \
-                 host functions, or a hook that is ready at once",
+                "the call hook has to wait, and the guest was not called as a future; use `call_async`, or a hook that is ready at once",
             )),
         }
     }

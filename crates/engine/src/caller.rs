@@ -34,26 +34,34 @@ use crate::{Engine, Extern, GcHeapOutOfMemory, Instance, ModuleExport};
 /// ```
 pub struct Caller<'a, T: 'static> {
     store: StoreContextMut<'a, T>,
-    instance: Option<InstanceId>,
+    /// The number of the instance, or [`NO_INSTANCE`]: so that a caller is passed in two registers.
+    instance: u32,
 }
 
+/// The number of no instance.
+const NO_INSTANCE: u32 = u32::MAX;
+
 impl<'a, T: 'static> Caller<'a, T> {
+    #[inline]
     pub(crate) fn new(store: &'a mut StoreInner<T>, instance: Option<InstanceId>) -> Self {
-        Self { store: StoreContextMut(store), instance }
+        Self { store: StoreContextMut(store), instance: instance.map_or(NO_INSTANCE, InstanceId::as_u32) }
     }
 
     /// The same, for a shorter time.
+    #[inline]
     pub(crate) fn reborrow(&mut self) -> Caller<'_, T> {
         Caller { store: StoreContextMut(self.store.0), instance: self.instance }
     }
 
     /// The store.
+    #[inline]
     pub(crate) fn inner(&mut self) -> &mut StoreInner<T> {
         self.store.0
     }
 
     fn instance(&self) -> Option<Instance> {
-        let id = self.instance.filter(|id| self.store.0.opaque.module_of(*id).is_some())?;
+        let id = (self.instance != NO_INSTANCE).then_some(InstanceId::from_u32(self.instance))?;
+        self.store.0.opaque.module_of(id)?;
         Some(Instance::from_id(&self.store.0.opaque, id))
     }
 

@@ -4,8 +4,10 @@ use crate::caller::Caller;
 use crate::error::{Context, Result, ensure};
 use crate::typed::{WasmParams, WasmRet, WasmTy};
 use crate::vm::boundary::host_entry;
+use crate::vm::entry::direct::{Arrived, Shape};
 use crate::vm::entry::x64_exit::exit_veneer;
-use crate::vm::{AsyncHostBody, HostCode, ValRaw, async_host_entry};
+use crate::vm::register_entry::register_code;
+use crate::vm::{AsyncHostBody, HostCode, HostCodes, ValRaw, async_host_entry};
 use crate::{Engine, FuncType, Val};
 use peregrine_wasm::ValType;
 use std::any::Any;
@@ -21,10 +23,23 @@ pub(crate) trait HostBody<T: 'static>: Send + Sync + 'static {
     fn call(&self, caller: Caller<'_, T>, values: &mut [ValRaw]) -> Result<()>;
 }
 
+/// What a host function does whose values have registers.
+pub(crate) trait RegisterBody<T: 'static>: HostBody<T> {
+    /// Whether all of them have, and what its results are.
+    const RESULTS: Option<Shape>;
+
+    /// The parameters that arrived, for [`HostBody::call`].
+    fn to_values(arrived: Arrived) -> Vec<ValRaw>;
+
+    /// Serves a call with the parameters that arrived. Gives the bits of the result, if there is one.
+    fn call_with_registers(&self, caller: Caller<'_, T>, arrived: Arrived) -> Result<u64>;
+}
+
 /// A closure with its type; part of no store yet.
 pub struct HostFunc {
     ty: FuncType,
     code: HostCode,
+    registers: Option<fn() -> *const u8>,
     is_future: bool,
     body: Box<dyn SharedBody>,
 }
@@ -43,12 +58,12 @@ impl<B: Send + Sync + 'static> SharedBody for Arc<B> {
 
 impl HostFunc {
     pub(crate) fn with_body<T: 'static, B: HostBody<T>>(ty: FuncType, body: B) -> Self {
-        Self { ty, code: host_entry::<T, B>, is_future: false, body: Box::new(Arc::new(body)) }
+        Self { ty, code: host_entry::<T, B>, registers: None, is_future: false, body: Box::new(Arc::new(body)) }
     }
 
     /// A function that is a future.
     pub(crate) fn with_async_body<T: Send + 'static, B: AsyncHostBody<T>>(ty: FuncType, body: B) -> Self {
-        Self { ty, code: async_host_entry::<T, B>, is_future: true, body: Box::new(Arc::new(body)) }
+        Self { ty, code: async_host_entry::<T, B>, registers: None, is_future: true, body: Box::new(Arc::new(body)) }
     }
 
     /// A function whose types are known at run time only.
@@ -68,12 +83,13 @@ impl HostFunc {
         &self.ty
     }
 
-    pub(crate) fn code(&self) -> HostCode {
-        self.code
+    /// Its code.
+    pub(crate) fn codes(&self) -> HostCodes {
+        HostCodes { array: self.code, veneer: self.veneer(), registers: self.registers.map(|registers| registers()) }
     }
 
     /// The veneer that guests call it by, if there is one for its type.
-    pub(crate) fn veneer(&self) -> Option<*const u8> {
+    fn veneer(&self) -> Option<*const u8> {
         let ty = self.ty.as_wasm();
         let is_int = |ty: &ValType| matches!(ty, ValType::I32 | ValType::I64 | ValType::Ref(_));
         let fits = !self.is_future && ty.results.len() <= 1 && ty.params.iter().chain(&ty.results).all(is_int);
@@ -133,32 +149,24 @@ pub trait IntoFunc<T: 'static, Params, Results>: Send + Sync + 'static {
     fn into_func(self, engine: &Engine) -> HostFunc;
 }
 
-/// A closure over raw values, with the Rust types of the function behind it.
+/// A Rust function, with its types.
 struct Typed<F, P, R> {
     func: F,
     types: PhantomData<fn(P) -> R>,
 }
 
-impl<T: 'static, F, P: WasmParams + 'static, R: WasmRet + 'static> HostBody<T> for Typed<F, P, R>
-where
-    F: Fn(Caller<'_, T>, &mut [ValRaw]) -> Result<()> + Send + Sync + 'static,
-{
-    fn slots(&self) -> usize {
-        const { if P::COUNT > R::COUNT { P::COUNT } else { R::COUNT } }
-    }
+impl<F, P: WasmParams + 'static, R: WasmRet + 'static> Typed<F, P, R> {
+    const SLOTS: usize = if P::COUNT > R::COUNT { P::COUNT } else { R::COUNT };
 
-    #[inline]
-    fn call(&self, caller: Caller<'_, T>, values: &mut [ValRaw]) -> Result<()> {
-        (self.func)(caller, values)
+    fn host_func<T: 'static>(engine: &Engine, func: F) -> HostFunc
+    where
+        Self: RegisterBody<T>,
+    {
+        let ty = FuncType::new(engine, P::types(), R::types());
+        let has_registers = const { <Self as RegisterBody<T>>::RESULTS.is_some() };
+        let function = HostFunc::with_body::<T, _>(ty, Self { func, types: PhantomData });
+        HostFunc { registers: has_registers.then_some(register_code::<T, Self>), ..function }
     }
-}
-
-fn typed<T: 'static, P: WasmParams + 'static, R: WasmRet + 'static>(
-    engine: &Engine,
-    func: impl Fn(Caller<'_, T>, &mut [ValRaw]) -> Result<()> + Send + Sync + 'static,
-) -> HostFunc {
-    let ty = FuncType::new(engine, P::types(), R::types());
-    HostFunc::with_body::<T, _>(ty, Typed::<_, P, R> { func, types: PhantomData })
 }
 
 macro_rules! functions {
@@ -183,14 +191,54 @@ macro_rules! functions {
             R: WasmRet + 'static,
         {
             fn into_func(self, engine: &Engine) -> HostFunc {
-                #[allow(non_snake_case, unused_mut, unused_variables, reason = "one name for the type and its value; there may be none")]
-                typed::<T, ($($param,)*), R>(engine, move |mut caller, values| {
-                    let store = &mut caller.inner().opaque;
-                    let mut raw = values.iter();
-                    $(let $param = $param::from_slot(store, *raw.next().context("a value is missing")?);)*
-                    let result = self(caller.reborrow(), $($param),*);
-                    result.return_slots(&mut caller.inner().opaque, values)
-                })
+                Typed::<F, ($($param,)*), R>::host_func::<T>(engine, self)
+            }
+        }
+
+        #[allow(non_snake_case, unused_mut, unused_variables, reason = "one name for the type and its value; there may be none")]
+        impl<T: 'static, F, $($param,)* R> HostBody<T> for Typed<F, ($($param,)*), R>
+        where
+            F: Fn(Caller<'_, T>, $($param),*) -> R + Send + Sync + 'static,
+            $($param: WasmTy + 'static,)*
+            R: WasmRet + 'static,
+        {
+            fn slots(&self) -> usize {
+                Self::SLOTS
+            }
+
+            fn call(&self, mut caller: Caller<'_, T>, values: &mut [ValRaw]) -> Result<()> {
+                let store = &mut caller.inner().opaque;
+                let mut raw = values.iter();
+                $(let $param = $param::from_slot(store, *raw.next().context("a value is missing")?);)*
+                let result = (self.func)(caller.reborrow(), $($param),*);
+                result.return_slots(&mut caller.inner().opaque, values)
+            }
+        }
+
+        #[allow(non_snake_case, unused_mut, unused_variables, reason = "one name for the type and its value; there may be none")]
+        impl<T: 'static, F, $($param,)* R> RegisterBody<T> for Typed<F, ($($param,)*), R>
+        where
+            F: Fn(Caller<'_, T>, $($param),*) -> R + Send + Sync + 'static,
+            $($param: WasmTy + 'static,)*
+            R: WasmRet + 'static,
+        {
+            const RESULTS: Option<Shape> = if <($($param,)*) as WasmParams>::SHAPE.is_direct(R::SHAPE) { Some(R::SHAPE) } else { None };
+
+            fn to_values(mut arrived: Arrived) -> Vec<ValRaw> {
+                let mut values = vec![$(arrived.take($param::CLASS)),*];
+                values.resize(Self::SLOTS, ValRaw::u64(0));
+                values
+            }
+
+            #[inline(always)]
+            fn call_with_registers(&self, mut caller: Caller<'_, T>, mut arrived: Arrived) -> Result<u64> {
+                let store = &mut caller.inner().opaque;
+                $(let $param = $param::from_slot(store, arrived.take($param::CLASS));)*
+                let result = (self.func)(caller.reborrow(), $($param),*);
+                // More than one result has no registers.
+                let mut values = [ValRaw::u64(0)];
+                result.return_slots(&mut caller.inner().opaque, &mut values)?;
+                Ok(values[0].get_u64())
             }
         }
     };

@@ -454,7 +454,7 @@ impl StoreOpaque {
     pub(crate) fn add_host_func(&mut self, function: &HostFunc) -> u32 {
         assert!(function.ty().comes_from(&self.engine), "function used with a store of another engine");
         self.counts.add_host_bytes_anyway(HOST_FUNC_BYTES);
-        self.vm.new_host_func(function.ty().id(), (function.code(), function.veneer()), function.data())
+        self.vm.new_host_func(function.ty().id(), function.codes(), function.data())
     }
 
     /// Keeps the type of what the host makes here as long as the store, so that its identity stays what it is.

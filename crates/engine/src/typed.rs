@@ -253,6 +253,8 @@ pub trait WasmRet: 'static {
     #[doc(hidden)]
     const COUNT: usize;
     #[doc(hidden)]
+    const SHAPE: Shape;
+    #[doc(hidden)]
     fn types() -> impl IntoIterator<Item = ValType>;
     #[doc(hidden)]
     fn return_slots(self, store: &mut StoreOpaque, values: &mut [ValRaw]) -> Result<()>;
@@ -297,6 +299,7 @@ impl<A: WasmTy> WasmResults for A {
 
 impl<A: WasmTy> WasmRet for A {
     const COUNT: usize = 1;
+    const SHAPE: Shape = Shape::NONE.with(A::CLASS);
 
     fn types() -> impl IntoIterator<Item = ValType> {
         [A::valtype()]
@@ -311,6 +314,7 @@ impl<A: WasmTy> WasmRet for A {
 
 impl<R: WasmRet> WasmRet for Result<R, Error> {
     const COUNT: usize = R::COUNT;
+    const SHAPE: Shape = R::SHAPE;
 
     fn types() -> impl IntoIterator<Item = ValType> {
         R::types()
@@ -377,6 +381,7 @@ macro_rules! tuples {
 
             impl<$($item: WasmTy),*> WasmRet for ($($item,)*) {
                 const COUNT: usize = <Self as WasmParams>::COUNT;
+                const SHAPE: Shape = <Self as WasmParams>::SHAPE;
 
                 fn types() -> impl IntoIterator<Item = ValType> {
                     [$($item::valtype()),*]

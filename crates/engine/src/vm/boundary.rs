@@ -6,6 +6,7 @@
 use super::alloc::{EngineLease, KeptShared};
 use super::code::{LoadError, LoadOptions, LoadedModule};
 use super::entry::direct::{self, Registers, Returned, Shape};
+use super::hooked_call::{HookedCall, Values, hooked_call};
 use super::host::{HostCall, HostCode};
 use super::suspend::{Progress, Suspended};
 use super::value::ValRaw;
@@ -358,32 +359,45 @@ pub(crate) unsafe extern "C" fn host_entry<T: 'static, B: HostBody<T>>(context: 
     let outcome = if store.call_hook.is_none() {
         catch_unwind(AssertUnwindSafe(|| body.call(Caller::new(&mut *store, caller), values)))
     } else {
-        catch_unwind(AssertUnwindSafe(|| call_hooked(body, store, caller, values)))
+        // SAFETY: as above; the values stay where they are until the guest goes on, or whoever called has its result.
+        catch_unwind(AssertUnwindSafe(|| unsafe { call_hooked(vm, NonNull::from(&**body), NonNull::from(store), caller, values) }))
     };
     if !matches!(outcome, Ok(Ok(()))) {
         failed(vm, outcome);
     }
 }
 
-/// Calls the body of a host function, and the store's hook before and after.
+/// Calls the body of a host function, and the store's hook before and after. If this has to wait, the guest is suspended.
+///
+/// # Safety
+///
+/// 1. `vm` is the machine's part of `store`, which belongs to the host function under way and is not borrowed; the body is kept by it.
+/// 2. `values` are as the body expects, and stay where they are until the call has ended.
 #[cold]
 #[inline(never)]
-fn call_hooked<T: 'static, B: HostBody<T>>(
-    body: &Arc<B>,
-    store: &mut StoreInner<T>,
+unsafe fn call_hooked<T: 'static, B: HostBody<T>>(
+    vm: NonNull<VmStore>,
+    body: NonNull<B>,
+    mut store: NonNull<StoreInner<T>>,
     caller: Option<InstanceId>,
     values: &mut [ValRaw],
 ) -> anyhow::Result<()> {
-    store.crossing(CallHook::CallingHost)?;
-    let outcome = body.call(Caller::new(&mut *store, caller), values);
-    store.crossing(CallHook::ReturningFromHost)?;
-    outcome
+    // SAFETY: as the caller says (1, 2); every borrow ends at once.
+    unsafe {
+        if store.as_ref().hook_may_wait() && vm.as_ref().task().is_some() {
+            return hooked_call(HookedCall::new(vm, body, store, caller, Values::Lent(values))).map(drop);
+        }
+        store.as_mut().crossing(CallHook::CallingHost)?;
+        let outcome = body.as_ref().call(Caller::new(store.as_mut(), caller), values);
+        store.as_mut().crossing(CallHook::ReturningFromHost)?;
+        outcome
+    }
 }
 
 /// Raises what a host function failed with, which is done with the store.
 #[cold]
 #[inline(never)]
-fn failed(mut vm: NonNull<VmStore>, outcome: std::thread::Result<anyhow::Result<()>>) {
+pub(super) fn failed(mut vm: NonNull<VmStore>, outcome: std::thread::Result<anyhow::Result<()>>) {
     let pending = match outcome {
         Ok(Ok(())) => return,
         // SAFETY: the body is done with the store.

@@ -1,5 +1,6 @@
 //! Host functions as the machine sees them: a context to call them with, and a function reference that stands for them.
 
+use super::entry::x64_registers::{HostContext, register_veneer};
 use super::store::VmStore;
 use super::value::ValRaw;
 use peregrine_artifact::vmctx::{HOST_MAGIC, VmContextHeader, VmFuncRef};
@@ -10,9 +11,20 @@ use std::ptr::NonNull;
 /// raises something pending in the store and returns.
 pub(crate) type HostCode = unsafe extern "C" fn(*mut VmContextHeader, *mut ValRaw);
 
+/// The code of a host function, and the ways by which guests call it without a stub.
+#[derive(Clone, Copy)]
+pub(crate) struct HostCodes {
+    /// The code for all calls.
+    pub(crate) array: HostCode,
+    /// The veneer that makes the array, if there is one for the function's type.
+    pub(crate) veneer: Option<*const u8>,
+    /// A [`RegisterCode`](super::entry::x64_registers::RegisterCode), for where fuel is not counted.
+    pub(crate) registers: Option<*const u8>,
+}
+
 /// One host function of one store. Boxed; never moves.
 pub(crate) struct HostFunc {
-    header: VmContextHeader,
+    context: HostContext,
     func_ref: VmFuncRef,
     /// Whether the code of the reference is a veneer, and not an Exit stub.
     has_veneer: bool,
@@ -20,13 +32,14 @@ pub(crate) struct HostFunc {
 }
 
 impl HostFunc {
-    /// A host function of type `type_id`. If it has no `veneer` for guests to call it by, it has no Exit stub either: no guest can call it
+    /// A host function of type `type_id`. If its code has no veneer for guests to call it by, it has no Exit stub either: no guest can call it
     /// through a reference yet.
     pub(crate) fn new(
         store: NonNull<VmStore>,
         number: u32,
         type_id: u32,
-        (code, veneer): (HostCode, Option<*const u8>),
+        codes: HostCodes,
+        counts_fuel: bool,
         data: Box<dyn Any + Send + Sync>,
     ) -> Box<Self> {
         let header = VmContextHeader {
@@ -34,28 +47,30 @@ impl HostFunc {
             instance: number,
             store: store.as_ptr() as u64,
             builtins: super::builtins::array_address(),
-            type_ids: code as usize as u64,
+            type_ids: codes.array as usize as u64,
             owner: 0,
             interrupt_page: 0,
         };
+        let registers = codes.registers.filter(|_| !counts_fuel);
+        let veneer = if registers.is_some() { Some(register_veneer()) } else { codes.veneer };
         let func_ref = VmFuncRef { code: veneer.map_or(0, |veneer| veneer as u64), vmctx: 0, type_id, reserved: 0, enter: 0 };
-        let mut function = Box::new(Self { header, func_ref, has_veneer: veneer.is_some(), data });
-        function.header.owner = &raw mut *function as u64;
-        function.func_ref.vmctx = &raw mut function.header as u64;
+        let mut function = Box::new(Self { context: HostContext::new(header, registers), func_ref, has_veneer: veneer.is_some(), data });
+        function.context.header.owner = &raw mut *function as u64;
+        function.func_ref.vmctx = &raw mut function.context as u64;
         function
     }
 
     /// The function as an import of `caller`, whose module has the Exit stub `exit` for its type. Its pointers are set by [`BoundHostFunc::settle`].
     pub(crate) fn bind(&self, caller: NonNull<VmContextHeader>, exit: *const u8) -> BoundHostFunc {
-        let header = VmContextHeader { interrupt_page: caller.as_ptr() as u64, ..self.header };
+        let context = self.context.with_header(VmContextHeader { interrupt_page: caller.as_ptr() as u64, ..self.context.header });
         let code = if self.has_veneer { self.func_ref.code } else { exit as u64 };
-        BoundHostFunc { header, func_ref: VmFuncRef { code, ..self.func_ref } }
+        BoundHostFunc { context, func_ref: VmFuncRef { code, ..self.func_ref } }
     }
 
     /// The code.
     pub(crate) fn code(&self) -> HostCode {
         // SAFETY: `new` stored a `HostCode` there, and nothing changes it.
-        unsafe { std::mem::transmute::<usize, HostCode>(self.header.type_ids as usize) }
+        unsafe { std::mem::transmute::<usize, HostCode>(self.context.header.type_ids as usize) }
     }
 
     /// What stands for the function as a value.
@@ -88,14 +103,14 @@ impl HostFunc {
 
 /// A host function as an import of one instance: called through it, directly or by a reference, the instance is the caller.
 pub(crate) struct BoundHostFunc {
-    header: VmContextHeader,
+    context: HostContext,
     func_ref: VmFuncRef,
 }
 
 impl BoundHostFunc {
     /// Fills in the address of the context, once it has its final place. Returns it and what stands for the function as a value.
     pub(crate) fn settle(&mut self) -> (*const VmContextHeader, NonNull<VmFuncRef>) {
-        let context = &raw const self.header;
+        let context = (&raw mut self.context).cast::<VmContextHeader>().cast_const();
         self.func_ref.vmctx = context as u64;
         (context, NonNull::from(&mut self.func_ref))
     }

@@ -10,7 +10,7 @@ use super::code::LoadedModule;
 use super::dropping::Alive;
 use super::fault::Fault;
 use super::growth::{Asking, Growth};
-use super::host::{HostCode, HostFunc};
+use super::host::{HostCodes, HostFunc};
 use super::instance::{FuncId, InstanceId, VmInstance};
 use super::interrupt::{Cause, InterruptPage};
 use super::pending::Pending;
@@ -257,6 +257,12 @@ impl VmStore {
         self.unusual == 0
     }
 
+    /// Whether the embedder is told of calls.
+    #[inline(always)]
+    pub(super) fn is_told(&self) -> bool {
+        self.unusual & Unusual::CallHook as u32 != 0
+    }
+
     /// Says whether there is something unusual. Returns whether there was.
     #[inline]
     pub(crate) fn set_unusual(&mut self, what: Unusual, is: bool) -> bool {
@@ -391,10 +397,10 @@ impl VmStore {
         }
     }
 
-    /// Makes a host function of type `type_id`, with its code and the veneer for its type, if there is one. Returns its number.
-    pub(crate) fn new_host_func(&mut self, type_id: u32, code: (HostCode, Option<*const u8>), data: Box<dyn Any + Send + Sync>) -> u32 {
+    /// Makes a host function of type `type_id`. Returns its number.
+    pub(crate) fn new_host_func(&mut self, type_id: u32, codes: HostCodes, data: Box<dyn Any + Send + Sync>) -> u32 {
         let number = u32::try_from(self.host_funcs.len()).expect("memory ends before the numbers do");
-        let function = HostFunc::new(NonNull::from(&mut *self), number, type_id, code, data);
+        let function = HostFunc::new(NonNull::from(&mut *self), number, type_id, codes, self.shared.settings.fuel, data);
         self.alive.add(home_of(&function), self.drops);
         self.host_funcs.push(function);
         number

@@ -146,7 +146,7 @@ fn hosts_are_called_and_call_again() {
     let mut machine = Machine::new();
     let ty = peregrine_wasm::FuncType { params: [peregrine_wasm::ValType::I32].into(), results: [peregrine_wasm::ValType::I32].into() };
     let types = machine.shared.types.register(&ty);
-    let host = machine.store.new_host_func(types[0], (reenter, None), Box::new(()));
+    let host = machine.store.new_host_func(types[0], HostCodes { array: reenter, veneer: None, registers: None }, Box::new(()));
     let instance = ok(machine.instantiate(
         r#"(module (import "host" "f" (func $f (param i32) (result i32)))
             (table 2 funcref) (elem (i32.const 0) func $f $inner)

@@ -99,7 +99,27 @@ fn calls(rounds: u32) -> Result<()> {
     let call_nop = instance.get_typed_func::<i32, ()>(&mut store, "call_nop")?;
     report_inside("guest_to_host_nop", rounds, || call_nop.call(&mut store, rounds as i32))?;
     let call_add = instance.get_typed_func::<i32, i32>(&mut store, "call_add")?;
-    report_inside("guest_to_host_add", rounds, || call_add.call(&mut store, rounds as i32).map(discard))
+    report_inside("guest_to_host_add", rounds, || call_add.call(&mut store, rounds as i32).map(discard))?;
+    yields(rounds / 20)
+}
+
+/// What it costs that a running guest lets its task's others run when an epoch comes, and goes on.
+fn yields(rounds: u32) -> Result<()> {
+    let engine = Engine::new(Config::new().epoch_interruption(true))?;
+    let module = Module::new(&engine, r#"(module (func (export "spin") (loop (br 0))))"#)?;
+    let mut store = Store::new(&engine, ());
+    store.set_epoch_deadline(1);
+    store.epoch_deadline_async_yield_and_update(1);
+    let instance = Linker::new(&engine).instantiate(&mut store, &module)?;
+    let spin = instance.get_typed_func::<(), ()>(&mut store, "spin")?;
+    let mut call = pin!(spin.call_async(&mut store, ()));
+    report("async_epoch_yield", rounds, || {
+        engine.increment_epoch();
+        match call.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(ended) => ended,
+            Poll::Pending => Ok(()),
+        }
+    })
 }
 
 /// What a future gives that does not suspend.

@@ -85,6 +85,34 @@ impl Registers {
     }
 }
 
+/// Parameters of a call of a host function, as they arrived in registers, to be taken in the order of its type.
+#[derive(Clone, Copy, Debug)]
+pub struct Arrived {
+    ints: [u64; INT_REGISTERS],
+    floats: [u64; FLOAT_REGISTERS],
+    taken: (usize, usize),
+}
+
+impl Arrived {
+    /// What all the registers hold.
+    #[inline(always)]
+    pub(crate) fn new(ints: [u64; INT_REGISTERS], floats: [f64; FLOAT_REGISTERS]) -> Self {
+        Self { ints, floats: floats.map(f64::to_bits), taken: (0, 0) }
+    }
+
+    /// The next parameter, which is of this class. What has no register reads as 0: [`Shape::is_direct`] says so before.
+    #[inline(always)]
+    pub(crate) fn take(&mut self, class: RegisterClass) -> ValRaw {
+        let (place, count) = match class {
+            RegisterClass::Int => (self.ints.get(self.taken.0), &mut self.taken.0),
+            RegisterClass::Float => (self.floats.get(self.taken.1), &mut self.taken.1),
+            RegisterClass::Vector => return ValRaw::u64(0),
+        };
+        *count += 1;
+        ValRaw::u64(place.copied().unwrap_or(0))
+    }
+}
+
 /// What a direct call returns: the registers of results. The function's type says which of them means anything.
 #[derive(Clone, Copy, Debug)]
 pub struct Returned {

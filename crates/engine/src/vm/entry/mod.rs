@@ -26,6 +26,8 @@ mod x64_direct;
 pub(crate) mod x64_exit;
 #[cfg(target_arch = "x86_64")]
 pub(super) mod x64_look;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod x64_registers;
 
 use super::fault;
 use super::pending::Pending;

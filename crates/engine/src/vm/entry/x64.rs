@@ -23,7 +23,8 @@
 //! | +8 | return address to the guest |
 //! | 0 | the guest's frame pointer |
 //! | -8..-40 | while the guest is suspended: its rbx, r12, r13, r14, r15 |
-//! | -48 | the store's context; a nested activation begins below |
+//! | -128..-48 | values that the veneer has made an array of: [`super::x64_exit`] |
+//! | -144 | the store's context; a nested activation begins below |
 //!
 //! An activation is suspended when the host function that the veneer called says so: `enter` returns, and no host frame is left.
 //! [`resume`] makes a new frame of the layout above and goes on in the veneer. The Enter stub keeps the frame pointer of `enter` two
@@ -40,7 +41,7 @@ use std::mem::offset_of;
 pub(in crate::vm) const OUTER_EXIT_FP_OFFSET: isize = -48;
 
 /// How far below `exit_fp` the frame of a veneer reaches.
-pub(in crate::vm) const VENEER_FRAME_BYTES: usize = 48;
+pub(in crate::vm) const VENEER_FRAME_BYTES: usize = 144;
 
 /// Runs an Enter stub on the guest's stack. Returns 0 when the guest returns, 1 when it was unwound, 2 when it is suspended.
 ///
@@ -116,7 +117,8 @@ pub(in crate::vm) unsafe extern "C" fn enter(
     )
 }
 
-/// Goes on in the veneer that a suspended activation left by, whose `exit_fp` is given, with `result` as what the host function returned.
+/// Goes on in the veneer that a suspended activation left by, whose `exit_fp` is given, with `result` as what the host function returned: as
+/// an integer and as a floating point number.
 /// `enter_fp` is where the activation's Enter stub keeps the frame pointer of `enter`. Returns what [`enter`] would.
 ///
 /// # Safety
@@ -139,6 +141,7 @@ pub(in crate::vm) unsafe extern "C" fn resume(store: *mut VmStoreContext, exit_f
         "mov [rdi + {host_sp}], rsp",
         "mov [rcx], rbp",
         "mov rax, rdx",
+        "movq xmm0, rdx",
         "mov rbp, rsi",
         "mov rbx, [rbp - 8]",
         "mov r12, [rbp - 16]",

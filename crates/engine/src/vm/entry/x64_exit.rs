@@ -1,6 +1,6 @@
 //! Veneers for x86-64 by which guests call host functions that take few values, all of them integers or references, and return at most one:
-//! the frame of [`super::veneer::leave`], and no Exit stub. The values are in an array on the host's stack, so the function must return
-//! before its guest goes on or is given up: futures have an Exit stub.
+//! the frame of [`super::veneer::leave`], which has room for the values, and no Exit stub. A guest that is suspended meanwhile goes on with its
+//! result in a register.
 
 use super::veneer::{VENEER_FRAME_BYTES, stop};
 use peregrine_artifact::vmctx::{VmContextHeader, VmStoreContext};
@@ -14,7 +14,7 @@ pub(crate) fn exit_veneer(params: usize) -> Option<*const u8> {
 }
 
 macro_rules! exit {
-    ($name:ident, $array_bytes:literal $(, $store:literal)*) => {
+    ($name:ident $(, $store:literal)*) => {
         /// Calls a host function with its parameters in an array, and returns its first value.
         ///
         /// # Safety
@@ -36,9 +36,8 @@ macro_rules! exit {
                 "mov [r10 + {exit_fp}], rbp",
                 "mov [r10 + {fuel}], r15",
                 "mov rsp, [r10 + {host_sp}]",
-                concat!("sub rsp, ", $array_bytes),
                 $($store,)*
-                "mov rsi, rsp",
+                "lea rsi, [rbp - 128]",
                 "call [rdi + {code}]",
                 "mov r10, [rbp - {frame}]",
                 "cmp qword ptr [r10 + {pending}], 0",
@@ -47,7 +46,7 @@ macro_rules! exit {
                 "je 2f",
                 "mov r15, [r10 + {fuel}]",
                 "2:",
-                "mov rax, [rsp]",
+                "mov rax, [rbp - 128]",
                 "mov qword ptr [r10 + {exit_fp}], 0",
                 "mov rsp, rbp",
                 "pop rbp",
@@ -68,9 +67,9 @@ macro_rules! exit {
     };
 }
 
-exit!(exit_0, 16);
-exit!(exit_1, 16, "mov [rsp + 0], rsi");
-exit!(exit_2, 32, "mov [rsp + 0], rsi", "mov [rsp + 16], rdx");
-exit!(exit_3, 48, "mov [rsp + 0], rsi", "mov [rsp + 16], rdx", "mov [rsp + 32], rcx");
-exit!(exit_4, 64, "mov [rsp + 0], rsi", "mov [rsp + 16], rdx", "mov [rsp + 32], rcx", "mov [rsp + 48], r8");
-exit!(exit_5, 80, "mov [rsp + 0], rsi", "mov [rsp + 16], rdx", "mov [rsp + 32], rcx", "mov [rsp + 48], r8", "mov [rsp + 64], r9");
+exit!(exit_0);
+exit!(exit_1, "mov [rbp - 128], rsi");
+exit!(exit_2, "mov [rbp - 128], rsi", "mov [rbp - 112], rdx");
+exit!(exit_3, "mov [rbp - 128], rsi", "mov [rbp - 112], rdx", "mov [rbp - 96], rcx");
+exit!(exit_4, "mov [rbp - 128], rsi", "mov [rbp - 112], rdx", "mov [rbp - 96], rcx", "mov [rbp - 80], r8");
+exit!(exit_5, "mov [rbp - 128], rsi", "mov [rbp - 112], rdx", "mov [rbp - 96], rcx", "mov [rbp - 80], r8", "mov [rbp - 64], r9");

@@ -8,6 +8,7 @@ pub(crate) mod walk;
 
 use super::code::registry;
 use super::entry::x64_look::look_len_bytes;
+use super::entry::x64_registers::return_place;
 use super::entry::{current_store, veneer};
 use super::pending::Pending;
 use super::store::VmStore;
@@ -85,11 +86,15 @@ fn handle(context: &mut FaultContext<'_>) -> Outcome {
         return Outcome::NotOurs;
     };
     // A call of nothing has no code to be found in: its caller is where the trap happened. The call, or the one that a tail call took the
-    // place of, has just put its return address on the stack.
+    // place of, has just put its return address on the stack. So it is with a veneer that has no frame of its own yet.
     let pc = match context.sp() {
         // SAFETY: a word of the stopped guest's stack.
         sp if pc == 0 && store.is_on_stack(sp) => unsafe { (sp as *const usize).read() }.wrapping_sub(1),
-        _ => pc,
+        sp => match return_place(pc, sp) {
+            // SAFETY: as above.
+            Some(place) if store.is_on_stack(place) => unsafe { (place as *const usize).read() }.wrapping_sub(1),
+            _ => pc,
+        },
     };
     let trap = if trap != Trap::Interrupt {
         trap
