@@ -2,7 +2,7 @@
 
 use peregrine::{
     Config, Engine, Error, Instance, LinearMemory, Memory, MemoryCreator, MemoryType, Module, Result, StackCreator, StackMemory, Store,
-    Trap,
+    Strategy, Trap,
 };
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap_anonymous, mprotect, munmap};
 use std::ops::Range;
@@ -150,7 +150,27 @@ fn a_creator_that_gives_too_little_is_told() -> Result<()> {
 
 struct TestStack {
     mapping: Mapping,
+    /// Accessible bytes below the guard, which nobody may write.
+    below: usize,
     guard: usize,
+}
+
+impl TestStack {
+    fn limit(&self) -> usize {
+        self.mapping.start + self.below + self.guard
+    }
+}
+
+impl Drop for TestStack {
+    fn drop(&mut self) {
+        // SAFETY: that part of the mapping is accessible, and nobody has references to it.
+        let below = unsafe { std::slice::from_raw_parts(self.mapping.start as *const u8, self.below) };
+        let written = below.iter().position(|byte| *byte != 0);
+        // It may be dropped by a test that fails already.
+        if !std::thread::panicking() {
+            assert_eq!(written.map(|offset| self.below - offset), None, "so many bytes below the guard something was written");
+        }
+    }
 }
 
 // SAFETY: what is above the guard is accessible, and the guard is not.
@@ -160,16 +180,17 @@ unsafe impl StackMemory for TestStack {
     }
 
     fn range(&self) -> Range<usize> {
-        self.mapping.start + self.guard..self.mapping.start + self.mapping.len
+        self.limit()..self.mapping.start + self.mapping.len
     }
 
     fn guard_range(&self) -> Range<*mut u8> {
-        self.mapping.start as *mut u8..(self.mapping.start + self.guard) as *mut u8
+        (self.limit() - self.guard) as *mut u8..self.limit() as *mut u8
     }
 }
 
 struct Stacks {
     live: Arc<AtomicUsize>,
+    below: usize,
     guard: usize,
 }
 
@@ -177,15 +198,20 @@ struct Stacks {
 unsafe impl StackCreator for Stacks {
     fn new_stack(&self, size: usize, zeroed: bool) -> Result<Box<dyn StackMemory>, Error> {
         assert!(!zeroed);
-        let len = size + self.guard;
-        Ok(Box::new(TestStack { mapping: Mapping::new(len, self.guard..len, &self.live)?, guard: self.guard }))
+        let len = self.below + self.guard + size;
+        let mapping = Mapping::new(len, self.below + self.guard..len, &self.live)?;
+        if self.below > 0 {
+            // SAFETY: a part of the fresh mapping.
+            unsafe { mprotect(mapping.start as *mut _, self.below, MprotectFlags::READ | MprotectFlags::WRITE)? };
+        }
+        Ok(Box::new(TestStack { mapping, below: self.below, guard: self.guard }))
     }
 }
 
 #[test]
 fn stacks_are_the_embedders() -> Result<()> {
     let live = Arc::new(AtomicUsize::new(0));
-    let stacks = |guard| Arc::new(Stacks { live: Arc::clone(&live), guard });
+    let stacks = |guard| Arc::new(Stacks { live: Arc::clone(&live), below: 0, guard });
     let engine = Engine::new(Config::new().max_wasm_stack(128 << 10).with_host_stack(stacks(64 << 10)))?;
     let wat = r#"(module (func $deep (export "deep") (param i32) (result i32)
         (if (result i32) (local.get 0) (then (i32.add (i32.const 1) (call $deep (i32.sub (local.get 0) (i32.const 1))))) (else (i32.const 0)))))"#;
@@ -261,6 +287,61 @@ fn a_memory_that_panics_ends_the_call_and_not_the_process() -> Result<()> {
         for _ in 0..2 {
             let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| grow.call(&mut store, ())));
             assert!(caught.is_err());
+        }
+    }
+    Ok(())
+}
+
+/// Calls `run` of `text` with ever more levels of recursion, each time in a fresh store, until the stack is used up by them alone: whatever is
+/// called at the end of it writes nothing below the guard. `fuel` is what each call may use.
+fn check_below_the_guard(text: &str, config: &mut Config, fuel: Option<u64>) -> Result<()> {
+    let stacks = Arc::new(Stacks { live: Arc::default(), below: 64 << 10, guard: 64 << 10 });
+    let engine = Engine::new(config.max_wasm_stack(16 << 10).consume_fuel(fuel.is_some()).with_host_stack(stacks))?;
+    let module = Module::new(&engine, text)?;
+    for levels in 0..400 {
+        let mut store = Store::new(&engine, ());
+        if let Some(fuel) = fuel {
+            store.set_fuel(fuel + 6 * levels as u64)?;
+        }
+        let instance = Instance::new(&mut store, &module, &[])?;
+        let run = instance.get_typed_func::<i32, ()>(&mut store, "run")?;
+        let error = run.call(&mut store, levels).expect_err("the guest uses up the stack, or the fuel");
+        assert!(matches!(error.downcast_ref::<Trap>(), Some(Trap::StackOverflow | Trap::OutOfFuel)), "{levels}: {error:#}");
+    }
+    Ok(())
+}
+
+/// Frames that are just not probed keep registers for builtins below them.
+#[test]
+fn nothing_is_written_below_the_guard() -> Result<()> {
+    let down = r#"(func $down (export "run") (param i32)
+        (if (local.get 0) (then (call $down (i32.sub (local.get 0) (i32.const 1)))) (else (call $victim))))"#;
+    // Local variables of eight bytes: the guard has room for 8192 of them.
+    for locals in [8100, 8140, 8150, 8160, 8166, 8170, 8174, 8180, 8192] {
+        // An element that is made when it is asked for, while all registers for floats are in use; then more stack than there is.
+        let element = format!(
+            "(module (memory 1) (table 4096 funcref) (global $i (mut i32) (i32.const 0)) {down}
+                (func $victim (local {}) {} (drop (table.get 0 (global.get $i))) {} drop (call $victim)))",
+            "i64 ".repeat(locals),
+            "(f64.load (i32.const 0)) ".repeat(14),
+            "f64.add ".repeat(13),
+        );
+        // The fuel is used up at the head of a loop, while registers hold locals.
+        let uses = |range: std::ops::Range<usize>, ty: &str| {
+            range
+                .map(|local| format!("(local.set {local} ({ty}.add (local.get {local}) (local.get {local})))").repeat(4))
+                .collect::<String>()
+        };
+        let fuel = format!(
+            "(module {down} (func $victim (local {} {}) (loop $again {} {} (br $again))))",
+            "f64 ".repeat(10),
+            "i64 ".repeat(locals - 12),
+            uses(0..10, "f64"),
+            uses(10..20, "i64"),
+        );
+        for strategy in [Strategy::Winch, Strategy::Cranelift] {
+            check_below_the_guard(&element, Config::new().strategy(strategy), None)?;
+            check_below_the_guard(&fuel, Config::new().strategy(strategy), Some(0))?;
         }
     }
     Ok(())

@@ -23,6 +23,12 @@ type Placed = SmallVec<[(Ty, Location); 16]>;
 
 /// More zeros than these are written by a loop.
 const MAX_UNROLLED_ZEROS: usize = 16;
+/// Bytes of a register that is kept below the frame.
+const KEPT_REGISTER_BYTES: u32 = 16;
+/// More than all registers that are kept below the frame take: not even the stack and frame pointers are left out.
+const MAX_KEPT_BYTES: u32 = KEPT_REGISTER_BYTES * 32;
+/// More than is put on the stack by one instruction after the other, each of which finds the guard if it is there.
+const MAX_PUSHED_BYTES: u32 = 64;
 /// `movups` from memory.
 const MOVUPS: Sse = Sse::new(0, 0x10);
 /// `movups` to memory.
@@ -239,11 +245,16 @@ impl Compiler<'_> {
         self.masm.jcc(Cc::Ne, again);
     }
 
+    /// How far below the frame pointer the function may write before anything is sure to have been written closer to it: arguments and results
+    /// of calls, or registers that are kept at a call of a builtin, and what the call itself puts on the stack.
+    fn deepest_bytes(&self, frame_bytes: u32) -> u64 {
+        u64::from(frame_bytes) + u64::from(self.max_outgoing_bytes) + u64::from(MAX_KEPT_BYTES + MAX_PUSHED_BYTES)
+    }
+
     /// Fills in the size of the frame. A large one is probed first.
     pub(crate) fn finish_prologue(&mut self, frame_bytes: u32) {
         let place = self.frame_size_place;
-        let deepest = u64::from(frame_bytes) + u64::from(self.max_outgoing_bytes) + 64;
-        if deepest < u64::from(self.settings.stack_guard_bytes) {
+        if self.deepest_bytes(frame_bytes) < u64::from(self.settings.stack_guard_bytes) {
             self.masm.write_u32(place + 3, frame_bytes);
             return;
         }
@@ -261,8 +272,7 @@ impl Compiler<'_> {
     /// Touches each guard's size of the frame, then makes it.
     pub(crate) fn cold_probe(&mut self, frame_bytes: u32) {
         let guard = self.settings.stack_guard_bytes.max(1 << 12);
-        let deepest = u64::from(frame_bytes) + u64::from(self.max_outgoing_bytes) + 64;
-        self.masm.mov_imm(SCRATCH, (deepest / u64::from(guard)).max(1));
+        self.masm.mov_imm(SCRATCH, (self.deepest_bytes(frame_bytes) / u64::from(guard)).max(1));
         let again = self.masm.label();
         self.masm.bind(again);
         self.masm.alu_imm(Alu::Sub, true, RSP, guard as i32);
@@ -543,14 +553,15 @@ impl Compiler<'_> {
 
     /// Calls a builtin from a place where `live` registers must be kept.
     fn call_builtin_keeping(&mut self, live: RegSet, builtin: Builtin, args: &[(Ty, Value)], result: Option<Reg>) {
+        const STEP: i32 = KEPT_REGISTER_BYTES as i32;
         let count = live.count() as i32;
         // Also where an argument of this path is a register that is kept: it is read before the call.
         if count > 0 {
-            self.masm.lea(true, RSP, Mem::new(RSP, -16 * count));
+            self.masm.lea(true, RSP, Mem::new(RSP, -STEP * count));
         }
         for (position, reg) in live.enumerate() {
             let ty = if reg.is_vector() { Ty::V128 } else { Ty::I64 };
-            self.store_mem(ty, Mem::new(RSP, 16 * position as i32), reg);
+            self.store_mem(ty, Mem::new(RSP, STEP * position as i32), reg);
         }
         self.emit_builtin_call_from_slot(builtin, args);
         if let Some(result) = result {
@@ -559,13 +570,13 @@ impl Compiler<'_> {
         }
         for (position, reg) in live.enumerate() {
             let ty = if reg.is_vector() { Ty::V128 } else { Ty::I64 };
-            self.load_mem(ty, reg, Mem::new(RSP, 16 * position as i32));
+            self.load_mem(ty, reg, Mem::new(RSP, STEP * position as i32));
         }
         if let Some(result) = result {
             self.masm.mov(true, result, SCRATCH);
         }
         if count > 0 {
-            self.masm.lea(true, RSP, Mem::new(RSP, 16 * count));
+            self.masm.lea(true, RSP, Mem::new(RSP, STEP * count));
         }
     }
 
