@@ -54,7 +54,6 @@ impl Compiler<'_> {
     }
 
     fn call_or_return(&mut self, callee: Callee, ty: TypeIndex, is_return: bool) {
-        self.meter_flush();
         if is_return {
             self.emit_return_call(callee, ty);
             self.reachable = false;

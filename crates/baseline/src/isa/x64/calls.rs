@@ -429,7 +429,8 @@ impl Compiler<'_> {
         }
     }
 
-    /// Loads code to `rax` and its context to `context`, unless it is a function of this module.
+    /// Loads code to `rax` and its context to `context`, unless it is a function of this module. Then the stretch of straight code ends: one in
+    /// which the reference turns out to be null is not counted. Changes no flags.
     fn load_callee(&mut self, callee: Callee, context: Reg) {
         match callee {
             Callee::Function(index) if self.module.defined_func_index(index).is_some() => {}
@@ -446,6 +447,7 @@ impl Compiler<'_> {
                 self.masm.mov(true, RAX, Mem::new(RAX, field(offset_of!(VmFuncRef, code))));
             }
         }
+        self.meter_flush();
     }
 
     fn push_results(&mut self, placed: &Placed) {
