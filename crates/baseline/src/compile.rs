@@ -20,7 +20,8 @@ use peregrine_wasm::{DefinedFuncIndex, Module, Trap, TypeIndex, ValType};
 
 /// The most bytes of code of a function: there are bodies whose every branch moves a thousand values.
 const MAX_CODE_BYTES: u32 = 128 << 20;
-/// The most bytes of code for each byte of a body, beyond what every function may have. Programs have two, and single operators fifty.
+/// The most bytes of code for each byte of a body, beyond what every function may have. Programs have two. Single operators have a hundred: calls of
+/// functions with many parameters, which all have registers; more are moved by loops. Branches that move many values of changing types have more.
 const MAX_CODE_PER_BODY_BYTE: u32 = 64;
 /// Bytes of code that every function may have.
 const MIN_CODE_BYTES: u32 = 1 << 20;

@@ -82,12 +82,6 @@ impl Compiler<'_> {
         if first == height {
             return;
         }
-        for position in 0..count {
-            // Upwards: a home is read before it is written, as the target is never above the source.
-            let ty = self.stack[first + position].ty;
-            let from = self.operand_home(first + position);
-            let to = self.operand_home(height + position);
-            self.store_value(ty, to, crate::values::Value::Slot(from));
-        }
+        self.move_homes(first, height, count);
     }
 }

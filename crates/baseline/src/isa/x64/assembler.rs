@@ -413,6 +413,13 @@ impl Masm {
         self.write_u8(jump_end - 1, distance as u8);
     }
 
+    /// `loop` to a position at most 126 bytes back: counts `rcx` down, and jumps unless it is zero. Changes no flags.
+    pub(crate) fn loop_short(&mut self, target: u32) {
+        let distance = self.position() + 2 - target;
+        debug_assert!(distance <= 128);
+        self.put_slice(&[0xe2, (distance as u8).wrapping_neg()]);
+    }
+
     /// `jmp target`.
     pub(crate) fn jmp_rm(&mut self, target: impl Into<Rm>) {
         self.digit(false, 0xff, 4, target.into(), 0, 0);

@@ -2,7 +2,8 @@
 
 use super::abi::{C_ARGUMENTS, Location, Locations};
 use super::assembler::{Alu, Cc, Mem, Sse};
-use super::registers::{FUEL, PRESERVED_FOR_LOCALS, R10, RAX, RBP, RBX, RDI, RSI, RSP, SCRATCH, VECTOR_SCRATCH, xmm};
+use super::registers::{FUEL, PRESERVED_FOR_LOCALS, R10, RAX, RBP, RBX, RDI, RSI, RSP, SCRATCH, VECTOR_SCRATCH, VECTOR_SCRATCH_2, xmm};
+use super::runs::{Direction, Place, Run, is_in, may_have_runs, runs};
 use crate::calls::Callee;
 use crate::compile::{Cold, Compiler};
 use crate::frame::{CONTEXT, RESULT_AREA, saved_register};
@@ -301,10 +302,18 @@ impl Compiler<'_> {
     pub(crate) fn results_to_registers(&mut self) {
         let module = self.module;
         let placed = place_results(&module.types[self.ty]);
+        if may_have_runs(&placed) {
+            self.flush_top(placed.len());
+            self.results_from_homes_to_registers(placed.len());
+            for _ in 0..placed.len() {
+                self.pop();
+            }
+            return;
+        }
         let mut moves = Moves::new();
         let mut values: SmallVec<[Value; 16]> = placed.iter().map(|_| self.pop()).collect();
         values.reverse();
-        self.store_stack_results(&placed, &values);
+        self.store_stack_results(&placed, &values, &[]);
         for (&(ty, location), &value) in placed.iter().zip(&values) {
             if let Location::Reg(reg) = location {
                 moves.push((ty, reg, value));
@@ -322,7 +331,11 @@ impl Compiler<'_> {
         let placed = place_results(&module.types[self.ty]);
         let first = self.depth() - count;
         let values: SmallVec<[Value; 16]> = (first..self.depth()).map(|depth| Value::Slot(self.operand_home(depth))).collect();
-        self.store_stack_results(&placed, &values);
+        let runs = if may_have_runs(&placed) { runs(&placed) } else { Vec::new() };
+        for run in &runs {
+            self.move_run(*run, first, Place::Behind(RESULT_AREA), Direction::FromHomes);
+        }
+        self.store_stack_results(&placed, &values, &runs);
         for (&(ty, location), &value) in placed.iter().zip(&values) {
             if let Location::Reg(reg) = location {
                 self.load_value(ty, reg, value);
@@ -330,9 +343,13 @@ impl Compiler<'_> {
         }
     }
 
-    fn store_stack_results(&mut self, placed: &Placed, values: &[Value]) {
-        for (&(ty, location), &value) in placed.iter().zip(values) {
+    /// Stores results that have no register, but for those of `runs`.
+    fn store_stack_results(&mut self, placed: &Placed, values: &[Value], runs: &[Run]) {
+        for (position, (&(ty, location), &value)) in placed.iter().zip(values).enumerate() {
             let Location::Stack(offset) = location else { continue };
+            if is_in(runs, position) {
+                continue;
+            }
             // The scratch register is needed for copies: the pointer goes to a vector register in between, one value at a time.
             match value {
                 Value::Reg(reg) => {
@@ -359,9 +376,18 @@ impl Compiler<'_> {
 
     /// Pops the arguments: those on the stack are stored from the stack pointer on, the others are added to `moves`.
     fn pop_arguments(&mut self, placed: &Placed, moves: &mut Moves) {
-        for &(ty, location) in placed.iter().rev() {
+        let runs = if may_have_runs(placed) { runs(placed) } else { Vec::new() };
+        if !runs.is_empty() {
+            self.flush_top(placed.len());
+            let first = self.depth() - placed.len();
+            for run in &runs {
+                self.move_run(*run, first, Place::Outgoing, Direction::FromHomes);
+            }
+        }
+        for (position, &(ty, location)) in placed.iter().enumerate().rev() {
             let value = self.pop();
             match location {
+                Location::Stack(_) if is_in(&runs, position) => {}
                 Location::Reg(reg) => moves.push((ty, reg, value)),
                 Location::Stack(offset) => {
                     self.store_value_mem(ty, Mem::new(RSP, offset as i32), value);
@@ -451,8 +477,11 @@ impl Compiler<'_> {
     }
 
     fn push_results(&mut self, placed: &Placed) {
-        for &(ty, location) in placed {
+        let runs = if may_have_runs(placed) { runs(placed) } else { Vec::new() };
+        let first = self.depth();
+        for (position, &(ty, location)) in placed.iter().enumerate() {
             match location {
+                Location::Stack(_) if is_in(&runs, position) => self.push_home(ty),
                 Location::Reg(reg) if self.regs.is_temporary(reg) => {
                     if ty == Ty::I32 {
                         self.masm.mov(false, reg, reg);
@@ -472,6 +501,9 @@ impl Compiler<'_> {
                     self.push_home(ty);
                 }
             }
+        }
+        for run in &runs {
+            self.move_run(*run, first, Place::Outgoing, Direction::ToHomes);
         }
     }
 
@@ -522,11 +554,18 @@ impl Compiler<'_> {
         // Where the return address will be, from the frame pointer.
         let bottom = 8 + self.argument_bytes as i32 - argument_bytes as i32;
         self.load_slot(Ty::I64, SCRATCH, 8);
-        self.load_slot(Ty::I64, R10, 0);
         // From the highest down: the target is above the source.
-        for offset in (0..argument_bytes as i32).step_by(16).rev() {
-            self.masm.sse(MOVUPS, VECTOR_SCRATCH, Mem::new(RSP, offset));
-            self.masm.sse(MOVUPS_STORE, VECTOR_SCRATCH, Self::slot(bottom + 8 + offset));
+        if argument_bytes as usize > 16 * MAX_UNROLLED_ZEROS {
+            // The frame pointer of the caller is in the way of the arguments, and there is one register for it and the count.
+            self.load_slot(Ty::F64, VECTOR_SCRATCH_2, 0);
+            self.copy_up(argument_bytes as i32, bottom + 8, R10);
+            self.masm.sse_wide(Sse::new(0x66, 0x7e), true, VECTOR_SCRATCH_2, R10);
+        } else {
+            self.load_slot(Ty::I64, R10, 0);
+            for offset in (0..argument_bytes as i32).step_by(16).rev() {
+                self.masm.sse(MOVUPS, VECTOR_SCRATCH, Mem::new(RSP, offset));
+                self.masm.sse(MOVUPS_STORE, VECTOR_SCRATCH, Self::slot(bottom + 8 + offset));
+            }
         }
         self.store_slot(Ty::I64, bottom, SCRATCH);
         self.masm.lea(true, RSP, Self::slot(bottom));

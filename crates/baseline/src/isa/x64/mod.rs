@@ -12,6 +12,7 @@ pub(crate) mod moves;
 pub(crate) mod numeric;
 mod operands;
 pub(crate) mod registers;
+mod runs;
 pub(crate) mod simd;
 pub(crate) mod target;
 pub(crate) mod targets;
