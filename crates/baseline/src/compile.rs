@@ -342,6 +342,8 @@ impl<'m> Compiler<'m> {
             }
             Cold::Probe { label, back } => {
                 self.masm.bind(label);
+                // Before the first operator, wherever this is.
+                self.masm.address_here(0);
                 self.cold_probe(self.frame_bytes() as u32);
                 self.masm.jmp(back);
             }

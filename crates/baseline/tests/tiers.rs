@@ -247,3 +247,26 @@ fn large_frames_are_probed() {
     assert_eq!(error.downcast_ref::<Trap>(), Some(&Trap::StackOverflow));
     assert_eq!(func.call(&mut store, 0).expect("the store is as before"), 6000);
 }
+
+#[test]
+fn a_stack_overflow_is_at_the_beginning_of_the_function_whatever_the_size_of_its_frame() {
+    // What traps otherwise is put at the end of the code, and so is what touches a large frame.
+    let text = |locals: usize| {
+        format!(
+            r#"(module (func $f (export "f") (param i32) (result i32) (local {})
+                (i32.div_u (call $f (i32.trunc_f32_s (f32.convert_i32_s (local.get 0)))) (local.get 1))))"#,
+            "i32 ".repeat(locals)
+        )
+    };
+    for locals in [1, 30_000] {
+        let engine = Engine::default();
+        let module = load(&engine, Which::Baseline, text(locals).as_bytes()).expect("the module compiles");
+        let mut store = Store::new(&engine, ());
+        let instance = Instance::new(&mut store, &module, &[]).expect("no imports");
+        let func = instance.get_typed_func::<i32, i32>(&mut store, "f").expect("the export");
+        let error = func.call(&mut store, 1).expect_err("the stack ends");
+        assert_eq!(error.downcast_ref::<Trap>(), Some(&Trap::StackOverflow));
+        let backtrace = error.downcast_ref::<WasmBacktrace>().expect("a backtrace");
+        assert_eq!(backtrace.frames()[0].func_offset(), Some(0), "{locals} locals");
+    }
+}
