@@ -381,7 +381,9 @@ impl FunctionCompiler for Compiler<'_> {
     }
 
     fn function(&mut self, index: DefinedFuncIndex) -> Result<CompiledFunc, CompileError> {
-        self.compile(index)
+        let made = self.compile(index);
+        self.masm.give_back_memory();
+        made
     }
 
     fn stub(&mut self, kind: StubKind, ty: TypeIndex) -> Result<CompiledFunc, CompileError> {

@@ -25,6 +25,9 @@ struct LabelState {
 /// The most bytes that one instruction takes.
 const MAX_INSTRUCTION_BYTES: usize = 16;
 
+/// The most bytes of memory for code that are kept from one function to the next: several compilers are kept for each module.
+const MAX_KEPT_BYTES: usize = 4 << 20;
+
 /// The code of one function, and what it will be linked and found by.
 #[derive(Debug, Default)]
 pub(crate) struct Masm {
@@ -54,6 +57,13 @@ impl Masm {
         self.traps.clear();
         self.addresses.clear();
         self.relocs.clear();
+    }
+
+    /// Gives memory back if the last function took much: the tables grow with the code. Forgets it then.
+    pub(crate) fn give_back_memory(&mut self) {
+        if self.bytes.len() > MAX_KEPT_BYTES {
+            *self = Self::default();
+        }
     }
 
     /// How many bytes there are.
@@ -251,5 +261,21 @@ impl Masm {
         while !self.position().is_multiple_of(align) {
             self.put_slice(&[padding]);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_of_large_functions_is_not_kept() {
+        let mut masm = Masm::default();
+        masm.put_slice(&[0; 100]);
+        masm.give_back_memory();
+        assert_eq!((masm.position(), masm.bytes.capacity() > 0), (100, true));
+        masm.put_slice(&vec![0; MAX_KEPT_BYTES]);
+        masm.give_back_memory();
+        assert_eq!((masm.position(), masm.bytes.capacity()), (0, 0));
     }
 }

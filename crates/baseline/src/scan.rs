@@ -1,7 +1,8 @@
 //! A quick look at a body before it is compiled: how often locals, memory and the context are used.
 //!
-//! Reads opcodes and skips their immediates, nothing else. What is inside of a loop counts more. The outcome only makes code faster or
-//! slower: on an opcode that is not known here the look ends, and what was seen so far is used.
+//! Reads opcodes and skips their immediates, nothing else. What is inside of a loop counts more. On an opcode that is not known here the look
+//! ends: the compiler does not know it either, and refuses the function there. So whatever it compiles was seen, and it relies on that for which
+//! locals are used at all, and which have to be zero at first; the rest of the outcome only makes code faster or slower.
 
 use crate::body::Body;
 
