@@ -29,6 +29,14 @@ pub enum RoomKind {
     Plain,
 }
 
+impl RoomKind {
+    /// Whether each piece of code takes whole pages in such rooms.
+    pub fn takes_whole_pages(self) -> bool {
+        // Rooms are made of the file as soon as there is one.
+        self == Self::Plain || claim(0).is_err()
+    }
+}
+
 /// A range of address space that is filled with code from its start.
 #[derive(Debug)]
 pub struct CodeRoom {
@@ -266,7 +274,7 @@ fn claim(len_bytes: u64) -> io::Result<(Arc<CodeFile>, u64)> {
     };
     let end = given.saturating_add(len_bytes).next_multiple_of(page_size() as u64);
     // The file is sparse: only what is written takes memory.
-    let grown = file.file.set_len(end);
+    let grown = if end == given { Ok(()) } else { file.file.set_len(end) };
     *current = Some((Arc::clone(&file), if grown.is_ok() { end } else { given }));
     grown.map(|()| (file, given))
 }

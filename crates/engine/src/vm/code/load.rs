@@ -50,6 +50,13 @@ pub(crate) struct LoadOptions {
     pub(crate) verified: bool,
 }
 
+impl LoadOptions {
+    /// What later code is put in.
+    fn room_kind(self) -> RoomKind {
+        if self.for_profiler { RoomKind::Plain } else { RoomKind::Shared }
+    }
+}
+
 impl From<ImageError> for LoadError {
     fn from(error: ImageError) -> Self {
         Self::Image(error)
@@ -136,7 +143,7 @@ impl LoadedModule {
     pub(crate) fn from_bytes(bytes: &[u8], types: &TypeRegistry, options: LoadOptions) -> Result<Arc<Self>, LoadError> {
         let layout = ImageLayout::check(bytes)?;
         let meta = layout.meta(bytes)?;
-        let beside = beside(&layout, bytes, &meta)?;
+        let beside = beside(&layout, bytes, &meta, options.room_kind())?;
         let mapping =
             if options.for_profiler { CodeMapping::from_bytes_anonymous(bytes, beside)? } else { CodeMapping::from_bytes(bytes, beside)? };
         Self::load(mapping, layout, meta, types, options)
@@ -156,7 +163,7 @@ impl LoadedModule {
         let mut mapping = unsafe { CodeMapping::from_file(file, 0, len, Beside::default())? };
         let layout = if options.verified { ImageLayout::check_header(mapping.bytes())? } else { ImageLayout::check(mapping.bytes())? };
         let meta = layout.meta(mapping.bytes())?;
-        let beside = beside(&layout, mapping.bytes(), &meta)?;
+        let beside = beside(&layout, mapping.bytes(), &meta, options.room_kind())?;
         if beside.room_len_bytes > 0 {
             // SAFETY: as above.
             mapping = unsafe { CodeMapping::from_file(file, 0, len, beside)? };
@@ -210,7 +217,7 @@ impl LoadedModule {
         // Memory images keep the file open as long as they need it.
         mapping.close_file();
         let text = base + text.start..base + text.end;
-        let kind = if options.for_profiler { RoomKind::Plain } else { RoomKind::Shared };
+        let kind = options.room_kind();
         let tiered = match settings.tiering {
             Tiering::Whole => None,
             Tiering::Slots | Tiering::Counted => Some(TieredCode::new(&mapping, &layout, &meta.module, text.clone(), kind)?),
@@ -527,13 +534,14 @@ impl Drop for LoadedModule {
 }
 
 /// What has to be beside an image.
-fn beside(layout: &ImageLayout, bytes: &[u8], meta: &ImageMeta) -> Result<Beside, LoadError> {
+fn beside(layout: &ImageLayout, bytes: &[u8], meta: &ImageMeta, kind: RoomKind) -> Result<Beside, LoadError> {
     if layout.settings(bytes)?.tiering == Tiering::Whole {
         return Ok(Beside::default());
     }
     let first = layout.functions(bytes).first().map_or(meta.wasm_len_bytes, |entry| u64::from(entry.body_start.get()));
     let code_bytes = meta.wasm_len_bytes.saturating_sub(first);
-    tiered::beside(bytes.len(), layout.function_count(), code_bytes, layout.sites(bytes).len()).ok_or(LoadError::TooLarge)
+    let takes_pages = kind.takes_whole_pages();
+    tiered::beside(bytes.len(), layout.function_count(), code_bytes, layout.sites(bytes).len(), takes_pages).ok_or(LoadError::TooLarge)
 }
 
 /// Checks that all code is within the text.

@@ -29,6 +29,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 const MIN_ROOM_BYTES: u64 = 1 << 20;
 /// Room for code for each byte of the binary's code: both tiers, and entries at loops.
 const ROOM_PER_BYTE: u64 = 24;
+/// Pages for each function where every piece of code takes whole ones, so that even the quarter that optimized code leaves has room for a piece of
+/// each.
+const PAGES_PER_FUNCTION: u64 = 4;
 /// One cell for so many bytes of the binary's code: compiled programs have an indirect call in some hundreds.
 const CODE_BYTES_PER_CELL: u64 = 128;
 /// Cells of any module: 16 MiB.
@@ -91,13 +94,21 @@ impl std::fmt::Display for InstallError {
 }
 
 /// What is to be beside an image whose functions are compiled one by one, if that is possible: everything has to be within reach of code.
-pub(super) fn beside(image_len_bytes: usize, functions: usize, code_bytes: u64, image_sites: usize) -> Option<Beside> {
+/// `image_sites` is how many calls count in code of the image; `takes_pages` says whether each piece of code in the room takes whole pages.
+pub(super) fn beside(
+    image_len_bytes: usize,
+    functions: usize,
+    code_bytes: u64,
+    image_sites: usize,
+    takes_pages: bool,
+) -> Option<Beside> {
     let functions = u32::try_from(functions).ok()?;
     // Code in the image goes by its own, whatever others are left.
     let cells = (code_bytes / CODE_BYTES_PER_CELL).clamp(1, MAX_CELLS).max(image_sites as u64 + 1);
     let cells_u32 = u32::try_from(cells).ok()?;
     let area = EntryArea::new(image_len_bytes as u64, functions, cells_u32);
-    let room = (MIN_ROOM_BYTES + code_bytes.saturating_mul(ROOM_PER_BYTE) + u64::from(functions) * SLOT_SIZE_BYTES)
+    let pages = if takes_pages { u64::from(functions) * PAGES_PER_FUNCTION * page_size() as u64 } else { 0 };
+    let room = (MIN_ROOM_BYTES + code_bytes.saturating_mul(ROOM_PER_BYTE) + u64::from(functions) * SLOT_SIZE_BYTES + pages)
         .min(MAX_REACH_BYTES.checked_sub(area.code_start)?);
     // With less than half of what is usual, modules would run into the end of it.
     let enough = room >= MIN_ROOM_BYTES + code_bytes * ROOM_PER_BYTE / 2;
