@@ -260,7 +260,7 @@ impl OneByOne {
                     match spawned.map(|thread| thread.join()) {
                         Ok(Ok(made)) => made,
                         Ok(Err(_)) => Err(CompileError::Internal { message: "a compiler panicked".into() }),
-                        Err(error) => Err(CompileError::Limit { message: format!("no thread to compile with: {error}") }),
+                        Err(error) => Err(CompileError::Internal { message: format!("no thread to compile with: {error}") }),
                     }
                 })
             }

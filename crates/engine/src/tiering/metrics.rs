@@ -21,6 +21,8 @@ pub struct TieringMetrics {
     pub loop_entries_taken: u64,
     /// Requests for optimized code that came to nothing: no tier takes the function or the loop, or there is no room.
     pub refused: u64,
+    /// How often a function could not be compiled for its first call: the module is invalid there, a limit was met, or there is no room.
+    pub failed_functions: u64,
     /// Bytes of code of the baseline.
     pub baseline_code_bytes: u64,
     /// Bytes of code of the optimizing tier.
@@ -68,6 +70,7 @@ pub(super) struct Counters {
     pub(super) loop_entries: AtomicU64,
     pub(super) loop_entries_taken: AtomicU64,
     pub(super) refused: AtomicU64,
+    pub(super) failed_functions: AtomicU64,
     pub(super) baseline_code_bytes: AtomicU64,
     pub(super) optimized_code_bytes: AtomicU64,
     pub(super) baseline_ns: AtomicU64,
@@ -89,6 +92,7 @@ impl Counters {
             loop_entries: get(&self.loop_entries),
             loop_entries_taken: get(&self.loop_entries_taken),
             refused: get(&self.refused),
+            failed_functions: get(&self.failed_functions),
             baseline_code_bytes: get(&self.baseline_code_bytes),
             optimized_code_bytes: get(&self.optimized_code_bytes),
             baseline_time: Duration::from_nanos(get(&self.baseline_ns)),

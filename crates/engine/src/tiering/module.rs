@@ -102,10 +102,29 @@ struct Hot {
     optimized: Vec<(DefinedFuncIndex, Arc<CompiledFunc>)>,
     /// Code of the baseline that is to be kept, and bytes of it.
     held: (HashMap<DefinedFuncIndex, CompiledFunc>, usize),
+    /// Functions that cannot be compiled.
+    failed: HashMap<DefinedFuncIndex, Failure>,
     /// Work that functions were given, if it was more than the first time.
     granted: Granted,
     /// How often loops were entered under [`TieringStress::LoopEntryEverywhere`].
     entries: HashMap<DefinedFuncIndex, u32>,
+}
+
+/// Why a function cannot be compiled.
+#[derive(Clone, Debug)]
+enum Failure {
+    Compile(CompileError),
+    /// There is code, and no place for it.
+    Install(String),
+}
+
+impl Failure {
+    fn into_error(self) -> Error {
+        match self {
+            Self::Compile(error) => Error::new(error),
+            Self::Install(message) => Error::msg(message),
+        }
+    }
 }
 
 /// What became of a request for better code.
@@ -380,8 +399,19 @@ impl ModuleTiering {
     fn compile_first(&self, module: &LoadedModule, code: &TieredCode, function: DefinedFuncIndex) -> Result<usize> {
         let start = Instant::now();
         let request = FunctionRequest { function, tier: CompilerKind::Baseline, loop_entry: None };
-        let compiled = self.functions(module)?.compile_guided(&request, &FIRST).map_err(Error::new)?;
-        let address = code.add(function, BlobKind::Baseline, &compiled).map_err(|error| install_error(module, function, &error))?;
+        if let Some(failure) = self.hot().failed.get(&function) {
+            return Err(failure.clone().into_error());
+        }
+        let compiled = match self.functions(module)?.compile_guided(&request, &FIRST) {
+            Ok(compiled) => compiled,
+            Err(error) => return Err(self.failed(function, Failure::Compile(error)).into_error()),
+        };
+        // The optimizing tier, if the baseline does not take it.
+        let kind = if compiled.tier == CompilerKind::Optimizing { BlobKind::Optimized } else { BlobKind::Baseline };
+        let address = match code.add(function, kind, &compiled) {
+            Ok(address) => address,
+            Err(error) => return Err(self.failed(function, Failure::Install(install_message(module, function, &error))).into_error()),
+        };
         self.report(module, address);
         let index = module.module().func_index(function).as_u32();
         tracing::trace!(function = index, len = compiled.code.len(), "compiled at its first call");
@@ -408,6 +438,15 @@ impl ModuleTiering {
                 Ok(address)
             }
         }
+    }
+
+    /// Notes that a function cannot be compiled, so that its next call does not try it again, unless it might go better then.
+    fn failed(&self, function: DefinedFuncIndex, failure: Failure) -> Failure {
+        add(&self.counters.failed_functions, 1);
+        if !matches!(failure, Failure::Compile(CompileError::Internal { .. })) {
+            self.hot().failed.insert(function, failure.clone());
+        }
+        failure
     }
 
     /// Compiles what was asked for with the optimizing tier, and installs it.
@@ -745,8 +784,8 @@ fn valid_module(module: &LoadedModule, binary: &Binary) -> ValidModule {
     }
 }
 
-fn install_error(module: &LoadedModule, function: DefinedFuncIndex, error: &InstallError) -> Error {
+fn install_message(module: &LoadedModule, function: DefinedFuncIndex, error: &InstallError) -> String {
     let index = module.module().func_index(function);
     let name = module.function_name(index).map(|name| format!(" (`{name}`)")).unwrap_or_default();
-    Error::msg(format!("function {}{name} cannot be compiled: {error}", index.as_u32()))
+    format!("function {}{name} cannot be compiled: {error}", index.as_u32())
 }

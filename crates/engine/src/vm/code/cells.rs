@@ -71,6 +71,13 @@ impl CallCells {
         Taken { start: self.start, first }
     }
 
+    /// Takes cells back that were taken last, as there is no code that counts in them.
+    pub(super) fn take_back(&self, taken: Taken, sites: usize) {
+        if taken.first.is_some() {
+            self.given().used -= sites;
+        }
+    }
+
     /// Notes whose cells they are: those of the calls at offsets of the body of a function. Those of code that the function had before are not
     /// read any more.
     pub(super) fn give(&self, function: DefinedFuncIndex, taken: Taken, sites: &[u32]) {

@@ -7,7 +7,7 @@
 //! What is compiled when is decided in [`crate::tiering`].
 
 use super::blobs::{Blob, BlobKind, Blobs};
-use super::cells::CallCells;
+use super::cells::{CallCells, Taken};
 use crate::vm::entry::lazy::LazyThunks;
 use crate::vm::entry::veneer;
 use peregrine_artifact::abi;
@@ -271,6 +271,21 @@ impl TieredCode {
         let align = if kind == BlobKind::Baseline { CODE_ALIGN_BYTES } else { OPTIMIZED_ALIGN_BYTES };
         let start = room.next_address(align).map_err(InstallError::Io)?;
         let cells = self.cells.take(compiled.sites.len());
+        let linked = self.link(compiled, &mut code, start, cells).and_then(|()| room.append(&code).map_err(InstallError::Io));
+        if let Err(error) = linked {
+            // The room is locked: nobody took any since.
+            self.cells.take_back(cells, compiled.sites.len());
+            return Err(error);
+        }
+        let blob = Blob::new(start, len, function, kind, &compiled.traps, &compiled.addresses);
+        // SAFETY: the room is locked.
+        unsafe { self.blobs.push(blob) };
+        self.cells.give(function, cells, &compiled.sites);
+        Ok(start)
+    }
+
+    /// Writes into `code`, which is to be at `start`, the distances of what it refers to.
+    fn link(&self, compiled: &CompiledFunc, code: &mut [u8], start: usize, cells: Taken) -> Result<(), InstallError> {
         for reloc in &compiled.relocs {
             let target = match reloc.target {
                 RelocTarget::Slot(index) if index.as_u32() < self.functions => {
@@ -287,12 +302,7 @@ impl TieredCode {
             let delta = (target as i64).wrapping_add(reloc.addend).wrapping_sub(start as i64 + i64::from(reloc.offset));
             veneer::relocate(reloc.kind, place, delta).ok_or(InstallError::Code("a reference that is out of reach"))?;
         }
-        room.append(&code).map_err(InstallError::Io)?;
-        let blob = Blob::new(start, len, function, kind, &compiled.traps, &compiled.addresses);
-        // SAFETY: the room is locked.
-        unsafe { self.blobs.push(blob) };
-        self.cells.give(function, cells, &compiled.sites);
-        Ok(start)
+        Ok(())
     }
 
     /// What is known of the code at `pc`. Signal-safe.
