@@ -18,7 +18,7 @@ pub enum Strategy {
     /// The optimizing compiler, for everything, before the first call.
     Ahead,
     /// The baseline compiler alone, for each function when it is first called: compiles many times faster, and the code is slower. x86-64
-    /// only.
+    /// only. A function whose code would be a megabyte larger than 64 times its body is refused, at its first call: no program's is.
     Baseline,
     /// Nothing is compiled: images are loaded ([`Module::deserialize`](crate::Module::deserialize)), and a module in the binary or text format
     /// is refused. [`Engine::precompile_module`](crate::Engine::precompile_module) makes images, as with `Ahead`.

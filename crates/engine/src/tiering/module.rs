@@ -468,6 +468,9 @@ impl ModuleTiering {
         let kind = if loop_entry.is_some() { BlobKind::LoopEntry } else { BlobKind::Optimized };
         let (used, all) = code.room_bytes();
         let added = compiled.map_err(|error| error.to_string()).and_then(|compiled| {
+            if compiled.tier != CompilerKind::Optimizing {
+                return Err(String::from("the optimizing tier leaves it to the baseline, whose code there is already"));
+            }
             if used + compiled.code.len() > all / 100 * OPTIMIZED_ROOM_PERCENT {
                 return Err(format!("no room for optimized code: {used} of {all} bytes are used"));
             }
@@ -657,7 +660,9 @@ pub(crate) fn hot_loop(module: &Arc<LoadedModule>, function: DefinedFuncIndex, e
                 Some(Better::There(address)) => Some(*address),
                 // The function first: it may be called often and stay in its loops for a short time only.
                 _ => {
-                    let is_done = matches!(hot.functions.get(&function), Some(Better::There(_) | Better::Refused));
+                    // Nothing where that is refused: each loop would cost as much, and a call that goes on from a loop and ends with tail calls
+                    // leaves a frame behind each time that it comes back to the baseline.
+                    let is_done = matches!(hot.functions.get(&function), Some(Better::There(_)));
                     tiering.request(module, &mut hot, Request { function, loop_entry: None });
                     // Calls that end soon are not worth an entry of their own: the next ones go to the better code.
                     let looks = hot.looks.entry(function).or_default();
