@@ -95,13 +95,7 @@ impl std::fmt::Display for InstallError {
 
 /// What is to be beside an image whose functions are compiled one by one, if that is possible: everything has to be within reach of code.
 /// `image_sites` is how many calls count in code of the image; `takes_pages` says whether each piece of code in the room takes whole pages.
-pub(super) fn beside(
-    image_len_bytes: usize,
-    functions: usize,
-    code_bytes: u64,
-    image_sites: usize,
-    takes_pages: bool,
-) -> Option<Beside> {
+pub(super) fn beside(image_len_bytes: usize, functions: usize, code_bytes: u64, image_sites: usize, takes_pages: bool) -> Option<Beside> {
     let functions = u32::try_from(functions).ok()?;
     // Code in the image goes by its own, whatever others are left.
     let cells = (code_bytes / CODE_BYTES_PER_CELL).clamp(1, MAX_CELLS).max(image_sites as u64 + 1);
