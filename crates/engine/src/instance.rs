@@ -141,7 +141,7 @@ impl Instance {
 
     /// Makes an instance whose start function, if it has one, is still to be called. `imports` are checked, and so is the engine.
     pub(crate) fn create<T: 'static>(store: &mut StoreInner<T>, module: &Module, imports: &[VmImport]) -> Result<(Self, Option<Func>)> {
-        let _span = tracing::trace_span!("instantiate").entered();
+        let _span = tracing::debug_span!("instantiate", module = module.name()).entered();
         let loaded = module.loaded();
         let description = loaded.module();
         let tables = description.tables.len() - description.imported_tables as usize;

@@ -22,6 +22,11 @@ fn stores_count_what_they_do_and_hold() -> Result<()> {
     assert_eq!((metrics.instances_live, metrics.memories, metrics.tables, metrics.memory_bytes), (1, 1, 1, 131_072));
     assert!(metrics.mapped_bytes >= 131_072 && metrics.reserved_bytes < 1 << 30, "{metrics:?}");
     assert!((4_096..131_072).contains(&store.resident_bytes()?));
+    assert_eq!(metrics.instances_created, 1);
+    store.drop_instance(instance)?;
+    assert_eq!((store.metrics().instances_created, store.metrics().instances_live), (1, 0));
+    Instance::new(&mut store, &module, &[])?;
+    assert_eq!((store.metrics().instances_created, store.metrics().instances_live), (2, 1));
     let engine_metrics = engine.metrics();
     assert_eq!((engine_metrics.stores_live, engine_metrics.instances_live), (1, 1));
     drop(store);
