@@ -78,14 +78,14 @@ accepted! {
     async_stack_size get_async_stack_size bytes: usize = 2 << 20;
     /// Accepted for compatibility and without meaning: a stack is used by one store at a time, and nothing reads what was there before.
     async_stack_zeroing get_async_stack_zeroing enable: bool = false;
-    /// Accepted for compatibility and without meaning: branch hints are never read.
+    /// Accepted for compatibility and without meaning: branch hints are always read, and tell the optimizing tier which way is rare.
     wasm_branch_hinting get_wasm_branch_hinting enable: bool = false;
     /// Accepted for compatibility and without meaning: names of functions are always kept.
     debug_symbols get_debug_symbols enable: bool = true;
     /// Accepted for compatibility and without meaning: no access reaches below a memory.
     guard_before_linear_memory get_guard_before_linear_memory enable: bool = true;
-    /// Accepted for compatibility and without meaning: tables are always filled as their module says when it is instantiated, at the cost of
-    /// what is written.
+    /// Accepted for compatibility and without meaning: elements that a module gives its tables are always made when they are first looked at,
+    /// where their segments allow it.
     table_lazy_init get_table_lazy_init enable: bool = true;
     /// Accepted for compatibility and without meaning: initial memory content is always mapped copy-on-write where it can be.
     memory_init_cow get_memory_init_cow enable: bool = true;

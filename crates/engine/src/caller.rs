@@ -65,7 +65,9 @@ impl<'a, T: 'static> Caller<'a, T> {
         Some(Instance::from_id(&self.store.0.opaque, id))
     }
 
-    /// An export of the calling instance. `None` also if the host called, or the guest called through a reference.
+    /// An export of the calling instance: the one whose import the function fills. A guest that calls through a reference, of a table for
+    /// example, calls as the instance that made the reference of its import. `None` also if the host called, or the host made the reference:
+    /// with [`Func::wrap`](crate::Func::wrap), put into a table or a global or passed as an argument.
     pub fn get_export(&mut self, name: &str) -> Option<Extern> {
         self.instance()?.get_export(&mut self.store, name)
     }

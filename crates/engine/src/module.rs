@@ -610,18 +610,19 @@ impl Module {
         named.map(|section| &content[section.start as usize..][..section.len_bytes as usize])
     }
 
-    /// The machine code.
+    /// The machine code that was compiled with the whole module: by [`Strategy::Cranelift`] or [`Strategy::Winch`], or into an image. Where
+    /// functions are compiled one by one, as by default, it holds the stubs that every module has, and no function.
     pub fn text(&self) -> &[u8] {
         self.inner.loaded.section(Section::Text)
     }
 
-    /// The addresses of the machine code in this process.
+    /// The addresses in this process of the image: of [`text`](Self::text) and what describes it. What is compiled one by one is elsewhere.
     pub fn image_range(&self) -> Range<*const u8> {
         let bytes = self.inner.loaded.image_bytes();
         bytes.as_ptr_range()
     }
 
-    /// Where the machine code comes from: offsets in [`text`](Self::text), rising, with the offset in the binary that the code comes
+    /// Where the machine code comes from, nothing of what is compiled one by one: offsets in [`text`](Self::text), rising, with the offset in the binary that the code comes
     /// from, if
     /// it is known.
     pub fn address_map(&self) -> Option<impl Iterator<Item = (usize, Option<u32>)> + '_> {

@@ -22,7 +22,7 @@ impl StaticModuleIndex {
     }
 }
 
-/// A function that has code. See [`Module::functions`].
+/// A function of a module. See [`Module::functions`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ModuleFunction {
     /// The module that it belongs to.
@@ -33,7 +33,7 @@ pub struct ModuleFunction {
     pub name: Option<String>,
     /// Where its code begins in [`Module::text`], in bytes.
     pub offset: usize,
-    /// The length of its code in bytes.
+    /// The length of its code in bytes, 0 if it has none there.
     pub len: usize,
 }
 
@@ -51,7 +51,8 @@ pub struct ResourcesRequired {
 }
 
 impl Module {
-    /// The functions that have code, by rising index.
+    /// The functions that the module defines, by rising index. Where functions are compiled one by one, as by default, they have no code in
+    /// [`text`](Self::text): their lengths are 0. Serialized and loaded again, or compiled as a whole, they do.
     ///
     /// ```
     /// use peregrine::{Engine, Module};

@@ -1,7 +1,7 @@
 //! Host functions that guests call by a veneer of their own: few values, all of them integers or references. By import, through tables,
 //! with errors, and beside functions with values of another count or kind.
 
-use peregrine::{Caller, Engine, Error, ExternRef, Func, Linker, Module, Result, Rooted, Store, Strategy, WasmBacktrace};
+use peregrine::{Caller, Engine, Error, ExternRef, Func, Instance, Linker, Module, Ref, Result, Rooted, Store, Strategy, WasmBacktrace};
 
 fn engines() -> Vec<Engine> {
     [Strategy::Cranelift, Strategy::Winch, Strategy::Tiered]
@@ -136,5 +136,34 @@ fn errors_and_nested_calls_leave_the_guest_as_it_should_be() -> Result<()> {
             assert_eq!(error.downcast_ref::<WasmBacktrace>().map(|trace| trace.frames().len()), Some(1));
         }
     }
+    Ok(())
+}
+
+#[test]
+fn the_caller_is_whose_import_the_function_fills() -> Result<()> {
+    let engine = Engine::default();
+    let mut store = Store::new(&engine, ());
+    let names = |mut caller: Caller<'_, ()>| {
+        let has = ["a", "b"].map(|name| caller.get_export(name).is_some());
+        i32::from(has[0]) + 2 * i32::from(has[1])
+    };
+    let function = Func::wrap(&mut store, names);
+    let first = r#"(module (import "" "f" (func $f (result i32))) (memory (export "a") 1) (export "f" (func $f))
+        (func (export "direct") (result i32) (call $f))
+        (table (export "t") 1 funcref) (elem (i32.const 0) $f)
+        (func (export "indirect") (result i32) (call_indirect (result i32) (i32.const 0))))"#;
+    let first = Instance::new(&mut store, &Module::new(&engine, first)?, &[function.into()])?;
+    let exported = first.get_func(&mut store, "f").expect("a function");
+    let table = first.get_table(&mut store, "t").expect("a table");
+    let second = r#"(module (import "" "f" (func $f (result i32))) (import "" "t" (table 1 funcref)) (memory (export "b") 1)
+        (func (export "direct") (result i32) (call $f))
+        (func (export "indirect") (result i32) (call_indirect (result i32) (i32.const 0))))"#;
+    let second = Instance::new(&mut store, &Module::new(&engine, second)?, &[exported.into(), table.into()])?;
+    let mut call = |instance: Instance, name: &str| instance.get_typed_func::<(), i32>(&mut store, name)?.call(&mut store, ());
+    assert_eq!([call(first, "direct")?, call(first, "indirect")?, call(second, "direct")?], [1, 1, 2]);
+    assert_eq!(call(second, "indirect")?, 1, "the first one made the reference");
+    table.set(&mut store, 0, Ref::Func(Some(function)))?;
+    let mut call = |instance: Instance, name: &str| instance.get_typed_func::<(), i32>(&mut store, name)?.call(&mut store, ());
+    assert_eq!([call(first, "indirect")?, call(second, "indirect")?], [0, 0], "the host made it");
     Ok(())
 }

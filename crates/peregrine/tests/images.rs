@@ -243,3 +243,20 @@ fn an_invalid_callee_is_an_invalid_module() {
     let error = Module::new(&Engine::default(), &wasm).map(drop).expect_err("there is no local 9");
     assert!(format!("{error:#}").contains("unknown local 9"), "{error:#}");
 }
+
+#[test]
+fn code_that_is_compiled_one_by_one_is_not_in_the_text() -> Result<()> {
+    let text = r#"(module (func (export "f") (result i32) (i32.const 1)) (func (export "g") (result i32) (i32.const 2)))"#;
+    let lens = |module: &Module| module.functions().map(|function| function.len).collect::<Vec<_>>();
+    let whole = Module::new(&Engine::new(Config::new().strategy(Strategy::Cranelift))?, text)?;
+    assert!(lens(&whole).iter().all(|len| *len > 0));
+    assert!(whole.address_map().is_some_and(|map| map.count() > 0));
+    let tiered = Module::new(&Engine::new(Config::new().strategy(Strategy::Tiered))?, text)?;
+    assert_eq!(lens(&tiered), [0, 0]);
+    assert_eq!(tiered.address_map().map_or(0, Iterator::count), 0);
+    let bytes = tiered.serialize()?;
+    // SAFETY: the bytes of an image.
+    let loaded = unsafe { Module::deserialize(tiered.engine(), bytes)? };
+    assert!(lens(&loaded).iter().all(|len| *len > 0));
+    Ok(())
+}
