@@ -110,6 +110,17 @@ pub trait Compiler: Send + Sync + 'static {
         Ok(Prepared { image, functions: self.lazy_functions(wasm, settings, validation)? })
     }
 
+    /// [`prepare`](Self::prepare) with all bodies validated, for a module that is read in pieces and never held as a whole. `None` if it has to be
+    /// read as a whole, which will say what is wrong with it if anything is.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    fn prepare_pieces(&self, source: &dyn ReadWasm, settings: &Settings) -> Result<Option<Vec<u8>>, CompileError> {
+        let _ = (source, settings);
+        Ok(None)
+    }
+
     /// An image as `image`, which was made with some [`Tiering`](crate::settings::Tiering), in which `functions`, by rising index, have the
     /// code given here, whatever they had. Functions whose code refers to the address of another function stay as they were. Code of `first`
     /// comes first, in that order.
@@ -171,6 +182,19 @@ pub trait ReadBody: Send + Sync + 'static {
     ///
     /// If it cannot be read, or is not as it was.
     fn read_body(&self, start: u32, end: u32) -> Result<Box<[u8]>, CompileError>;
+}
+
+/// Reads the binary of a module in pieces, from any thread.
+pub trait ReadWasm: Sync {
+    /// Length of the binary, in bytes.
+    fn len_bytes(&self) -> usize;
+
+    /// Fills `into` with the bytes from `offset` on, which are within the binary.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be read.
+    fn read_at(&self, offset: usize, into: &mut [u8]) -> Result<(), CompileError>;
 }
 
 /// The binary of a module, kept for as long as functions of it may be compiled.

@@ -7,16 +7,17 @@ use crate::duplicates::Duplicates;
 use crate::lazy::{self, OneByOne, SourceModule, Tiers};
 use crate::link::{Linked, Linker, Piece};
 use crate::parallel::{Batch, Threads, panic_message, run_each, run_in_order};
+use crate::pieces;
 use crate::plan::{CanonicalTypes, Plan, Unit};
 use crate::sections;
 use crate::tier::{FunctionCompiler, ModuleEnv, Tier};
 use peregrine_artifact::allowance::Allowance;
 use peregrine_artifact::compiler::{
-    CompileError, Compiler, Guidance, LazyFunctions, Prepared, Progress, ValidModule, Validation, WasmBytes,
+    CompileError, Compiler, Guidance, LazyFunctions, Prepared, Progress, ReadWasm, ValidModule, Validation, WasmBytes,
 };
 use peregrine_artifact::func::CompiledFunc;
 use peregrine_artifact::settings::{Settings, Target, Tiering};
-use peregrine_frontend::{FuncValidatorAllocations, Translation, to_binary, translate};
+use peregrine_frontend::{FuncValidatorAllocations, Sections, Translation, to_binary, translate};
 use peregrine_wasm::{DefinedFuncIndex, ModuleLimits};
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -83,7 +84,12 @@ impl ImageCompiler {
         if plan.cost() <= MAX_COST_ON_CURRENT_THREAD {
             return Threads::Current;
         }
-        Threads::New(self.threads.or_else(|| std::thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get))
+        Threads::New(self.new_threads())
+    }
+
+    /// On how many threads to do work of any size.
+    fn new_threads(&self) -> usize {
+        self.threads.or_else(|| std::thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get)
     }
 
     /// Compiles and links all functions and stubs of a module.
@@ -261,6 +267,20 @@ impl Compiler for ImageCompiler {
             self.validate_bodies(&translation, &account)?;
         }
         self.image_without_code(&ModuleEnv::new(&translation, settings), &account)
+    }
+
+    fn prepare_pieces(&self, source: &dyn ReadWasm, settings: &Settings) -> Result<Option<Vec<u8>>, CompileError> {
+        if settings.tiering == Tiering::Whole {
+            return Ok(None);
+        }
+        let Some(sections) = Sections::read(source)? else { return Ok(None) };
+        // The bodies cost most.
+        let threads = if sections.wasm_len_bytes() <= MAX_COST_ON_CURRENT_THREAD { 1 } else { self.new_threads() };
+        let Some(translation) = pieces::validate(&sections, source, &settings.features, &self.limits, &self.allowance, threads)? else {
+            return Ok(None);
+        };
+        let account = Account::open(&self.allowance, &translation)?;
+        self.image_without_code(&ModuleEnv::new(&translation, settings), &account).map(Some)
     }
 
     fn prepare_functions(&self, wasm: WasmBytes, settings: &Settings, validation: Validation) -> Result<Prepared, CompileError> {

@@ -22,6 +22,7 @@ mod lazy;
 mod link;
 mod memory_image;
 mod parallel;
+mod pieces;
 mod plan;
 mod relocate;
 mod sections;

@@ -1,10 +1,11 @@
 //! The binary of a module whose functions are compiled one by one: held, or in a file that is read when the first function is compiled.
 //!
-//! A module that the cache recognizes by its file needs its binary only for functions without code. Of one that was found valid, only their
-//! bodies are read, as long as the file is in the state that it was recognized by, before and after that. The whole file is read as it was
-//! when the module was made or not at all: its content has to have the hash that the cache knows it by.
+//! A module that the cache recognizes by its file needs its binary only for functions without code, and so does one whose bodies were validated
+//! piece by piece. Of one that was found valid, only their bodies are read, as long as the file is in the state that it was recognized or
+//! validated in once they are read: changes before that would show too. The whole file is read as it was when the module was made or not at
+//! all: its content has to have the hash that it was known or read by.
 
-use crate::cache::ContentHash;
+use crate::file_pieces::Content;
 use crate::verified::Identity;
 use peregrine_artifact::compiler::{CompileError, ReadBody, WasmBytes};
 use peregrine_sys::pages;
@@ -16,6 +17,8 @@ use std::sync::{Arc, OnceLock};
 
 /// Bytes that the size of a body takes at most. Core specification, section 5.2.2.
 const MAX_SIZE_BYTES: usize = 5;
+/// Bytes of a body that are read with its size.
+const FIRST_BYTES: usize = 4 << 10;
 /// What a body ends with. Core specification, section 5.4.9.
 const END: u8 = 0x0b;
 
@@ -54,6 +57,7 @@ impl Read for FromStart<'_> {
 }
 
 /// Where the binary of a module is.
+#[derive(Clone)]
 pub(crate) enum Binary {
     /// In memory.
     Held(WasmBytes),
@@ -65,7 +69,7 @@ pub(crate) enum Binary {
 pub(crate) struct FileBinary {
     file: File,
     identity: Identity,
-    content: ContentHash,
+    content: Content,
     whole: OnceLock<WasmBytes>,
     _open: OpenFile,
     bodies_read: AtomicU64,
@@ -78,8 +82,8 @@ struct FileBodies(Arc<FileBinary>);
 struct HeldBodies(WasmBytes);
 
 impl Binary {
-    /// The binary in `file` in the state `identity`, which is to have the hash `content`. `None` if too many files are open for modules.
-    pub(crate) fn in_file(file: File, identity: Identity, content: ContentHash) -> Option<Self> {
+    /// The binary in `file` in the state `identity`, whose content is to be `content`. `None` if too many files are open for modules.
+    pub(crate) fn in_file(file: File, identity: Identity, content: Content) -> Option<Self> {
         let _open = OpenFile::new()?;
         Some(Self::InFile(Arc::new(FileBinary { file, identity, content, whole: OnceLock::new(), bodies_read: AtomicU64::new(0), _open })))
     }
@@ -131,7 +135,7 @@ impl FileBinary {
         // Others may read from the same open file.
         let read = FromStart { file: &self.file, offset: 0 }.take(len_bytes).read_to_end(&mut bytes);
         read.map_err(|error| unusable(&format!("cannot be read: {error}")))?;
-        if ContentHash::of(&bytes) != self.content {
+        if !self.content.is_of(&bytes) {
             return Err(unusable("was changed in place since it was loaded"));
         }
         Ok(Arc::new(bytes))
@@ -149,18 +153,22 @@ impl FileBinary {
         Identity::of(&self.file).is_some_and(|now| now.is_same(&self.identity))
     }
 
-    /// A body, if the file is as it was before it is read and after that.
+    /// A body, if the file is as it was.
     fn read_unchanged(&self, start: u32, end: u32) -> Option<Box<[u8]>> {
-        if !self.is_unchanged() {
-            return None;
+        // The size stands before the body. Most bodies come along with it.
+        let before = start.checked_sub(MAX_SIZE_BYTES as u32)?;
+        let mut read = vec![0; MAX_SIZE_BYTES + (end.saturating_sub(start) as usize).min(FIRST_BYTES)];
+        self.file.read_exact_at(&mut read, before.into()).ok()?;
+        let len = body_len(read.first_chunk()?).filter(|len| *len > 0 && *len <= end.saturating_sub(start))? as usize;
+        let already = read.len().min(MAX_SIZE_BYTES + len);
+        let mut body = Vec::with_capacity(len);
+        body.extend_from_slice(&read[MAX_SIZE_BYTES..already]);
+        if body.len() < len {
+            let rest = body.len();
+            body.resize(len, 0);
+            self.file.read_exact_at(&mut body[rest..], u64::from(start) + rest as u64).ok()?;
         }
-        // The size stands before the body.
-        let mut size = [0; MAX_SIZE_BYTES];
-        self.file.read_exact_at(&mut size, start.checked_sub(MAX_SIZE_BYTES as u32)?.into()).ok()?;
-        let len = body_len(&size).filter(|len| *len > 0 && *len <= end.saturating_sub(start))?;
-        let mut body = vec![0; len as usize].into_boxed_slice();
-        self.file.read_exact_at(&mut body, start.into()).ok()?;
-        (body.last() == Some(&END) && self.is_unchanged()).then_some(body)
+        (body.last() == Some(&END) && self.is_unchanged()).then(|| body.into_boxed_slice())
     }
 }
 

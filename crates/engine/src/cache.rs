@@ -57,6 +57,22 @@ impl ContentHash {
     }
 }
 
+/// Makes a [`ContentHash`] of bytes that come in pieces.
+#[derive(Default)]
+pub(crate) struct ContentHasher(blake3::Hasher);
+
+impl ContentHasher {
+    /// Adds the next bytes.
+    pub(crate) fn add(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The hash of all of them.
+    pub(crate) fn finish(self) -> ContentHash {
+        ContentHash(*self.0.finalize().as_bytes())
+    }
+}
+
 const DEFAULT_MAX_SIZE_BYTES: u64 = 4 << 30;
 /// What the names of entries end with.
 const SUFFIX: &str = ".pgn";

@@ -34,6 +34,7 @@ pub mod error;
 mod exhausted;
 mod extern_ref;
 mod externals;
+mod file_pieces;
 mod func;
 mod gdb_elf;
 mod global;

@@ -91,7 +91,7 @@ impl Drop for ModuleInner {
 }
 
 /// What an entry of the cache gave.
-enum FoundKept {
+pub(crate) enum FoundKept {
     Module(Module),
     /// It is not there, or no more.
     Nothing(Kept),
@@ -272,7 +272,7 @@ impl Module {
     }
 
     /// What an entry of the cache has of a module.
-    fn from_kept(engine: &Engine, mut kept: Kept, binary: impl FnOnce() -> std::io::Result<Binary>) -> Result<FoundKept> {
+    pub(crate) fn from_kept(engine: &Engine, mut kept: Kept, binary: impl FnOnce() -> std::io::Result<Binary>) -> Result<FoundKept> {
         let Some(file) = kept.open() else { return Ok(FoundKept::Nothing(kept)) };
         match Self::load_file(engine, &file) {
             Ok(loaded) if loaded.settings() == Some(engine.settings()) => {
@@ -293,7 +293,7 @@ impl Module {
     }
 
     /// The entry of the cache for a module whose functions are compiled one by one.
-    fn kept(engine: &Engine, content: &ContentHash) -> Option<Kept> {
+    pub(crate) fn kept(engine: &Engine, content: &ContentHash) -> Option<Kept> {
         // Tests of the tiers want the same of each run.
         let cache = engine.config().cache.as_ref().filter(|_| engine.config().tiering_stress == TieringStress::None)?;
         let validated = engine.validation() == Validation::Complete;
@@ -311,7 +311,7 @@ impl Module {
     }
 
     /// Lets the functions of a module that have no code be compiled from its binary, and hot ones again.
-    fn set_tiering(
+    pub(crate) fn set_tiering(
         engine: &Engine,
         loaded: &LoadedModule,
         binary: Binary,
@@ -444,7 +444,7 @@ impl Module {
         Self::from_loaded(engine, loaded)
     }
 
-    fn load_bytes(engine: &Engine, image: &[u8]) -> Result<Arc<LoadedModule>, LoadError> {
+    pub(crate) fn load_bytes(engine: &Engine, image: &[u8]) -> Result<Arc<LoadedModule>, LoadError> {
         let for_profiler = engine.config().profiler == ProfilingStrategy::PerfMap;
         let options = LoadOptions { for_profiler, ..LoadOptions::default() };
         let shared = engine.shared();
@@ -481,7 +481,7 @@ impl Module {
         Ok(loaded)
     }
 
-    fn from_loaded(engine: &Engine, loaded: Arc<LoadedModule>) -> Result<Self> {
+    pub(crate) fn from_loaded(engine: &Engine, loaded: Arc<LoadedModule>) -> Result<Self> {
         if let Some(settings) = loaded.settings() {
             engine.check_memories(loaded.module(), settings)?;
         }
@@ -659,7 +659,7 @@ fn check_settings(engine: &Engine, image: &[u8]) -> Result<()> {
 }
 
 /// Refuses images, which are loaded in another way, and modules if the strategy is to load images only.
-fn may_compile(engine: &Engine, bytes: &[u8]) -> Result<()> {
+pub(crate) fn may_compile(engine: &Engine, bytes: &[u8]) -> Result<()> {
     refuse_image(bytes)?;
     if engine.config().get_strategy() == Some(Strategy::Precompiled) {
         bail!(

@@ -1,18 +1,25 @@
 //! Modules from files: read, or recognized without being read.
 //!
 //! With a [cache](crate::Config::cache), a large file that did not change since it was last read is recognized by what the system says of it,
-//! and the module comes out of the cache. Whatever stands against it, the file is read as any other.
+//! and the module comes out of the cache. Other large files are read in pieces, if their functions are compiled when they are called: bodies are
+//! validated as they pass, and read again when they are compiled. Whatever stands against either, the file is read as any other.
 
 use crate::binary::Binary;
 use crate::error::{Context, Result};
+use crate::file_pieces::{Content, FilePieces};
+use crate::module::{FoundKept, may_compile};
 use crate::tiering::TieringStress;
 use crate::verified::Identity;
+use crate::vm::alloc::Counting;
 use crate::{Budget, Engine, Module};
-use peregrine_artifact::compiler::Progress;
+use peregrine_artifact::compiler::{CompileError, Progress, Validation};
+use peregrine_artifact::settings::Tiering;
 use peregrine_sys::pages;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::time::Instant;
 
 /// Files below this many bytes are read and hashed as fast as they are recognized, and no descriptor is kept.
 const LARGE_BYTES: u64 = 256 << 10;
@@ -20,9 +27,9 @@ const LARGE_BYTES: u64 = 256 << 10;
 impl Module {
     /// As [`new`](Self::new), for the content of a file.
     ///
-    /// With a [cache](crate::Config::cache), a large file that did not change since its content was last read is not read again. Then its
-    /// functions that the cache has no code of are compiled from the file when they are first called; who changes a file in place, instead
-    /// of replacing it, while the module lives, makes such calls fail.
+    /// With a [cache](crate::Config::cache), a large file that did not change since its content was last read is not read again. The functions
+    /// of large files that have no code yet are compiled from the file when they are first called, where functions are compiled one by
+    /// one; who changes a file in place, instead of replacing it, while the module lives, makes such calls fail.
     ///
     /// # Errors
     ///
@@ -45,6 +52,11 @@ impl Module {
         if let Some(module) = identity.and_then(|identity| Self::recognized(engine, &file, &identity)) {
             return Ok(module);
         }
+        if let Some(identity) = identity
+            && let Some(module) = Self::in_pieces(engine, &file, identity)?
+        {
+            return Ok(module);
+        }
         let bytes = read_within(&engine.config().budget, file)?;
         Self::from_content(engine, bytes, identity, progress)
     }
@@ -57,7 +69,8 @@ impl Module {
         config.budget.check_module(usize::try_from(len_bytes).ok()?).ok()?;
         let content = cache.content(identity)?;
         let binary = || {
-            Binary::in_file(file.try_clone()?, *identity, content).ok_or_else(|| std::io::Error::other("enough files are open for modules"))
+            Binary::in_file(file.try_clone()?, *identity, Content::Whole(content))
+                .ok_or_else(|| std::io::Error::other("enough files are open for modules"))
         };
         match Self::find_cached(engine, &content, binary) {
             Ok(found) => found,
@@ -66,6 +79,68 @@ impl Module {
                 None
             }
         }
+    }
+
+    /// The module of a file in the state `identity` that is read in pieces. `None` if it has to be read as a whole, or is not valid.
+    ///
+    /// # Errors
+    ///
+    /// If the module is beyond the budget.
+    fn in_pieces(engine: &Engine, file: &File, identity: Identity) -> Result<Option<Self>> {
+        let config = engine.config();
+        let one_by_one = engine.settings().tiering != Tiering::Whole && engine.validation() == Validation::Complete;
+        let len_bytes = identity.len_bytes() as usize;
+        if !one_by_one || config.tiering_stress != TieringStress::None || !identity.is_settled() {
+            return Ok(None);
+        }
+        let mut magic = [0; 4];
+        if file.read_exact_at(&mut magic, 0).is_err() || magic != *b"\0asm" {
+            return Ok(None);
+        }
+        may_compile(engine, &magic)?;
+        config.budget.check_module(len_bytes)?;
+        let Ok(compiler) = engine.compiler_from_now() else { return Ok(None) };
+        let _span = tracing::info_span!("compile", wasm_bytes = len_bytes, one_by_one = true, in_pieces = true).entered();
+        // Without a cache the hash is made of the pieces as they come.
+        let pieces = FilePieces::new(file, len_bytes, config.cache.is_none());
+        let in_file = |content| Binary::in_file(file.try_clone().ok()?, identity, content);
+        let (mut binary, mut kept) = (None, None);
+        if let Some(cache) = &config.cache {
+            let Ok(content) = pieces.hash() else { return Ok(None) };
+            cache.remember_content(&identity, &content);
+            let Some(in_file) = in_file(Content::Whole(content)) else { return Ok(None) };
+            if let Some(found) = Self::kept(engine, &content) {
+                match Self::from_kept(engine, found, || Ok(in_file.clone()))? {
+                    FoundKept::Module(module) => return Ok(Some(module)),
+                    FoundKept::Nothing(entry) => kept = Some(entry),
+                }
+            }
+            binary = Some(in_file);
+        }
+        let start = Instant::now();
+        let image = match compiler.prepare_pieces(&pieces, engine.settings()) {
+            Ok(Some(image)) => image,
+            Err(error @ CompileError::Limit { .. }) => return Err(error.into()),
+            other => {
+                tracing::debug!(error = other.err().map(|error| error.to_string()), "a file is not read in pieces");
+                return Ok(None);
+            }
+        };
+        let Some(binary) = binary.or_else(|| pieces.content().and_then(in_file)) else { return Ok(None) };
+        // What was validated is what will be compiled.
+        if !Identity::of(file).is_some_and(|now| now.is_same(&identity)) {
+            return Ok(None);
+        }
+        let Ok(loaded) = Self::load_bytes(engine, &image) else { return Ok(None) };
+        if loaded.meta().has_branch_hints {
+            return Ok(None);
+        }
+        let counters = &engine.shared().counters;
+        counters.add(Counting::CacheMisses, u64::from(kept.is_some()));
+        counters.add(Counting::ModulesCompiled, 1);
+        counters.add(Counting::CompileNanoseconds, u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX));
+        Self::set_tiering(engine, &loaded, binary, Validation::Trusted, None, kept)?;
+        Self::from_loaded(engine, loaded).map(Some)
     }
 }
 

@@ -52,6 +52,11 @@ impl Identity {
         self.words == other.words
     }
 
+    /// Whether any change from now on would show.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.is_settled
+    }
+
     /// Length of the file in bytes.
     pub(crate) fn len_bytes(&self) -> u64 {
         self.words[2]

@@ -5,19 +5,52 @@
 
 use crate::translation::Translation;
 use peregrine_artifact::settings::is_small_at_first;
-use peregrine_wasm::MemoryIndex;
+use peregrine_wasm::{MemoryIndex, Module};
 
 /// The opcode of `memory.grow`. Its operand is the number of the memory.
 const MEMORY_GROW: u8 = 0x40;
 
 /// Defined memories that are small at first and that the code may grow.
 pub(crate) fn grown_memories(translation: &Translation<'_>) -> Vec<MemoryIndex> {
-    let module = &translation.module;
-    let defined = module.memories.iter().skip(module.imported_memories as usize);
-    let small = defined.filter(|(_, ty)| is_small_at_first(ty)).map(|(index, _)| index);
-    let grows = |index: &MemoryIndex| translation.bodies.values().any(|body| may_grow(&translation.wasm[body.clone()], index.as_u32()));
-    // A memory that cannot be told by one byte is taken to be grown; so is each of very many.
-    small.enumerate().filter(|(position, index)| *position >= 8 || index.as_u32() >= 0x80 || grows(index)).map(|(_, index)| index).collect()
+    let mut growth = Growth::of(&translation.module);
+    translation.bodies.values().for_each(|body| growth.look(&translation.wasm[body.clone()]));
+    growth.grown()
+}
+
+/// What is known so far of the memories that are small at first.
+pub(crate) struct Growth {
+    /// Each with whether it is taken to be grown.
+    small: Vec<(MemoryIndex, bool)>,
+    /// Whether there are any that are not.
+    looking: bool,
+}
+
+impl Growth {
+    /// Before any body is looked at.
+    pub(crate) fn of(module: &Module) -> Self {
+        let defined = module.memories.iter().skip(module.imported_memories as usize);
+        let small = defined.filter(|(_, ty)| is_small_at_first(ty)).map(|(index, _)| index);
+        // A memory that cannot be told by one byte is taken to be grown; so is each of very many.
+        let small: Vec<_> = small.enumerate().map(|(position, index)| (index, position >= 8 || index.as_u32() >= 0x80)).collect();
+        let looking = small.iter().any(|(_, grown)| !grown);
+        Self { small, looking }
+    }
+
+    /// Looks at the bytes of a body.
+    pub(crate) fn look(&mut self, body: &[u8]) {
+        if !self.looking {
+            return;
+        }
+        for (index, grown) in self.small.iter_mut().filter(|(_, grown)| !grown) {
+            *grown = may_grow(body, index.as_u32());
+        }
+        self.looking = self.small.iter().any(|(_, grown)| !grown);
+    }
+
+    /// What was found to be grown.
+    pub(crate) fn grown(&self) -> Vec<MemoryIndex> {
+        self.small.iter().filter(|(_, grown)| *grown).map(|(index, _)| *index).collect()
+    }
 }
 
 /// Whether there may be a `memory.grow` of a memory whose number is less than 128.

@@ -6,7 +6,7 @@
 //!
 //! Every section but the bodies is validated by [`translate`], in one walk. Bodies are validated one by one, on any thread, right before
 //! they are compiled. Of a module that was found valid before, [`LaterBodies`] gives the bodies one
-//! by one instead. Nothing here panics on any input, does I/O by itself or makes code.
+//! by one instead. A module in a file can be [read in pieces](translate_pieces). Nothing here panics on any input, does I/O by itself or makes code.
 #![forbid(unsafe_code)]
 
 mod translation;
@@ -14,6 +14,7 @@ mod translation;
 mod later;
 
 mod payloads;
+mod pieces;
 
 mod bodies;
 mod const_expr;
@@ -27,7 +28,8 @@ mod types;
 
 pub use features::wasm_features;
 pub use later::LaterBodies;
-pub use payloads::translate;
+pub use payloads::{translate, translate_pieces};
+pub use pieces::{BodyChunk, Sections, Sink};
 pub use text::to_binary;
 pub use translation::{BranchHints, Translation};
 pub use wasmparser::FuncValidatorAllocations;

@@ -6,16 +6,19 @@
 use crate::const_expr::ConstExprFolder;
 use crate::errors::{self, limit, unsupported};
 use crate::features::wasm_features;
+use crate::growth::{self, Growth};
+use crate::pieces::{BodyChunk, CHUNK_BYTES, Sections, Sink, leb};
 use crate::translation::Translation;
-use crate::{custom, growth, types};
+use crate::{custom, types};
 use peregrine_artifact::allowance::ModuleSizes;
-use peregrine_artifact::compiler::CompileError;
+use peregrine_artifact::compiler::{CompileError, ReadWasm};
 use peregrine_wasm::{
     ConstExpr, ConstOp, DataMode, DataSegment, ElementItems, ElementMode, ElementSegment, EntityIndex, Export, Features, FuncIndex,
     FunctionDecl, Global, GlobalIndex, Import, Index, IndexVec, MemoryIndex, Module, ModuleLimits, RefType, Table, TableIndex, TagIndex,
     TypeIndex,
 };
-use wasmparser::{ExternalKind, Parser, Payload, TypeRef, ValidPayload, Validator};
+use std::ops::Range;
+use wasmparser::{BinaryReader, Chunk, ExternalKind, Parser, Payload, TypeRef, ValidPayload, Validator};
 
 /// Reads the binary module `wasm` and validates every section but the bodies.
 ///
@@ -34,6 +37,25 @@ pub fn translate<'a>(wasm: &'a [u8], features: &Features, limits: &ModuleLimits)
         return Err(unsupported("component model", "the binary is a component; only core modules run"));
     }
     Walk::new(wasm, features, limits).run()
+}
+
+/// [`translate`] for a module of which `sections` has everything but the bodies, which are read from `source` and handed on to `sink`, to be
+/// validated. `None` if it has to be read as a whole, which will say what is wrong with it if anything is.
+///
+/// # Errors
+///
+/// [`CompileError::Limit`] as there; what `source` and `sink` say. Anything that is invalid may be an error, or `None`.
+pub fn translate_pieces<'a>(
+    sections: &'a Sections,
+    source: &dyn ReadWasm,
+    features: &Features,
+    limits: &ModuleLimits,
+    sink: &mut Sink<'_>,
+) -> Result<Option<Translation<'a>>, CompileError> {
+    if sections.wasm.len() > limits.max_module_bytes.min(u32::MAX as usize) {
+        return Ok(None);
+    }
+    Walk::new(&sections.wasm, features, limits).run_in_pieces(sections, source, sink)
 }
 
 /// The state of one walk.
@@ -108,6 +130,105 @@ impl<'a, 'l> Walk<'a, 'l> {
         self.translation.module.grown_memories = growth::grown_memories(&self.translation);
         custom::finish(&mut self.translation);
         Ok(self.translation)
+    }
+
+    fn run_in_pieces(
+        mut self,
+        sections: &Sections,
+        source: &dyn ReadWasm,
+        sink: &mut Sink<'_>,
+    ) -> Result<Option<Translation<'a>>, CompileError> {
+        let features = self.translation.features;
+        let mut validator = Validator::new_with_features(features);
+        let mut parser = Parser::new(0);
+        parser.set_features(features);
+        let mut growth = None;
+        let mut at = 0;
+        loop {
+            let rest = self.translation.wasm.get(at..).unwrap_or_default();
+            let Chunk::Parsed { consumed, payload } = parser.parse(rest, true).map_err(errors::from_parser)? else { return Ok(None) };
+            at += consumed;
+            validator.payload(&payload).map_err(errors::from_parser)?;
+            let is_end = matches!(payload, Payload::End(_));
+            let code = if let Payload::CodeSectionStart { count, size, .. } = payload { Some((count, size as usize)) } else { None };
+            self.payload(payload)?;
+            if let Some((count, size)) = code {
+                let bodies = at..at + size;
+                // Where the bytes are known the parser may have looked at them.
+                if bodies.end != sections.code.end || !self.translation.branch_hints.is_empty() {
+                    return Ok(None);
+                }
+                let growth = growth.insert(Growth::of(&self.translation.module));
+                if !self.bodies_in_pieces(bodies, count, &mut validator, growth, source, sink)? {
+                    return Ok(None);
+                }
+                parser.skip_section();
+                at += size;
+            }
+            if is_end {
+                break;
+            }
+        }
+        self.escapes.number(&mut self.translation.module);
+        let Some(growth) = growth else { return Ok(None) };
+        self.translation.module.grown_memories = growth.grown();
+        custom::finish(&mut self.translation);
+        Ok(Some(self.translation))
+    }
+
+    /// Reads `count` bodies, which are all of the bytes of the binary in `range`. Whether they are as they should be.
+    fn bodies_in_pieces(
+        &mut self,
+        range: Range<usize>,
+        count: u32,
+        validator: &mut Validator,
+        growth: &mut Growth,
+        source: &dyn ReadWasm,
+        sink: &mut Sink<'_>,
+    ) -> Result<bool, CompileError> {
+        let features = self.translation.features;
+        let (mut read_to, mut left) = (range.start, count);
+        let (mut bytes, mut carried) = (Vec::new(), Vec::new());
+        while left > 0 {
+            // The beginning of a body that did not fit, and what comes next.
+            let start = read_to - carried.len();
+            let next_len = CHUNK_BYTES.min(range.end - read_to);
+            let len = carried.len() + next_len;
+            if bytes.len() < len {
+                bytes.resize(len, 0);
+            }
+            bytes[..carried.len()].copy_from_slice(&carried);
+            source.read_at(read_to, &mut bytes[carried.len()..len])?;
+            read_to += next_len;
+            let (mut bodies, mut resources, mut at) = (Vec::new(), None, 0);
+            while left > 0
+                && let Some((size, size_len)) = leb(&bytes[at..len])
+                && size as usize <= len - at - size_len
+            {
+                let place = at + size_len..at + size_len + size as usize;
+                let reader = BinaryReader::new_features(&bytes[place.clone()], (start + place.start) as u64, features);
+                let body = wasmparser::FunctionBody::new(reader);
+                let function = validator.code_section_entry(&body).map_err(errors::from_parser)?;
+                self.body(&body)?;
+                growth.look(&bytes[place.clone()]);
+                at = place.end;
+                left -= 1;
+                bodies.push((function.index, function.ty, place));
+                resources.get_or_insert(function.resources);
+            }
+            carried.clear();
+            carried.extend_from_slice(&bytes[at..len]);
+            match resources {
+                Some(resources) => {
+                    let chunk = BodyChunk { bytes: std::mem::take(&mut bytes), start: start as u64, bodies, resources, features };
+                    bytes = sink(chunk)?;
+                }
+                // The end of the section comes before that of a body.
+                None if read_to == range.end => return Ok(false),
+                None => {}
+            }
+        }
+        Ok(carried.is_empty() && read_to == range.end)
     }
 
     /// Reads one validated section.
@@ -290,7 +411,7 @@ impl<'a, 'l> Walk<'a, 'l> {
         Ok(())
     }
 
-    fn body(&mut self, body: &wasmparser::FunctionBody<'a>) -> Result<(), CompileError> {
+    fn body(&mut self, body: &wasmparser::FunctionBody<'_>) -> Result<(), CompileError> {
         let range = body.range();
         let range = range.start as usize..range.end as usize;
         if range.len() > self.limits.max_function_bytes {

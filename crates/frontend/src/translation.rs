@@ -103,9 +103,23 @@ impl<'a> Translation<'a> {
             ty: self.module.functions[index_in_module].ty.as_u32(),
             features: self.features,
         };
-        let mut validator = to_validate.into_validator(std::mem::take(allocations));
-        let result = bodies::validate(&mut validator, &self.body(index), self.features);
-        *allocations = validator.into_allocations();
-        result.map_err(errors::from_parser)
+        validate_function(to_validate, &self.body(index), allocations)
     }
+}
+
+/// Validates one body.
+///
+/// # Errors
+///
+/// [`CompileError::Invalid`] with the offset in the binary.
+pub(crate) fn validate_function(
+    function: FuncToValidate<ValidatorResources>,
+    body: &FunctionBody<'_>,
+    allocations: &mut FuncValidatorAllocations,
+) -> Result<(), CompileError> {
+    let features = function.features;
+    let mut validator = function.into_validator(std::mem::take(allocations));
+    let result = bodies::validate(&mut validator, body, features);
+    *allocations = validator.into_allocations();
+    result.map_err(errors::from_parser)
 }
