@@ -36,7 +36,6 @@ macro_rules! entry {
         ///
         /// 1. Gone to by the veneer of such functions only, with the context of a host function that was made with an `Arc<B>` in a store of
         ///    `T`, and its parameters in their registers.
-        #[expect(clippy::too_many_arguments, reason = "they are the registers")]
         unsafe extern "C" fn $entry<T: 'static, B: RegisterBody<T>>(
             context: *mut VmContextHeader,
             i0: u64,
@@ -66,7 +65,6 @@ macro_rules! entry {
 
         #[cold]
         #[inline(never)]
-        #[expect(clippy::too_many_arguments, reason = "they are the registers")]
         unsafe extern "C" fn $hooked<T: 'static, B: RegisterBody<T>>(
             context: *mut VmContextHeader,
             i0: u64,
