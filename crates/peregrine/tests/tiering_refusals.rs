@@ -1,6 +1,6 @@
 //! What the tiers do with functions that one of them does not take, and where there is little room for code.
 
-use peregrine::{Config, Engine, Instance, Module, ProfilingStrategy, Store, Strategy, Trap};
+use peregrine::{Config, Engine, Instance, Module, ProfilingStrategy, Store, Strategy};
 use std::fmt::Write;
 use std::time::Duration;
 
