@@ -88,7 +88,7 @@ const GROWS: &str = r#"(module
 
 fn panics<R>(work: impl FnOnce() -> R) -> &'static str {
     let payload = catch_unwind(AssertUnwindSafe(work)).err().expect("it panics");
-    *payload.downcast_ref::<&str>().expect("a text")
+    payload.downcast_ref::<&str>().expect("a text")
 }
 
 #[test]
