@@ -51,7 +51,7 @@ impl Piece {
         tables::traps::encode(&traps, &mut streams);
         let traps_len = streams.len() as u32;
         tables::addresses::encode(&addresses, &mut streams);
-        Ok(Self { code, relocs, tables: streams, sites: sites.into(), traps_len, tier: FunctionEntry::tier_number(tier) })
+        Ok(Self { code, relocs, tables: streams, sites, traps_len, tier: FunctionEntry::tier_number(tier) })
     }
 
     /// What is at `code` of the text of a checked image, and is no function.

@@ -319,7 +319,10 @@ mod tests {
                     std::thread::sleep(std::time::Duration::from_millis(if item == 40 { 20 } else { 0 }));
                     Err(CompileError::invalid("bad", item))
                 }
-                30 if threads == Threads::New(8) => Ok(std::thread::yield_now()),
+                30 if threads == Threads::New(8) => {
+                    std::thread::yield_now();
+                    Ok(())
+                }
                 _ => Ok(()),
             };
             assert_eq!(run_each(threads, &batches(100, 1), || (), failing), Err(CompileError::invalid("bad", 40)));

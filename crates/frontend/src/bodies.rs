@@ -214,7 +214,7 @@ mod tests {
         let wasm = wat::parse_str(SAMPLE).unwrap();
         let (mut valid, mut total) = (0, 0);
         for features in [Features { memory64: true, ..Features::default() }, Features { multi_memory: false, ..Features::default() }] {
-            let mut validator = Validator::new_with_features(wasm_features(&Features { multi_memory: true, ..features.clone() }));
+            let mut validator = Validator::new_with_features(wasm_features(&Features { multi_memory: true, ..features }));
             for payload in Parser::new(0).parse_all(&wasm) {
                 let ValidPayload::Func(function, body) = validator.payload(&payload.unwrap()).unwrap() else { continue };
                 let FuncToValidate { resources, index, ty, .. } = function;

@@ -63,7 +63,8 @@ fn cached_modules_are_within_the_budget() -> Result<()> {
         // A large file is recognized without being read.
         .replace("(module", &format!("(module (@custom \"filler\" \"{}\")", "x".repeat(300 << 10)));
     let binary = wat::parse_str(&text)?;
-    let limits: [(&str, fn(&mut Budget)); 3] = [
+    type Change = fn(&mut Budget);
+    let limits: [(&str, Change); 3] = [
         ("functions", |budget| budget.functions = 10),
         ("function_bytes", |budget| budget.function_bytes = 6),
         ("locals", |budget| budget.locals = 29),

@@ -678,7 +678,7 @@ fn an_entry_that_finds_no_room_leaves_nothing_behind() {
     limit(Some(4096));
     first.keep_compiled();
     limit(None);
-    assert_eq!(files(), [String::new(); 0]);
+    assert!(files().is_empty(), "{:?}", files());
     first.keep_compiled();
     let entry = fs::read(Path::new(&path).join(files().iter().find(|name| name.ends_with(".pgn")).expect("now there is room")))
         .expect("it can be read");
