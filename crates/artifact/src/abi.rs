@@ -56,6 +56,10 @@ use serde::{Deserialize, Serialize};
 /// Bytes of one slot in an array of values.
 pub const VALUE_SIZE_BYTES: usize = 16;
 
+/// Functions with longer bodies look for interruptions at their entry also if they have no loops and call nothing: a caller may do little but
+/// call such functions.
+pub const LONG_BODY_BYTES: usize = 1024;
+
 /// Functions with more locals keep none.
 pub const MOST_KEPT_LOCALS: usize = 1024;
 /// Bytes of each local that is kept.

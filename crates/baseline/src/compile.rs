@@ -10,7 +10,7 @@ use crate::masm::{Label, Masm};
 use crate::registers::{NO_OWNER, Reg, RegSet, Registers};
 use crate::scan::Scan;
 use crate::values::{Local, Operand, Ty, parsed_type};
-use peregrine_artifact::abi::{KEPT_LOCAL_BYTES, MOST_KEPT_LOCALS, StubKind};
+use peregrine_artifact::abi::{KEPT_LOCAL_BYTES, LONG_BODY_BYTES, MOST_KEPT_LOCALS, StubKind};
 use peregrine_artifact::compiler::{CompileError, Guidance};
 use peregrine_artifact::func::CompiledFunc;
 use peregrine_artifact::settings::{Settings, Tiering};
@@ -81,6 +81,8 @@ pub(crate) struct Compiler<'m> {
     pub home_log2: u32,
     /// The most bytes of code that this body may become.
     pub max_code_bytes: u32,
+    /// Whether the body is so long that an interruption is looked for at its entry.
+    pub is_long: bool,
     pub context_pin: Option<Reg>,
     pub base_pin: Option<Reg>,
     /// Registers of locals that the caller wants back.
@@ -165,6 +167,7 @@ impl<'m> Compiler<'m> {
             keeps_locals: false,
             home_log2: 3,
             max_code_bytes: MAX_CODE_BYTES,
+            is_long: false,
             context_pin: None,
             base_pin: None,
             saved: RegSet::EMPTY,
@@ -254,6 +257,7 @@ impl<'m> Compiler<'m> {
         let end = start + bytes.len();
         let body_bytes = u32::try_from(end - start).unwrap_or(u32::MAX);
         self.max_code_bytes = body_bytes.saturating_mul(MAX_CODE_PER_BODY_BYTE).saturating_add(MIN_CODE_BYTES).min(MAX_CODE_BYTES);
+        self.is_long = bytes.len() > LONG_BODY_BYTES;
         self.declare_locals(&body).map_err(malformed)?;
         self.looks_at_entry = self.fuel && translation.looks_at_fuel_at_entry(index).map_err(malformed)?;
         let operators = body.get_operators_reader().map_err(malformed)?;

@@ -78,7 +78,7 @@ impl Compiler<'_> {
         self.joined();
         self.push_frame(FrameKind::Function, BlockType::Func(self.ty), 0);
         self.count_entry(first_operator);
-        if self.settings.interrupt && self.scan.calls_outside_loops {
+        if self.settings.interrupt && (self.scan.calls_outside_loops || self.is_long) {
             self.check_interrupt();
         }
         self.meter_entry();

@@ -1,26 +1,36 @@
 //! Loops that turn a small, known number of times, however they are left: nobody has to look for interruptions in them.
 //!
-//! Found after the passes, in what they made of the function: a header that gets a constant from outside and, by every way back, that value
-//! and a constant step more, where each way back is taken only while the value has not come to a constant end. What is in the loop does
-//! not matter, unless it is another loop. Nothing is changed here.
+//! Found after the passes, in what they made of the function: a header that gets a constant from outside and, by its only way back, that value
+//! and a constant step more, where the way back is taken only while the value has not come to a constant end. (Of two ways back, one could carry
+//! the value around to where the other is taken again.) There is no call in the loop and no other loop, and all of its turns together are a
+//! moment. Nothing is changed here.
 
 use cranelift_codegen::flowgraph::{BlockPredecessor, ControlFlowGraph};
 use cranelift_codegen::ir::condcodes::{CondCode, IntCC};
 use cranelift_codegen::ir::types::{I32, I64};
 use cranelift_codegen::ir::{Block, BlockArg, BlockCall, Function, InstructionData, Opcode, Type, Value, ValueDef};
-use cranelift_codegen::loop_analysis::LoopAnalysis;
+use cranelift_codegen::loop_analysis::{Loop, LoopAnalysis};
+use cranelift_entity::SecondaryMap;
 
-/// The most turns of a loop that is small.
-const MAX_TURNS: u64 = 4096;
+/// The most instructions that all turns of a loop execute together: some hundred microseconds at worst.
+const MAX_WORK: u64 = 1 << 18;
 /// The most additions of constants that are followed.
 const MAX_CHAIN: usize = 4;
 
 /// A function and what is known of its blocks.
-#[derive(Clone, Copy)]
 pub(crate) struct Loops<'f> {
-    pub func: &'f Function,
-    pub cfg: &'f ControlFlowGraph,
-    pub analysis: &'f LoopAnalysis,
+    func: &'f Function,
+    cfg: &'f ControlFlowGraph,
+    analysis: &'f LoopAnalysis,
+    inside: SecondaryMap<Loop, Inside>,
+}
+
+/// What is in a loop, without the loops in it.
+#[derive(Clone, Copy, Default)]
+struct Inside {
+    insts: u64,
+    has_call: bool,
+    has_loop: bool,
 }
 
 /// How a value of the header changes from turn to turn.
@@ -32,19 +42,37 @@ struct Count {
     step: i64,
 }
 
-impl Loops<'_> {
-    /// Whether the loop with this header has no other one in it, and few turns.
+impl<'f> Loops<'f> {
+    /// The loops of a function, with what is in each.
+    pub(crate) fn new(func: &'f Function, cfg: &'f ControlFlowGraph, analysis: &'f LoopAnalysis) -> Self {
+        let mut inside: SecondaryMap<Loop, Inside> = SecondaryMap::new();
+        for block in func.layout.blocks() {
+            let Some(own) = analysis.innermost_loop(block) else { continue };
+            for inst in func.layout.block_insts(block) {
+                inside[own].insts += 1;
+                inside[own].has_call |= func.dfg.insts[inst].opcode().is_call();
+            }
+        }
+        for parent in analysis.loops().filter_map(|inner| analysis.loop_parent(inner)) {
+            inside[parent].has_loop = true;
+        }
+        Self { func, cfg, analysis, inside }
+    }
+
+    /// Whether the loop with this header has no other one and no call in it, and ends after a moment.
     pub(crate) fn is_short(&self, header: Block) -> bool {
         let Some(own) = self.analysis.is_loop_header(header) else { return false };
-        if self.analysis.loops().any(|other| self.analysis.loop_parent(other) == Some(own)) {
+        let inside = self.inside[own];
+        if inside.has_loop || inside.has_call {
             return false;
         }
         let ways: Vec<BlockPredecessor> = self.cfg.pred_iter(header).collect();
         let (back, into): (Vec<_>, Vec<_>) = ways.iter().partition(|way| self.analysis.is_in_loop(way.block, own));
+        let [way] = back[..] else { return false };
         let count = self.func.dfg.block_params(header).len();
         (0..count).any(|position| {
-            let Some(count) = self.count(header, position, &into, &back) else { return false };
-            back.iter().all(|way| self.turns(&count, header, way, back.len() == 1).is_some_and(|turns| turns <= MAX_TURNS))
+            let turns = self.count(header, position, &into, &back).and_then(|count| self.turns(&count, header, way));
+            turns.is_some_and(|turns| turns.saturating_mul(inside.insts) <= MAX_WORK)
         })
     }
 
@@ -118,8 +146,8 @@ impl Loops<'_> {
         None
     }
 
-    /// How often a way back can be taken, if what decides about it says so.
-    fn turns(&self, count: &Count, header: Block, way: &BlockPredecessor, is_only_way: bool) -> Option<u64> {
+    /// How often the only way back can be taken, if what decides about it says so.
+    fn turns(&self, count: &Count, header: Block, way: &BlockPredecessor) -> Option<u64> {
         let (arg, is_if_true) = self.decision(header, way)?;
         let (condition, value, end) = match self.made_by(arg) {
             Some(InstructionData::IntCompare { cond, args: [left, right], .. }) => match (self.constant(*left), self.constant(*right)) {
@@ -130,8 +158,7 @@ impl Loops<'_> {
             _ => (IntCC::NotEqual, arg, 0),
         };
         let goes_on = if is_if_true { condition } else { condition.complement() };
-        // Another way back could be taken at the end, and then this one again.
-        if self.func.dfg.value_type(value) != count.ty || goes_on == IntCC::NotEqual && !is_only_way {
+        if self.func.dfg.value_type(value) != count.ty {
             return None;
         }
         let first = with_sign(count.ty, count.first.wrapping_add(self.distance(count.value, value)?));

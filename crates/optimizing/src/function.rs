@@ -16,7 +16,7 @@ use cranelift_codegen::ir::{Block, Function, InstBuilder, MemFlagsData, SourceLo
 use cranelift_codegen::isa::OwnedTargetIsa;
 use cranelift_codegen::{CodegenError, Context};
 use cranelift_frontend::FunctionBuilderContext;
-use peregrine_artifact::abi::StubKind;
+use peregrine_artifact::abi::{LONG_BODY_BYTES, StubKind};
 use peregrine_artifact::compiler::{CompileError, Guidance, LoopEntry};
 use peregrine_artifact::func::CompiledFunc;
 use peregrine_artifact::profile::Feedback;
@@ -228,7 +228,7 @@ impl<'m> Compiler<'m> {
             fuel::mark(&mut self.context.func);
         }
         if self.env.settings.interrupt {
-            let looks = self.interruption_points(translated, mode, entry.is_some());
+            let looks = self.interruption_points(index, translated, mode, entry.is_some());
             insert_interruption_points(&mut self.context.func, &looks);
             self.context.verify_if(&*isa).map_err(|error| self.failed(&error))?;
         }
@@ -240,19 +240,26 @@ impl<'m> Compiler<'m> {
     }
 
     /// Where to look for interruptions: at the header of every loop that may turn often, and at the entry of a function that calls outside
-    /// of loops.
-    fn interruption_points(&mut self, translated: &Translated, mode: Mode, begins_in_loop: bool) -> Vec<(Block, SourceLoc)> {
+    /// of loops, has loops that nobody looks in, or is long. So whatever runs between two looks is short.
+    fn interruption_points(
+        &mut self,
+        index: DefinedFuncIndex,
+        translated: &Translated,
+        mode: Mode,
+        begins_in_loop: bool,
+    ) -> Vec<(Block, SourceLoc)> {
         let is_there = |(block, _): &(Block, SourceLoc)| self.context.func.layout.is_block_inserted(*block);
         let mut looks: Vec<_> = translated.loop_headers.iter().copied().filter(is_there).collect();
         let all = looks.len();
         if mode == Mode::Optimized && !looks.is_empty() {
             self.context.compute_loop_analysis();
             let Context { func, cfg, loop_analysis, .. } = &self.context;
-            let loops = Loops { func, cfg, analysis: loop_analysis };
+            let loops = Loops::new(func, cfg, loop_analysis);
             looks.retain(|(header, _)| !loops.is_short(*header));
         }
         // Calls in loops need no look of their own where the loops have one.
-        let is_needed = translated.calls_outside_loops || translated.calls && looks.len() < all;
+        let is_long = self.env.translation.bodies[index].len() > LONG_BODY_BYTES;
+        let is_needed = translated.calls_outside_loops || is_long || looks.len() < all;
         if is_needed
             && !begins_in_loop
             && let Some(entry) = self.context.func.layout.entry_block()

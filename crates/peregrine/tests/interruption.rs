@@ -89,6 +89,51 @@ fn calls_in_short_loops_are_interrupted() {
     }
 }
 
+/// One way back carries the counter around to where the other one is taken; short loops in callees; long functions in a row.
+#[test]
+fn nothing_runs_for_long_without_being_interrupted() {
+    let around = r#"(module (func (export "run") (param i32) (result i64) (local $i i32)
+        (loop
+            (local.set $i (i32.add (local.get $i) (i32.const 0x40000000)))
+            (br_if 0 (i32.lt_u (local.get $i) (i32.const 0x40000001)))
+            (br_if 0 (i32.lt_s (local.get $i) (i32.const 0xc0000001))))
+        (i64.const 0)))"#;
+    let short = "(local.set $i (i32.const 0)) (loop (local.set $f (f64.div (local.get $f) (f64.const 1.1)))
+        (br_if 0 (i32.ne (local.tee $i (i32.add (local.get $i) (i32.const 1))) (i32.const 4000))))";
+    let callee = format!(
+        r#"(module (func $leaf (result f64) (local $i i32) (local $f f64) {} (local.get $f))
+            (func (export "run") (param i32) (result i64) (local $j i32)
+                (loop {} (br_if 0 (i32.ne (local.tee $j (i32.add (local.get $j) (i32.const 1))) (i32.const 4000))))
+                (i64.const 0)))"#,
+        short.repeat(50),
+        "(drop (call $leaf))".repeat(1000)
+    );
+    let straight = format!(
+        r#"(module (func $leaf (param f64) (result f64) {} (local.get 0))
+            (func (export "run") (param i32) (result i64) {} (i64.const 0)))"#,
+        "(local.set 0 (f64.sqrt (f64.div (local.get 0) (f64.const 1.1))))".repeat(20_000),
+        "(drop (call $leaf (f64.const 2)))".repeat(20_000)
+    );
+    for engine in with_epochs() {
+        for text in [around, &callee, &straight] {
+            let mut store = Store::new(&engine, ());
+            store.set_epoch_deadline(1);
+            let run = run_of(&mut store, text);
+            let ticks = engine.clone();
+            let before = processor_time();
+            std::thread::scope(|scope| {
+                scope.spawn(move || {
+                    std::thread::sleep(Duration::from_millis(30));
+                    ticks.increment_epoch();
+                });
+                assert_eq!(run.call(&mut store, 1).unwrap_err().downcast_ref::<Trap>(), Some(&Trap::Interrupt));
+            });
+            let spent = processor_time() - before;
+            assert!(spent < Duration::from_secs(3), "{spent:?}");
+        }
+    }
+}
+
 #[test]
 fn a_guest_goes_on_with_all_its_values() {
     for engine in with_epochs() {
@@ -97,14 +142,14 @@ fn a_guest_goes_on_with_all_its_values() {
         store.set_epoch_deadline(1);
         let run = run_of(&mut store, &text);
         let expected = run.call(&mut store, 5000).unwrap();
-        // The deadline has come again each time that it is moved: in every turn.
+        // The deadline has come again each time that it is moved: at the entry, since the function is long, and in every turn.
         store.epoch_deadline_callback(|mut context| {
             *context.data_mut() += 1;
             Ok(UpdateDeadline::Continue(0))
         });
         store.set_epoch_deadline(0);
         assert_eq!(run.call(&mut store, 5000).unwrap(), expected);
-        assert_eq!(*store.data(), 5000);
+        assert_eq!(*store.data(), 5001);
     }
 }
 
@@ -119,7 +164,7 @@ fn a_guest_yields_in_every_turn_and_goes_on() {
         store.epoch_deadline_async_yield_and_update(0);
         store.set_epoch_deadline(0);
         let (sum, polls) = drive(run.call_async(&mut store, 500));
-        assert_eq!((sum.unwrap(), polls), (expected, 501));
+        assert_eq!((sum.unwrap(), polls), (expected, 502));
         // Each poll on a thread of its own.
         let (sum, polls) = {
             let mut call = pin!(run.call_async(&mut store, 20));
@@ -138,7 +183,7 @@ fn a_guest_yields_in_every_turn_and_goes_on() {
             }
         };
         store.set_epoch_deadline(1);
-        assert_eq!((sum, polls), (run.call(&mut store, 20).unwrap(), 21));
+        assert_eq!((sum, polls), (run.call(&mut store, 20).unwrap(), 22));
     }
 }
 
@@ -208,7 +253,7 @@ fn what_the_callback_says_is_done() {
             });
             Ok(UpdateDeadline::YieldCustom(0, Box::pin(wait)))
         });
-        assert_eq!(drive(run.call_async(&mut store, 5)).1, 11, "two waits in each of five turns");
+        assert_eq!(drive(run.call_async(&mut store, 5)).1, 13, "two waits at the entry and in each of five turns");
         store.epoch_deadline_trap();
         assert_eq!(run.call(&mut store, 5).unwrap_err().downcast_ref::<Trap>(), Some(&Trap::Interrupt));
         store.set_epoch_deadline(1);

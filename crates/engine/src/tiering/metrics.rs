@@ -51,6 +51,7 @@ impl TieringMetrics {
         self.loop_entries += other.loop_entries;
         self.loop_entries_taken += other.loop_entries_taken;
         self.refused += other.refused;
+        self.failed_functions += other.failed_functions;
         self.baseline_code_bytes += other.baseline_code_bytes;
         self.optimized_code_bytes += other.optimized_code_bytes;
         self.baseline_time += other.baseline_time;

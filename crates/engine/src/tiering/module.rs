@@ -152,6 +152,9 @@ const MAX_HELD_BYTES: usize = 32 << 20;
 /// sooner has little to gain, and much to lose by reading the binary.
 const SETTLING: Duration = Duration::from_millis(40);
 
+/// Functions that are asked for because they were hot in earlier runs, at most: the queue is there for what is hot now.
+const MAX_FORESEEN: usize = 256;
+
 /// The share of the room that optimized code may fill, so that functions that were never called find some.
 const OPTIMIZED_ROOM_PERCENT: usize = 75;
 
@@ -551,7 +554,7 @@ impl ModuleTiering {
         let _inside = forks::enter();
         let mut hot = self.hot();
         let threshold = |function| budget::first(module.body_bytes(function)) as u64;
-        for function in feedback::foreseen(&earlier, threshold).into_iter().filter(|function| is_open(*function)) {
+        for function in feedback::foreseen(&earlier, threshold).into_iter().filter(|function| is_open(*function)).take(MAX_FORESEEN) {
             self.request(module, &mut hot, Request { function, loop_entry: None });
         }
     }

@@ -189,6 +189,10 @@ impl Compiler<'_> {
             self.masm.mov_store_imm(false, Self::slot(KEPT_MARK_OFFSET + 4), KEPT_MARK as i32);
             return;
         }
+        if self.settings.keeps_locals {
+            // An earlier call may have left its mark there.
+            self.masm.mov_store_imm(false, Self::slot(KEPT_MARK_OFFSET + 4), 0);
+        }
         let mut homes: usize = 0;
         let touched = std::mem::take(&mut self.scan.touched);
         let needing = || touched.iter().map(|index| *index as usize).filter(|index| *index >= first);
