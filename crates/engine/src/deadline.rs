@@ -4,28 +4,23 @@
 //! the next one.
 
 use crate::error::{Context, Result};
-use crate::vm::{Cause, InterruptPage};
+use crate::vm::{Cause, InterruptPage, Raised};
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
-use std::thread;
+use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 /// How long the thread stays when there is nothing to do.
 const LINGER: Duration = Duration::from_millis(500);
 
-struct Timer {
-    /// Locked before the state of any page.
-    state: Mutex<State>,
-    /// There is a new first deadline.
-    changed: Condvar,
-}
-
 struct State {
     /// By time and the number of the store or of the alarm.
     deadlines: BTreeMap<(Instant, u64), Due>,
-    is_running: bool,
+    /// The thread that watches, if there is one. It parks, and is unparked when there is a new first deadline.
+    watcher: Option<Thread>,
 }
 
 /// What is to be done at a time.
@@ -34,10 +29,17 @@ enum Due {
     Wake(Waker),
 }
 
-static TIMER: Timer = Timer { state: Mutex::new(State { deadlines: BTreeMap::new(), is_running: false }), changed: Condvar::new() };
+/// What happened at its time, and is to be told with nothing locked: wakers and subscribers of the embedder's may do anything.
+enum Over {
+    Interrupted(Raised),
+    Awake(Waker),
+}
+
+/// Locked before the state of any page.
+static TIMER: Mutex<State> = Mutex::new(State { deadlines: BTreeMap::new(), watcher: None });
 
 fn lock() -> MutexGuard<'static, State> {
-    TIMER.state.lock().unwrap_or_else(PoisonError::into_inner)
+    TIMER.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Interrupts the store with number `store` at a time, which may have come already.
@@ -47,20 +49,23 @@ fn lock() -> MutexGuard<'static, State> {
 /// If there is no thread to do it and the system does not give one.
 pub(crate) fn set(at: Instant, store: u64, page: &Arc<InterruptPage>) -> Result<()> {
     if at <= Instant::now() {
-        return Ok(page.raise(Cause::Time)?);
+        return Ok(page.raise(Cause::Time).tell()?);
     }
     insert((at, store), Due::Interrupt(Arc::clone(page)))
 }
 
 fn insert(key: (Instant, u64), due: Due) -> Result<()> {
     let mut state = lock();
-    if !state.is_running {
-        thread::Builder::new().name("peregrine-timer".to_owned()).spawn(run).context("cannot start the thread that watches deadlines")?;
-        state.is_running = true;
+    if state.watcher.is_none() {
+        let thread = thread::Builder::new().name("peregrine-timer".to_owned());
+        let started = thread.spawn(run).context("cannot start the thread that watches deadlines")?;
+        state.watcher = Some(started.thread().clone());
     }
     state.deadlines.insert(key, due);
-    if state.deadlines.first_key_value().is_some_and(|(first, _)| *first == key) {
-        TIMER.changed.notify_one();
+    if let Some(watcher) = &state.watcher
+        && state.deadlines.first_key_value().is_some_and(|(first, _)| *first == key)
+    {
+        watcher.unpark();
     }
     Ok(())
 }
@@ -96,35 +101,63 @@ pub(crate) fn forget(at: Instant, store: u64) {
     drop(due);
 }
 
+/// The thread's work.
 fn run() {
-    let mut state = lock();
+    let _ending = Ending;
+    let mut is_idle = false;
     loop {
+        let mut state = lock();
         let now = Instant::now();
-        let mut wakers = Vec::new();
+        let mut over = Vec::new();
         while let Some(first) = state.deadlines.first_entry().filter(|first| first.key().0 <= now) {
             // With the lock held, so that who forgets a deadline knows that it is over.
-            match first.remove() {
-                Due::Interrupt(page) => {
-                    if let Err(error) = page.raise(Cause::Time) {
-                        tracing::error!(%error, "a guest is not interrupted at its deadline");
-                    }
-                }
-                Due::Wake(waker) => wakers.push(waker),
-            }
-        }
-        if !wakers.is_empty() {
-            // A waker may do anything.
-            drop(state);
-            wakers.into_iter().for_each(Waker::wake);
-            state = lock();
-            continue;
+            over.push(match first.remove() {
+                Due::Interrupt(page) => Over::Interrupted(page.raise(Cause::Time)),
+                Due::Wake(waker) => Over::Awake(waker),
+            });
         }
         let next = state.deadlines.first_key_value().map(|((at, _), _)| at.saturating_duration_since(now));
-        let (unlocked, waited) = TIMER.changed.wait_timeout(state, next.unwrap_or(LINGER)).unwrap_or_else(PoisonError::into_inner);
-        state = unlocked;
-        if next.is_none() && waited.timed_out() && state.deadlines.is_empty() {
-            state.is_running = false;
+        if is_idle && over.is_empty() && next.is_none() {
+            state.watcher = None;
             return;
+        }
+        drop(state);
+        is_idle = false;
+        if over.is_empty() {
+            thread::park_timeout(next.unwrap_or(LINGER));
+            // Nobody had anything to do for it meanwhile.
+            is_idle = next.is_none() && now.elapsed() >= LINGER;
+        } else {
+            over.into_iter().for_each(tell);
+        }
+    }
+}
+
+/// Tells what happened. A panic is that task's alone: the hook has said what there is to say.
+fn tell(over: Over) {
+    let told = catch_unwind(AssertUnwindSafe(|| match over {
+        Over::Awake(waker) => waker.wake(),
+        Over::Interrupted(raised) => {
+            if let Err(error) = raised.tell() {
+                tracing::error!(%error, "a guest is not interrupted at its deadline");
+            }
+        }
+    }));
+    if let Err(payload) = told
+        && let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(payload)))
+    {
+        // What panics when it is dropped is not dropped.
+        std::mem::forget(again);
+    }
+}
+
+/// Should the thread panic, the next deadline starts another one.
+struct Ending;
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            lock().watcher = None;
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::vm::address_space::AddressRoom;
 use crate::vm::alloc::pool::Anchor;
 use crate::vm::alloc::{Counting, Pool};
 use crate::vm::creators::lent_stacks;
-use crate::vm::{Cause, InterruptPage, VmShared};
+use crate::vm::{Cause, InterruptPage, Raised, VmShared};
 use crate::{COMPILERS, compat};
 use peregrine_artifact::compiler::{Compiler, Progress, Validation};
 use peregrine_artifact::image::ImageLayout;
@@ -18,6 +18,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::io::Read;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -161,14 +162,32 @@ impl Engine {
     /// Begins the next epoch: guests whose deadline it is stop with [`Trap::Interrupt`](crate::Trap::Interrupt) at the next call or turn of
     /// a loop. From any thread; not from a signal handler, since it takes a lock.
     ///
-    /// Costs the running guests nothing, and this call one system call for each store whose deadline is reached.
+    /// Costs the running guests nothing, and this call one system call for each store whose deadline is reached. Wakes the tasks whose
+    /// guests wait.
+    ///
+    /// # Panics
+    ///
+    /// If the waker of such a task panics, when all are woken.
     pub fn increment_epoch(&self) {
         let mut deadlines = self.inner.deadlines.lock().unwrap_or_else(PoisonError::into_inner);
         let now = self.inner.epoch.fetch_add(1, Ordering::SeqCst) + 1;
+        let mut raised = Vec::new();
         while let Some(first) = deadlines.first_entry().filter(|first| first.key().0 <= now) {
-            if let Err(error) = first.remove().raise(Cause::Epoch) {
-                tracing::error!(%error, "a guest is not interrupted at its epoch");
-            }
+            raised.push(first.remove().raise(Cause::Epoch));
+        }
+        drop(deadlines);
+        let mut panicked = None;
+        for raised in raised {
+            // A task's waker may do anything; the others are woken all the same.
+            let told = catch_unwind(AssertUnwindSafe(|| {
+                if let Err(error) = raised.tell() {
+                    tracing::error!(%error, "a guest is not interrupted at its epoch");
+                }
+            }));
+            panicked = panicked.or(told.err());
+        }
+        if let Some(payload) = panicked {
+            resume_unwind(payload);
         }
     }
 
@@ -177,12 +196,16 @@ impl Engine {
         let mut deadlines = self.inner.deadlines.lock().unwrap_or_else(PoisonError::into_inner);
         deadlines.remove(&(old, store));
         let epoch = self.inner.epoch.load(Ordering::SeqCst).saturating_add(ticks);
-        let changed = if ticks == 0 { page.raise(Cause::Epoch) } else { page.clear(Cause::Epoch) };
-        if let Err(error) = changed {
-            tracing::error!(%error, "the epoch of a guest's interruption is not set");
-        }
+        let (raised, cleared) = match ticks {
+            0 => (Some(page.raise(Cause::Epoch)), Ok(())),
+            _ => (None, page.clear(Cause::Epoch)),
+        };
         if ticks != 0 {
             deadlines.insert((epoch, store), Arc::clone(page));
+        }
+        drop(deadlines);
+        if let Err(error) = raised.map_or(cleared, Raised::tell) {
+            tracing::error!(%error, "the epoch of a guest's interruption is not set");
         }
         epoch
     }

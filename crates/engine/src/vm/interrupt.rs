@@ -27,15 +27,37 @@ pub(crate) struct InterruptPage {
     wake: Mutex<Option<Wake>>,
 }
 
-/// What wakes a thread that sleeps, or a task.
-pub(super) type Wake = Box<dyn Fn() + Send + Sync>;
+/// What wakes a thread that sleeps, or a task. It may do anything, so nothing is locked when it is called or dropped.
+pub(super) type Wake = Arc<dyn Fn() + Send + Sync>;
+
+/// A cause was raised, and who waits is still to be told.
+#[must_use = "who waits is not woken yet"]
+pub(crate) struct Raised {
+    wake: Option<Wake>,
+    closed: io::Result<()>,
+}
+
+impl Raised {
+    /// Wakes who waits: to be called with nothing locked, since a waker of the embedder's may do anything, panic too.
+    ///
+    /// # Errors
+    ///
+    /// If the page could not be closed, so that guest code which runs goes on.
+    pub(crate) fn tell(self) -> io::Result<()> {
+        if let Some(wake) = self.wake {
+            wake();
+        }
+        self.closed
+    }
+}
 
 /// As long as it lives, an interruption calls what was given to [`InterruptPage::wake_with`].
 pub(super) struct Awake(Arc<InterruptPage>);
 
 impl Drop for Awake {
     fn drop(&mut self) {
-        *self.0.wake.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        let old = self.0.wake.lock().unwrap_or_else(PoisonError::into_inner).take();
+        drop(old);
     }
 }
 
@@ -54,22 +76,20 @@ impl InterruptPage {
         Ok(Self { page, causes, state: Mutex::new(State { is_watched: false, is_closed: false }), wake: Mutex::default() })
     }
 
-    /// Interrupts the guest at its next look. From any thread.
-    pub(crate) fn raise(&self, cause: Cause) -> io::Result<()> {
+    /// Interrupts the guest at its next look, and, when the result is [told](Raised::tell), where it waits. From any thread.
+    pub(crate) fn raise(&self, cause: Cause) -> Raised {
         // Paired with the loads in `is_raised`: long builtins look at the causes, compiled code at the page.
-        self.change(|_| {
+        let closed = self.change(|_| {
             self.causes.fetch_or(cause as u8, Ordering::Release);
-        })?;
-        if let Some(wake) = &*self.wake.lock().unwrap_or_else(PoisonError::into_inner) {
-            wake();
-        }
-        Ok(())
+        });
+        Raised { wake: self.wake.lock().unwrap_or_else(PoisonError::into_inner).clone(), closed }
     }
 
-    /// Calls `wake` on every interruption while the result lives. The caller looks at [`is_requested`](Self::is_requested) before it
-    /// sleeps: what was requested before is not told again.
+    /// Calls `wake` on every interruption while the result lives, and perhaps a little later. The caller looks at
+    /// [`is_requested`](Self::is_requested) before it sleeps: what was requested before is not told again.
     pub(super) fn wake_with(self: &Arc<Self>, wake: Wake) -> Awake {
-        *self.wake.lock().unwrap_or_else(PoisonError::into_inner) = Some(wake);
+        let old = self.wake.lock().unwrap_or_else(PoisonError::into_inner).replace(wake);
+        drop(old);
         Awake(Arc::clone(self))
     }
 

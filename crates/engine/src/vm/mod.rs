@@ -50,7 +50,7 @@ pub(crate) use growth::{Asking, Growth};
 pub(crate) use host::{HostCode, HostCodes};
 pub(crate) use instance::{FuncId, InstanceId, VmInstance};
 pub(crate) use instantiate::VmImport;
-pub(crate) use interrupt::{Cause, InterruptPage};
+pub(crate) use interrupt::{Cause, InterruptPage, Raised};
 pub(crate) use memory::NotGrown;
 pub use parking::WaitResult;
 pub(crate) use pending::Pending;

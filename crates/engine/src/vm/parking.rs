@@ -1,6 +1,6 @@
 //! Who waits at which address of a shared memory: `memory.atomic.wait` and `memory.atomic.notify` of the threads proposal.
 //!
-//! One table for each memory. Order of locks: what an [`InterruptPage`] holds while it wakes, then the table.
+//! One table for each memory. An [`InterruptPage`] holds no lock while it wakes.
 
 use super::interrupt::{Awake, InterruptPage};
 use crate::deadline::Alarm;
@@ -125,7 +125,7 @@ impl<O: Send + Sync + 'static> Waiting<O> {
         let parking = self.parking;
         let _awake = interrupt.map(|page| {
             let (owner, parked) = (Arc::clone(&self.owner), Arc::clone(&self.parked));
-            page.wake_with(Box::new(move || {
+            page.wake_with(Arc::new(move || {
                 // With the lock, so that the request is not missed between the look at it and the sleep.
                 let _queues = parking(&owner).lock();
                 parked.changed.notify_one();
@@ -154,7 +154,7 @@ impl<O: Send + Sync + 'static> Waiting<O> {
         self.others = None;
         let awake = interrupt.map(|page| {
             let waker = task.waker().clone();
-            page.wake_with(Box::new(move || waker.wake_by_ref()))
+            page.wake_with(Arc::new(move || waker.wake_by_ref()))
         });
         let old = self.parked.waker.lock().unwrap_or_else(PoisonError::into_inner).replace(task.waker().clone());
         drop(old);
@@ -257,7 +257,7 @@ mod tests {
             let page = Arc::new(InterruptPage::new(None).unwrap());
             let interrupter = {
                 let page = Arc::clone(&page);
-                thread::spawn(move || page.raise(Cause::Time).unwrap())
+                thread::spawn(move || page.raise(Cause::Time).tell().unwrap())
             };
             assert_eq!(wait(&parking, 8, None, Some(&page)), Awoken::Interrupted);
             interrupter.join().unwrap();

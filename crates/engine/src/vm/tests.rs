@@ -184,7 +184,7 @@ fn interruption_and_fuel_stop_loops() {
         let page = Arc::clone(&page);
         move || {
             std::thread::sleep(std::time::Duration::from_millis(20));
-            page.raise(Cause::Time)
+            page.raise(Cause::Time).tell()
         }
     });
     assert_eq!(machine.trap(instance, "spin", &[]).0, Trap::Interrupt);
