@@ -3,7 +3,7 @@
 use peregrine::{
     Cache, CacheConfig, Caller, Config, Enabled, Engine, EngineWeak, Extern, ExternRef, Func, I31, Instance, InstanceAllocationStrategy,
     InstancePre, Linker, Memory, MemoryType, Module, ModuleExport, NoFunc, OwnedRooted, PoolConcurrencyLimitError, PoolingAllocationConfig,
-    Ref, RefType, Result, RootScope, Rooted, Store, Table, TableType, Trap, WasmFeatures, WasmRet, WasmTy, WasmTyList,
+    Ref, RefType, Result, RootScope, Rooted, Store, Strategy, Table, TableType, Trap, WasmFeatures, WasmRet, WasmTy, WasmTyList,
 };
 use std::collections::hash_map::DefaultHasher;
 use std::pin::pin;
@@ -222,7 +222,7 @@ fn a_cache_is_described() -> Result<()> {
     described.with_directory(&dir).with_files_total_size_soft_limit(1 << 30).with_worker_event_queue_size(16);
     for cache in [Cache::new(described)?, Cache::from_file(Some(&file))?] {
         let mut config = Config::new();
-        config.cache(Some(cache.clone()));
+        config.cache(Some(cache.clone())).strategy(Strategy::Cranelift);
         let engine = Engine::new(&config)?;
         Module::new(&engine, r#"(module (func (export "run") (result i32) (i32.const 1)))"#)?;
         assert_eq!(cache.cache_hits() + cache.cache_misses(), 1);
