@@ -195,6 +195,9 @@ pub trait ReadWasm: Sync {
     ///
     /// If it cannot be read.
     fn read_at(&self, offset: usize, into: &mut [u8]) -> Result<(), CompileError>;
+
+    /// Told of bodies that were found valid, and where they begin in the binary, in bytes: nothing else may be compiled there later.
+    fn found_valid(&self, _bodies: &mut dyn Iterator<Item = (u32, &[u8])>) {}
 }
 
 /// The binary of a module, kept for as long as functions of it may be compiled.
@@ -317,6 +320,11 @@ pub enum CompileError {
         /// What there is not.
         message: String,
     },
+    /// The binary of the module, which is read when functions are compiled, cannot be read now. It may go well the next time.
+    Unreadable {
+        /// What was read, and what the system said.
+        message: String,
+    },
     /// A fault of the compiler itself, reported instead of a panic.
     Internal {
         /// Where and what.
@@ -338,6 +346,7 @@ impl fmt::Display for CompileError {
             Self::Invalid { message, offset: None } => write!(f, "invalid module: {message}"),
             Self::Limit { message } => write!(f, "limit exceeded: {message}"),
             Self::Unsupported { message } => write!(f, "unsupported: {message}"),
+            Self::Unreadable { message } => write!(f, "unreadable: {message}"),
             Self::Internal { message } => write!(f, "internal compiler error: {message}"),
         }
     }

@@ -34,7 +34,9 @@ pub(crate) fn validate<'a>(
     let failed = AtomicBool::new(false);
     let check = |chunk: &BodyChunk, allocations: &mut FuncValidatorAllocations| {
         let valid = catch_unwind(AssertUnwindSafe(|| chunk.validate(allocations)));
-        if !matches!(valid, Ok(Ok(()))) {
+        if matches!(valid, Ok(Ok(()))) {
+            source.found_valid(&mut chunk.bodies());
+        } else {
             // What it is will be found again.
             failed.store(true, Ordering::Relaxed);
         }

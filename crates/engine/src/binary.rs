@@ -4,11 +4,14 @@
 //! piece by piece. Of one that was found valid, only their bodies are read, as long as the file is in the state that it was recognized or
 //! validated in once they are read: changes before that would show too. The whole file is read as it was when the module was made or not at
 //! all: its content has to have the hash that it was known or read by.
+//!
+//! Times do not tell of writes through a mapping. So bodies are read alone only from files that nobody else may write to, and a body that was
+//! validated on its way has to have the hash that it had then.
 
-use crate::file_pieces::Content;
+use crate::file_pieces::{Content, ValidBodies};
 use crate::verified::Identity;
 use peregrine_artifact::compiler::{CompileError, ReadBody, WasmBytes};
-use peregrine_sys::pages;
+use peregrine_sys::{file, pages};
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::FileExt;
@@ -70,6 +73,10 @@ pub(crate) struct FileBinary {
     file: File,
     identity: Identity,
     content: Content,
+    /// Whether nobody else may write to it.
+    is_own: bool,
+    /// The bodies that were validated while it was read in pieces. Not there if the cache says that all are valid.
+    valid: OnceLock<ValidBodies>,
     whole: OnceLock<WasmBytes>,
     _open: OpenFile,
     bodies_read: AtomicU64,
@@ -85,7 +92,17 @@ impl Binary {
     /// The binary in `file` in the state `identity`, whose content is to be `content`. `None` if too many files are open for modules.
     pub(crate) fn in_file(file: File, identity: Identity, content: Content) -> Option<Self> {
         let _open = OpenFile::new()?;
-        Some(Self::InFile(Arc::new(FileBinary { file, identity, content, whole: OnceLock::new(), bodies_read: AtomicU64::new(0), _open })))
+        let (is_own, bodies_read) = (file::is_own(&file), AtomicU64::new(0));
+        let (valid, whole) = (OnceLock::new(), OnceLock::new());
+        Some(Self::InFile(Arc::new(FileBinary { file, identity, content, is_own, valid, whole, bodies_read, _open })))
+    }
+
+    /// No other bodies than these are read from the file from now on.
+    pub(crate) fn set_valid(&self, bodies: ValidBodies) {
+        if let Self::InFile(file) = self {
+            // They are set once, before any is read.
+            let _ = file.valid.set(bodies);
+        }
     }
 
     /// What reads bodies of functions one by one, without the rest.
@@ -134,9 +151,9 @@ impl FileBinary {
         pages::prefer_huge_pages(bytes.spare_capacity_mut());
         // Others may read from the same open file.
         let read = FromStart { file: &self.file, offset: 0 }.take(len_bytes).read_to_end(&mut bytes);
-        read.map_err(|error| unusable(&format!("cannot be read: {error}")))?;
+        read.map_err(|error| CompileError::Unreadable { message: format!("the file of the module cannot be read: {error}") })?;
         if !self.content.is_of(&bytes) {
-            return Err(unusable("was changed in place since it was loaded"));
+            return Err(changed());
         }
         Ok(Arc::new(bytes))
     }
@@ -147,8 +164,18 @@ fn unusable(why: &str) -> CompileError {
     CompileError::Unsupported { message: format!("the file of the module {why}; load the module again") }
 }
 
+#[cold]
+fn changed() -> CompileError {
+    unusable("was changed in place since it was loaded")
+}
+
 impl FileBinary {
-    /// Whether the file is as it was. A change of its content after it was recognized shows.
+    /// Whether a body is one that was validated.
+    fn is_valid(&self, start: u32, body: &[u8]) -> bool {
+        self.valid.get().is_none_or(|valid| valid.has(start, body))
+    }
+
+    /// Whether the file is as it was. A write to it after it was recognized shows.
     fn is_unchanged(&self) -> bool {
         Identity::of(&self.file).is_some_and(|now| now.is_same(&self.identity))
     }
@@ -168,21 +195,23 @@ impl FileBinary {
             body.resize(len, 0);
             self.file.read_exact_at(&mut body[rest..], u64::from(start) + rest as u64).ok()?;
         }
-        (body.last() == Some(&END) && self.is_unchanged()).then(|| body.into_boxed_slice())
+        (body.last() == Some(&END) && self.is_valid(start, &body) && self.is_unchanged()).then(|| body.into_boxed_slice())
     }
 }
 
 impl ReadBody for FileBodies {
     fn read_body(&self, start: u32, end: u32) -> Result<Box<[u8]>, CompileError> {
         let Self(file) = self;
-        if file.whole.get().is_none()
+        if file.is_own
+            && file.whole.get().is_none()
             && let Some(body) = file.read_unchanged(start, end)
         {
             file.bodies_read.fetch_add(1, Ordering::Relaxed);
             return Ok(body);
         }
         // What changed may be no more than its name. Only the whole content shows that.
-        body_in((*file.bytes()?).as_ref(), start, end)
+        let body = body_in((*file.bytes()?).as_ref(), start, end)?;
+        if file.is_valid(start, &body) { Ok(body) } else { Err(changed()) }
     }
 }
 

@@ -1,10 +1,11 @@
-//! A file that is read in pieces, and what tells later that all of it is as it was read.
+//! A file that is read in pieces, and what tells later that all of it, or one body, is as it was read.
 //!
 //! Called by [`crate::module_file`], and by [`crate::binary`] where a file is not in the state any more that it was read in.
 
 use crate::cache::{ContentHash, ContentHasher};
 use peregrine_artifact::compiler::{CompileError, ReadWasm};
 use std::fs::File;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::{Mutex, PoisonError};
@@ -40,18 +41,52 @@ impl Content {
     }
 }
 
+/// Bodies that were found valid, by hash. Who changes a file does not know the keys, so cannot look for another body of the same hash.
+#[derive(Debug)]
+pub(crate) struct ValidBodies {
+    keys: RandomState,
+    /// Where each begins, rising, and its hash.
+    hashes: Box<[(u32, u64)]>,
+}
+
+impl ValidBodies {
+    /// Whether `body` was found valid at the offset `start`.
+    pub(crate) fn has(&self, start: u32, body: &[u8]) -> bool {
+        let found = self.hashes.binary_search_by_key(&start, |(start, _)| *start);
+        found.is_ok_and(|position| self.hashes[position].1 == hash_of(&self.keys, start, body))
+    }
+}
+
+/// The hash of a body that begins at `start`.
+fn hash_of(keys: &RandomState, start: u32, body: &[u8]) -> u64 {
+    let mut hasher = keys.build_hasher();
+    hasher.write_u32(start);
+    hasher.write(body);
+    hasher.finish()
+}
+
 /// A file of which pieces are read.
 pub(crate) struct FilePieces<'a> {
     file: &'a File,
     len_bytes: usize,
     /// What was read so far, if that is noted.
     seen: Option<Mutex<(ContentHasher, Vec<Range<usize>>)>>,
+    keys: RandomState,
+    /// As in [`ValidBodies`], in any order.
+    valid: Mutex<Vec<(u32, u64)>>,
 }
 
 impl<'a> FilePieces<'a> {
     /// The first `len_bytes` of `file`. With `noted`, [`Self::content`] tells what was read.
     pub(crate) fn new(file: &'a File, len_bytes: usize, noted: bool) -> Self {
-        Self { file, len_bytes, seen: noted.then(Mutex::default) }
+        Self { file, len_bytes, seen: noted.then(Mutex::default), keys: RandomState::new(), valid: Mutex::default() }
+    }
+
+    /// The bodies that were found valid so far.
+    pub(crate) fn valid_bodies(&self) -> ValidBodies {
+        let mut hashes = std::mem::take(&mut *self.valid.lock().unwrap_or_else(PoisonError::into_inner));
+        hashes.sort_unstable();
+        ValidBodies { keys: self.keys.clone(), hashes: hashes.into() }
     }
 
     /// What was read, if that was noted and is all of the file.
@@ -87,7 +122,7 @@ impl ReadWasm for FilePieces<'_> {
 
     fn read_at(&self, offset: usize, into: &mut [u8]) -> Result<(), CompileError> {
         let read = self.file.read_exact_at(into, offset as u64);
-        read.map_err(|error| CompileError::Unsupported { message: format!("the file cannot be read: {error}") })?;
+        read.map_err(|error| CompileError::Unreadable { message: format!("the file cannot be read: {error}") })?;
         if let Some(seen) = &self.seen {
             let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
             seen.0.add(into);
@@ -95,12 +130,28 @@ impl ReadWasm for FilePieces<'_> {
         }
         Ok(())
     }
+
+    fn found_valid(&self, bodies: &mut dyn Iterator<Item = (u32, &[u8])>) {
+        let hashes: Vec<_> = bodies.map(|(start, body)| (start, hash_of(&self.keys, start, body))).collect();
+        self.valid.lock().unwrap_or_else(PoisonError::into_inner).extend(hashes);
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::io::Write;
+
+    #[test]
+    fn a_body_is_known_where_it_was_found_valid() {
+        let file = File::open("/dev/null").unwrap();
+        let pieces = FilePieces::new(&file, 0, false);
+        pieces.found_valid(&mut [(70, &b"other"[..]), (90, b"last")].into_iter());
+        pieces.found_valid(&mut [(20, &b"first"[..])].into_iter());
+        let bodies = pieces.valid_bodies();
+        assert!(bodies.has(20, b"first") && bodies.has(70, b"other") && bodies.has(90, b"last"));
+        assert!(!bodies.has(70, b"first") && !bodies.has(20, b"firsT") && !bodies.has(21, b"first") && !bodies.has(20, b"firs"));
+    }
 
     #[test]
     fn pieces_tell_whether_all_is_as_it_was() {

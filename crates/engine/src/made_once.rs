@@ -75,16 +75,16 @@ impl<T> MadeOnce<T> {
         let _ = self.value.set(value);
     }
 
-    /// The value; makes it if that was not done, or waits for the thread that does.
-    pub(crate) fn get_or_make(&self, make: impl FnOnce() -> T) -> &T {
+    /// The value; makes it if that was not done, or waits for the thread that does. After an error it is made when it is asked for again.
+    pub(crate) fn get_or_make<E>(&self, make: impl FnOnce() -> Result<T, E>) -> Result<&T, E> {
         if let Some(value) = self.get() {
-            return value;
+            return Ok(value);
         }
         let _turn = self.turn.take();
         if self.get().is_none() {
-            self.set(make());
+            self.set(make()?);
         }
-        self.get().expect("it was set")
+        Ok(self.get().expect("it was set"))
     }
 }
 
@@ -101,13 +101,16 @@ mod tests {
                 scope.spawn(|| {
                     let make = || {
                         std::thread::sleep(Duration::from_millis(5));
-                        made.fetch_add(1, Ordering::Relaxed) + 7
+                        Ok::<_, ()>(made.fetch_add(1, Ordering::Relaxed) + 7)
                     };
-                    assert_eq!(*value.get_or_make(make), 7);
+                    assert_eq!(value.get_or_make(make), Ok(&7));
                 });
             }
         });
         assert_eq!(made.load(Ordering::Relaxed), 1);
+        let failed = MadeOnce::default();
+        assert_eq!(failed.get_or_make(|| Err(1)), Err(1));
+        assert_eq!(failed.get_or_make(|| Ok::<_, i32>(2)), Ok(&2));
     }
 
     #[test]

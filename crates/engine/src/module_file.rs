@@ -2,7 +2,8 @@
 //!
 //! With a [cache](crate::Config::cache), a large file that did not change since it was last read is recognized by what the system says of it,
 //! and the module comes out of the cache. Other large files are read in pieces, if their functions are compiled when they are called: bodies are
-//! validated as they pass, and read again when they are compiled. Whatever stands against either, the file is read as any other.
+//! validated as they pass, and read again when they are compiled, if nobody else may write to the file. Whatever stands against either, the
+//! file is read as any other.
 
 use crate::binary::Binary;
 use crate::error::{Context, Result};
@@ -14,7 +15,7 @@ use crate::vm::alloc::Counting;
 use crate::{Budget, Engine, Module};
 use peregrine_artifact::compiler::{CompileError, Progress, Validation};
 use peregrine_artifact::settings::Tiering;
-use peregrine_sys::pages;
+use peregrine_sys::{file, pages};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
@@ -29,7 +30,7 @@ impl Module {
     ///
     /// With a [cache](crate::Config::cache), a large file that did not change since its content was last read is not read again. The functions
     /// of large files that have no code yet are compiled from the file when they are first called, where functions are compiled one by
-    /// one; who changes a file in place, instead of replacing it, while the module lives, makes such calls fail.
+    /// one and nobody but the user and root may write to the file; who changes a file in place, instead of replacing it, while the module lives, makes such calls fail.
     ///
     /// # Errors
     ///
@@ -93,6 +94,10 @@ impl Module {
         if !one_by_one || config.tiering_stress != TieringStress::None || !identity.is_settled() {
             return Ok(None);
         }
+        // Others could change a body between the two readings, through a mapping.
+        if !file::is_own(file) {
+            return Ok(None);
+        }
         let mut magic = [0; 4];
         if file.read_exact_at(&mut magic, 0).is_err() || magic != *b"\0asm" {
             return Ok(None);
@@ -126,8 +131,10 @@ impl Module {
                 return Ok(None);
             }
         };
+        let valid = pieces.valid_bodies();
         let Some(binary) = binary.or_else(|| pieces.content().and_then(in_file)) else { return Ok(None) };
         // What was validated is what will be compiled.
+        binary.set_valid(valid);
         if !Identity::of(file).is_some_and(|now| now.is_same(&identity)) {
             return Ok(None);
         }
@@ -136,7 +143,9 @@ impl Module {
             return Ok(None);
         }
         let counters = &engine.shared().counters;
-        counters.add(Counting::CacheMisses, u64::from(kept.is_some()));
+        if kept.is_some() {
+            engine.count_cached(false);
+        }
         counters.add(Counting::ModulesCompiled, 1);
         counters.add(Counting::CompileNanoseconds, u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX));
         Self::set_tiering(engine, &loaded, binary, Validation::Trusted, None, kept)?;

@@ -15,7 +15,7 @@ use std::ops::Range;
 const CHUNK: usize = 64;
 
 /// Nobody waits for another thread that reads it: after a fork that thread may not be there.
-type Body = OnceBox<Result<Box<[u8]>, CompileError>>;
+type Body = OnceBox<Box<[u8]>>;
 
 /// The bodies of a module, as far as they were asked for.
 pub struct LaterBodies {
@@ -50,16 +50,17 @@ impl LaterBodies {
         let chunk = chunk.get_or_init(|| Box::new((0..CHUNK).map(|_| OnceBox::new()).collect()));
         let read = || {
             let range = self.range(position);
-            Box::new(self.reader.read_body(range.start as u32, range.end as u32))
+            self.reader.read_body(range.start as u32, range.end as u32).map(Box::new)
         };
-        chunk[position % CHUNK].get_or_init(read).as_deref().map_err(Clone::clone)
+        // What fails may go well the next time.
+        chunk[position % CHUNK].get_or_try_init(read).map(|body| &**body)
     }
 
     /// A body that was read.
     pub(crate) fn fetched(&self, index: DefinedFuncIndex) -> &[u8] {
         let position = index.as_usize();
         let body = self.chunks.get(position / CHUNK).and_then(OnceBox::get).and_then(|chunk| chunk[position % CHUNK].get());
-        body.and_then(|body| body.as_deref().ok()).unwrap_or_default()
+        body.map(|body| &**body).unwrap_or_default()
     }
 
     /// Where a body begins, and before which offset it ends: the size of the next one comes between.

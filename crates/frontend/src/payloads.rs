@@ -20,6 +20,9 @@ use peregrine_wasm::{
 use std::ops::Range;
 use wasmparser::{BinaryReader, Chunk, ExternalKind, Parser, Payload, TypeRef, ValidPayload, Validator};
 
+/// Bytes that the size of a body takes at most. Core specification, section 5.2.2.
+const MAX_SIZE_BYTES: usize = 5;
+
 /// Reads the binary module `wasm` and validates every section but the bodies.
 ///
 /// # Errors
@@ -189,10 +192,12 @@ impl<'a, 'l> Walk<'a, 'l> {
         let features = self.translation.features;
         let (mut read_to, mut left) = (range.start, count);
         let (mut bytes, mut carried) = (Vec::new(), Vec::new());
+        // How much the body that was begun lacks: all of it is read at once, so that no byte is moved more than once.
+        let mut lacking = 0;
         while left > 0 {
             // The beginning of a body that did not fit, and what comes next.
             let start = read_to - carried.len();
-            let next_len = CHUNK_BYTES.min(range.end - read_to);
+            let next_len = CHUNK_BYTES.max(lacking).min(range.end - read_to);
             let len = carried.len() + next_len;
             if bytes.len() < len {
                 bytes.resize(len, 0);
@@ -218,6 +223,19 @@ impl<'a, 'l> Walk<'a, 'l> {
             }
             carried.clear();
             carried.extend_from_slice(&bytes[at..len]);
+            // What can never be a body is not read on for. So each turn but the first has a body, for which the sink looks at the time.
+            lacking = match leb(&carried) {
+                _ if left == 0 => 0,
+                Some((size, size_len)) => {
+                    let size = size as usize;
+                    if size > self.limits.max_function_bytes || size > range.end - (start + at + size_len) {
+                        return Ok(false);
+                    }
+                    size_len + size - carried.len()
+                }
+                None if carried.len() >= MAX_SIZE_BYTES => return Ok(false),
+                None => 0,
+            };
             match resources {
                 Some(resources) => {
                     let chunk = BodyChunk { bytes: std::mem::take(&mut bytes), start: start as u64, bodies, resources, features };

@@ -19,6 +19,8 @@ pub(crate) const CHUNK_BYTES: usize = 256 << 10;
 const HEADER: [u8; 8] = *b"\0asm\x01\0\0\0";
 /// The number of the code section.
 const CODE: u8 = 10;
+/// Sections of modules that are read in pieces. Each costs calls of the system, however small it is.
+const MAX_SECTIONS: usize = 1000;
 /// Bytes that a section's number, its size, and the number of bodies take at most.
 const MAX_START_BYTES: usize = 11;
 
@@ -50,8 +52,12 @@ impl Sections {
         if wasm[..HEADER.len()] != HEADER {
             return Ok(None);
         }
-        let (mut at, mut code) = (HEADER.len(), None);
+        let (mut at, mut code, mut sections) = (HEADER.len(), None, 0);
         while at < len {
+            sections += 1;
+            if sections > MAX_SECTIONS {
+                return Ok(None);
+            }
             let start_len = MAX_START_BYTES.min(len - at);
             fill(&mut wasm, at..at + start_len)?;
             let start = &wasm[at..at + start_len];
@@ -103,6 +109,11 @@ impl BodyChunk {
         })
     }
 
+    /// The bodies, and where they begin in the binary. Offsets in binaries have 32 bits.
+    pub fn bodies(&self) -> impl Iterator<Item = (u32, &[u8])> {
+        self.bodies.iter().map(|(_, _, range)| ((self.start + range.start as u64) as u32, &self.bytes[range.clone()]))
+    }
+
     /// The memory, for another chunk.
     pub fn into_buffer(self) -> Vec<u8> {
         self.bytes
@@ -129,6 +140,7 @@ mod tests {
     use super::*;
     use crate::{to_binary, translate, translate_pieces};
     use peregrine_wasm::{Features, ModuleLimits};
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     struct InMemory(Vec<u8>);
 
@@ -141,6 +153,25 @@ mod tests {
             into.copy_from_slice(&self.0[offset..offset + into.len()]);
             Ok(())
         }
+    }
+
+    /// Counts bytes that are read.
+    struct Counted<'c>(InMemory, &'c AtomicUsize);
+
+    impl ReadWasm for Counted<'_> {
+        fn len_bytes(&self) -> usize {
+            self.0.len_bytes()
+        }
+
+        fn read_at(&self, offset: usize, into: &mut [u8]) -> Result<(), CompileError> {
+            self.1.fetch_add(into.len(), Ordering::Relaxed);
+            self.0.read_at(offset, into)
+        }
+    }
+
+    /// A number in LEB128, in as many bytes as there may be.
+    fn padded_leb(number: usize) -> [u8; 5] {
+        std::array::from_fn(|position| (number >> (7 * position)) as u8 & 0x7f | if position < 4 { 0x80 } else { 0 })
     }
 
     /// Whether a module is read in pieces and valid; all that is found out is compared.
@@ -191,6 +222,29 @@ mod tests {
         assert!(check(&wasm));
         assert!(check(&to_binary(b"(module (func))").unwrap()));
         assert!(!check(&to_binary(b"(module (memory 1))").unwrap()), "without bodies there is nothing to gain");
+    }
+
+    #[test]
+    fn what_would_cost_too_much_is_given_up() {
+        let wasm = to_binary(b"(module (func))").unwrap().into_owned();
+        // Custom sections without a name.
+        let with = |sections: usize| [&wasm[..8], &[0, 1, 0].repeat(sections), &wasm[8..]].concat();
+        assert!(check(&with(MAX_SECTIONS - 3)) && !check(&with(MAX_SECTIONS)));
+        // A body that begins with what is no size, or with one that is too large, is not read on for.
+        let len = 40 * CHUNK_BYTES;
+        for start in [&[0xff_u8; 8][..], &[0xff, 0xff, 0xff, 0x07], &[0x80, 0x80, 0x80, 0x05]] {
+            let head = b"\x01\x04\x01\x60\0\0\x03\x02\x01\0\x0a";
+            let mut wasm = [&HEADER[..], head, &padded_leb(len + 1), b"\x01", start].concat();
+            let code_start = wasm.len() - start.len();
+            wasm.resize(code_start + len, 0);
+            let read_bytes = AtomicUsize::new(0);
+            let source = Counted(InMemory(wasm), &read_bytes);
+            let sections = Sections::read(&source).unwrap().unwrap();
+            let mut sink = |_: BodyChunk| panic!("there is no body");
+            let read = translate_pieces(&sections, &source, &Features::default(), &ModuleLimits::default(), &mut sink);
+            assert!(matches!(read, Ok(None)));
+            assert!(read_bytes.into_inner() < 2 * CHUNK_BYTES, "{start:x?}");
+        }
     }
 
     #[test]

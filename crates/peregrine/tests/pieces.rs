@@ -1,7 +1,9 @@
 //! Modules in large files, which are read in pieces: bodies are validated as they pass and read again when they are compiled.
 
-use peregrine::{Budget, Config, Engine, Instance, Module, Store, Strategy};
+use peregrine::{Budget, Cache, Config, Engine, Instance, Module, Store, Strategy};
 use std::fs;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -19,6 +21,12 @@ fn binary(functions: usize, body: &str) -> Vec<u8> {
 /// Writes a file, and waits until another change would show.
 fn write(path: &Path, bytes: &[u8]) {
     fs::write(path, bytes).expect("it can be written");
+    allow(path, 0o644);
+}
+
+/// Sets who may write to a file, and waits as above.
+fn allow(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("it is a file of our own");
     std::thread::sleep(Duration::from_millis(250));
 }
 
@@ -145,4 +153,114 @@ fn what_can_only_be_read_as_a_whole_is() {
     let only_images = Engine::new(Config::new().strategy(Strategy::Precompiled)).expect("a good configuration");
     let error = format!("{:#}", Module::from_file(&only_images, &path).expect_err("nothing compiles it"));
     assert!(error.contains("Strategy::Precompiled"), "{error}");
+}
+
+#[test]
+fn a_file_that_others_may_write_to_is_read_as_a_whole() {
+    let (_folder, path) = folder();
+    write(&path, &binary(10, "(i32.const 1000)"));
+    let load = |cache: Option<Cache>| {
+        let mut config = Config::new();
+        config.strategy(Strategy::Tiered).cache(cache);
+        Module::from_file(&Engine::new(&config).expect("a good configuration"), &path).expect("a good module")
+    };
+    for (mode, bodies_read) in [(0o644, 1), (0o600, 1), (0o664, 0), (0o646, 0)] {
+        allow(&path, mode);
+        let module = load(None);
+        assert_eq!((call(&module, "last"), reads(&module)), (Ok(1000), (bodies_read, 0)), "{mode:o}");
+    }
+    // One that the cache recognizes is read as a whole for what the cache lacks.
+    let cache = tempfile::tempdir().expect("a folder for the test");
+    let cache = || Some(Cache::new(cache.path()).expect("a folder of our own"));
+    assert_eq!(call(&load(cache()), "f1"), Ok(1));
+    let module = load(cache());
+    assert!(module.tiering_metrics().precompiled_functions >= 1);
+    assert_eq!((call(&module, "last"), reads(&module)), (Ok(1000), (0, 1)));
+}
+
+#[test]
+fn a_body_that_is_replaced_without_a_trace_is_not_compiled() {
+    // In memory, where writes through a mapping leave no trace once a page was written to. Elsewhere they do, which is noticed as well.
+    let memory = Path::new("/dev/shm");
+    let folder = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.expect("a folder for the test");
+    let path = folder.path().join("app.wasm");
+    let bytes = binary(10, "(i32.const 1000)");
+    let body = bytes.windows(5).position(|window| window == [0, 0x41, 0xe8, 0x07, 0x0b]).expect("the last body");
+    fs::write(&path, &bytes).expect("it can be written");
+    let file = fs::File::options().read(true).write(true).open(&path).expect("it is there");
+    let (access, shared) = (rustix::mm::ProtFlags::READ | rustix::mm::ProtFlags::WRITE, rustix::mm::MapFlags::SHARED);
+    // SAFETY: the system chooses the place, so nothing that is in use is replaced.
+    let mapping = unsafe { rustix::mm::mmap(std::ptr::null_mut(), bytes.len(), access, shared, &file, 0) }.expect("it can be mapped");
+    // SAFETY: the mapping has so many bytes, and only this thread uses it.
+    let change = |at: usize, byte: u8| unsafe { mapping.cast::<u8>().add(at).write_volatile(byte) };
+    change(body + 2, bytes[body + 2]);
+    allow(&path, 0o644);
+    let times = |metadata: fs::Metadata| (metadata.mtime(), metadata.mtime_nsec(), metadata.ctime(), metadata.ctime_nsec());
+    let before = fs::metadata(&path).map(times).expect("it has times");
+
+    let module = Module::from_file(&engine(), &path).expect("a good module");
+    assert_eq!((call(&module, "f1"), reads(&module)), (Ok(1), (1, 0)));
+    change(body + 2, 0xe9);
+    let after = fs::metadata(&path).map(times).expect("it has times");
+    assert!(before == after || !memory.is_dir(), "{before:?} {after:?}");
+    let error = call(&module, "last").expect_err("nobody validated it");
+    assert!(error.contains("was changed in place"), "{error}");
+    assert_eq!((call(&module, "f1"), reads(&module)), (Ok(1), (1, 0)), "what has code goes on");
+    // SAFETY: nothing refers to it any more.
+    unsafe { rustix::mm::munmap(mapping, bytes.len()) }.expect("it is mapped");
+}
+
+#[test]
+fn a_body_without_end_costs_no_time() {
+    const BODY_BYTES: usize = 300_000_000;
+    let leb = |number: usize| -> [u8; 5] {
+        std::array::from_fn(|position| (number >> (7 * position)) as u8 & 0x7f | if position < 4 { 0x80 } else { 0 })
+    };
+    let (_folder, path) = folder();
+    let types = b"\0asm\x01\0\0\0\x01\x04\x01\x60\0\0\x03\x02\x01\0\x0a";
+    let start = [&types[..], &leb(BODY_BYTES + 6), b"\x01", &leb(BODY_BYTES)].concat();
+    let file = fs::File::create(&path).expect("it can be written");
+    file.write_all_at(&start, 0).and_then(|()| file.set_len((start.len() + BODY_BYTES) as u64)).expect("it can be written");
+    allow(&path, 0o644);
+    let now = || rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    let before = now();
+    let error = format!("{:#}", Module::from_file(&engine(), &path).expect_err("it is too large"));
+    let seconds = now().tv_sec - before.tv_sec;
+    let expected = format!("{:#}", Module::new(&engine(), fs::read(&path).expect("it is there")).expect_err("it is too large"));
+    assert!(error.ends_with(&expected), "{error}\n{expected}");
+    assert!(seconds < 10, "{seconds} s");
+}
+
+#[test]
+fn what_the_cache_does_not_have_is_counted() {
+    let (folder, path) = folder();
+    write(&path, &binary(10, "(i32.const 1000)"));
+    let cache = Cache::new(folder.path().join("cache")).expect("a folder of our own");
+    let mut config = Config::new();
+    config.strategy(Strategy::Tiered).cache(Some(cache.clone()));
+    let module = Module::from_file(&Engine::new(&config).expect("a good configuration"), &path).expect("a good module");
+    assert_eq!((call(&module, "f1"), reads(&module)), (Ok(1), (1, 0)));
+    assert_eq!((cache.cache_hits(), cache.cache_misses()), (0, 1));
+}
+
+#[test]
+fn what_cannot_be_read_now_may_be_read_later() {
+    let (folder, path) = folder();
+    write(&path, &binary(10, "(i32.const 1000)"));
+    let module = Module::from_file(&engine(), &path).expect("a good module");
+    let is_kept = |number: &i32| fs::read_link(format!("/proc/self/fd/{number}")).is_ok_and(|target| target == path);
+    let kept = (0..1024).find(is_kept).expect("the module has the file open");
+    let (same, other) = (fs::File::open(&path).expect("it is there"), fs::File::open(folder.path()).expect("it is there"));
+    let replace = |by: &fs::File| {
+        // SAFETY: the module lives, so nobody else has a descriptor of that number.
+        assert_eq!(unsafe { libc::dup2(by.as_raw_fd(), kept) }, kept);
+    };
+    // Reading a folder fails.
+    replace(&other);
+    for _ in 0..2 {
+        let error = call(&module, "last").expect_err("it cannot be read");
+        assert!(error.contains("cannot be read"), "{error}");
+    }
+    replace(&same);
+    assert_eq!((call(&module, "last"), reads(&module)), (Ok(1000), (1, 0)));
 }

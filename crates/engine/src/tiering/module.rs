@@ -116,14 +116,29 @@ enum Failure {
     Compile(CompileError),
     /// There is code, and no place for it.
     Install(String),
+    /// There is code, and the system gave no place for it, which may go better the next time.
+    System(String),
 }
 
 impl Failure {
     fn into_error(self) -> Error {
         match self {
             Self::Compile(error) => Error::new(error),
-            Self::Install(message) => Error::msg(message),
+            Self::Install(message) | Self::System(message) => Error::msg(message),
         }
+    }
+
+    /// What becomes of code that cannot be installed for the reason `error`.
+    fn of_install(message: String, error: &InstallError) -> Self {
+        match error {
+            InstallError::Io(error) if error.raw_os_error().is_some() => Self::System(message),
+            _ => Self::Install(message),
+        }
+    }
+
+    /// Whether it would be the same the next time.
+    fn stays(&self) -> bool {
+        !matches!(self, Self::System(_) | Self::Compile(CompileError::Internal { .. } | CompileError::Unreadable { .. }))
     }
 }
 
@@ -353,7 +368,12 @@ impl ModuleTiering {
             functions.prepare()?;
             Ok(functions)
         };
-        self.functions.get_or_make(make).clone()
+        let made = self.functions.get_or_make(|| match make() {
+            // It may go well the next time.
+            Err(error @ CompileError::Unreadable { .. }) => Err(error),
+            made => Ok(made),
+        });
+        made?.clone()
     }
 
     /// Whether a function that is compiled when it is called needs nothing but its body: the image has the rest, and it is valid.
@@ -413,7 +433,10 @@ impl ModuleTiering {
         let kind = if compiled.tier == CompilerKind::Optimizing { BlobKind::Optimized } else { BlobKind::Baseline };
         let address = match code.add(function, kind, &compiled) {
             Ok(address) => address,
-            Err(error) => return Err(self.failed(function, Failure::Install(install_message(module, function, &error))).into_error()),
+            Err(error) => {
+                let failure = Failure::of_install(install_message(module, function, &error), &error);
+                return Err(self.failed(function, failure).into_error());
+            }
         };
         self.report(module, address);
         let index = module.module().func_index(function).as_u32();
@@ -446,7 +469,7 @@ impl ModuleTiering {
     /// Notes that a function cannot be compiled, so that its next call does not try it again, unless it might go better then.
     fn failed(&self, function: DefinedFuncIndex, failure: Failure) -> Failure {
         add(&self.counters.failed_functions, 1);
-        if !matches!(failure, Failure::Compile(CompileError::Internal { .. })) {
+        if failure.stays() {
             self.hot().failed.insert(function, failure.clone());
         }
         failure

@@ -293,10 +293,10 @@ fn a_fork_does_not_wait_for_what_takes_long_and_the_child_does_it_itself() {
         let (value, turn) = (&value, &turn);
         scope.spawn(move || {
             let _turn = turn.take();
-            value.get_or_make(|| {
+            let _ = value.get_or_make(|| {
                 at_it.send(()).expect("somebody waits for it");
                 may_go_on.recv().expect("it comes after the fork");
-                1
+                Ok::<_, ()>(1)
             });
         });
         is_at_it.recv().expect("the thread gets there");
@@ -304,7 +304,7 @@ fn a_fork_does_not_wait_for_what_takes_long_and_the_child_does_it_itself() {
         let child = unsafe { libc::fork() };
         if child == 0 {
             drop(turn.take());
-            let made = *value.get_or_make(|| 7);
+            let made = *value.get_or_make(|| Ok::<_, ()>(7)).unwrap_or(&8);
             // SAFETY: ends the child at once.
             unsafe { libc::_exit(made) };
         }

@@ -55,6 +55,20 @@ pub fn open_owned(path: &Path) -> io::Result<File> {
     open_owned_at(CWD, path.as_os_str(), path)
 }
 
+/// Whether `file` is a regular file that the effective user or root owns, and nobody else may write to. Who had it open for writing before
+/// may still do so.
+pub fn is_own(file: &File) -> bool {
+    rustix::fs::fstat(file).is_ok_and(|stat| is_own_stat(stat))
+}
+
+fn is_own_stat(mut stat: Stat) -> bool {
+    // Root may write to any file.
+    if stat.st_uid == 0 {
+        stat.st_uid = rustix::process::geteuid().as_raw();
+    }
+    FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile && check_owner(&stat, Path::new("")).is_ok()
+}
+
 /// Writes a file of the directory: under a temporary name first, then renamed, so that readers see all of it or nothing, and of
 /// several writers one wins. The file's mode is 0600.
 ///
@@ -314,8 +328,14 @@ mod tests {
         assert_eq!(open_owned(&scratch.0).unwrap_err().kind(), io::ErrorKind::InvalidInput);
         let stat = rustix::fs::stat(&path).unwrap();
         assert!(check_owner(&stat, &path).is_ok());
+        assert!(is_own(&File::open(&path).unwrap()) && !is_own(&File::open(&scratch.0).unwrap()));
+        assert!(is_own_stat(Stat { st_uid: 0, ..stat }));
+        assert!(
+            !is_own_stat(Stat { st_mode: stat.st_mode | 0o020, ..stat }) && !is_own_stat(Stat { st_mode: stat.st_mode | 0o002, ..stat })
+        );
         let mut foreign = stat;
         foreign.st_uid += 1;
+        assert!(!is_own_stat(foreign));
         assert!(check_owner(&foreign, &path).unwrap_err().to_string().contains("is owned by user"));
     }
 
