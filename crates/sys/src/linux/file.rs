@@ -329,10 +329,11 @@ mod tests {
         let stat = rustix::fs::stat(&path).unwrap();
         assert!(check_owner(&stat, &path).is_ok());
         assert!(is_own(&File::open(&path).unwrap()) && !is_own(&File::open(&scratch.0).unwrap()));
-        assert!(is_own_stat(Stat { st_uid: 0, ..stat }));
-        assert!(
-            !is_own_stat(Stat { st_mode: stat.st_mode | 0o020, ..stat }) && !is_own_stat(Stat { st_mode: stat.st_mode | 0o002, ..stat })
-        );
+        for (uid, mode, expected) in [(0, 0, true), (stat.st_uid, 0o020, false), (stat.st_uid, 0o002, false), (0, 0o002, false)] {
+            let mut other = stat;
+            (other.st_uid, other.st_mode) = (uid, stat.st_mode | mode);
+            assert_eq!(is_own_stat(other), expected, "{uid} {mode:o}");
+        }
         let mut foreign = stat;
         foreign.st_uid += 1;
         assert!(!is_own_stat(foreign));
