@@ -30,7 +30,8 @@ impl Module {
     ///
     /// With a [cache](crate::Config::cache), a large file that did not change since its content was last read is not read again. The functions
     /// of large files that have no code yet are compiled from the file when they are first called, where functions are compiled one by
-    /// one and nobody but the user and root may write to the file; who changes a file in place, instead of replacing it, while the module lives, makes such calls fail.
+    /// one and nobody but the user and root may write to the file; who changes a file in place, instead of replacing it, while the
+    /// module lives, makes such calls fail.
     ///
     /// # Errors
     ///

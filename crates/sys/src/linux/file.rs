@@ -58,7 +58,7 @@ pub fn open_owned(path: &Path) -> io::Result<File> {
 /// Whether `file` is a regular file that the effective user or root owns, and nobody else may write to. Who had it open for writing before
 /// may still do so.
 pub fn is_own(file: &File) -> bool {
-    rustix::fs::fstat(file).is_ok_and(|stat| is_own_stat(stat))
+    rustix::fs::fstat(file).is_ok_and(is_own_stat)
 }
 
 fn is_own_stat(mut stat: Stat) -> bool {
