@@ -2,10 +2,14 @@
 //!
 //! The thread is there while there are deadlines, and a little longer. Setting and moving a deadline costs no system call unless it becomes
 //! the next one.
+//!
+//! A child process has no such thread until it sets a deadline; then those that it has from its parent hold as well.
 
 use crate::error::{Context, Result};
 use crate::vm::{Cause, InterruptPage, Raised};
+use peregrine_sys::forks::{self, Inside};
 use std::collections::BTreeMap;
+use std::ops::{Deref, DerefMut};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,8 +23,9 @@ const LINGER: Duration = Duration::from_millis(500);
 struct State {
     /// By time and the number of the store or of the alarm.
     deadlines: BTreeMap<(Instant, u64), Due>,
-    /// The thread that watches, if there is one. It parks, and is unparked when there is a new first deadline.
-    watcher: Option<Thread>,
+    /// The thread that watches, if there is one, and of which [process](Inside::generation): a child has none of its parent's. It parks, and
+    /// is unparked when there is a new first deadline.
+    watcher: Option<(usize, Thread)>,
 }
 
 /// What is to be done at a time.
@@ -38,8 +43,30 @@ enum Over {
 /// Locked before the state of any page.
 static TIMER: Mutex<State> = Mutex::new(State { deadlines: BTreeMap::new(), watcher: None });
 
-fn lock() -> MutexGuard<'static, State> {
-    TIMER.lock().unwrap_or_else(PoisonError::into_inner)
+/// The state, locked, and inside of the gate for forks: a child process finds it unlocked and whole.
+struct Locked {
+    /// Unlocked before the gate is left.
+    state: MutexGuard<'static, State>,
+    inside: Inside,
+}
+
+impl Deref for Locked {
+    type Target = State;
+
+    fn deref(&self) -> &State {
+        &self.state
+    }
+}
+
+impl DerefMut for Locked {
+    fn deref_mut(&mut self) -> &mut State {
+        &mut self.state
+    }
+}
+
+fn lock() -> Locked {
+    let inside = forks::enter();
+    Locked { state: TIMER.lock().unwrap_or_else(PoisonError::into_inner), inside }
 }
 
 /// Interrupts the store with number `store` at a time, which may have come already.
@@ -56,13 +83,14 @@ pub(crate) fn set(at: Instant, store: u64, page: &Arc<InterruptPage>) -> Result<
 
 fn insert(key: (Instant, u64), due: Due) -> Result<()> {
     let mut state = lock();
-    if state.watcher.is_none() {
+    let process = state.inside.generation();
+    if state.watcher.as_ref().is_none_or(|(of, _)| *of != process) {
         let thread = thread::Builder::new().name("peregrine-timer".to_owned());
         let started = thread.spawn(run).context("cannot start the thread that watches deadlines")?;
-        state.watcher = Some(started.thread().clone());
+        state.watcher = Some((process, started.thread().clone()));
     }
     state.deadlines.insert(key, due);
-    if let Some(watcher) = &state.watcher
+    if let Some((_, watcher)) = &state.watcher
         && state.deadlines.first_key_value().is_some_and(|(first, _)| *first == key)
     {
         watcher.unpark();

@@ -13,6 +13,7 @@ use crate::{COMPILERS, compat};
 use peregrine_artifact::compiler::{Compiler, Progress, Validation};
 use peregrine_artifact::image::ImageLayout;
 use peregrine_artifact::settings::{Settings, Tiering};
+use peregrine_sys::forks;
 use peregrine_sys::stack::{StackPool, StackPoolConfig};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -169,6 +170,7 @@ impl Engine {
     ///
     /// If the waker of such a task panics, when all are woken.
     pub fn increment_epoch(&self) {
+        let inside = forks::enter();
         let mut deadlines = self.inner.deadlines.lock().unwrap_or_else(PoisonError::into_inner);
         let now = self.inner.epoch.fetch_add(1, Ordering::SeqCst) + 1;
         let mut raised = Vec::new();
@@ -176,6 +178,7 @@ impl Engine {
             raised.push(first.remove().raise(Cause::Epoch));
         }
         drop(deadlines);
+        drop(inside);
         let mut panicked = None;
         for raised in raised {
             // A task's waker may do anything; the others are woken all the same.
@@ -193,6 +196,7 @@ impl Engine {
 
     /// Interrupts the store with number `store` `ticks` epochs from now, and not at the epoch `old` that was said before. Returns the epoch.
     pub(crate) fn set_deadline(&self, store: u64, page: &Arc<InterruptPage>, old: u64, ticks: u64) -> u64 {
+        let inside = forks::enter();
         let mut deadlines = self.inner.deadlines.lock().unwrap_or_else(PoisonError::into_inner);
         deadlines.remove(&(old, store));
         let epoch = self.inner.epoch.load(Ordering::SeqCst).saturating_add(ticks);
@@ -204,6 +208,7 @@ impl Engine {
             deadlines.insert((epoch, store), Arc::clone(page));
         }
         drop(deadlines);
+        drop(inside);
         if let Err(error) = raised.map_or(cleared, Raised::tell) {
             tracing::error!(%error, "the epoch of a guest's interruption is not set");
         }
@@ -212,6 +217,7 @@ impl Engine {
 
     /// Forgets the deadline of a store.
     pub(crate) fn remove_deadline(&self, store: u64, epoch: u64) {
+        let _inside = forks::enter();
         self.inner.deadlines.lock().unwrap_or_else(PoisonError::into_inner).remove(&(epoch, store));
     }
 

@@ -82,7 +82,8 @@ impl<T: 'static> Store<T> {
     /// operations on memories and tables. A guest that is called later stops at once. Nobody has to increment epochs for it; a thread of
     /// the process watches the clock while there are deadlines.
     ///
-    /// A host function is not interrupted; the guest stops when it returns.
+    /// A host function is not interrupted; the guest stops when it returns. After a fork, nothing watches the clock in the child until a
+    /// deadline is set there; from then on those that were set before hold there too.
     ///
     /// ```
     /// use peregrine::{Config, Engine, Instance, Module, Store, Trap};

@@ -1,7 +1,8 @@
 //! A process that forks while the engine's threads are at work: the child, which has none of them, goes on calling guests, compiles what it
 //! calls for the first time, and optimizes what is hot there with threads of its own. The parent goes on as well.
 
-use peregrine::{Config, Engine, Instance, Linker, Module, Store, Strategy};
+use peregrine::{Config, Engine, Instance, Linker, Module, Store, Strategy, Trap};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// How often the process forks, at moments that differ.
@@ -115,4 +116,52 @@ fn a_child_process_goes_on() {
             }
         }
     }
+}
+
+#[test]
+fn the_deadlines_of_a_child_process_hold() {
+    let engine = Engine::new(Config::new().deadlines(true)).expect("an engine");
+    let module = Module::new(&engine, r#"(module (func (export "spin") (loop (br 0))))"#).expect("it is valid");
+    let spin_for = |store: &mut Store<()>, time: Option<Duration>| {
+        let instance = Instance::new(&mut *store, &module, &[]).expect("there are no imports");
+        let spin = instance.get_typed_func::<(), ()>(&mut *store, "spin").expect("it is exported");
+        if let Some(time) = time {
+            store.deadline(time).expect("there is a thread");
+        }
+        let error = spin.call(store, ()).expect_err("it never ends");
+        assert_eq!(error.downcast_ref::<Trap>(), Some(&Trap::Interrupt));
+    };
+    let (mut hour, mut second) = (Store::new(&engine, ()), Store::new(&engine, ()));
+    hour.deadline(Duration::from_secs(3600)).expect("there is a thread");
+    // While the process forks, deadlines come one after the other.
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut store = Store::new(&engine, ());
+            while !done.load(Ordering::Relaxed) {
+                store.deadline(Duration::from_micros(20)).expect("there is a thread");
+                std::thread::sleep(Duration::from_micros(50));
+            }
+        });
+        for round in 0..FORKS {
+            second.deadline(Duration::from_secs(1)).expect("there is a thread");
+            std::thread::sleep(Duration::from_micros(round * 70));
+            let child = fork();
+            if child == 0 {
+                let work = || {
+                    spin_for(&mut Store::new(&engine, ()), Some(Duration::from_millis(10)));
+                    // Its deadline is the parent's.
+                    if round == 0 {
+                        spin_for(&mut second, None);
+                    }
+                };
+                let well = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).is_ok();
+                // SAFETY: ends the child, and nothing of the test with it.
+                unsafe { libc::_exit(i32::from(!well)) };
+            }
+            let well = child > 0 && is_well(child);
+            done.store(!well || round + 1 == FORKS, Ordering::Relaxed);
+            assert!(well, "round {round}: the child hangs or failed");
+        }
+    });
 }

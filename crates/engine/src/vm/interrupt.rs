@@ -1,6 +1,7 @@
 //! The page that guest code looks at in every loop, and that becomes inaccessible when it shall stop.
 
 use super::interrupt_pages::Page;
+use peregrine_sys::forks;
 use peregrine_sys::pages::page_size;
 use std::io;
 use std::mem::ManuallyDrop;
@@ -56,7 +57,7 @@ pub(super) struct Awake(Arc<InterruptPage>);
 
 impl Drop for Awake {
     fn drop(&mut self) {
-        let old = self.0.wake.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let old = self.0.with_wake(Option::take);
         drop(old);
     }
 }
@@ -82,13 +83,13 @@ impl InterruptPage {
         let closed = self.change(|_| {
             self.causes.fetch_or(cause as u8, Ordering::Release);
         });
-        Raised { wake: self.wake.lock().unwrap_or_else(PoisonError::into_inner).clone(), closed }
+        Raised { wake: self.with_wake(|current| current.clone()), closed }
     }
 
     /// Calls `wake` on every interruption while the result lives, and perhaps a little later. The caller looks at
     /// [`is_requested`](Self::is_requested) before it sleeps: what was requested before is not told again.
     pub(super) fn wake_with(self: &Arc<Self>, wake: Wake) -> Awake {
-        let old = self.wake.lock().unwrap_or_else(PoisonError::into_inner).replace(wake);
+        let old = self.with_wake(|current| current.replace(wake));
         drop(old);
         Awake(Arc::clone(self))
     }
@@ -105,7 +106,14 @@ impl InterruptPage {
         self.change(|state| state.is_watched = true)
     }
 
+    fn with_wake<R>(&self, work: impl FnOnce(&mut Option<Wake>) -> R) -> R {
+        let _inside = forks::enter();
+        work(&mut self.wake.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     fn change(&self, change: impl FnOnce(&mut State)) -> io::Result<()> {
+        // The thread that watches deadlines comes here too, and a child process has one of its own.
+        let _inside = forks::enter();
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         change(&mut state);
         let close = state.is_watched && self.is_requested();

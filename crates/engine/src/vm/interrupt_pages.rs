@@ -7,8 +7,10 @@
 //! need not be split again at the next interruption, which would cost three times as much. It is joined when its store gives it back.
 
 use super::alloc::pool::{Apart, SHARDS, own_shard};
+use peregrine_sys::forks;
 use peregrine_sys::pages::{Reservation, page_size};
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 
 /// Pages of a block: as many as a word has bits.
@@ -22,7 +24,10 @@ static FREE: [Apart<Mutex<Vec<Page>>>; SHARDS] = [const { Apart(Mutex::new(Vec::
 /// Pages of one mapping, between two inaccessible ones that keep it apart from others.
 struct Block {
     space: Reservation,
+    /// Locked inside of the gate for forks.
     state: Mutex<State>,
+    /// The bits that are set in `state`, which need not be locked for a page of which none is.
+    touched: AtomicU64,
 }
 
 /// By bits, which pages are to be closed, which are, and which have a mapping of their own when they are open.
@@ -43,7 +48,7 @@ impl Block {
     fn new() -> io::Result<Self> {
         let space = Reservation::new((PAGES + 2) * page_size())?;
         space.commit(page_size()..(PAGES + 1) * page_size())?;
-        Ok(Self { space, state: Mutex::default() })
+        Ok(Self { space, state: Mutex::default(), touched: AtomicU64::new(0) })
     }
 
     /// Changes the protection of pages from number `first` on.
@@ -56,7 +61,23 @@ impl Block {
 
     /// Closes or opens a page, or all, if the system has no mapping left for one alone.
     fn set(&self, number: usize, close: bool) -> io::Result<()> {
+        self.with_state(|state| self.set_in(state, number, close))
+    }
+
+    /// Does something with the state. A child process finds it unlocked, whatever the threads of its parent were about.
+    fn with_state<R>(&self, work: impl FnOnce(&mut State) -> R) -> R {
+        let _inside = forks::enter();
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let result = work(&mut state);
+        self.touched.store(state.wanted | state.closed | state.apart, Ordering::Release);
+        result
+    }
+
+    fn is_touched(&self, number: usize) -> bool {
+        self.touched.load(Ordering::Acquire) & (1 << number) != 0
+    }
+
+    fn set_in(&self, state: &mut State, number: usize, close: bool) -> io::Result<()> {
         let bit = 1 << number;
         if close {
             state.wanted |= bit;
@@ -97,15 +118,16 @@ impl Block {
 
     /// Joins an open page with the others.
     fn join(&self, number: usize) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let bit = 1 << number;
-        if state.apart & !state.closed & bit != 0 && self.protect(number, 1, false).is_ok() {
-            state.apart &= !bit;
-        }
+        self.with_state(|state| {
+            let bit = 1 << number;
+            if state.apart & !state.closed & bit != 0 && self.protect(number, 1, false).is_ok() {
+                state.apart &= !bit;
+            }
+        });
     }
 
     fn is_open(&self, number: usize) -> bool {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).closed & (1 << number) == 0
+        !self.is_touched(number) || self.with_state(|state| state.closed & (1 << number) == 0)
     }
 }
 
@@ -145,10 +167,12 @@ impl Page {
 
     /// Gives it to the next store, unless there are many.
     pub(super) fn give_back(self) {
-        if self.set_closed(false).is_err() {
-            return;
+        if self.block.is_touched(self.number) {
+            if self.set_closed(false).is_err() {
+                return;
+            }
+            self.block.join(self.number);
         }
-        self.block.join(self.number);
         let mut page = Some(self);
         with_free(|free| {
             if free.len() < MOST_FREE {

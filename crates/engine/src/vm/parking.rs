@@ -4,6 +4,7 @@
 
 use super::interrupt::{Awake, InterruptPage};
 use crate::deadline::Alarm;
+use peregrine_sys::forks;
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -127,6 +128,7 @@ impl<O: Send + Sync + 'static> Waiting<O> {
             let (owner, parked) = (Arc::clone(&self.owner), Arc::clone(&self.parked));
             page.wake_with(Arc::new(move || {
                 // With the lock, so that the request is not missed between the look at it and the sleep.
+                let _inside = forks::enter();
                 let _queues = parking(&owner).lock();
                 parked.changed.notify_one();
             }))

@@ -13,6 +13,8 @@ use std::time::Duration;
 static INSIDE: AtomicUsize = AtomicUsize::new(0);
 /// Threads that are about to fork: nobody enters. Stored before `INSIDE` is looked at, and loaded after it was added to.
 static FORKING: AtomicUsize = AtomicUsize::new(0);
+/// Forks between the first process and this one.
+static GENERATION: AtomicUsize = AtomicUsize::new(0);
 static HANDLERS: Once = Once::new();
 /// A count of threads that do something short outside of the gate.
 static FORGOTTEN: OnceLock<&AtomicUsize> = OnceLock::new();
@@ -59,6 +61,13 @@ pub fn enter() -> Inside {
     Inside { _thread: PhantomData }
 }
 
+impl Inside {
+    /// A number of this process, other than that of the one it was forked from. No system call.
+    pub fn generation(&self) -> usize {
+        GENERATION.load(Ordering::SeqCst)
+    }
+}
+
 impl Drop for Inside {
     fn drop(&mut self) {
         DEPTH.set(DEPTH.get() - 1);
@@ -81,6 +90,7 @@ extern "C" fn after() {
 extern "C" fn after_in_child() {
     INSIDE.store(DEPTH.get(), Ordering::SeqCst);
     FORKING.store(0, Ordering::SeqCst);
+    GENERATION.fetch_add(1, Ordering::SeqCst);
     if let Some(count) = FORGOTTEN.get() {
         count.store(0, Ordering::SeqCst);
     }
