@@ -1,28 +1,11 @@
 //! Guests of shapes that no compiler makes but the specification allows compute the same in every tier: as many parameters, results, locals,
 //! nested blocks and cases as there may be, frames that are larger than the guard of the stack, and many memories and tables.
 
-use peregrine::{Caller, Config, Engine, Func, FuncType, Instance, Linker, Module, Store, Strategy, TieringStress, Trap, Val, ValType};
-use std::fmt::Write;
+mod every_way;
 
-/// Every way to run.
-fn engines(change: impl Fn(&mut Config)) -> Vec<(String, Engine)> {
-    let tiered = [
-        TieringStress::None,
-        TieringStress::OptimizeAtOnce,
-        TieringStress::LoopEntryEverywhere,
-        TieringStress::OneInstructionBudget,
-        TieringStress::Random(3),
-    ];
-    let plain = [Strategy::Ahead, Strategy::Baseline].map(|strategy| (strategy, TieringStress::None));
-    let all = plain.into_iter().chain(tiered.map(|stress| (Strategy::Tiered, stress)));
-    all.map(|(strategy, stress)| {
-        let mut config = Config::new();
-        config.strategy(strategy).tiering_stress(stress);
-        change(&mut config);
-        (format!("{strategy:?} {stress:?}"), Engine::new(&config).expect("the settings are fine"))
-    })
-    .collect()
-}
+use every_way::engines;
+use peregrine::{Caller, Func, FuncType, Instance, Linker, Module, Store, Trap, Val, ValType};
+use std::fmt::Write;
 
 /// The trap that a call ends with, or its results.
 fn call(store: &mut Store<()>, instance: Instance, name: &str, params: &[Val]) -> Result<Vec<Val>, Trap> {

@@ -1,33 +1,16 @@
 //! Hosts that do what they may and seldom do: change what a guest is reading while it is interrupted, panic wherever the engine calls them,
 //! nest stores of different engines, and instantiate in the middle of calls. In every tier.
 
+mod every_way;
+
+use every_way::engines;
 use peregrine::{
     Caller, Config, Engine, Error, Extern, ExternRef, Func, Global, GlobalType, Instance, Linker, Memory, Module, Mutability, Ref, Result,
-    Store, Strategy, TieringStress, Trap, UpdateDeadline, Val, ValType, WasmBacktrace,
+    Store, Trap, UpdateDeadline, Val, ValType, WasmBacktrace,
 };
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
-
-/// Every way to run.
-fn engines(change: impl Fn(&mut Config)) -> Vec<(String, Engine)> {
-    let tiered = [
-        TieringStress::None,
-        TieringStress::OptimizeAtOnce,
-        TieringStress::LoopEntryEverywhere,
-        TieringStress::OneInstructionBudget,
-        TieringStress::Random(3),
-    ];
-    let plain = [Strategy::Ahead, Strategy::Baseline].map(|strategy| (strategy, TieringStress::None));
-    let all = plain.into_iter().chain(tiered.map(|stress| (Strategy::Tiered, stress)));
-    all.map(|(strategy, stress)| {
-        let mut config = Config::new();
-        config.strategy(strategy).tiering_stress(stress);
-        change(&mut config);
-        (format!("{strategy:?} {stress:?}"), Engine::new(&config).expect("the settings are fine"))
-    })
-    .collect()
-}
 
 /// A callback has the whole store: what it changes is there when the guest goes on.
 #[test]

@@ -10,6 +10,7 @@
 //! ([`crate::vm`]). Lock order: the state of a module before that of the queue.
 
 mod budget;
+mod failure;
 mod feedback;
 mod metrics;
 mod module;

@@ -1,6 +1,7 @@
 //! The tiers of one module: which functions are compiled, which are asked for, and what happens when compiled code calls.
 
 use super::budget;
+use super::failure::Failure;
 use super::feedback::{self, Granted, Learnt};
 use super::metrics::{Counters, TieringMetrics, add};
 use super::queue::{Queue, Request};
@@ -108,38 +109,6 @@ struct Hot {
     granted: Granted,
     /// How often loops were entered under [`TieringStress::LoopEntryEverywhere`].
     entries: HashMap<DefinedFuncIndex, u32>,
-}
-
-/// Why a function cannot be compiled.
-#[derive(Clone, Debug)]
-enum Failure {
-    Compile(CompileError),
-    /// There is code, and no place for it.
-    Install(String),
-    /// There is code, and the system gave no place for it, which may go better the next time.
-    System(String),
-}
-
-impl Failure {
-    fn into_error(self) -> Error {
-        match self {
-            Self::Compile(error) => Error::new(error),
-            Self::Install(message) | Self::System(message) => Error::msg(message),
-        }
-    }
-
-    /// What becomes of code that cannot be installed for the reason `error`.
-    fn of_install(message: String, error: &InstallError) -> Self {
-        match error {
-            InstallError::Io(error) if error.raw_os_error().is_some() => Self::System(message),
-            _ => Self::Install(message),
-        }
-    }
-
-    /// Whether it would be the same the next time.
-    fn stays(&self) -> bool {
-        !matches!(self, Self::System(_) | Self::Compile(CompileError::Internal { .. } | CompileError::Unreadable { .. }))
-    }
 }
 
 /// What became of a request for better code.

@@ -1,8 +1,8 @@
-//! Frames and calls: prologue, epilogue, calls of all kinds, returns, tail calls, and the stubs between host and guest.
+//! Frames and calls: prologue, epilogue, calls of all kinds, returns and tail calls.
 
 use super::abi::{C_ARGUMENTS, Location, Locations};
 use super::assembler::{Alu, Cc, Mem, Sse};
-use super::registers::{FUEL, PRESERVED_FOR_LOCALS, R10, RAX, RBP, RBX, RDI, RSI, RSP, SCRATCH, VECTOR_SCRATCH, VECTOR_SCRATCH_2, xmm};
+use super::registers::{FUEL, PRESERVED_FOR_LOCALS, R10, RAX, RBP, RDI, RSP, SCRATCH, VECTOR_SCRATCH, VECTOR_SCRATCH_2, xmm};
 use super::runs::{Direction, Place, Run, is_in, may_have_runs, runs};
 use crate::calls::Callee;
 use crate::compile::{Cold, Compiler};
@@ -10,7 +10,7 @@ use crate::frame::{CONTEXT, RESULT_AREA, saved_register};
 use crate::masm::Label;
 use crate::registers::{Reg, RegSet};
 use crate::values::{Ty, Value};
-use peregrine_artifact::abi::{KEPT_MARK, KEPT_MARK_OFFSET, VALUE_SIZE_BYTES};
+use peregrine_artifact::abi::{KEPT_MARK, KEPT_MARK_OFFSET};
 use peregrine_artifact::builtins::Builtin;
 use peregrine_artifact::settings::Tiering;
 use peregrine_artifact::vmctx::{VmContextHeader, VmFuncRef, VmFunctionImport};
@@ -20,7 +20,7 @@ use std::mem::offset_of;
 
 /// Moves to distinct registers that happen at once.
 type Moves = SmallVec<[(Ty, Reg, Value); 16]>;
-type Placed = SmallVec<[(Ty, Location); 16]>;
+pub(super) type Placed = SmallVec<[(Ty, Location); 16]>;
 
 /// More zeros than these are written by a loop.
 const MAX_UNROLLED_ZEROS: usize = 16;
@@ -36,7 +36,7 @@ const MOVUPS: Sse = Sse::new(0, 0x10);
 const MOVUPS_STORE: Sse = Sse::new(0, 0x11);
 
 /// A field at an offset, as an operand counts.
-const fn field(offset: usize) -> i32 {
+pub(super) const fn field(offset: usize) -> i32 {
     offset as i32
 }
 
@@ -44,7 +44,7 @@ fn types(types: &[ValType]) -> impl Iterator<Item = Ty> + '_ {
     types.iter().map(|&ty| Ty::from(ty))
 }
 
-fn result_area_bytes(ty: &FuncType) -> u32 {
+pub(super) fn result_area_bytes(ty: &FuncType) -> u32 {
     Locations::results().area_bytes(types(&ty.results))
 }
 
@@ -54,13 +54,13 @@ pub(super) fn has_result_area(ty: &FuncType) -> bool {
 }
 
 /// Where arguments are; the registers of the pointer to the place of results and of the context; bytes on the stack.
-fn place_arguments(ty: &FuncType) -> (Placed, Option<Reg>, Reg, u32) {
+pub(super) fn place_arguments(ty: &FuncType) -> (Placed, Option<Reg>, Reg, u32) {
     let (mut locations, area, context) = Locations::arguments(has_result_area(ty));
     let placed = types(&ty.params).map(|ty| (ty, locations.next(ty))).collect();
     (placed, area, context, locations.stack_bytes())
 }
 
-fn place_results(ty: &FuncType) -> Placed {
+pub(super) fn place_results(ty: &FuncType) -> Placed {
     let mut locations = Locations::results();
     types(&ty.results).map(|ty| (ty, locations.next(ty))).collect()
 }
@@ -707,95 +707,5 @@ impl Compiler<'_> {
         self.masm.alu(Alu::Add, true, index, base);
         self.masm.jmp_rm(index);
         self.regs.release(base);
-    }
-
-    // Stubs.
-
-    /// `(vmctx, code, values)` in the C convention to a function of the type.
-    pub(crate) fn enter_stub(&mut self, ty: TypeIndex) {
-        let module = self.module;
-        let ty = &module.types[ty];
-        let (placed, area, context, argument_bytes) = place_arguments(ty);
-        let total = argument_bytes + result_area_bytes(ty);
-        let value = |position: usize| Mem::new(RBX, (position * VALUE_SIZE_BYTES) as i32);
-        self.masm.push(RBP);
-        self.masm.mov(true, RBP, RSP);
-        self.masm.push(RBX);
-        self.masm.alu_imm(Alu::Sub, true, RSP, 8 + total as i32);
-        self.masm.mov(true, RBX, super::registers::RDX);
-        self.masm.mov(true, RAX, RSI);
-        if let Some(area) = area {
-            self.masm.mov(true, context, RDI);
-            self.masm.lea(true, area, Mem::new(RSP, argument_bytes as i32));
-        }
-        for (position, &(ty, location)) in placed.iter().enumerate() {
-            match location {
-                Location::Reg(reg) => self.load_mem(ty, reg, value(position)),
-                Location::Stack(offset) => {
-                    self.load_mem(Ty::V128, VECTOR_SCRATCH, value(position));
-                    self.store_mem(if ty == Ty::V128 { ty } else { Ty::F64 }, Mem::new(RSP, offset as i32), VECTOR_SCRATCH);
-                }
-            }
-        }
-        self.masm.call_rm(RAX);
-        for (position, (ty, location)) in place_results(ty).into_iter().enumerate() {
-            match location {
-                Location::Reg(reg) => self.store_mem(ty, value(position), reg),
-                Location::Stack(offset) => {
-                    let ty = if ty == Ty::V128 { ty } else { Ty::F64 };
-                    self.load_mem(ty, VECTOR_SCRATCH, Mem::new(RSP, offset as i32));
-                    self.store_mem(ty, value(position), VECTOR_SCRATCH);
-                }
-            }
-        }
-        self.masm.lea(true, RSP, Mem::new(RBP, -8));
-        self.masm.pop(RBX);
-        self.masm.pop(RBP);
-        self.masm.ret(0);
-    }
-
-    /// From wasm to the host function of a host context.
-    pub(crate) fn exit_stub(&mut self, ty: TypeIndex) {
-        let module = self.module;
-        let ty = &module.types[ty];
-        let (placed, area, context, argument_bytes) = place_arguments(ty);
-        let values = ty.params.len().max(ty.results.len()) * VALUE_SIZE_BYTES;
-        let value = |position: usize| Mem::new(RSP, (position * VALUE_SIZE_BYTES) as i32);
-        self.masm.push(RBP);
-        self.masm.mov(true, RBP, RSP);
-        self.masm.alu_imm(Alu::Sub, true, RSP, 16 + values as i32);
-        for (position, &(ty, location)) in placed.iter().enumerate() {
-            match location {
-                Location::Reg(reg) => self.store_mem(ty, value(position), reg),
-                Location::Stack(offset) => {
-                    let ty = if ty == Ty::V128 { ty } else { Ty::F64 };
-                    self.load_mem(ty, VECTOR_SCRATCH, Mem::new(RBP, 16 + offset as i32));
-                    self.store_mem(ty, value(position), VECTOR_SCRATCH);
-                }
-            }
-        }
-        if let Some(area) = area {
-            self.store_slot(Ty::I64, -8, area);
-            self.masm.mov(true, RDI, context);
-        }
-        self.masm.mov(true, RSI, RSP);
-        self.masm.mov(true, RAX, Mem::new(RDI, field(offset_of!(VmContextHeader, builtins))));
-        self.masm.call_rm(Mem::new(RAX, Builtin::host_call.offset_bytes()));
-        let results = place_results(ty);
-        if area.is_some() {
-            self.load_slot(Ty::I64, SCRATCH, -8);
-        }
-        for (position, &(ty, location)) in results.iter().enumerate() {
-            match location {
-                Location::Reg(reg) => self.load_mem(ty, reg, value(position)),
-                Location::Stack(offset) => {
-                    let ty = if ty == Ty::V128 { ty } else { Ty::F64 };
-                    self.load_mem(ty, VECTOR_SCRATCH, value(position));
-                    self.store_mem(ty, Mem::new(SCRATCH, offset as i32), VECTOR_SCRATCH);
-                }
-            }
-        }
-        self.masm.leave();
-        self.masm.ret(argument_bytes as u16);
     }
 }

@@ -14,5 +14,6 @@ mod operands;
 pub(crate) mod registers;
 mod runs;
 pub(crate) mod simd;
+mod stubs;
 pub(crate) mod target;
 pub(crate) mod targets;

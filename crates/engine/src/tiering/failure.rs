@@ -1,0 +1,37 @@
+//! Why a function could not be compiled at its first call, and whether trying again could help. The state of a module remembers what stays.
+
+use crate::error::Error;
+use crate::vm::InstallError;
+use peregrine_artifact::compiler::CompileError;
+
+/// Why a function cannot be compiled.
+#[derive(Clone, Debug)]
+pub(super) enum Failure {
+    Compile(CompileError),
+    /// There is code, and no place for it.
+    Install(String),
+    /// There is code, and the system gave no place for it, which may go better the next time.
+    System(String),
+}
+
+impl Failure {
+    pub(super) fn into_error(self) -> Error {
+        match self {
+            Self::Compile(error) => Error::new(error),
+            Self::Install(message) | Self::System(message) => Error::msg(message),
+        }
+    }
+
+    /// What becomes of code that cannot be installed for the reason `error`.
+    pub(super) fn of_install(message: String, error: &InstallError) -> Self {
+        match error {
+            InstallError::Io(error) if error.raw_os_error().is_some() => Self::System(message),
+            _ => Self::Install(message),
+        }
+    }
+
+    /// Whether it would be the same the next time.
+    pub(super) fn stays(&self) -> bool {
+        !matches!(self, Self::System(_) | Self::Compile(CompileError::Internal { .. } | CompileError::Unreadable { .. }))
+    }
+}
