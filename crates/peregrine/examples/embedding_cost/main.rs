@@ -111,7 +111,7 @@ fn yields(rounds: u32) -> Result<()> {
     // The next deadline counts from where the guest goes on, and has come at once: in every turn.
     store.set_epoch_deadline(0);
     store.epoch_deadline_async_yield_and_update(0);
-    let instance = Linker::new(&engine).instantiate(&mut store, &module)?;
+    let instance = at_once(Linker::new(&engine).instantiate_async(&mut store, &module))?;
     let spin = instance.get_typed_func::<(), ()>(&mut store, "spin")?;
     let mut call = pin!(spin.call_async(&mut store, ()));
     report("async_epoch_yield", rounds, || match call.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
