@@ -13,8 +13,16 @@ fn held() -> [u64; 2] {
     [(); 2].map(|()| pages.next().expect("two figures") * 4096)
 }
 
+/// What is done with an instance before it is idle.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Use {
+    Never,
+    Called,
+    CalledAsync,
+}
+
 /// Bytes of address space, and resident bytes, for each instance of the module `text` with its store.
-fn each(text: &str) -> Result<[u64; 2]> {
+fn each(text: &str, used: Use) -> Result<[u64; 2]> {
     let engine = Engine::default();
     let module = Module::new(&engine, text)?;
     let pre = Linker::<()>::new(&engine).instantiate_pre(&module)?;
@@ -22,7 +30,17 @@ fn each(text: &str) -> Result<[u64; 2]> {
     let before = held();
     for _ in 0..COUNT {
         let mut store = Store::new(&engine, ());
-        pre.instantiate(&mut store)?;
+        let instance = pre.instantiate(&mut store)?;
+        if used != Use::Never {
+            let f = instance.get_typed_func::<(), ()>(&mut store, "f")?;
+            if used == Use::CalledAsync {
+                let mut call = std::pin::pin!(f.call_async(&mut store, ()));
+                let task = &mut std::task::Context::from_waker(std::task::Waker::noop());
+                assert!(matches!(call.as_mut().poll(task), std::task::Poll::Ready(Ok(()))));
+            } else {
+                f.call(&mut store, ())?;
+            }
+        }
         stores.push(store);
     }
     let after = held();
@@ -33,8 +51,11 @@ fn each(text: &str) -> Result<[u64; 2]> {
 fn an_idle_instance_takes_little() -> Result<()> {
     let data = "x".repeat(64 << 10);
     // Its content is mapped and not touched.
-    let [address_bytes, resident_bytes] = each(&format!(r#"(module (memory 1) (data (i32.const 0) "{data}") (func (export "f")))"#))?;
-    assert!(resident_bytes < 2_100, "{resident_bytes} bytes are resident");
-    assert!(address_bytes < 72 << 10, "{address_bytes} bytes of address space");
+    let text = format!(r#"(module (memory 1) (data (i32.const 0) "{data}") (func (export "f")))"#);
+    for (used, how) in [(Use::Never, "never called"), (Use::Called, "called"), (Use::CalledAsync, "called as a future")] {
+        let [address_bytes, resident_bytes] = each(&text, used)?;
+        assert!(resident_bytes < 2_100, "{resident_bytes} bytes are resident, {how}");
+        assert!(address_bytes < 72 << 10, "{address_bytes} bytes of address space, {how}");
+    }
     Ok(())
 }

@@ -56,6 +56,57 @@ fn many_idle_stores_keep_few_stacks() -> Result<()> {
     Ok(())
 }
 
+/// Polls a call once. `None` if it waits.
+fn poll_once<R>(call: impl Future<Output = R>) -> Option<R> {
+    match std::pin::pin!(call).poll(&mut std::task::Context::from_waker(std::task::Waker::noop())) {
+        std::task::Poll::Ready(result) => Some(result),
+        std::task::Poll::Pending => None,
+    }
+}
+
+#[test]
+fn many_idle_stores_keep_few_stacks_when_they_were_called_as_futures() -> Result<()> {
+    const STORES: usize = 500;
+    let engine = Engine::default();
+    let module = Module::new(
+        &engine,
+        r#"(module (import "" "wait" (func $wait)) (func (export "run") (result i32) (i32.const 1)) (func (export "wait") (call $wait))
+            (func (export "fail") unreachable))"#,
+    )?;
+    let mut linker = Linker::new(&engine);
+    linker.func_wrap_async("", "wait", |_: Caller<'_, ()>, ()| Box::new(std::future::pending::<()>()))?;
+    let pre = linker.instantiate_pre(&module)?;
+    let mappings = || std::fs::read_to_string("/proc/self/maps").map_or(0, |maps| maps.lines().count());
+    let before = mappings();
+    let mut stores = Vec::new();
+    for number in 0..STORES {
+        let mut store = Store::new(&engine, ());
+        let instance = poll_once(pre.instantiate_async(&mut store)).context("it does not wait")??;
+        let run = instance.get_typed_func::<(), i32>(&mut store, "run")?;
+        // Calls end by returning, by being dropped while they wait, and by a trap.
+        match number % 3 {
+            0 => assert_eq!(poll_once(run.call_async(&mut store, ())).context("it does not wait")??, 1),
+            1 => {
+                let wait = instance.get_typed_func::<(), ()>(&mut store, "wait")?;
+                assert!(poll_once(wait.call_async(&mut store, ())).is_none());
+            }
+            _ => {
+                let fail = instance.get_typed_func::<(), ()>(&mut store, "fail")?;
+                assert!(poll_once(fail.call_async(&mut store, ())).context("it does not wait")?.is_err());
+            }
+        }
+        stores.push((store, run));
+    }
+    assert!(mappings() < before + 250, "{before} {}", mappings());
+    // Those of one thread keep a few.
+    assert!(engine.metrics().stacks_returned as usize >= STORES - 20, "{:?}", engine.metrics());
+    for (store, run) in &mut stores {
+        assert_eq!(poll_once(run.call_async(&mut *store, ())).context("it does not wait")??, 1);
+        assert_eq!(run.call(store, ())?, 1);
+    }
+    Ok(())
+}
+
 #[test]
 fn instances_that_own_shared_memories_are_counted_when_they_come_and_go() -> Result<()> {
     let engine = Engine::new(Config::new().shared_memory(true))?;

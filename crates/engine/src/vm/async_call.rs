@@ -106,14 +106,17 @@ impl<T: 'static> Future for GuestCall<'_, T> {
     fn poll(mut self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<Self::Output> {
         // SAFETY: the store is borrowed by this call, and nobody but what it waits for uses it in the meantime.
         let _loan = unsafe { StoreLoan::new(self.vm, self.store) };
-        match self.turn(task) {
-            Progress::Returned => Poll::Ready(Ok(())),
-            Progress::Ended(pending) => Poll::Ready(Err(pending)),
+        let outcome = match self.turn(task) {
+            Progress::Returned => Ok(()),
+            Progress::Ended(pending) => Err(pending),
             Progress::Suspended(suspended) => {
                 self.state = State::Suspended(suspended);
-                Poll::Pending
+                return Poll::Pending;
             }
-        }
+        };
+        // SAFETY: as above; the call has ended.
+        unsafe { (*self.vm.as_ptr()).rest() };
+        Poll::Ready(outcome)
     }
 }
 
@@ -130,6 +133,7 @@ impl<T: 'static> Drop for GuestCall<'_, T> {
             unsafe {
                 let _loan = StoreLoan::new(self.vm, self.store);
                 suspended.cancel(self.vm);
+                (*self.vm.as_ptr()).rest();
             }
         }
     }
