@@ -51,7 +51,8 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Budget {
-    /// Bytes of all linear memories of a store together, as guests see their sizes.
+    /// Bytes of all linear memories of a store together, as guests see their sizes. Of a memory that is shared with other stores, the store that
+    /// made it counts what it began with, and each store what its own guests made it grow by; what the host makes and grows counts for none.
     pub memory_bytes: usize,
     /// Elements of all tables of a store together. Each takes up to 8 bytes.
     pub table_elements: usize,
@@ -62,7 +63,8 @@ pub struct Budget {
     /// Tables of a store.
     pub tables: usize,
     /// Bytes of the host's own memory that a store holds on behalf of its guests: the contexts of instances (globals, imports, references),
-    /// host values that guests can refer to ([`ExternRef`](crate::ExternRef)) with their headers, and host functions. Host values count by
+    /// host values that guests can refer to ([`ExternRef`](crate::ExternRef)) with their headers, shared memories that came from outside, and
+    /// host functions. Host values count by
     /// the size of their type; what they point to is the embedder's. Making a host function never fails, but counts.
     pub host_bytes: usize,
     /// Bytes of the stack that a guest runs on: the most that [`Config::max_wasm_stack`] may ask for. The engine's alone.
@@ -333,6 +335,12 @@ impl Counts {
         self.memory_bytes = self.memory_bytes.saturating_sub(held.memory_bytes);
         self.table_elements = self.table_elements.saturating_sub(held.table_elements);
         self.host_bytes = self.host_bytes.saturating_sub(held.host_bytes);
+    }
+
+    /// Takes back what shared memories took that left the store.
+    pub(crate) fn remove_shared(&mut self, memory_bytes: usize, host_bytes: usize) {
+        self.memory_bytes = self.memory_bytes.saturating_sub(memory_bytes);
+        self.host_bytes = self.host_bytes.saturating_sub(host_bytes);
     }
 
     /// Counts the growth of a memory from `current` bytes, 0 for a new one, to `desired`, or of a table in elements. `false` if that is too

@@ -104,10 +104,7 @@ impl Extern {
                 VmImport::Memory(owner, index)
             }
             Self::Tag(_) => unreachable!("modules that import tags are refused"),
-            Self::SharedMemory(memory) => {
-                let (owner, index) = memory.id_in(store);
-                VmImport::Memory(owner, index)
-            }
+            Self::SharedMemory(memory) => VmImport::Shared(memory.in_store(store)),
         }
     }
 }

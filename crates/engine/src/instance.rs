@@ -3,6 +3,7 @@
 use crate::context::{AsContextMut, StoreContextMut};
 use crate::error::{Result, bail};
 use crate::externals::Export;
+use crate::global::HOST_OBJECT_BYTES;
 use crate::host_func::HostFunc;
 use crate::store::{StoreId, StoreInner, StoreOpaque};
 use crate::typed::{TypedFunc, WasmParams, WasmResults};
@@ -148,7 +149,8 @@ impl Instance {
         let memories = description.memories.len() - description.imported_memories as usize;
         let (before, instances) = (store.opaque.counts, store.opaque.vm.live_instances_count());
         store.opaque.counts.add(1, tables, memories)?;
-        if let Err(error) = store.opaque.counts.add_host_bytes(loaded.instance_bytes()) {
+        let host_bytes = loaded.instance_bytes() + store.opaque.vm.count_new_shared(imports) * HOST_OBJECT_BYTES;
+        if let Err(error) = store.opaque.counts.add_host_bytes(host_bytes) {
             store.opaque.counts = before;
             return Err(error);
         }
@@ -169,20 +171,18 @@ impl Instance {
 
     /// Drops it after its start function failed, unless something refers to it. Nobody has a handle of it.
     fn discard(self, store: &mut StoreOpaque) {
-        let held = store.vm.instance(self.id).held();
+        let (held, adopted) = (store.vm.instance(self.id).held(), store.vm.adopted_count());
         if store.vm.discard_instance(self.id) {
-            store.counts.remove(held);
-            store.note_drops();
+            store.uncount(held, adopted);
         }
     }
 
     /// Drops it, unless a guest runs or something refers to it.
     pub(crate) fn drop_in(self, store: &mut StoreOpaque) -> Result<()> {
         store.check_instance(self.store, self.id);
-        let held = store.vm.instance(self.id).held();
+        let (held, adopted) = (store.vm.instance(self.id).held(), store.vm.adopted_count());
         store.vm.drop_instance(self.id)?;
-        store.counts.remove(held);
-        store.note_drops();
+        store.uncount(held, adopted);
         Ok(())
     }
 

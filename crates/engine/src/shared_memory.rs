@@ -3,16 +3,16 @@
 use crate::error::{Context, Result, bail};
 use crate::store::StoreOpaque;
 use crate::vm::shared_memory::Expected;
-use crate::vm::{self, InstanceId, WaitResult, boundary};
+use crate::vm::{self, WaitResult, boundary};
 use crate::{Engine, MemoryType, MemoryTypeBuilder, Trap};
-use peregrine_wasm::DefinedMemoryIndex;
 use std::cell::UnsafeCell;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// A linear memory that several stores, and so several threads, use at once (threads proposal). A handle: clones are the same memory, which
-/// lives as long as the last handle and the last store that it was imported to.
+/// lives as long as the last handle and the last instance that imports it. A store that has such instances holds a little of the host's
+/// memory for it, which [`Budget::host_bytes`](crate::Budget::host_bytes) counts.
 ///
 /// A guest that waits (`memory.atomic.wait32` and its like) blocks its thread until it is woken or interrupted. Of a call that is a future it
 /// is suspended instead, and its task is woken.
@@ -73,14 +73,14 @@ impl SharedMemory {
         Self { engine: engine.clone(), memory: Arc::clone(memory) }
     }
 
-    /// Which memory of `store` it is; it becomes one if it is none yet.
+    /// The machine's part, for an instance of `store` to import.
     ///
     /// # Panics
     ///
     /// If it belongs to another engine.
-    pub(crate) fn id_in(&self, store: &mut StoreOpaque) -> (InstanceId, DefinedMemoryIndex) {
+    pub(crate) fn in_store(&self, store: &StoreOpaque) -> Arc<vm::SharedMemory> {
         assert!(Engine::same(&self.engine, store.engine()), "shared memory used with a store of another engine");
-        store.vm.adopt_memory(&self.memory)
+        Arc::clone(&self.memory)
     }
 
     /// The type it was made with.

@@ -7,12 +7,13 @@ use crate::context::{AsContext, AsContextMut, StoreContext, StoreContextMut};
 use crate::error::{Error, Result, bail};
 use crate::exhausted;
 use crate::extern_ref::HandleTable;
+use crate::global::HOST_OBJECT_BYTES;
 use crate::growing::LimiterPanic;
 use crate::host_func::HostFunc;
 use crate::interruption::EpochAction;
 use crate::vm::alloc::{Counting, EngineLease};
 use crate::vm::boundary::{OwnedVm, StoreBox};
-use crate::vm::{Asking, Cause, FuncId, Growth, InstanceId, Interruption, MOST_DROPS, Pending, StoreHost, Unusual};
+use crate::vm::{Asking, Cause, FuncId, Growth, Held, InstanceId, Interruption, MOST_DROPS, Pending, StoreHost, Unusual};
 use crate::{
     Engine, FuncType, GcHeapOutOfMemory, HeapType, Module, RefType, ResourceLimiter, TagType, Trap, Val, WasmBacktrace, WasmCoreDump,
 };
@@ -411,6 +412,15 @@ impl StoreOpaque {
     fn check_earlier_func(&self, id: StoreId, address: u64) {
         self.check_id(id);
         assert!(self.vm.is_function_alive(address, id.drops()), "function used after its instance was dropped");
+    }
+
+    /// Takes back what an instance that was dropped had, and the shared memories that left with it: before there were `adopted`.
+    pub(crate) fn uncount(&mut self, held: Held, adopted: usize) {
+        self.counts.remove(held);
+        let released = adopted.saturating_sub(self.vm.adopted_count());
+        let memory_bytes = self.vm.take_released_bytes();
+        self.counts.remove_shared(memory_bytes, released * HOST_OBJECT_BYTES);
+        self.note_drops();
     }
 
     /// Makes handles that exist older than the last drop.

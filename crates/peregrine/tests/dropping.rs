@@ -40,6 +40,12 @@ fn resident_bytes() -> usize {
     statm.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok()).expect("pages") * 4096
 }
 
+/// Bytes of address space of this process.
+fn address_bytes() -> usize {
+    let statm = std::fs::read_to_string("/proc/self/statm").expect("there is such a file");
+    statm.split(' ').next().and_then(|pages| pages.parse::<usize>().ok()).expect("pages") * 4096
+}
+
 #[test]
 fn a_store_makes_and_drops_any_number_of_instances() -> Result<()> {
     let _process = PROCESS.write().unwrap_or_else(PoisonError::into_inner);
@@ -334,6 +340,78 @@ fn a_shared_memory_counts_for_those_who_grew_it() -> Result<()> {
     let grow = stays.get_typed_func::<i32, i32>(&mut store, "grow")?;
     assert_eq!((grow.call(&mut store, 6)?, grow.call(&mut store, 5)?, grow.call(&mut store, 1)?), (-1, 5, -1));
     assert_eq!(memory.size(), 13);
+    Ok(())
+}
+
+/// A module that imports a shared memory, and one that fails after its imports were there.
+const USERS: [&str; 2] = [
+    r#"(module (import "" "" (memory 1 3 shared)) (func (export "grow") (result i32) (i32.store8 (i32.const 0) (i32.const 7)) (memory.grow (i32.const 1))))"#,
+    r#"(module (import "" "" (memory 1 3 shared)) (data (i32.const 200000) "x"))"#,
+];
+
+#[test]
+fn shared_memories_leave_a_store_with_those_who_import_them() -> Result<()> {
+    let _process = PROCESS.write().unwrap_or_else(PoisonError::into_inner);
+    const PAGE: usize = 65_536;
+    let mut config = Config::new();
+    let mut budget = Budget::untrusted();
+    // Of all rounds together it would be too much.
+    (budget.memory_bytes, budget.host_bytes) = (4 * PAGE, 20 << 10);
+    config.wasm_threads(true).shared_memory(true).budget(budget);
+    let engine = Engine::new(&config)?;
+    let [user, failing] = [Module::new(&engine, USERS[0])?, Module::new(&engine, USERS[1])?];
+    let mut linker = Linker::new(&engine);
+    let mut store = Store::new(&engine, ());
+    let mut round = |store: &mut Store<()>| -> Result<()> {
+        let memory = SharedMemory::new(&engine, MemoryType::shared(1, 3))?;
+        let first = Instance::new(&mut *store, &user, &[memory.clone().into()])?;
+        assert_eq!(first.get_typed_func::<(), i32>(&mut *store, "grow")?.call(&mut *store, ())?, 1);
+        linker.allow_shadowing(true).define(&*store, "", "", memory.clone())?;
+        let second = linker.instantiate_pre(&user)?.instantiate(&mut *store)?;
+        assert_eq!(store.metrics().instances_live, 3);
+        assert!(Instance::new(&mut *store, &failing, &[memory.clone().into()]).is_err());
+        store.drop_instance(first)?;
+        // Somebody has it yet: it is charged.
+        assert_eq!(second.get_typed_func::<(), i32>(&mut *store, "grow")?.call(&mut *store, ())?, 2);
+        store.drop_instance(second)?;
+        let other = SharedMemory::new(&engine, MemoryType::shared(1, 3))?;
+        assert!(Instance::new(&mut *store, &failing, &[other.into()]).is_err());
+        // It goes on where somebody else has it.
+        assert_eq!(unsafe { *memory.data()[0].get() }, 7);
+        assert_eq!((store.metrics().instances_live, store.metrics().host_bytes, memory.size()), (0, 0, 3));
+        Ok(())
+    };
+    (0..100).try_for_each(|_| round(&mut store))?;
+    let before = (mappings(), address_bytes(), resident_bytes());
+    (0..2_000).try_for_each(|_| round(&mut store))?;
+    let after = (mappings(), address_bytes(), resident_bytes());
+    assert!(after.0 <= before.0 + 8 && after.1 <= before.1 + (64 << 20), "{before:?} {after:?}");
+    assert!(after.2 <= before.2 + (4 << 20), "{before:?} {after:?}");
+    Ok(())
+}
+
+#[test]
+fn shared_memories_count_for_the_hosts_bytes() -> Result<()> {
+    let _process = PROCESS.read().unwrap_or_else(PoisonError::into_inner);
+    let mut config = Config::new();
+    let mut budget = Budget::untrusted();
+    budget.host_bytes = 100 << 10;
+    config.wasm_threads(true).shared_memory(true).budget(budget);
+    let engine = Engine::new(&config)?;
+    let module = Module::new(&engine, USERS[0])?;
+    let mut store = Store::new(&engine, ());
+    let mut count = 0;
+    let error = loop {
+        let memory = SharedMemory::new(&engine, MemoryType::shared(1, 3))?;
+        match Instance::new(&mut store, &module, &[memory.into()]) {
+            Ok(_) => count += 1,
+            Err(error) => break error.to_string(),
+        }
+        assert!(count < 100, "nobody counts them");
+    };
+    assert!(error.contains("`Budget::host_bytes` is 102400"), "{error}");
+    // The refused one left nothing.
+    assert_eq!(store.metrics().instances_live, 2 * count);
     Ok(())
 }
 

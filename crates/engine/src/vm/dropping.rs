@@ -61,9 +61,9 @@ pub(crate) struct Held {
 }
 
 impl VmStore {
-    /// How many instances there are.
+    /// How many instances there are, those that own adopted memories included.
     pub(crate) fn live_instances_count(&self) -> u64 {
-        self.instances_made() - self.drops
+        self.instances_made() - self.drops - self.adopted.dropped
     }
 
     /// How many instances were dropped.
@@ -150,13 +150,19 @@ impl VmStore {
         }
         self.drops += 1;
         let Some(instance) = self.take_instance(id) else { return };
+        self.forget_homes(&instance);
+        for owner in instance.owners_of_imports() {
+            self.instance_mut(owner).importers -= 1;
+            self.release_adopted(owner);
+        }
+        self.give_back(instance);
+    }
+
+    /// Notes that there will be no references where those of an instance were.
+    pub(super) fn forget_homes(&mut self, instance: &VmInstance) {
         for home in instance.homes() {
             self.alive.remove(&home);
         }
-        for owner in instance.owners_of_imports() {
-            self.instance_mut(owner).importers -= 1;
-        }
-        self.give_back(instance);
     }
 
     /// Counts what a new instance imports of others.

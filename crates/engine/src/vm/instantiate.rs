@@ -18,9 +18,10 @@ use peregrine_wasm::{
     EntityIndex, FuncIndex, GlobalIndex, GlobalType, Index, MemoryIndex, MemoryType, Module, TableIndex, TableType, Trap,
 };
 use std::ptr::NonNull;
+use std::sync::Arc;
 
 /// What fills one import. Its type has been checked.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum VmImport {
     /// A function.
     Func(FuncId),
@@ -28,6 +29,8 @@ pub(crate) enum VmImport {
     Table(InstanceId, DefinedTableIndex),
     /// A memory and its owner.
     Memory(InstanceId, DefinedMemoryIndex),
+    /// A memory that belongs to no store, or to several. It becomes one of this store when the instance is made.
+    Shared(Arc<SharedMemory>),
     /// A global and its owner.
     Global(InstanceId, DefinedGlobalIndex),
 }
@@ -82,6 +85,8 @@ impl VmStore {
 
     /// Makes an instance up to its globals.
     fn create(&mut self, source: ModuleSource<'_>, imports: &[VmImport]) -> anyhow::Result<InstanceId> {
+        let adopted = self.adopt_imports(imports);
+        let imports = adopted.as_deref().unwrap_or(imports);
         let (kept, is_new) = self.keep(source);
         let id = self.next_instance();
         match self.make(id, kept, imports) {
@@ -89,6 +94,9 @@ impl VmStore {
             Err(error) => {
                 if is_new {
                     self.unkeep(kept);
+                }
+                if adopted.is_some() {
+                    self.release_unused();
                 }
                 return Err(error);
             }
@@ -127,7 +135,7 @@ impl VmStore {
         let description = module.module();
         let may_move = self.memories_may_move();
         for (import, imported) in imports.iter().zip(&description.imports) {
-            let (VmImport::Memory(owner, defined), EntityIndex::Memory(index)) = (*import, imported.entity) else { continue };
+            let (&VmImport::Memory(owner, defined), EntityIndex::Memory(index)) = (import, imported.entity) else { continue };
             let reach_bytes = reach_bytes(settings);
             match settings.memory_style(description, index) {
                 MemoryStyle::Guarded => {
@@ -225,8 +233,8 @@ impl VmStore {
         let mut origins = std::mem::take(&mut instance.origins);
         let mut host_imports = std::mem::take(&mut instance.host_imports);
         for (import, description) in imports.iter().zip(&module.module().imports) {
-            match (*import, description.entity) {
-                (VmImport::Func(function), EntityIndex::Function(index)) => {
+            match (import, description.entity) {
+                (&VmImport::Func(function), EntityIndex::Function(index)) => {
                     if let FuncId::Host(number) = function {
                         let exit = module.stubs(module.module().functions[index].ty).1;
                         host_imports.push(self.host_func(number).bind(instance.context(), exit));
@@ -240,19 +248,19 @@ impl VmStore {
                     }
                     origins.functions.push(function);
                 }
-                (VmImport::Table(owner, defined), EntityIndex::Table(index)) => {
+                (&VmImport::Table(owner, defined), EntityIndex::Table(index)) => {
                     let cell = self.instance(owner).table(defined).cell();
                     // SAFETY: as above.
                     unsafe { instance.at(layout.table_import(index)).write(cell.as_ptr() as u64) };
                     origins.tables.push((owner, defined));
                 }
-                (VmImport::Memory(owner, defined), EntityIndex::Memory(index)) => {
+                (&VmImport::Memory(owner, defined), EntityIndex::Memory(index)) => {
                     let cell = self.instance(owner).memory(defined).cell();
                     // SAFETY: as above.
                     unsafe { instance.at(layout.memory_import(index)).write(cell.as_ptr() as u64) };
                     origins.memories.push((owner, defined));
                 }
-                (VmImport::Global(owner, defined), EntityIndex::Global(index)) => {
+                (&VmImport::Global(owner, defined), EntityIndex::Global(index)) => {
                     let cell = self.instance(owner).global(defined);
                     // SAFETY: as above.
                     unsafe { instance.at(layout.global_import(index)).write(cell.as_ptr() as u64) };

@@ -10,6 +10,7 @@
 //! handles and types.
 
 pub(crate) mod address_space;
+pub(crate) mod adopted;
 pub(crate) mod alloc;
 pub(crate) mod async_call;
 pub(crate) mod boundary;

@@ -2,19 +2,18 @@
 //!
 //! There is one cell with base and length, which the code of every instance reads: the contexts of the instances that define or import
 //! the memory hold a pointer to it ([`peregrine_artifact::vmctx::MemoryCell::Behind`]). A memory that comes into a store from outside is
-//! owned there by an instance without code. Waiting and waking are in [`super::parking`].
+//! owned there by an instance without code ([`super::adopted`]). Waiting and waking are in [`super::parking`].
 
 use super::address_space::AddressRoom;
 use super::alloc::Backing;
-use super::alloc::lease::ModuleSource;
 use super::code::LoadedModule;
-use super::instance::{InstanceId, VmInstance};
+use super::instance::VmInstance;
 use super::memory::{Memory, NotGrown, check_range};
 use super::parking::{Awoken, Parking, WaitResult, Waiting};
-use super::store::VmStore;
 use peregrine_artifact::settings::Settings;
 use peregrine_artifact::vmctx::VmMemory;
-use peregrine_wasm::{DefinedMemoryIndex, MemoryType, Module, Trap};
+use peregrine_wasm::{DefinedMemoryIndex, MemoryType, Trap};
+use std::fmt;
 use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -36,6 +35,12 @@ pub(crate) struct SharedMemory {
 unsafe impl Send for SharedMemory {}
 // SAFETY: as above. The bytes are the guests' and are reached through raw pointers only.
 unsafe impl Sync for SharedMemory {}
+
+impl fmt::Debug for SharedMemory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SharedMemory").field("ty", &self.ty).field("len_bytes", &self.len_bytes()).finish_non_exhaustive()
+    }
+}
 
 /// The cell of a shared memory, on the heap.
 struct Cell(NonNull<VmMemory>);
@@ -292,27 +297,6 @@ impl InstanceMemory {
             Self::Own(_) => None,
             Self::Shared(memory, _) => Some(memory),
         }
-    }
-}
-
-impl VmStore {
-    /// Makes a memory that exists already one of this store. Returns the instance without code that owns it here.
-    pub(crate) fn adopt_memory(&mut self, memory: &Arc<SharedMemory>) -> (InstanceId, DefinedMemoryIndex) {
-        let index = DefinedMemoryIndex::from_u32(0);
-        if let Some(owner) = self.adopted.get(&Arc::as_ptr(memory)) {
-            return (*owner, index);
-        }
-        let mut module = Module::default();
-        module.memories.push(*memory.ty());
-        let module = LoadedModule::without_code(module, &self.shared().types);
-        let (kept, _) = self.keep(ModuleSource::Own(&module));
-        let id = self.next_instance();
-        let header = self.instance_header(id, &module);
-        let mut instance = VmInstance::new(id, (kept, self.kept_module(kept)), header);
-        instance.add_shared_memory(Arc::clone(memory), 0);
-        self.push_instance(instance);
-        self.adopted.insert(Arc::as_ptr(memory), id);
-        (id, index)
     }
 }
 

@@ -1,6 +1,7 @@
 //! A store as the machine sees it: instances, host functions, the guest stack, and what is pending.
 
 use super::address_space::AddressRoom;
+use super::adopted::Adopted;
 use super::alloc::lease::{KeptModule, KeptShared, ModuleRef, ModuleSource};
 use super::alloc::{
     Counters, Counting, WarmModules,
@@ -15,7 +16,6 @@ use super::instance::{FuncId, InstanceId, VmInstance};
 use super::interrupt::{Cause, InterruptPage};
 use super::pending::Pending;
 use super::preempt::Interruption;
-use super::shared_memory::SharedMemory;
 use super::suspend::{PENDING_SUSPENSION, Wait};
 use super::types::TypeRegistry;
 use crate::MemoryCreator;
@@ -51,6 +51,8 @@ pub(crate) struct VmShared {
     pub(crate) memory_creator: OnceLock<Arc<dyn MemoryCreator>>,
     /// How many stores have a guest stack.
     pub(crate) held_stacks: HeldStacks,
+    /// What the instances are of that own shared memories which came from outside.
+    pub(super) adopting: OnceLock<Arc<LoadedModule>>,
 }
 
 impl VmShared {
@@ -66,6 +68,7 @@ impl VmShared {
             warm: WarmModules::default(),
             held_stacks: HeldStacks::default(),
             memory_creator: OnceLock::new(),
+            adopting: OnceLock::new(),
         }
     }
 
@@ -187,8 +190,8 @@ pub(crate) struct VmStore {
     modules: Vec<KeptModule>,
     /// Where modules are in `modules`, once there are many.
     module_positions: BTreeMap<*const LoadedModule, u32>,
-    /// Instances without code that own the shared memories which came from outside.
-    pub(super) adopted: BTreeMap<*const SharedMemory, InstanceId>,
+    /// The shared memories that came from outside.
+    pub(super) adopted: Adopted,
     pending: Option<Pending>,
     /// What the guest is to wait for, until the call that drives it takes it.
     wait: Option<(u64, Wait)>,
@@ -233,7 +236,7 @@ impl VmStore {
             host_funcs: Vec::new(),
             without_exit: Vec::new(),
             modules: Vec::new(),
-            adopted: BTreeMap::new(),
+            adopted: Adopted::default(),
             module_positions: BTreeMap::new(),
             pending: None,
             wait: None,
