@@ -171,3 +171,130 @@ fn epochs_go_on_whatever_wakers_do() {
         });
     });
 }
+
+/// Polls a call of `spin` once with a waker that panics, in an `engine`'s store that `prepare`d yields; checks that the panic comes out of the
+/// poll, and that the store goes on afterwards.
+fn panics_at_a_yield(config: &mut Config, prepare: impl FnOnce(&mut Store<()>) -> Result<()>) -> Result<()> {
+    let engine = Engine::new(config)?;
+    let module = Module::new(
+        &engine,
+        r#"(module (memory 1)
+            (func (export "spin") (loop (br 0)))
+            (func (export "fill") (loop (memory.fill (i32.const 0) (i32.const 1) (i32.const 0x10000)) (br 0)))
+            (func (export "seven") (result i32) (i32.const 7)))"#,
+    )?;
+    let mut store = Store::new(&engine, ());
+    prepare(&mut store)?;
+    let instance = Instance::new(&mut store, &module, &[])?;
+    for name in ["spin", "fill"] {
+        let spin = instance.get_typed_func::<(), ()>(&mut store, name)?;
+        let (sender, woken) = mpsc::channel();
+        let waker = Waker::from(Arc::new(Panics(Mutex::new(sender))));
+        let mut call = Box::pin(spin.call_async(&mut store, ()));
+        let polled = catch_unwind(AssertUnwindSafe(|| call.as_mut().poll(&mut Context::from_waker(&waker)).is_ready()));
+        assert_eq!(polled.unwrap_err().downcast_ref::<&str>(), Some(&"this waker panics"), "{name}");
+        drop(call);
+        assert!(woken.try_recv().is_ok());
+    }
+    let seven = instance.get_typed_func::<(), i32>(&mut store, "seven")?;
+    let mut call = pin!(seven.call_async(&mut store, ()));
+    for _ in 0..10 {
+        if let std::task::Poll::Ready(result) = call.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            assert_eq!(result?, 7);
+            return Ok(());
+        }
+    }
+    panic!("the store goes on");
+}
+
+#[test]
+fn a_waker_that_panics_where_a_guest_yields_ends_that_call_alone() -> Result<()> {
+    for strategy in [Strategy::Winch, Strategy::Cranelift] {
+        panics_at_a_yield(Config::new().strategy(strategy).consume_fuel(true), |store| {
+            store.set_fuel(1_000_000_000)?;
+            store.fuel_async_yield_interval(Some(1000))
+        })?;
+        panics_at_a_yield(Config::new().strategy(strategy).epoch_interruption(true), |store| {
+            store.epoch_deadline_async_yield_and_update(1);
+            Ok(())
+        })?;
+        panics_at_a_yield(Config::new().strategy(strategy).epoch_interruption(true), |store| {
+            store.epoch_deadline_callback(|_| Ok(UpdateDeadline::Yield(1)));
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+/// A future that is ready at once, and panics when it is dropped.
+struct PanicsAtItsEnd;
+
+impl Future for PanicsAtItsEnd {
+    type Output = ();
+
+    fn poll(self: std::pin::Pin<&mut Self>, _: &mut Context<'_>) -> std::task::Poll<()> {
+        std::task::Poll::Ready(())
+    }
+}
+
+impl Drop for PanicsAtItsEnd {
+    fn drop(&mut self) {
+        panic!("this waker panics");
+    }
+}
+
+#[test]
+fn a_future_that_panics_when_it_is_dropped_ends_that_call_alone() -> Result<()> {
+    let engine = Engine::new(Config::new().epoch_interruption(true))?;
+    let module = Module::new(&engine, r#"(module (func (export "spin") (loop (br 0))))"#)?;
+    let mut store = Store::new(&engine, ());
+    store.epoch_deadline_callback(|_| Ok(UpdateDeadline::YieldCustom(1, Box::pin(PanicsAtItsEnd))));
+    let spin = Instance::new(&mut store, &module, &[])?.get_typed_func::<(), ()>(&mut store, "spin")?;
+    let mut call = Box::pin(spin.call_async(&mut store, ()));
+    catch_unwind(AssertUnwindSafe(|| call.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready())).unwrap_err();
+    Ok(())
+}
+
+#[test]
+fn a_waker_that_panics_at_a_notification_costs_nobody_else_a_wake_up() -> Result<()> {
+    let engine = engine();
+    let module = Module::new(
+        &engine,
+        r#"(module (import "" "memory" (memory 1 1 shared))
+            (func (export "wait") (result i32) (memory.atomic.wait32 (i32.const 8) (i32.const 0) (i64.const -1)))
+            (func (export "notify") (result i32) (memory.atomic.notify (i32.const 8) (i32.const -1)))
+            (func (export "seven") (result i32) (i32.const 7)))"#,
+    )?;
+    for by_the_host in [false, true] {
+        let memory = SharedMemory::new(&engine, MemoryType::shared(1, 1))?;
+        let guest = |name: &str| -> Result<_> {
+            let mut store = store(&engine);
+            let instance = Instance::new(&mut store, &module, &[memory.clone().into()])?;
+            let func = instance.get_typed_func::<(), i32>(&mut store, name)?;
+            Ok((store, instance, func))
+        };
+        let (sender, woken) = mpsc::channel();
+        let panics = Waker::from(Arc::new(Panics(Mutex::new(sender))));
+        let counts = Arc::new(Counts(AtomicUsize::new(0)));
+        let counting = Waker::from(Arc::clone(&counts));
+        let mut sleepers = [guest("wait")?, guest("wait")?, guest("wait")?, guest("wait")?];
+        let mut calls: Vec<_> = sleepers.iter_mut().map(|(store, _, wait)| Box::pin(wait.call_async(store, ()))).collect();
+        for (call, waker) in calls.iter_mut().zip([&panics, &counting, &panics, &counting]) {
+            assert!(call.as_mut().poll(&mut Context::from_waker(waker)).is_pending());
+        }
+        let (mut store, instance, notify) = guest("notify")?;
+        let notified = catch_unwind(AssertUnwindSafe(|| match by_the_host {
+            true => memory.atomic_notify(8, u32::MAX).map_err(Error::from),
+            false => notify.call(&mut store, ()).map(|woken| woken as u32),
+        }));
+        assert_eq!(notified.unwrap_err().downcast_ref::<&str>(), Some(&"this waker panics"));
+        assert_eq!((woken.try_iter().count(), counts.0.load(Ordering::SeqCst)), (2, 2), "all are woken");
+        for call in &mut calls {
+            let mut context = Context::from_waker(Waker::noop());
+            assert!(matches!(call.as_mut().poll(&mut context), std::task::Poll::Ready(Ok(0))));
+        }
+        assert_eq!(notify.call(&mut store, ())?, 0, "nobody waits any longer");
+        assert_eq!(instance.get_typed_func::<(), i32>(&mut store, "seven")?.call(&mut store, ())?, 7);
+    }
+    Ok(())
+}

@@ -6,6 +6,7 @@ use super::interrupt::{Awake, InterruptPage};
 use crate::deadline::Alarm;
 use peregrine_sys::forks;
 use std::collections::{HashMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -53,6 +54,10 @@ impl Parking {
     }
 
     /// Wakes at most `count` of those that wait at `address`, the oldest first. Returns how many.
+    ///
+    /// # Panics
+    ///
+    /// If a waker does, with what the first one said, when all are woken.
     pub(super) fn notify(&self, address: u64, count: u32) -> u32 {
         let mut queues = self.lock();
         let Some(queue) = queues.get_mut(&address) else { return 0 };
@@ -68,7 +73,10 @@ impl Parking {
         }
         // A waker may do anything.
         drop(queues);
-        wakers.into_iter().for_each(Waker::wake);
+        let told: Vec<_> = wakers.into_iter().map(|waker| catch_unwind(AssertUnwindSafe(|| waker.wake()))).collect();
+        if let Some(payload) = told.into_iter().find_map(Result::err) {
+            resume_unwind(payload);
+        }
         woken as u32
     }
 
@@ -154,11 +162,10 @@ impl<O: Send + Sync + 'static> Waiting<O> {
     pub(super) fn poll(&mut self, task: &Context<'_>, interrupt: Option<&Arc<InterruptPage>>) -> anyhow::Result<Poll<Awoken>> {
         // First, so that nothing that happens after the look is missed.
         self.others = None;
-        let awake = interrupt.map(|page| {
-            let waker = task.waker().clone();
-            page.wake_with(Arc::new(move || waker.wake_by_ref()))
-        });
-        let old = self.parked.waker.lock().unwrap_or_else(PoisonError::into_inner).replace(task.waker().clone());
+        // What wakers do when they are cloned or dropped, they do with nothing locked.
+        let [waker, other] = [(); 2].map(|()| task.waker().clone());
+        let awake = interrupt.map(|page| page.wake_with(Arc::new(move || waker.wake_by_ref())));
+        let old = self.parked.waker.lock().unwrap_or_else(PoisonError::into_inner).replace(other);
         drop(old);
         let left = self.until.map(|until| until.saturating_duration_since(Instant::now()));
         if let Some(awoken) = self.look(&mut (self.parking)(&self.owner).lock(), left, interrupt) {

@@ -14,7 +14,7 @@ use peregrine_wasm::Trap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::ptr::NonNull;
-use std::task::{Context, Poll};
+use std::task::Context;
 
 /// What the host says about a guest that was interrupted.
 pub(crate) enum Interruption {
@@ -57,21 +57,22 @@ pub(super) unsafe fn decide(store: NonNull<VmStore>, task: Option<&mut Context<'
         Err(error) => return Err(Pending::of_error(error, frames())),
     };
     let Some(task) = task else { return Err(Pending::Error(anyhow::anyhow!("{CANNOT_YIELD}"), frames())) };
-    let Some(mut until) = until else { return Ok(Some(Wait::for_turn(task).then_ticks(then_ticks))) };
-    match catch_unwind(AssertUnwindSafe(|| until.as_mut().poll(task))) {
-        Ok(Poll::Ready(())) => {
+    let Some(mut until) = until else { return Ok(Some(Wait::for_turn(task)?.then_ticks(then_ticks))) };
+    // It may panic when it is dropped, too.
+    let still_waits = catch_unwind(AssertUnwindSafe(|| until.as_mut().poll(task).is_pending().then_some(until)));
+    match still_waits.map_err(Pending::Panic)? {
+        None => {
             // SAFETY: as above.
             unsafe { host.as_mut() }.extend_deadline(then_ticks);
             Ok(None)
         }
-        Ok(Poll::Pending) => {
+        Some(until) => {
             let wait = Wait::for_future(Box::pin(async move {
                 until.await;
                 Ok(0)
             }));
             Ok(Some(wait.then_ticks(then_ticks)))
         }
-        Err(payload) => Err(Pending::Panic(payload)),
     }
 }
 

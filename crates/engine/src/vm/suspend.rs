@@ -13,6 +13,7 @@
 use super::entry::veneer::VENEER_FRAME_BYTES;
 use super::pending::Pending;
 use super::store::VmStore;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::ptr::NonNull;
 use std::task::{Context, Poll};
@@ -38,9 +39,13 @@ impl Wait {
     }
 
     /// Waits for the next turn of the task, which is woken at once.
-    pub(crate) fn for_turn(task: &Context<'_>) -> Self {
-        task.waker().wake_by_ref();
-        Self { future: None, then_ticks: None }
+    ///
+    /// # Errors
+    ///
+    /// The panic of a waker that does. It must not go on in the builtin that waits.
+    pub(super) fn for_turn(task: &Context<'_>) -> Result<Self, Pending> {
+        catch_unwind(AssertUnwindSafe(|| task.waker().wake_by_ref())).map_err(Pending::Panic)?;
+        Ok(Self { future: None, then_ticks: None })
     }
 
     /// Sets the store's deadline when the wait is over, that many ticks ahead.

@@ -150,7 +150,10 @@ pub(super) unsafe extern "C" fn out_of_fuel(caller: Caller) {
             let store = unsafe { caller.store_mut() };
             if let Some(task) = store.task() {
                 // SAFETY: as above.
-                store.suspend(Wait::for_turn(unsafe { task.as_ref() }));
+                match Wait::for_turn(unsafe { task.as_ref() }) {
+                    Ok(wait) => store.suspend(wait),
+                    Err(pending) => caller.raise(pending),
+                }
             }
         }
         Err(error) => caller.raise(Pending::of_error(error, Vec::new())),

@@ -5,6 +5,7 @@
 use super::Caller;
 use crate::vm::SharedMemory;
 use crate::vm::fault::walk::backtrace;
+use crate::vm::growth::raising;
 use crate::vm::memory::check_range;
 use crate::vm::parking::{Awoken, WaitResult, Waiting};
 use crate::vm::pending::Pending;
@@ -40,11 +41,13 @@ unsafe fn shared_memory(caller: Caller, index: u32, address: u64, size: u64) -> 
 pub(super) unsafe extern "C" fn memory_atomic_notify(caller: Caller, memory: u32, address: u64, count: u32) -> u32 {
     // SAFETY: no reference into the store is held.
     let memory = unsafe { shared_memory(caller, memory, address, 4) };
-    caller.check(memory.and_then(|memory| match memory {
+    let notify = || match memory? {
         Some(memory) => memory.notify(address, count),
         // Nobody can wait there.
         None => Ok(0),
-    }))
+    };
+    // Wakers may panic.
+    raising(caller.store(), || notify().map_err(|trap| Pending::Trap(trap, Vec::new()))).unwrap_or(0)
 }
 
 pub(super) unsafe extern "C" fn memory_atomic_wait32(caller: Caller, memory: u32, address: u64, expected: u32, timeout_ns: i64) -> u32 {
@@ -75,22 +78,19 @@ unsafe fn wait(caller: Caller, (memory, address): (u32, u64), expected: Expected
         Ok(None) => return WaitResult::Mismatch as u32,
         Err(trap) => return caller.check(Err(trap)),
     };
-    let mut sleeper = Sleeper { caller, waiting, wait: None };
-    // SAFETY: no reference into the store is held (1). The task is that of the poll under way.
-    let task = unsafe { caller.store().as_ref().task().map(|task| &mut *task.as_ptr()) };
-    match sleeper.sleep(task) {
-        Ok(Some(result)) => result as u32,
-        Ok(None) => {
+    // Wakers may panic when they are cloned or dropped.
+    let begin = move || {
+        let mut sleeper = Sleeper { caller, waiting, wait: None };
+        // SAFETY: no reference into the store is held (1). The task is that of the poll under way.
+        let task = unsafe { caller.store().as_ref().task().map(|task| &mut *task.as_ptr()) };
+        let slept = sleeper.sleep(task)?;
+        if slept.is_none() {
             // SAFETY: as above.
             unsafe { caller.store_mut() }.suspend(Wait::for_future(Box::pin(sleeper)));
-            0
         }
-        Err(pending) => {
-            // SAFETY: as above.
-            unsafe { caller.store_mut() }.raise(pending);
-            0
-        }
-    }
+        Ok(slept.map_or(0, |result| result as u32))
+    };
+    raising(caller.store(), begin).unwrap_or(0)
 }
 
 /// A guest that waits.
