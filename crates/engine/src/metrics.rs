@@ -119,14 +119,14 @@ impl Engine {
         let shared = self.shared();
         let get = |what| shared.counters.get(what);
         let time = |what| Duration::from_nanos(get(what));
-        // A thread's drop may be seen before another's creation.
-        let live = |created: u64, dropped| created.saturating_sub(get(dropped));
-        let (stores_created, instances_created) = (get(Counting::StoresCreated), get(Counting::InstancesCreated));
+        let (stores_created, stores_live) = self.pool().leases();
+        let instances_created = get(Counting::SlotsWarm) + get(Counting::SlotsCold) + get(Counting::InstancesOfHost);
         EngineMetrics {
             stores_created,
-            stores_live: live(stores_created, Counting::StoresDropped),
+            stores_live,
             instances_created,
-            instances_live: live(instances_created, Counting::InstancesDropped),
+            // A thread's drop may be seen before another's creation.
+            instances_live: instances_created.saturating_sub(get(Counting::InstancesDropped)),
             slots_warm: get(Counting::SlotsWarm),
             slots_cold: get(Counting::SlotsCold),
             slots_idle: shared.idle.slots() as u64,

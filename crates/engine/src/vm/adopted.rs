@@ -3,6 +3,7 @@
 //! Nobody has handles to these instances, and they are dropped with the last instance that imports the memory. What they are of is one module
 //! without code, the same for all stores of an engine.
 
+use super::alloc::Counting;
 use super::alloc::lease::ModuleSource;
 use super::code::LoadedModule;
 use super::instance::{InstanceId, VmInstance};
@@ -75,12 +76,12 @@ impl VmStore {
             module.memories.push(*memory.ty());
             LoadedModule::without_code(module, &shared.types)
         }));
-        let (kept, _) = self.keep(ModuleSource::Own(&module));
+        let kept = self.keep(ModuleSource::Own(&module)).number;
         let id = self.next_instance();
         let header = self.instance_header(id, &module);
         let mut instance = VmInstance::new(id, (kept, self.kept_module(kept)), header);
         instance.add_shared_memory(Arc::clone(memory), 0);
-        self.push_instance(instance);
+        self.push_instance(instance, Counting::InstancesOfHost);
         self.adopted.owners.insert(Arc::as_ptr(memory), id);
         id
     }

@@ -1,14 +1,15 @@
 //! From a loaded module and its imports to an instance. Core specification, section 4.5.4; the start function is left to the API.
 
 use super::address_space::reach_bytes;
-use super::alloc::lease::{ModuleRef, ModuleSource};
+use super::alloc::Counting;
+use super::alloc::lease::ModuleSource;
 use super::code::LoadedModule;
 use super::instance::{FuncId, InstanceId, VmInstance};
 use super::memory::{Memory, check_range};
 use super::pending::Pending;
 use super::references;
 use super::shared_memory::{InstanceMemory, SharedMemory};
-use super::store::{StoreHost, VmStore, is_no_room};
+use super::store::{Kept, StoreHost, VmStore, is_no_room};
 use super::table::Table;
 use anyhow::Context as _;
 use peregrine_artifact::settings::MemoryStyle;
@@ -86,47 +87,45 @@ impl VmStore {
     /// Makes an instance up to its globals.
     fn create(&mut self, source: ModuleSource<'_>, imports: &[VmImport]) -> anyhow::Result<InstanceId> {
         let adopted = self.adopt_imports(imports);
-        let imports = adopted.as_deref().unwrap_or(imports);
-        let (kept, is_new) = self.keep(source);
-        let id = self.next_instance();
-        match self.make(id, kept, imports) {
-            Ok(instance) => self.push_instance(instance),
-            Err(error) => {
-                if is_new {
-                    self.unkeep(kept);
-                }
-                if adopted.is_some() {
-                    self.release_unused();
-                }
-                return Err(error);
-            }
+        let created = self.create_importing(source, adopted.as_deref().unwrap_or(imports));
+        if created.is_err() && adopted.is_some() {
+            self.release_unused();
         }
+        created
+    }
+
+    /// As [`create`](Self::create), of imports that the store owns.
+    fn create_importing(&mut self, source: ModuleSource<'_>, imports: &[VmImport]) -> anyhow::Result<InstanceId> {
+        let loaded = source.loaded();
+        self.ask_for_minima(loaded.module())?;
+        self.prepare_memories(loaded, imports)?;
+        let kept = self.keep(source);
+        let (number, is_new) = (kept.number, kept.is_new);
+        let id = self.next_instance();
+        let (mut instance, what) = self.make(id, kept).inspect_err(|_| {
+            self.give_nothing(number);
+            if is_new {
+                self.unkeep(number);
+            }
+        })?;
+        self.fill_imports(&mut instance, imports);
+        self.push_instance(instance, what);
         self.initialize_globals(id);
         self.initialize_tables(id);
         Ok(id)
     }
 
-    /// An instance with its imports, memories and tables: a warm one if there is one.
-    fn make(&mut self, id: InstanceId, kept: u32, imports: &[VmImport]) -> anyhow::Result<Box<VmInstance>> {
-        let module = self.kept_module(kept);
-        self.ask_for_minima(module)?;
-        self.prepare_memories(&module, imports)?;
+    /// An instance with its memories and tables, a warm one if there is one, and what it counts as.
+    fn make(&mut self, id: InstanceId, kept: Kept) -> anyhow::Result<(Box<VmInstance>, Counting)> {
+        let number = kept.number;
+        let module = self.kept_module(number);
         let header = self.instance_header(id, &module);
-        let mut instance = match self.take_warm(kept) {
-            Some(mut instance) => {
-                instance.renew(id, kept, header);
-                instance
-            }
-            None => match self.make_where_room_is(|| VmInstance::new(id, (kept, module), header)) {
-                Ok(instance) => instance,
-                Err(error) => {
-                    self.give_nothing(kept);
-                    return Err(error);
-                }
-            },
-        };
-        self.fill_imports(&mut instance, imports);
-        Ok(instance)
+        if let Some(mut instance) = kept.warm {
+            instance.renew(id, number, header);
+            return Ok((instance, Counting::SlotsWarm));
+        }
+        let instance = self.make_where_room_is(|| VmInstance::new(id, (number, module), header))?;
+        Ok((instance, self.cold(number)))
     }
 
     /// Makes memories that are imported what the importing code relies on.
@@ -154,8 +153,7 @@ impl VmStore {
     }
 
     /// Asks the limits for the memories and tables of a new instance.
-    fn ask_for_minima(&mut self, module: ModuleRef) -> anyhow::Result<()> {
-        let description = module.module();
+    fn ask_for_minima(&mut self, description: &Module) -> anyhow::Result<()> {
         for ty in description.memories.values().skip(description.imported_memories as usize) {
             let min_bytes = ty.min_bytes().and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(usize::MAX);
             let max_bytes = ty.max_pages.map(|_| ty.max_bytes() as usize);

@@ -218,7 +218,6 @@ impl VmStore {
             true => Some(Arc::new(shared.make_where_room_is(is_no_room, || InterruptPage::new(cause))?)),
             false => None,
         };
-        shared.counters.add(Counting::StoresCreated, 1);
         Ok(Box::new(Self {
             context: VmStoreContext { counts_fuel: u64::from(shared.settings.fuel), ..VmStoreContext::default() },
             unusual: Unusual::NoStack as u32,
@@ -372,11 +371,11 @@ impl VmStore {
     }
 
     /// Adds an instance whose number is [`VmStore::next_instance`].
-    pub(super) fn push_instance(&mut self, mut instance: Box<VmInstance>) {
+    pub(super) fn push_instance(&mut self, mut instance: Box<VmInstance>, what: Counting) {
         debug_assert_eq!(instance.id(), self.next_instance());
         instance.born = self.drops;
         self.instances_made += 1;
-        self.shared.counters.add(Counting::InstancesCreated, 1);
+        self.shared.counters.add(what, 1);
         self.count_imports(&instance);
         match self.free_numbers.pop() {
             Some(number) => self.instances[number as usize] = Some(instance),
@@ -414,20 +413,22 @@ impl VmStore {
         &self.host_funcs[number as usize]
     }
 
-    /// Keeps a module as long as the store, and lets host functions use its Exit stubs. Returns its number, and whether it is new.
-    pub(super) fn keep(&mut self, source: ModuleSource<'_>) -> (u32, bool) {
+    /// Keeps a module as long as the store, and lets host functions use its Exit stubs. Takes a warm instance of it, if there is one.
+    pub(super) fn keep(&mut self, source: ModuleSource<'_>) -> Kept {
         let address: *const LoadedModule = source.loaded();
         let known = if self.modules.len() <= FEW_MODULES {
             self.modules.iter().position(|kept| std::ptr::eq(kept.loaded(), address)).map(|position| position as u32)
         } else {
             self.module_positions.get(&address).copied()
         };
-        if let Some(known) = known {
-            return (known, false);
+        if let Some(number) = known {
+            let warm = self.modules[number as usize].pool().and_then(|(pool, shard)| pool.take(shard));
+            return Kept { number, is_new: false, warm: self.no_longer_idle(warm) };
         }
         let number = u32::try_from(self.modules.len()).expect("memory ends before the numbers do");
         reserve_for_first(&mut self.modules);
-        self.modules.push(source.keep());
+        let (module, warm) = source.keep();
+        self.modules.push(module);
         if self.modules.len() > FEW_MODULES {
             // All at once when they become many, then each.
             let first = if self.modules.len() == FEW_MODULES + 1 { 0 } else { number as usize };
@@ -445,7 +446,15 @@ impl VmStore {
                 None => true,
             });
         }
-        (number, true)
+        Kept { number, is_new: true, warm: self.no_longer_idle(warm) }
+    }
+
+    /// Counts that a warm instance is none any more.
+    fn no_longer_idle(&self, warm: Option<Box<VmInstance>>) -> Option<Box<VmInstance>> {
+        if let Some(instance) = &warm {
+            self.shared.idle.remove(instance.idle_shard(), instance.reserved_bytes());
+        }
+        warm
     }
 
     /// Forgets a module that was kept last, for an instance that did not come about.
@@ -476,19 +485,12 @@ impl VmStore {
         self.modules[instance.kept() as usize].module()
     }
 
-    /// A warm instance of a module, reset.
-    pub(super) fn take_warm(&self, kept: u32) -> Option<Box<VmInstance>> {
-        let (pool, shard) = self.modules[kept as usize].pool()?;
-        let warm = pool.take(shard);
-        let what = if warm.is_some() { Counting::SlotsWarm } else { Counting::SlotsCold };
-        self.shared.counters.add(what, 1);
-        if let Some(instance) = &warm {
-            self.shared.idle.remove(instance.idle_shard(), instance.reserved_bytes());
-        }
-        warm
+    /// What an instance counts as for which everything was made anew.
+    pub(super) fn cold(&self, kept: u32) -> Counting {
+        if self.modules[kept as usize].pool().is_some() { Counting::SlotsCold } else { Counting::InstancesOfHost }
     }
 
-    /// Says that what `take_warm` did not give was not made either.
+    /// Says that what `keep` did not give was not made either.
     pub(super) fn give_nothing(&self, kept: u32) {
         if let Some((pool, shard)) = self.modules[kept as usize].pool() {
             self.shared.drop_surplus(pool.give(shard, None, 0));
@@ -641,6 +643,16 @@ impl VmStore {
     }
 }
 
+/// A module that a store keeps.
+pub(super) struct Kept {
+    /// Its number.
+    pub(super) number: u32,
+    /// Whether the store did not keep it before.
+    pub(super) is_new: bool,
+    /// A warm instance of it, reset. If there is none, one has to be made or `give_nothing` called.
+    pub(super) warm: Option<Box<VmInstance>>,
+}
+
 /// Makes room for one item: most stores have one instance of one module, and there are many stores.
 fn reserve_for_first<V>(items: &mut Vec<V>) {
     if items.is_empty() {
@@ -660,7 +672,6 @@ impl Drop for VmStore {
             self.give_back(instance);
         }
         let counters = &self.shared.counters;
-        counters.add(Counting::StoresDropped, 1);
         let Used { calls, traps } = self.used;
         for (what, amount) in [(Counting::Calls, calls), (Counting::Traps, traps)] {
             if amount != 0 {

@@ -16,12 +16,8 @@ macro_rules! counters {
 }
 
 counters! {
-    /// Stores made.
-    StoresCreated,
-    /// Stores dropped.
-    StoresDropped,
-    /// Instances made.
-    InstancesCreated,
+    /// Instances for what the host itself made: its memories, tables, globals.
+    InstancesOfHost,
     /// Instances dropped.
     InstancesDropped,
     /// Instances that were made of a warm slot.

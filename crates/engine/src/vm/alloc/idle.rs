@@ -4,10 +4,15 @@
 //! that only ever rose would say before long that there is no more room.
 
 use super::pool::{Apart, SHARDS, own_shard};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 /// Warm instances that are kept per shard. Each has a few mappings, of which a process may have some 65,000.
 const MOST_SLOTS: usize = 1_024;
+/// Address space is counted in pieces of this size.
+const PIECE_BYTES: usize = 4 << 10;
+/// One slot in a [`Idle`] count; below it are the pieces.
+const SLOT: u64 = 1 << 44;
+
 /// Warm instances of one engine.
 pub(crate) struct IdleSlots {
     shards: [Apart<Idle>; SHARDS],
@@ -15,10 +20,21 @@ pub(crate) struct IdleSlots {
     most_bytes: usize,
 }
 
+/// How many slots a shard counts, in the upper bits, and their pieces of address space below: one addition counts both.
 #[derive(Default)]
-struct Idle {
-    slots: AtomicUsize,
-    bytes: AtomicUsize,
+struct Idle(AtomicU64);
+
+/// What one slot of `bytes` counts.
+fn slot_of(bytes: usize) -> u64 {
+    SLOT + bytes.div_ceil(PIECE_BYTES) as u64
+}
+
+impl Idle {
+    /// Slots, and bytes of address space.
+    fn get(&self) -> (usize, usize) {
+        let count = self.0.load(Ordering::Relaxed);
+        ((count / SLOT) as usize, (count % SLOT) as usize * PIECE_BYTES)
+    }
 }
 
 impl IdleSlots {
@@ -30,33 +46,29 @@ impl IdleSlots {
     /// Counts an instance with `bytes` of address space. Returns where, for [`remove`](Self::remove).
     pub(crate) fn add(&self, bytes: usize) -> usize {
         let shard = own_shard();
-        let own = &self.shards[shard].0;
-        own.slots.fetch_add(1, Ordering::Relaxed);
-        own.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.shards[shard].0.0.fetch_add(slot_of(bytes), Ordering::Relaxed);
         shard
     }
 
     /// Whether this shard has more than its share.
     pub(crate) fn is_full(&self) -> bool {
-        let own = &self.shards[own_shard()].0;
-        own.slots.load(Ordering::Relaxed) > MOST_SLOTS || own.bytes.load(Ordering::Relaxed) > self.most_bytes
+        let (slots, bytes) = self.shards[own_shard()].0.get();
+        slots > MOST_SLOTS || bytes > self.most_bytes
     }
 
-    /// Counts one less, where it was counted.
+    /// Counts one less, where it was counted, with the `bytes` that it was counted with.
     pub(crate) fn remove(&self, shard: usize, bytes: usize) {
-        let own = &self.shards[shard].0;
-        own.slots.fetch_sub(1, Ordering::Relaxed);
-        own.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        self.shards[shard].0.0.fetch_sub(slot_of(bytes), Ordering::Relaxed);
     }
 
     /// How many warm instances there are.
     pub(crate) fn slots(&self) -> usize {
-        self.shards.iter().map(|shard| shard.0.slots.load(Ordering::Relaxed)).sum()
+        self.shards.iter().map(|shard| shard.0.get().0).sum()
     }
 
     /// Bytes of address space that they take.
     pub(crate) fn bytes(&self) -> usize {
-        self.shards.iter().map(|shard| shard.0.bytes.load(Ordering::Relaxed)).sum()
+        self.shards.iter().map(|shard| shard.0.get().1).sum()
     }
 }
 

@@ -50,12 +50,12 @@ pub(crate) struct ModuleLease {
 }
 
 impl ModuleLease {
-    /// A lease of `module`.
-    pub(crate) fn new(module: &Module) -> Self {
-        let shard = module.pool().lease(|| module.anchor());
+    /// A lease of `module`, and a warm instance of it, if there is one: it counts as out of the pool in either case.
+    fn with_warm(module: &Module) -> (Self, Option<Box<VmInstance>>) {
+        let (shard, warm) = module.pool().lease_and_take(|| module.anchor());
         // SAFETY: as in `EngineLease::new`.
         let module = ManuallyDrop::new(unsafe { std::ptr::read(module) });
-        Self { module, shard }
+        (Self { module, shard }, warm)
     }
 }
 
@@ -96,11 +96,14 @@ impl ModuleSource<'_> {
         }
     }
 
-    /// Keeps it.
-    pub(crate) fn keep(&self) -> KeptModule {
+    /// Keeps it, and takes a warm instance of it, as [`Pool::take`] does.
+    pub(crate) fn keep(&self) -> (KeptModule, Option<Box<VmInstance>>) {
         match self {
-            Self::Module(module) => KeptModule::Leased(ModuleLease::new(module)),
-            Self::Own(module) => KeptModule::Own(Arc::clone(module)),
+            Self::Module(module) => {
+                let (lease, warm) = ModuleLease::with_warm(module);
+                (KeptModule::Leased(lease), warm)
+            }
+            Self::Own(module) => (KeptModule::Own(Arc::clone(module)), None),
         }
     }
 }

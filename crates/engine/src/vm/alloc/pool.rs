@@ -54,6 +54,8 @@ pub(crate) struct Pool<S> {
 struct Shard<S> {
     /// Leases that were taken here and not ended.
     leases: usize,
+    /// Leases that were ever taken here.
+    leased: u64,
     anchor: Option<Anchor>,
     /// The warmest last.
     spare: Vec<S>,
@@ -66,7 +68,23 @@ struct Shard<S> {
 
 impl<S> Default for Shard<S> {
     fn default() -> Self {
-        Self { leases: 0, anchor: None, spare: Vec::new(), out: 0, most_out: 0, gives: 0 }
+        Self { leases: 0, leased: 0, anchor: None, spare: Vec::new(), out: 0, most_out: 0, gives: 0 }
+    }
+}
+
+impl<S> Shard<S> {
+    fn lease(&mut self, owner: impl FnOnce() -> Anchor) {
+        self.leases += 1;
+        self.leased += 1;
+        if self.anchor.is_none() {
+            self.anchor = Some(owner());
+        }
+    }
+
+    fn take(&mut self) -> Option<S> {
+        self.out += 1;
+        self.most_out = self.most_out.max(self.out);
+        self.spare.pop()
     }
 }
 
@@ -124,11 +142,7 @@ impl<S> Pool<S> {
     /// Begins a lease: the owner lives until it is ended. Returns the shard to end it with.
     pub(crate) fn lease(&self, owner: impl FnOnce() -> Anchor) -> usize {
         let number = own_shard();
-        let mut shard = self.shard(number);
-        shard.leases += 1;
-        if shard.anchor.is_none() {
-            shard.anchor = Some(owner());
-        }
+        self.shard(number).lease(owner);
         number
     }
 
@@ -140,16 +154,30 @@ impl<S> Pool<S> {
         if shard.leases == 0 && !self.is_open() { shard.anchor.take() } else { None }
     }
 
+    /// How many leases were ever begun, and how many have not ended.
+    pub(crate) fn leases(&self) -> (u64, u64) {
+        (0..SHARDS).map(|number| self.shard(number)).fold((0, 0), |(begun, open), shard| (begun + shard.leased, open + shard.leases as u64))
+    }
+
     /// Something spare, of this shard or of another one that has some. Counts as out of this shard in either case.
     pub(crate) fn take(&self, number: usize) -> Option<S> {
-        {
+        let spare = self.shard(number).take();
+        spare.or_else(|| self.take_of_others(number))
+    }
+
+    /// [`lease`](Self::lease), then [`take`](Self::take), under one lock.
+    pub(crate) fn lease_and_take(&self, owner: impl FnOnce() -> Anchor) -> (usize, Option<S>) {
+        let number = own_shard();
+        let spare = {
             let mut shard = self.shard(number);
-            shard.out += 1;
-            shard.most_out = shard.most_out.max(shard.out);
-            if let Some(spare) = shard.spare.pop() {
-                return Some(spare);
-            }
-        }
+            shard.lease(owner);
+            shard.take()
+        };
+        (number, spare.or_else(|| self.take_of_others(number)))
+    }
+
+    #[cold]
+    fn take_of_others(&self, number: usize) -> Option<S> {
         let others = (1..SHARDS).map(|distance| (number + distance) % SHARDS);
         let mut found = others.filter_map(|other| self.shards[other].0.try_lock().ok()?.spare.pop());
         found.next()
@@ -193,7 +221,9 @@ mod tests {
         let watch = Arc::downgrade(&owner);
         let first = owner.lease(|| owner.clone());
         let pool = Arc::clone(&owner);
+        assert_eq!(pool.leases(), (1, 1));
         assert!(pool.end_lease(first).is_none(), "the anchor stays while there is a handle");
+        assert_eq!(pool.leases(), (1, 0));
         drop(owner);
         let second = pool.lease(|| unreachable!("the anchor is there"));
         assert!(pool.give(second, Some(7), 10).is_empty());
