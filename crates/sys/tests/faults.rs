@@ -100,7 +100,7 @@ fn on_fault(fault: &mut FaultContext<'_>) -> Outcome {
 
 fn ready() {
     faults::install(on_fault).unwrap();
-    faults::ensure_thread_ready().unwrap();
+    faults::ensure_thread_ready(|| {}).unwrap();
 }
 
 fn signal_mask() -> Vec<bool> {

@@ -45,7 +45,7 @@ pub(crate) use async_call::{AsyncHostBody, GuestCall, async_host_entry};
 pub(crate) use code::{BlobKind, CellContent, InstallError, LoadError, LoadOptions, LoadedModule, ModuleNumber, TieredCode};
 pub(crate) use dropping::{Held, MOST_DROPS};
 pub(crate) use entry::call;
-pub(crate) use fault::prepare_thread;
+pub(crate) use entry::prepare_thread;
 pub(crate) use fault::walk::{RawFrame, backtrace};
 pub(crate) use growth::{Asking, Growth};
 pub(crate) use host::{HostCode, HostCodes};

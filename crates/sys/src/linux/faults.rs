@@ -10,13 +10,13 @@
 //! caller's knowledge (the machine in the engine). A thread that may fault on a stack without room calls
 //! [`ensure_thread_ready`] first.
 
-use std::cell::{RefCell, UnsafeCell};
+use std::cell::{Cell, UnsafeCell};
 use std::ffi::{c_int, c_void};
 use std::fmt;
 use std::io;
 use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use super::pages::{Reservation, page_size};
 
@@ -414,50 +414,127 @@ impl FaultContext<'_> {
 const ENOUGH_LEN_BYTES: usize = 64 << 10;
 const ALTERNATE_LEN_BYTES: usize = 128 << 10;
 
-/// The alternate stack of a thread: mapped here, with a guard page below, or somebody else's that is large enough.
+/// The alternate stack of a thread: mapped here, with a guard page below, or nothing while somebody else's is large enough.
 struct AlternateStack {
     own: Option<Reservation>,
+    /// What to call when the thread is no longer as [`ensure_thread_ready`] left it.
+    on_end: fn(),
+    /// How often the destructor has been put off.
+    rounds: u32,
+}
+
+/// Tells when the thread's destructors begin to run.
+struct Ending(Cell<Option<fn()>>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        if let Some(on_end) = self.0.get() {
+            on_end();
+        }
+    }
 }
 
 thread_local! {
-    static ALTERNATE: RefCell<Option<AlternateStack>> = const { RefCell::new(None) };
+    static ENDING: Ending = const { Ending(Cell::new(None)) };
+    /// The alternate stack of this thread is gone for good.
+    static IS_OVER: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Gives this thread an alternate stack for faults, unless it has one that is large enough. It is freed when the thread ends.
-/// Cheap from the second call on.
+/// Under this the system keeps the alternate stack of each thread, so that it outlives all that is `thread_local!`: a destructor may call a guest.
+static KEY: OnceLock<Result<libc::pthread_key_t, i32>> = OnceLock::new();
+
+/// Gives this thread an alternate stack for faults, unless it has one that is large enough. It is freed when the thread has ended.
+///
+/// It does not stay the thread's to the end: the standard library takes the alternate stack of the threads that it started out of use before
+/// their destructors run. `on_end` is called among the first of these, and again when the stack is freed; who prepares threads then forgets that
+/// this one is ready, and comes here again.
 ///
 /// # Errors
-/// What the system said, or `Unsupported` while the thread is ending.
-pub fn ensure_thread_ready() -> io::Result<()> {
-    let ready = ALTERNATE.try_with(|slot| {
-        let mut slot = slot.borrow_mut();
-        if slot.is_none() {
-            *slot = Some(AlternateStack::ensure()?);
+/// What the system said, or `Unsupported` where the thread has nothing left to run but the C library's own end.
+pub fn ensure_thread_ready(on_end: fn()) -> io::Result<()> {
+    if IS_OVER.get() {
+        return Err(io::Error::new(io::ErrorKind::Unsupported, "the thread is ending"));
+    }
+    let key = KEY.get_or_init(make_key).map_err(io::Error::from_raw_os_error)?;
+    // Gone already where a destructor asks, and nothing more is to be told then.
+    let _ = ENDING.try_with(|ending| ending.0.set(Some(on_end)));
+    // SAFETY: the key was made, and is never deleted.
+    let kept = unsafe { libc::pthread_getspecific(key) }.cast::<AlternateStack>();
+    if !kept.is_null() {
+        // SAFETY: what is kept under the key is a stack of this thread, which nobody else refers to.
+        return unsafe { &mut *kept }.ensure();
+    }
+    let mut stack = Box::new(AlternateStack { own: None, on_end, rounds: 0 });
+    stack.ensure()?;
+    let kept = Box::into_raw(stack);
+    // SAFETY: as above. The destructor of the key frees it.
+    match unsafe { libc::pthread_setspecific(key, kept.cast()) } {
+        0 => Ok(()),
+        error => {
+            // SAFETY: it was not kept.
+            drop(unsafe { Box::from_raw(kept) });
+            Err(io::Error::from_raw_os_error(error))
         }
-        Ok(())
-    });
-    ready.unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::Unsupported, "the thread is ending")))
+    }
+}
+
+fn make_key() -> Result<libc::pthread_key_t, i32> {
+    let mut key = 0;
+    // SAFETY: the call writes the key; the destructor is a function of the right type that lives forever.
+    match unsafe { libc::pthread_key_create(&mut key, Some(thread_ended)) } {
+        0 => Ok(key),
+        error => Err(error),
+    }
+}
+
+/// What the C library calls when the thread has ended. It is put off by a round, for the destructors of the same round may be those of
+/// `thread_local!`, where the C library has none of its own for them.
+unsafe extern "C" fn thread_ended(kept: *mut c_void) {
+    let stack = kept.cast::<AlternateStack>();
+    // SAFETY: what is kept under the key is a stack of this thread, which nobody else refers to.
+    let (on_end, rounds) = unsafe {
+        (*stack).rounds += 1;
+        ((*stack).on_end, (*stack).rounds)
+    };
+    if let (1, Some(Ok(key))) = (rounds, KEY.get()) {
+        // SAFETY: the key was made, and is never deleted.
+        if unsafe { libc::pthread_setspecific(*key, kept) } == 0 {
+            return;
+        }
+    }
+    IS_OVER.set(true);
+    on_end();
+    // SAFETY: it came from a box, and is no longer kept.
+    drop(unsafe { Box::from_raw(stack) });
 }
 
 impl AlternateStack {
-    fn ensure() -> io::Result<Self> {
+    /// Puts a stack that is large enough into use, if none is.
+    fn ensure(&mut self) -> io::Result<()> {
         // The kernel's own part of a signal frame grows with the processor's vector state.
         // SAFETY: a query without pointers.
         let frame_bytes = unsafe { libc::getauxval(libc::AT_MINSIGSTKSZ) } as usize;
         let current = current_alternate_stack()?;
         if current.ss_flags & libc::SS_DISABLE == 0 && current.ss_size >= ENOUGH_LEN_BYTES + frame_bytes {
-            return Ok(Self { own: None });
+            return Ok(());
         }
         let page_size = page_size();
         let len_bytes = (ALTERNATE_LEN_BYTES + frame_bytes).next_multiple_of(page_size);
-        let reservation = Reservation::new(page_size + len_bytes)?;
-        reservation.commit(page_size..page_size + len_bytes)?;
+        let reservation = match self.own.take() {
+            Some(reservation) => reservation,
+            None => {
+                let reservation = Reservation::new(page_size + len_bytes)?;
+                reservation.commit(page_size..page_size + len_bytes)?;
+                reservation
+            }
+        };
         let stack = libc::stack_t { ss_sp: reservation.ptr().wrapping_add(page_size).cast(), ss_flags: 0, ss_size: len_bytes };
         // SAFETY: the stack is mapped and stays so until `drop`, which takes it out of use first.
         if unsafe { libc::sigaltstack(&stack, std::ptr::null_mut()) } != 0 {
             return Err(io::Error::last_os_error());
         }
-        Ok(Self { own: Some(reservation) })
+        self.own = Some(reservation);
+        Ok(())
     }
 }
 
@@ -497,11 +574,11 @@ mod tests {
     #[test]
     fn a_thread_gets_an_alternate_stack_and_gives_it_back() {
         let (start, len_bytes) = std::thread::spawn(|| {
-            ensure_thread_ready().unwrap();
+            ensure_thread_ready(|| {}).unwrap();
             let first = current_alternate_stack().unwrap();
             assert_eq!(first.ss_flags, 0);
             assert!(first.ss_size >= ENOUGH_LEN_BYTES);
-            ensure_thread_ready().unwrap();
+            ensure_thread_ready(|| {}).unwrap();
             let second = current_alternate_stack().unwrap();
             assert_eq!((first.ss_sp, first.ss_size), (second.ss_sp, second.ss_size));
             (first.ss_sp.addr(), first.ss_size)
@@ -522,7 +599,7 @@ mod tests {
             // SAFETY: the memory outlives its use, which ends below.
             let set = unsafe { libc::sigaltstack(&stack, std::ptr::null_mut()) };
             assert_eq!(set, 0);
-            ensure_thread_ready().unwrap();
+            ensure_thread_ready(|| {}).unwrap();
             assert_eq!(current_alternate_stack().unwrap().ss_sp, stack.ss_sp);
             // SAFETY: what was there before is restored.
             let restored = unsafe { libc::sigaltstack(&previous, std::ptr::null_mut()) };

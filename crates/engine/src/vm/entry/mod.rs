@@ -186,7 +186,7 @@ unsafe fn on_this_thread(store: NonNull<VmStore>, run: impl FnOnce(*mut VmStore)
     unsafe { check_depth(store)? };
     let mut outer = CURRENT.replace(pointer);
     if outer == UNPREPARED {
-        if let Err(error) = fault::prepare_thread() {
+        if let Err(error) = prepare_thread() {
             CURRENT.set(UNPREPARED);
             return Err(Pending::Error(error.into(), Vec::new()));
         }
@@ -195,6 +195,17 @@ unsafe fn on_this_thread(store: NonNull<VmStore>, run: impl FnOnce(*mut VmStore)
     let ended = run(pointer);
     CURRENT.set(outer);
     Ok(ended)
+}
+
+/// Gives this thread a stack for the fault handler.
+///
+/// # Errors
+///
+/// What the system said, or that the thread is at its very end.
+pub(crate) fn prepare_thread() -> std::io::Result<()> {
+    // The next call prepares the thread again. If a guest is on the way to here, the process exits inside of a host function, and the guest will
+    // never go on.
+    fault::prepare_thread(|| CURRENT.set(UNPREPARED))
 }
 
 /// Refuses to go deeper for want of room on the host's stack, if there is a guest on the way to here.

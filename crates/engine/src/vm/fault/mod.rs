@@ -15,7 +15,6 @@ use super::store::VmStore;
 use peregrine_artifact::vmctx::VmStoreContext;
 use peregrine_sys::faults::{self, FaultContext, FaultSignal, Outcome};
 use peregrine_wasm::Trap;
-use std::cell::Cell;
 use std::io;
 
 /// Makes faults of guests known to [`handle`]. Once for the process.
@@ -33,16 +32,9 @@ pub(crate) unsafe fn uninstall() -> io::Result<()> {
     unsafe { faults::uninstall() }
 }
 
-/// Gives this thread a stack for the handler.
-pub(crate) fn prepare_thread() -> io::Result<()> {
-    thread_local! {
-        static READY: Cell<bool> = const { Cell::new(false) };
-    }
-    if !READY.get() {
-        faults::ensure_thread_ready()?;
-        READY.set(true);
-    }
-    Ok(())
+/// Gives this thread a stack for the handler. `on_end` is called when the thread is no longer prepared.
+pub(super) fn prepare_thread(on_end: fn()) -> io::Result<()> {
+    faults::ensure_thread_ready(on_end)
 }
 
 /// Where a guest was when it faulted, and the trap that this is.
