@@ -8,14 +8,20 @@
 //! | `core` | the name of the program |
 //! | `coremodules` | the names of modules |
 //! | `coreinstances` | for each instance: number of its module, numbers of its memories and globals |
-//! | `corestack` | the calls that were under way: instance, function, offset of the instruction in it, and locals; what has no number, or is not known, is marked as missing |
+//! | `corestack` | the calls that were under way: instance, function, offset of the instruction in it, and locals; what is not known is marked as missing |
+//!
+//! The format has values of the four number types and the mark for a missing one, and no more. So in a file vectors and references are missing
+//! ([`WasmCoreDump::locals`] gives vectors), references in globals are null, tables are left out, and operands that are not in a local are not
+//! there at all. A function of more than 8,192 locals keeps none of them.
 
 use crate::context::AsContextMut;
 use crate::store::StoreOpaque;
-use crate::vm::{InstanceId, RawFrame};
+use crate::vm::{InstanceId, LoadedModule, RawFrame};
 use crate::{AsContext, FrameInfo, Global, Instance, Memory, Module, Mutability, Val, ValType, WasmBacktrace};
-use peregrine_wasm::{GlobalIndex, Index, MemoryIndex};
+use peregrine_wasm::{DefinedGlobalIndex, DefinedMemoryIndex, GlobalIndex, Index, MemoryIndex};
+use std::collections::HashMap;
 use std::fmt;
+use std::sync::Arc;
 
 /// What a store held when a guest trapped. Errors of calls carry one if [`Config::coredump_on_trap`](crate::Config::coredump_on_trap) is
 /// on.
@@ -50,6 +56,14 @@ pub struct WasmCoreDump {
     parts: Vec<(u32, Vec<u32>, Vec<u32>)>,
 }
 
+/// Where a dump has what it has already, so that it takes time for each thing once.
+#[derive(Default)]
+struct Known {
+    modules: HashMap<*const LoadedModule, u32>,
+    memories: HashMap<(InstanceId, DefinedMemoryIndex), u32>,
+    globals: HashMap<(InstanceId, DefinedGlobalIndex), u32>,
+}
+
 /// Bytes of memory that are looked at together: only those with a byte that is not zero are written.
 const CHUNK_BYTES: usize = 4096;
 
@@ -66,26 +80,39 @@ impl WasmCoreDump {
             globals: Vec::new(),
             parts: Vec::new(),
         };
+        let mut known = Known::default();
         for (id, module) in store.instances() {
-            dump.add(store, id, module);
+            dump.add(store, &mut known, id, module);
         }
         dump
     }
 
-    fn add(&mut self, store: &StoreOpaque, id: InstanceId, module: &Module) {
-        let module_number = position(&mut self.modules, module, Module::same);
+    fn add(&mut self, store: &StoreOpaque, known: &mut Known, id: InstanceId, module: &Module) {
+        let module_number = *known.modules.entry(Arc::as_ptr(module.loaded())).or_insert_with(|| {
+            self.modules.push(module.clone());
+            self.modules.len() as u32 - 1
+        });
         let instance = store.vm.instance(id);
         let description = module.loaded().module();
         let memories = (0..description.memories.len()).filter_map(|index| {
-            let memory = Memory::from_id(store, instance.memory_origin(MemoryIndex::from_usize(index)));
+            let index = MemoryIndex::from_usize(index);
             // Other threads may write to a shared memory meanwhile: it belongs to no one store.
-            let shared = description.memories[MemoryIndex::from_usize(index)].shared;
-            (!shared).then(|| position(&mut self.memories, &memory, |a, b| a == b))
+            if description.memories[index].shared {
+                return None;
+            }
+            let origin = instance.memory_origin(index);
+            Some(*known.memories.entry(origin).or_insert_with(|| {
+                self.memories.push(Memory::from_id(store, origin));
+                self.memories.len() as u32 - 1
+            }))
         });
         let memories = memories.collect();
         let globals = (0..description.globals.len()).map(|index| {
-            let global = Global::from_id(store, instance.global_origin(GlobalIndex::from_usize(index)));
-            position(&mut self.globals, &global, |a, b| a == b)
+            let origin = instance.global_origin(GlobalIndex::from_usize(index));
+            *known.globals.entry(origin).or_insert_with(|| {
+                self.globals.push(Global::from_id(store, origin));
+                self.globals.len() as u32 - 1
+            })
         });
         let globals = globals.collect();
         self.instances.push(Instance::from_id(store, id));
@@ -115,6 +142,38 @@ impl WasmCoreDump {
     /// The memories of the instances, imported ones included, but for those that threads share.
     pub fn memories(&self) -> &[Memory] {
         &self.memories
+    }
+
+    /// The locals of the call at a position of [`frames`](Self::frames), parameters first. Those that are not known are `None`, and so are
+    /// references, which a dump does not keep alive. Empty if the function is not known to have any, or there is no such call.
+    ///
+    /// ```
+    /// use peregrine::{Config, Engine, Instance, Module, Store, Val, WasmCoreDump};
+    ///
+    /// let engine = Engine::new(Config::new().coredump_on_trap(true))?;
+    /// let module = Module::new(&engine, r#"(module (func (export "run") (param i32) (local v128) unreachable))"#)?;
+    /// let mut store = Store::new(&engine, ());
+    /// let run = Instance::new(&mut store, &module, &[])?.get_typed_func::<i32, ()>(&mut store, "run")?;
+    /// let error = run.call(&mut store, 7).unwrap_err();
+    /// let locals = error.downcast_ref::<WasmCoreDump>().unwrap().locals(0);
+    /// assert!(matches!(locals[..], [Some(Val::I32(7)), Some(Val::V128(zero))] if zero.as_u128() == 0));
+    /// # Ok::<(), peregrine::Error>(())
+    /// ```
+    pub fn locals(&self, frame: usize) -> Vec<Option<Val>> {
+        let (Some(call), Some(values)) = (self.frames().get(frame), self.locals.get(frame)) else { return Vec::new() };
+        let (types, values) = (locals_of(call), values.as_deref().unwrap_or_default());
+        let value = |(position, ty): (usize, &TypeByte)| {
+            let bits = *values.get(position)?;
+            match ty {
+                0x7f => Some(Val::I32(bits as i32)),
+                0x7e => Some(Val::I64(bits as i64)),
+                0x7d => Some(Val::F32(bits as u32)),
+                0x7c => Some(Val::F64(bits as u64)),
+                &VECTOR => Some(Val::V128(bits.into())),
+                _ => None,
+            }
+        };
+        types.iter().enumerate().map(value).collect()
     }
 
     /// The core dump as a file, of the program `name`, with memories and globals as they are now.
@@ -162,10 +221,13 @@ impl WasmCoreDump {
         let mut content = vec![0];
         put_name(&mut content, "main");
         put_u64(&mut content, self.frames().len() as u64);
+        // Frames say which module, not which instance: usually there is one.
+        let mut first_of = HashMap::new();
+        for (instance, part) in self.parts.iter().enumerate() {
+            first_of.entry(Arc::as_ptr(self.modules[part.0 as usize].loaded())).or_insert(instance);
+        }
         for (frame, values) in self.frames().iter().zip(&self.locals) {
-            // Frames say which module, not which instance: usually there is one.
-            let of_module = |part: &&(u32, Vec<u32>, Vec<u32>)| Module::same(&self.modules[part.0 as usize], frame.module());
-            let instance = self.parts.iter().position(|part| of_module(&part)).unwrap_or(0);
+            let instance = first_of.get(&Arc::as_ptr(frame.module().loaded())).copied().unwrap_or(0);
             content.push(0);
             put_u64(&mut content, instance as u64);
             put_u64(&mut content, frame.func_index().into());
@@ -285,8 +347,10 @@ const MISSING: u8 = 1;
 /// More locals are not written: valid functions have at most so many.
 const MAX_LOCALS: usize = 50_000;
 
-/// The types of values that have a number in the format, by their bytes in binaries; 0 for others.
+/// The types of values that are kept, by their bytes in binaries; 0 for others.
 type TypeByte = u8;
+/// The type that is kept, and that the format has no value of.
+const VECTOR: TypeByte = 0x7b;
 
 /// The types of the locals of a frame's function, parameters included. Of a module that does not keep its binary, the parameters alone.
 fn locals_of(frame: &FrameInfo) -> Vec<TypeByte> {
@@ -311,7 +375,8 @@ fn type_byte(ty: &peregrine_wasm::ValType) -> TypeByte {
         peregrine_wasm::ValType::I64 => 0x7e,
         peregrine_wasm::ValType::F32 => 0x7d,
         peregrine_wasm::ValType::F64 => 0x7c,
-        peregrine_wasm::ValType::V128 | peregrine_wasm::ValType::Ref(_) => 0,
+        peregrine_wasm::ValType::V128 => VECTOR,
+        peregrine_wasm::ValType::Ref(_) => 0,
     }
 }
 
@@ -337,7 +402,7 @@ fn declared_locals(mut body: &[u8]) -> Option<Vec<TypeByte>> {
         if matches!(ty, 0x63 | 0x64) {
             number()?;
         }
-        let byte = if (0x7c..=0x7f).contains(&ty) { ty as TypeByte } else { 0 };
+        let byte = if (VECTOR.into()..=0x7f).contains(&ty) { ty as TypeByte } else { 0 };
         declared.resize(declared.len().saturating_add(count).min(MAX_LOCALS), byte);
     }
     Some(declared)
@@ -348,7 +413,7 @@ fn put_locals(content: &mut Vec<u8>, types: &[TypeByte], values: &[u128]) {
     let count = types.len().max(values.len());
     put_u64(content, count as u64);
     for position in 0..count {
-        let ty = types.get(position).copied().filter(|ty| *ty != 0);
+        let ty = types.get(position).copied().filter(|ty| !matches!(*ty, 0 | VECTOR));
         let (Some(ty), Some(&bits)) = (ty, values.get(position)) else {
             content.push(MISSING);
             continue;
@@ -361,16 +426,6 @@ fn put_locals(content: &mut Vec<u8>, types: &[TypeByte], values: &[u128]) {
             _ => content.extend((bits as u64).to_le_bytes()),
         }
     }
-}
-
-/// The position of `item` in `items`, where it is added if it is new.
-fn position<T: Clone>(items: &mut Vec<T>, item: &T, same: impl Fn(&T, &T) -> bool) -> u32 {
-    let found = items.iter().position(|other| same(other, item));
-    let position = found.unwrap_or_else(|| {
-        items.push(item.clone());
-        items.len() - 1
-    });
-    position as u32
 }
 
 fn put_u64(bytes: &mut Vec<u8>, mut value: u64) {
@@ -424,7 +479,7 @@ mod tests {
     fn declared_locals_are_counted() {
         // Three i32, 200 v128, and one reference to a function of type 5.
         let types = declared_locals(&[4, 2, 0x7f, 0xc8, 1, 0x7b, 1, 0x63, 5, 1, 0x7c, 0x0b]).expect("well-formed");
-        assert_eq!((types.len(), &types[..3], &types[201..]), (204, &[0x7f, 0x7f, 0][..], &[0, 0, 0x7c][..]));
+        assert_eq!((types.len(), &types[..3], &types[201..]), (204, &[0x7f, 0x7f, VECTOR][..], &[VECTOR, 0, 0x7c][..]));
         assert_eq!(declared_locals(&[0, 0x0b]), Some(Vec::new()));
         assert_eq!(declared_locals(&[2, 1, 0x7f]), None);
     }
@@ -432,8 +487,9 @@ mod tests {
     #[test]
     fn known_values_are_written_and_others_marked() {
         let mut content = Vec::new();
-        put_locals(&mut content, &[0x7f, 0x7e, 0x7d, 0, 0x7c, 0x7f], &[u128::MAX, 64, 1.0f32.to_bits().into(), 9, 2.0f64.to_bits().into()]);
-        let expected = [&[6, 0x7f, 0x7f, 0x7e, 0xc0, 0, 0x7d, 0, 0, 0x80, 0x3f, 1, 0x7c][..], &2.0f64.to_le_bytes(), &[1]].concat();
+        let values = [u128::MAX, 64, 1.0f32.to_bits().into(), 9, 9, 2.0f64.to_bits().into()];
+        put_locals(&mut content, &[0x7f, 0x7e, 0x7d, 0, VECTOR, 0x7c, 0x7f], &values);
+        let expected = [&[7, 0x7f, 0x7f, 0x7e, 0xc0, 0, 0x7d, 0, 0, 0x80, 0x3f, 1, 1, 0x7c][..], &2.0f64.to_le_bytes(), &[1]].concat();
         assert_eq!(content, expected);
     }
 

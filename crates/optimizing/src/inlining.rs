@@ -31,6 +31,8 @@ const MAX_BODY_BYTES: usize = 160;
 const MAX_INSTRUCTIONS: usize = 100;
 /// The most blocks of a candidate.
 const MAX_BLOCKS: usize = 8;
+/// The most bytes that a candidate has in its frame: the caller's gains as many with every call.
+const MAX_FRAME_BYTES: u32 = 4096;
 /// The longest body of a function that is called often, in bytes.
 const MAX_HOT_BODY_BYTES: usize = 480;
 /// The most instructions of a candidate that is called often.
@@ -222,6 +224,9 @@ fn is_candidate(func: &Function, heat: Heat) -> bool {
         Heat::Usual | Heat::Cold => (MAX_INSTRUCTIONS, MAX_BLOCKS),
     };
     if func.dfg.num_insts() > instructions || func.dfg.num_blocks() > blocks {
+        return false;
+    }
+    if func.sized_stack_slots.values().any(|slot| slot.size > MAX_FRAME_BYTES) {
         return false;
     }
     func.layout.blocks().flat_map(|block| func.layout.block_insts(block)).all(|inst| !func.dfg.insts[inst].opcode().is_call())

@@ -252,22 +252,60 @@ fn images_without_locals_run_as_well() -> Result<()> {
 }
 
 #[test]
-fn functions_with_very_many_locals_keep_none() -> Result<()> {
+fn functions_of_thousands_of_locals_keep_them_and_larger_ones_none() -> Result<()> {
     // What another call kept at the same place before does not count.
-    let text = format!(
-        r#"(module (func $many (param i32) (local {}) unreachable)
-            (func $few (param i32) (local i64 i64) (local.set 1 (i64.const 7)) (call $nothing))
-            (func $nothing)
-            (func (export "run") (param i32) (call $few (local.get 0)) (call $many (local.get 0))))"#,
-        "i64 ".repeat(2_000)
-    );
+    let text = |count: usize| {
+        format!(
+            r#"(module (func $many (param i32) (local {}) (local.set {count} (i64.const 9)) unreachable)
+                (func $few (param i32) (local i64 i64) (local.set 1 (i64.const 7)) (call $nothing))
+                (func $nothing)
+                (func (export "run") (param i32) (call $few (local.get 0)) (call $many (local.get 0))))"#,
+            "i64 ".repeat(count)
+        )
+    };
     for (name, engine) in engines() {
-        let module = Module::new(&engine, &text)?;
-        let mut store = Store::new(&engine, ());
-        let run = Instance::new(&mut store, &module, &[])?.get_typed_func::<i32, ()>(&mut store, "run")?;
-        let error = run.call(&mut store, 1).unwrap_err();
-        let calls = calls(&mut store, &error);
-        assert_eq!((calls.len(), &calls[0]), (2, &(0, vec![Missing; 2_001])), "{name}");
+        for (count, is_kept) in [(1_100, true), (8_191, true), (8_192, false)] {
+            let module = Module::new(&engine, text(count))?;
+            let mut store = Store::new(&engine, ());
+            let run = Instance::new(&mut store, &module, &[])?.get_typed_func::<i32, ()>(&mut store, "run")?;
+            let error = run.call(&mut store, 1).unwrap_err();
+            let calls = calls(&mut store, &error);
+            let expected = if is_kept { [vec![I32(1)], vec![I64(0); count - 1], vec![I64(9)]].concat() } else { vec![Missing; count + 1] };
+            assert_eq!((calls.len(), calls[0].0), (2, 0), "{name}, {count} locals");
+            assert!(calls[0].1 == expected, "{name}, {count} locals: {:?}", &calls[0].1[..4]);
+        }
     }
+    Ok(())
+}
+
+#[test]
+fn vectors_are_known_beside_the_file() -> Result<()> {
+    with_each(|name, store, instance| {
+        let run = instance.get_typed_func::<i32, ()>(&mut *store, "run").expect("it is exported");
+        let error = run.call(&mut *store, 0).expect_err("it traps");
+        let locals = error.downcast_ref::<WasmCoreDump>().expect("there is a dump").locals(1);
+        let [Some(Val::V128(vector)), None, Some(Val::I64(sum))] = locals[15..] else { panic!("{name}: {locals:?}") };
+        assert_eq!((vector.as_u128(), sum), (5062 << 64 | 5062, 5062), "{name}");
+    })
+}
+
+/// Imported globals are those of the instances that define them, however many there are, and none takes longer than another.
+#[test]
+fn globals_are_looked_at_once() -> Result<()> {
+    const GLOBALS: usize = 300_000;
+    let engine = Engine::new(Config::new().coredump_on_trap(true))?;
+    let own = "(global i32 (i32.const 0))".repeat(GLOBALS);
+    let text = format!(r#"(module {own} (global (export "last") i32 (i32.const 5)) (memory (export "memory") 1))"#);
+    let user = r#"(module (import "a" "last" (global i32)) (import "a" "memory" (memory 1)) (global i64 (i64.const 1))
+        (func (export "run") unreachable))"#;
+    let mut store = Store::new(&engine, ());
+    let first = Instance::new(&mut store, &Module::new(&engine, text)?, &[])?;
+    let imports = [first.get_export(&mut store, "last").unwrap(), first.get_export(&mut store, "memory").unwrap()];
+    let run = Instance::new(&mut store, &Module::new(&engine, user)?, &imports)?.get_typed_func::<(), ()>(&mut store, "run")?;
+    let error = run.call(&mut store, ()).unwrap_err();
+    let dump = error.downcast_ref::<WasmCoreDump>().expect("there is a dump");
+    assert_eq!((dump.globals().len(), dump.memories().len(), dump.instances().len()), (GLOBALS + 2, 1, 2));
+    let file = dump.serialize(&mut store, "app");
+    assert_eq!(Module::new(&Engine::default(), file)?.custom_sections("coreinstances").count(), 1);
     Ok(())
 }

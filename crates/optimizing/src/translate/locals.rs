@@ -16,6 +16,8 @@ use wasmparser::{LocalsReader, Operator};
 
 /// Places of the frame before the locals that are kept.
 const KEPT_HEADER_PLACES: usize = KEPT_HEADER_BYTES / KEPT_LOCAL_BYTES;
+/// More places of kept locals are made zero by a loop.
+const MOST_ZEROS_ONE_BY_ONE: usize = 128;
 const _: () = assert!(KEPT_LOCAL_BYTES == FRAME_VALUE_BYTES as usize);
 
 /// The locals of a function, parameters first.
@@ -80,10 +82,15 @@ impl Translator<'_, '_> {
         if self.settings().keeps_locals && self.locals.len() <= MOST_KEPT_LOCALS {
             let slot = self.frame_slot(KEPT_HEADER_PLACES + self.locals.len());
             self.locals.kept = Some(slot);
-            for position in 0..self.locals.len() {
+            let end = self.locals.len();
+            let is_long = end - params > MOST_ZEROS_ONE_BY_ONE;
+            for position in 0..if is_long { params } else { end } {
                 let value = values.get(position).copied();
                 let value = value.unwrap_or_else(|| self.zero(self.locals.types[position]));
                 self.store_frame(slot, KEPT_HEADER_PLACES + position, value);
+            }
+            if is_long {
+                self.clear_places(slot, KEPT_HEADER_PLACES + params, KEPT_HEADER_PLACES + end);
             }
             self.mark_kept_locals();
         }
