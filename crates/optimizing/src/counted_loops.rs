@@ -4,6 +4,10 @@
 //! and a constant step more, where the way back is taken only while the value has not come to a constant end. (Of two ways back, one could carry
 //! the value around to where the other is taken again.) There is no call in the loop and no other loop, and all of its turns together are a
 //! moment. Nothing is changed here.
+//!
+//! Short loops in a row are not short together. Whoever looks, looks at the head of every loop that has others in it and at the entry of a function
+//! that has short loops, so from one look to the next each short loop is passed once at most: those of one turn of the loop around them, and then
+//! those of the loops around that, outwards. What all loops of one turn do together has a limit, which is half of it for each loop around them.
 
 use cranelift_codegen::flowgraph::{BlockPredecessor, ControlFlowGraph};
 use cranelift_codegen::ir::condcodes::{CondCode, IntCC};
@@ -11,8 +15,10 @@ use cranelift_codegen::ir::types::{I32, I64};
 use cranelift_codegen::ir::{Block, BlockArg, BlockCall, Function, InstructionData, Opcode, Type, Value, ValueDef};
 use cranelift_codegen::loop_analysis::{Loop, LoopAnalysis};
 use cranelift_entity::SecondaryMap;
+use std::collections::{HashMap, HashSet};
 
-/// The most instructions that all turns of a loop execute together: some hundred microseconds at worst.
+/// The most that all turns of the loops do which nobody looks in, those of one turn of the loop around them, in instructions of one cycle: some
+/// hundred microseconds.
 const MAX_WORK: u64 = 1 << 18;
 /// The most additions of constants that are followed.
 const MAX_CHAIN: usize = 4;
@@ -28,7 +34,8 @@ pub(crate) struct Loops<'f> {
 /// What is in a loop, without the loops in it.
 #[derive(Clone, Copy, Default)]
 struct Inside {
-    insts: u64,
+    /// In instructions of one cycle.
+    work: u64,
     has_call: bool,
     has_loop: bool,
 }
@@ -49,8 +56,9 @@ impl<'f> Loops<'f> {
         for block in func.layout.blocks() {
             let Some(own) = analysis.innermost_loop(block) else { continue };
             for inst in func.layout.block_insts(block) {
-                inside[own].insts += 1;
-                inside[own].has_call |= func.dfg.insts[inst].opcode().is_call();
+                let opcode = func.dfg.insts[inst].opcode();
+                inside[own].work += cycles(opcode);
+                inside[own].has_call |= opcode.is_call();
             }
         }
         for parent in analysis.loops().filter_map(|inner| analysis.loop_parent(inner)) {
@@ -59,21 +67,36 @@ impl<'f> Loops<'f> {
         Self { func, cfg, analysis, inside }
     }
 
-    /// Whether the loop with this header has no other one and no call in it, and ends after a moment.
-    pub(crate) fn is_short(&self, header: Block) -> bool {
-        let Some(own) = self.analysis.is_loop_header(header) else { return false };
+    /// The headers among `headers`, in the order of the code, of loops that nobody has to look in: as many as are short together.
+    pub(crate) fn short(&self, headers: impl Iterator<Item = Block>) -> HashSet<Block> {
+        let mut found: Vec<(u64, Block)> = headers.filter_map(|header| Some((self.work(header)?, header))).collect();
+        // The shortest first: they are the most, and a look costs them the most.
+        found.sort_by_key(|(work, _)| *work);
+        let mut together: HashMap<Option<Loop>, u64> = HashMap::new();
+        found.retain(|(work, header)| {
+            let around = self.analysis.is_loop_header(*header).and_then(|own| self.analysis.loop_parent(own));
+            let loops_around = std::iter::successors(around, |inner| self.analysis.loop_parent(*inner)).count();
+            let together = together.entry(around).or_default();
+            let fits = together.saturating_add(*work) <= MAX_WORK.checked_shr(loops_around as u32).unwrap_or(0);
+            *together += if fits { *work } else { 0 };
+            fits
+        });
+        found.into_iter().map(|(_, header)| header).collect()
+    }
+
+    /// What all turns of the loop with this header do, if that is known and there is no other loop and no call in it.
+    fn work(&self, header: Block) -> Option<u64> {
+        let own = self.analysis.is_loop_header(header)?;
         let inside = self.inside[own];
         if inside.has_loop || inside.has_call {
-            return false;
+            return None;
         }
         let ways: Vec<BlockPredecessor> = self.cfg.pred_iter(header).collect();
         let (back, into): (Vec<_>, Vec<_>) = ways.iter().partition(|way| self.analysis.is_in_loop(way.block, own));
-        let [way] = back[..] else { return false };
+        let [way] = back[..] else { return None };
         let count = self.func.dfg.block_params(header).len();
-        (0..count).any(|position| {
-            let turns = self.count(header, position, &into, &back).and_then(|count| self.turns(&count, header, way));
-            turns.is_some_and(|turns| turns.saturating_mul(inside.insts) <= MAX_WORK)
-        })
+        let turns = |position| self.count(header, position, &into, &back).and_then(|count| self.turns(&count, header, way));
+        (0..count).filter_map(turns).min().map(|turns| turns.saturating_mul(inside.work))
     }
 
     /// The parameter of the header at `position`, if it counts.
@@ -181,6 +204,17 @@ impl<'f> Loops<'f> {
         let InstructionData::Brif { arg, blocks, .. } = self.func.dfg.insts[inst] else { return None };
         let [if_true, if_false] = blocks.map(|call| call.block(&self.func.dfg.value_lists) == target);
         (if_true != if_false).then(|| (self.func.dfg.resolve_aliases(arg), if_true))
+    }
+}
+
+/// How long an instruction takes at worst, of those that a loop may be made of, in cycles; caches miss now and then.
+fn cycles(opcode: Opcode) -> u64 {
+    match opcode {
+        Opcode::Sdiv | Opcode::Udiv | Opcode::Srem | Opcode::Urem => 40,
+        Opcode::Fdiv | Opcode::Sqrt => 20,
+        Opcode::AtomicRmw | Opcode::AtomicCas | Opcode::Fence => 20,
+        _ if opcode.can_load() || opcode.can_store() => 4,
+        _ => 1,
     }
 }
 

@@ -255,7 +255,8 @@ impl<'m> Compiler<'m> {
             self.context.compute_loop_analysis();
             let Context { func, cfg, loop_analysis, .. } = &self.context;
             let loops = Loops::new(func, cfg, loop_analysis);
-            looks.retain(|(header, _)| !loops.is_short(*header));
+            let short = loops.short(looks.iter().map(|(header, _)| *header));
+            looks.retain(|(header, _)| !short.contains(header));
         }
         // Calls in loops need no look of their own where the loops have one.
         let is_long = self.env.translation.bodies[index].len() > LONG_BODY_BYTES;

@@ -1,0 +1,87 @@
+//! How many places of a function look for interruptions: none of a few short loops, most of many.
+
+use super::{compile, settings};
+use peregrine_artifact::settings::Settings;
+use peregrine_wasm::Trap;
+
+/// The looks in each function of the module in `text`.
+fn looks(text: &str) -> Vec<usize> {
+    let wasm = wat::parse_str(text).expect("the text is well-formed");
+    let settings = Settings { interrupt: true, ..settings(None) };
+    let compiled = compile(&wasm, &settings, None).expect("it compiles");
+    let count = |func: &peregrine_artifact::func::CompiledFunc| func.traps.iter().filter(|(_, trap)| *trap == Trap::Interrupt).count();
+    compiled.iter().map(count).collect()
+}
+
+/// A function whose body is `body`, with counters and a number.
+fn looks_of(body: &str) -> usize {
+    looks(&format!("(module (memory 1) (func (export \"f\") (param $n i32) (local $i i32) (local $j i32) (local $x f64) {body}))"))[0]
+}
+
+/// A loop of so many turns.
+fn turns(count: u32, body: &str) -> String {
+    format!(
+        "(local.set $i (i32.const {count}))
+        (loop {body} (br_if 0 (local.tee $i (i32.sub (local.get $i) (i32.const 1)))))"
+    )
+}
+
+const ADD: &str = "(local.set $x (f64.add (local.get $x) (f64.const 3)))";
+const STORE: &str = "(f64.store (i32.shl (local.get $i) (i32.const 3)) (local.get $x))";
+
+#[test]
+fn a_handful_of_short_loops_is_not_looked_in() {
+    for count in 1..8 {
+        assert_eq!(looks_of(&turns(1000, &format!("{ADD} {STORE}")).repeat(count)), 1, "{count} loops: the entry alone");
+    }
+    // In loops, as kernels have them.
+    let inner = turns(100, &format!("{ADD} {STORE}")).repeat(3);
+    let nest = format!("(loop {inner} (br_if 0 (local.tee $n (i32.sub (local.get $n) (i32.const 1)))))");
+    assert_eq!(looks_of(&nest), 2, "the outer loop and the entry");
+}
+
+#[test]
+fn thousands_of_short_loops_are_looked_in() {
+    let most = 2000;
+    let found = looks_of(&turns(10_000, ADD).repeat(most));
+    assert!(found > most - 16, "{found} looks");
+    // Also where what is between them is not reached, and whatever the order.
+    let mut body = String::new();
+    for count in 0..most {
+        body += &format!("(if (i32.eq (local.get $n) (i32.const {count})) (then {}))", turns(10_000 + count as u32, ADD));
+    }
+    let found = looks_of(&body);
+    assert!(found > most - 16, "{found} looks");
+    // Tiny ones are short together.
+    assert_eq!(looks_of(&turns(10, ADD).repeat(100)), 1);
+}
+
+#[test]
+fn loops_in_loops_are_counted_for_each_turn_around_them() {
+    let inner = turns(10_000, ADD).repeat(200);
+    let nest = format!("(loop {inner} (br_if 0 (local.tee $n (i32.sub (local.get $n) (i32.const 1)))))");
+    let found = looks_of(&nest);
+    assert!(found > 190, "{found} looks");
+    // Each level has less than the one around it, so that all levels together are short.
+    let mut nest = String::new();
+    for _ in 0..20 {
+        nest = format!("(loop {nest} {} (br_if 0 (local.tee $n (i32.sub (local.get $n) (i32.const 1)))))", turns(10_000, ADD));
+    }
+    let found = looks_of(&nest);
+    assert!(found > 20 + 15, "{found} looks");
+}
+
+#[test]
+fn what_takes_long_counts_more() {
+    assert_eq!(looks_of(&turns(10_000, ADD)), 1);
+    for slow in [
+        "(local.set $x (f64.sqrt (f64.div (local.get $x) (f64.const 3))))",
+        "(local.set $j (i32.div_u (local.get $j) (local.get $n)))",
+        "(local.set $j (i32.rem_s (local.get $j) (local.get $n)))",
+    ] {
+        assert_eq!(looks_of(&turns(20_000, slow).repeat(3)), 3, "{slow}: in the loops");
+        assert_eq!(looks_of(&turns(1_000, slow).repeat(3)), 1, "{slow}: at the entry");
+        let found = looks_of(&turns(1_000, slow).repeat(50));
+        assert!(found > 40, "{slow}: {found}");
+    }
+}
