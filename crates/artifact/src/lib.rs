@@ -13,6 +13,7 @@
 pub mod abi;
 pub mod allowance;
 pub mod builtins;
+pub mod code_bounds;
 pub mod compiler;
 pub mod func;
 pub mod image;

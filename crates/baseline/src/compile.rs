@@ -11,6 +11,7 @@ use crate::registers::{NO_OWNER, Reg, RegSet, Registers};
 use crate::scan::Scan;
 use crate::values::{Local, Operand, Ty, parsed_type};
 use peregrine_artifact::abi::{KEPT_LOCAL_BYTES, LONG_BODY_BYTES, MOST_KEPT_LOCALS, StubKind};
+use peregrine_artifact::code_bounds::{CodeBounds, FUNCTION_CODE_BYTES};
 use peregrine_artifact::compiler::{CompileError, Guidance};
 use peregrine_artifact::func::CompiledFunc;
 use peregrine_artifact::settings::{Settings, Tiering};
@@ -18,13 +19,14 @@ use peregrine_artifact::vmctx::VmLayout;
 use peregrine_compile::tier::{FunctionCompiler, ModuleEnv};
 use peregrine_wasm::{DefinedFuncIndex, Module, Trap, TypeIndex, ValType};
 
-/// The most bytes of code of a function: there are bodies whose every branch moves a thousand values.
-const MAX_CODE_BYTES: u32 = 128 << 20;
-/// The most bytes of code for each byte of a body, beyond what every function may have. Programs have two. Single operators have a hundred: calls of
-/// functions with many parameters, which all have registers; more are moved by loops. Branches that move many values of changing types have more.
-const MAX_CODE_PER_BODY_BYTE: u32 = 64;
-/// Bytes of code that every function may have.
-const MIN_CODE_BYTES: u32 = 1 << 20;
+/// The most bytes of code of a function that is not compiled in the plain way.
+const MAX_CODE_BYTES: u64 = 128 << 20;
+/// The most bytes of code for each byte of a body, beyond what every function may have, if it is not compiled in the plain way. Programs have two.
+/// Calls after which many locals are loaded again have fifty, heads of loops that look at the fuel a hundred.
+const MAX_CODE_PER_BODY_BYTE: u64 = 64;
+
+/// The most bytes of memory of one kind that are kept from one function to the next.
+const MAX_KEPT_BYTES: usize = 1 << 20;
 
 /// What is put at the end of a function, because it is rarely executed.
 #[derive(Clone, Copy, Debug)]
@@ -77,8 +79,12 @@ pub(crate) struct Compiler<'m> {
     pub local_of: [u32; 32],
     /// Whether all locals are in their homes at any time, for core dumps.
     pub keeps_locals: bool,
+    /// Whether nothing has a register for longer than an operator needs it: the body would become too much code otherwise.
+    pub plain: bool,
     /// Homes have `1 << home_log2` bytes.
     pub home_log2: u32,
+    /// What code of the functions of the module may become.
+    pub code_bounds: CodeBounds,
     /// The most bytes of code that this body may become.
     pub max_code_bytes: u32,
     /// Whether the body is so long that an interruption is looked for at its entry.
@@ -165,8 +171,10 @@ impl<'m> Compiler<'m> {
             local_types: Vec::new(),
             local_of: [u32::MAX; 32],
             keeps_locals: false,
+            plain: false,
             home_log2: 3,
-            max_code_bytes: MAX_CODE_BYTES,
+            code_bounds: CodeBounds::of(&env.translation.module),
+            max_code_bytes: 0,
             is_long: false,
             context_pin: None,
             base_pin: None,
@@ -246,7 +254,22 @@ impl<'m> Compiler<'m> {
         }
     }
 
+    /// The code of a function, made in the plain way if it is too much otherwise.
     fn compile(&mut self, index: DefinedFuncIndex) -> Result<CompiledFunc, CompileError> {
+        let body_bytes = self.env.translation.body_bytes(index).len() as u64;
+        self.plain = false;
+        self.max_code_bytes = MAX_CODE_BYTES.min(FUNCTION_CODE_BYTES + MAX_CODE_PER_BODY_BYTE * body_bytes) as u32;
+        match self.compile_once(index) {
+            Err(CompileError::Limit { .. }) => {
+                self.plain = true;
+                self.max_code_bytes = u32::try_from(self.code_bounds.function(body_bytes)).unwrap_or(u32::MAX);
+                self.compile_once(index)
+            }
+            made => made,
+        }
+    }
+
+    fn compile_once(&mut self, index: DefinedFuncIndex) -> Result<CompiledFunc, CompileError> {
         self.clear();
         let translation = self.env.translation;
         self.function = index;
@@ -255,8 +278,6 @@ impl<'m> Compiler<'m> {
         let start = translation.bodies[index].start;
         let bytes = translation.body_bytes(index);
         let end = start + bytes.len();
-        let body_bytes = u32::try_from(end - start).unwrap_or(u32::MAX);
-        self.max_code_bytes = body_bytes.saturating_mul(MAX_CODE_PER_BODY_BYTE).saturating_add(MIN_CODE_BYTES).min(MAX_CODE_BYTES);
         self.is_long = bytes.len() > LONG_BODY_BYTES;
         self.declare_locals(&body).map_err(malformed)?;
         self.looks_at_entry = self.fuel && translation.looks_at_fuel_at_entry(index).map_err(malformed)?;
@@ -286,6 +307,9 @@ impl<'m> Compiler<'m> {
                 let message = format!("a function body of {body_bytes} bytes becomes more than {most} bytes of code");
                 return Err(CompileError::Limit { message });
             }
+            if self.stack.len() > MAX_FRAME_BYTES as usize >> self.home_log2 {
+                return Ok(self.overflowing());
+            }
             if self.unsupported.is_some() {
                 return Err(CompileError::Unsupported { message: self.unsupported.take().unwrap_or_default() });
             }
@@ -296,7 +320,7 @@ impl<'m> Compiler<'m> {
     fn finish(&mut self) -> Result<CompiledFunc, CompileError> {
         let frame_bytes = self.frame_bytes();
         if frame_bytes > MAX_FRAME_BYTES {
-            return Err(CompileError::Limit { message: format!("a frame of {frame_bytes} bytes") });
+            return Ok(self.overflowing());
         }
         self.finish_prologue(frame_bytes as u32);
         let cold = std::mem::take(&mut self.cold);
@@ -313,6 +337,14 @@ impl<'m> Compiler<'m> {
             self.count_other_target();
         }
         Ok(CompiledFunc { sites: self.sites.clone(), ..self.masm.finish(target::PADDING) })
+    }
+
+    /// The code of a function whose frame no stack has room for: each call of it finds that.
+    fn overflowing(&mut self) -> CompiledFunc {
+        self.clear();
+        self.begin_frame();
+        self.trap(Trap::StackOverflow);
+        self.masm.finish(target::PADDING)
     }
 
     fn cold_path(&mut self, path: &Cold) {
@@ -364,6 +396,24 @@ impl<'m> Compiler<'m> {
         }
     }
 
+    /// Gives back what large functions took: several compilers are kept for each module.
+    fn give_back_memory(&mut self) {
+        fn shrink<T>(list: &mut Vec<T>) {
+            if list.capacity() * size_of::<T>() > MAX_KEPT_BYTES {
+                *list = Vec::new();
+            }
+        }
+        self.masm.give_back_memory();
+        shrink(&mut self.stack);
+        shrink(&mut self.locals);
+        shrink(&mut self.local_types);
+        shrink(&mut self.control);
+        shrink(&mut self.cold);
+        shrink(&mut self.stretches);
+        shrink(&mut self.sites);
+        self.scan.give_back_memory(MAX_KEPT_BYTES);
+    }
+
     /// Notes that the body asks for what there is not.
     pub(crate) fn refuse(&mut self, what: String) {
         self.unsupported = Some(what);
@@ -386,7 +436,7 @@ impl FunctionCompiler for Compiler<'_> {
 
     fn function(&mut self, index: DefinedFuncIndex) -> Result<CompiledFunc, CompileError> {
         let made = self.compile(index);
-        self.masm.give_back_memory();
+        self.give_back_memory();
         made
     }
 

@@ -22,8 +22,8 @@ pub(crate) const CONTEXT: i32 = -8;
 pub(crate) const RESULT_AREA: i32 = -56;
 /// Bytes above all homes.
 pub(crate) const FIXED_BYTES: u32 = KEPT_MARK_OFFSET.unsigned_abs();
-/// More than any function of an acceptable size needs; so that offsets fit.
-pub(crate) const MAX_FRAME_BYTES: u64 = 1 << 28;
+/// Larger frames are no stack's: calls of functions that would have one find the stack to be exhausted.
+pub(crate) const MAX_FRAME_BYTES: u64 = 1 << 26;
 
 /// The place of a register of the caller, by its position among those that locals may have.
 pub(crate) const fn saved_register(position: usize) -> i32 {
@@ -34,7 +34,7 @@ impl Compiler<'_> {
     /// The home of a local, or after those of an operand by its depth.
     #[inline]
     pub(crate) fn home(&self, number: usize) -> i32 {
-        // Functions too large for this are refused when they are finished.
+        // Of functions whose frame is too large for this nothing is left.
         -((FIXED_BYTES as usize + ((number + 1) << self.home_log2)) as i64 as i32)
     }
 

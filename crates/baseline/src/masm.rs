@@ -181,6 +181,16 @@ impl Masm {
         self.constants.len() as u32 - 1
     }
 
+    /// The number of the first of constants that follow each other.
+    pub(crate) fn constants_in_a_row(&mut self, values: &[u128]) -> u32 {
+        let recent = self.constants.len().saturating_sub(64);
+        if let Some(found) = self.constants[recent..].windows(values.len()).position(|constants| constants == values) {
+            return (recent + found) as u32;
+        }
+        self.constants.extend(values);
+        (self.constants.len() - values.len()) as u32
+    }
+
     /// The 4 bytes at `place` will be the distance to a constant from there; they already hold minus the number of bytes from `place` to
     /// the end of the instruction.
     pub(crate) fn use_constant(&mut self, place: u32, constant: u32) {

@@ -54,7 +54,7 @@ impl Compiler<'_> {
         let calls = self.scan.calls;
         for &index in &self.scan.touched {
             let weight = self.scan.locals[index as usize];
-            if weight < MIN_DESTROYED || self.keeps_locals {
+            if weight < MIN_DESTROYED || self.keeps_locals || self.plain {
                 continue;
             }
             let list = if self.locals[index as usize].ty.is_vector_class() { &mut vectors } else { &mut integers };
@@ -64,11 +64,11 @@ impl Compiler<'_> {
         let has_memory = !self.module.memories.is_empty();
         let zero = MemoryIndex::from_u32(0);
         let base_is_constant = has_memory && self.settings.memory_style(self.module, zero).has_constant_base();
-        if memory > 0 && has_memory {
+        if memory > 0 && has_memory && !self.plain {
             integers.add(memory.saturating_add(1), Candidate::MemoryBase);
         }
         let context = self.scan.context.saturating_add(calls);
-        if context > 0 {
+        if context > 0 && !self.plain {
             integers.add(context, Candidate::Context);
         }
 

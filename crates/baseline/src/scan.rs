@@ -63,6 +63,14 @@ impl Scan {
         self.calls_outside_loops |= !body.is_at_end();
     }
 
+    /// Forgets everything if it takes more memory than that.
+    pub(crate) fn give_back_memory(&mut self, max_bytes: usize) {
+        let locals = self.locals.capacity().max(self.touched.capacity());
+        if 4 * locals > max_bytes || self.blocks.capacity() > max_bytes {
+            *self = Self::default();
+        }
+    }
+
     #[inline]
     fn operator(&mut self, body: &mut Body<'_>, loops: &mut u32) -> bool {
         let opcode = body.byte();

@@ -27,6 +27,10 @@ impl Compiler<'_> {
             self.settle_flags();
         }
         self.meter(opcode);
+        if self.plain && matches!(opcode, 0x11 | 0x13 | 0x25 | 0x26) {
+            // Where an element of a table is made, whatever is in registers is kept.
+            self.flush();
+        }
         match opcode {
             0x20 => self.local_get(body.u32()),
             0x21 => self.local_set(body.u32(), false),

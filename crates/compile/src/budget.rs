@@ -1,5 +1,6 @@
 //! What compiling one module may cost beyond the limits on the module itself.
 
+use peregrine_artifact::code_bounds::MAX_FUNCTION_CODE_BYTES;
 use peregrine_artifact::compiler::CompileError;
 
 /// Limits on what is made of a module. None is met by real programs.
@@ -16,7 +17,7 @@ pub struct Budget {
 
 impl Default for Budget {
     fn default() -> Self {
-        Self { max_function_code_bytes: 256 << 20, max_text_bytes: (2 << 30) - 1, max_stub_types: 20_000 }
+        Self { max_function_code_bytes: MAX_FUNCTION_CODE_BYTES as usize, max_text_bytes: (2 << 30) - 1, max_stub_types: 20_000 }
     }
 }
 

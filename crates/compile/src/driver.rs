@@ -5,13 +5,14 @@ use crate::added;
 use crate::budget::Budget;
 use crate::duplicates::Duplicates;
 use crate::lazy::{self, OneByOne, SourceModule, Tiers};
-use crate::link::{Linked, Linker, Piece};
+use crate::link::{self, Linked, Linker, Piece};
 use crate::parallel::{Batch, Threads, panic_message, run_each, run_in_order};
 use crate::pieces;
 use crate::plan::{CanonicalTypes, Plan, Unit};
 use crate::sections;
 use crate::tier::{FunctionCompiler, ModuleEnv, Tier};
 use peregrine_artifact::allowance::Allowance;
+use peregrine_artifact::code_bounds::CodeBounds;
 use peregrine_artifact::compiler::{
     CompileError, Compiler, Guidance, LazyFunctions, Prepared, Progress, ReadWasm, ValidModule, Validation, WasmBytes,
 };
@@ -263,10 +264,12 @@ impl Compiler for ImageCompiler {
         refuse_whole(settings)?;
         let translation = translate(wasm, &settings.features, &self.limits)?;
         let account = Account::open(&self.allowance, &translation)?;
+        let env = ModuleEnv::new(&translation, settings);
         if validation == Validation::Complete {
             self.validate_bodies(&translation, &account)?;
+            self.try_large_bodies(&env)?;
         }
-        self.image_without_code(&ModuleEnv::new(&translation, settings), &account)
+        self.image_without_code(&env, &account)
     }
 
     fn prepare_pieces(&self, source: &dyn ReadWasm, settings: &Settings) -> Result<Option<Vec<u8>>, CompileError> {
@@ -279,6 +282,11 @@ impl Compiler for ImageCompiler {
         let Some(translation) = pieces::validate(&sections, source, &settings.features, &self.limits, &self.allowance, threads)? else {
             return Ok(None);
         };
+        let bounds = CodeBounds::of(&translation.module);
+        if translation.bodies.values().any(|body| bounds.may_exceed(body.len() as u64)) {
+            // Such bodies are compiled.
+            return Ok(None);
+        }
         let account = Account::open(&self.allowance, &translation)?;
         self.image_without_code(&ModuleEnv::new(&translation, settings), &account).map(Some)
     }
@@ -289,6 +297,7 @@ impl Compiler for ImageCompiler {
             let account = Account::open(&self.allowance, env.translation)?;
             if validation == Validation::Complete {
                 self.validate_bodies(env.translation, &account)?;
+                self.try_large_bodies(env)?;
             }
             self.image_without_code(env, &account)
         })?;
@@ -312,6 +321,23 @@ impl Compiler for ImageCompiler {
         refuse_whole(settings)?;
         let source = lazy::Source { module: SourceModule::valid(module), settings: settings.clone(), limits: self.limits };
         Ok(Arc::new(OneByOne::new(source, self.tiers(), self.budget, self.allowance, Validation::Trusted)))
+    }
+}
+
+impl ImageCompiler {
+    /// Compiles bodies that could become more code than any function may have: when they are called it is too late to refuse the module. Programs
+    /// have none.
+    fn try_large_bodies(&self, env: &ModuleEnv<'_>) -> Result<(), CompileError> {
+        let bounds = CodeBounds::of(&env.translation.module);
+        for (index, body) in env.translation.bodies.iter() {
+            if bounds.may_exceed(body.len() as u64) {
+                let mut compiler = self.tiers().fast_compiler(env)?;
+                let unit = Unit::Function(index);
+                let made = compiled(env, unit, || compiler.function(index))?;
+                link::check(&made, &self.budget).map_err(|error| in_unit(env.translation, unit, error))?;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -61,6 +61,8 @@ pub const BOMBS: &[Bomb] = &[
     usual("80-functions-of-1000-loops", functions_of_loops),
     usual("call-indirects-in-many-functions", scattered_indirect_calls),
     usual("memory-grows-in-many-functions", scattered_memory_grows),
+    usual("calls-of-1000-mixed-values", calls_of_mixed_values),
+    usual("returns-of-1000-mixed-values", returns_of_mixed_values),
 ];
 
 const fn usual(name: &'static str, make: fn() -> Vec<u8>) -> Bomb {
@@ -503,6 +505,31 @@ fn scattered_indirect_calls() -> Vec<u8> {
 
 fn scattered_memory_grows() -> Vec<u8> {
     scattered(100_000, &[Instruction::LocalGet(0), Instruction::MemoryGrow(0), Instruction::Drop])
+}
+
+/// A thousand values, of which the sizes alternate.
+fn mixed() -> Vec<ValType> {
+    [ValType::I32, ValType::V128].repeat(500)
+}
+
+/// A function of those values that repeats operators fifty thousand times.
+fn of_mixed_values(repeated: &[Instruction<'_>]) -> Vec<u8> {
+    let mut builder = Builder::new();
+    let ty = builder.ty(&mixed(), &mixed());
+    let mut body: Vec<Instruction<'_>> = (0..1000).map(Instruction::LocalGet).collect();
+    for _ in 0..50_000 {
+        body.extend_from_slice(repeated);
+    }
+    builder.function(ty, 0, &body);
+    builder.finish()
+}
+
+fn calls_of_mixed_values() -> Vec<u8> {
+    of_mixed_values(&[Instruction::Call(0)])
+}
+
+fn returns_of_mixed_values() -> Vec<u8> {
+    of_mixed_values(&[Instruction::LocalGet(0), Instruction::BrIf(0)])
 }
 
 #[cfg(test)]

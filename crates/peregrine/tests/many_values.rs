@@ -6,12 +6,13 @@ use std::fmt::Write;
 fn engines() -> Vec<(&'static str, Engine)> {
     let engine = |strategy, stress, fuel| {
         let mut config = Config::new();
+        config.coredump_on_trap(fuel);
         Engine::new(config.strategy(strategy).tiering_stress(stress).consume_fuel(fuel)).unwrap()
     };
     vec![
         ("ahead", engine(Strategy::Ahead, TieringStress::None, false)),
         ("baseline", engine(Strategy::Baseline, TieringStress::None, false)),
-        ("baseline with fuel", engine(Strategy::Baseline, TieringStress::None, true)),
+        ("baseline with fuel and kept locals", engine(Strategy::Baseline, TieringStress::None, true)),
         ("tiered", engine(Strategy::Tiered, TieringStress::None, false)),
         ("loops entered", engine(Strategy::Tiered, TieringStress::LoopEntryEverywhere, false)),
         ("random", engine(Strategy::Tiered, TieringStress::Random(3), false)),
@@ -21,6 +22,11 @@ fn engines() -> Vec<(&'static str, Engine)> {
 /// `count` types in turn.
 fn types(kinds: &[&'static str], count: usize) -> Vec<&'static str> {
     (0..count).map(|position| kinds[position * kinds.len() / count]).collect()
+}
+
+/// `count` types, one after the other.
+fn types_in_turn(kinds: &[&'static str], count: usize) -> Vec<&'static str> {
+    (0..count).map(|position| kinds[position % kinds.len()]).collect()
 }
 
 /// A constant of a type.
@@ -98,9 +104,11 @@ fn program(types: &[&str], vectors: bool) -> String {
 fn many_values_of_all_types_go_where_they_belong() {
     let kinds: [&[&str]; 5] = [&["i32"], &["i64", "f64"], &["i32", "i64", "f32", "f64"], &["v128"], &["i64", "v128", "f32", "v128", "i32"]];
     for kinds in kinds {
-        for count in [20, 23, 30, 47, 150] {
+        let programs = [20, 23, 30, 47, 150].into_iter().flat_map(|count| [types(kinds, count), types_in_turn(kinds, count)]);
+        for types in programs {
+            let count = types.len();
             let vectors = kinds.contains(&"v128");
-            let text = program(&types(kinds, count), vectors);
+            let text = program(&types, vectors);
             let mut expected = Vec::new();
             for (name, engine) in engines() {
                 let module = Module::new(&engine, &text).unwrap_or_else(|error| panic!("{error:#}\n{text}"));

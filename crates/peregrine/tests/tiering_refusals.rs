@@ -1,6 +1,6 @@
 //! What the tiers do with functions that one of them does not take, and where there is little room for code.
 
-use peregrine::{Config, Engine, Instance, Module, ProfilingStrategy, Store, Strategy};
+use peregrine::{Config, Engine, Instance, Module, ProfilingStrategy, Store, Strategy, Trap};
 use std::fmt::Write;
 use std::time::Duration;
 
@@ -115,5 +115,71 @@ fn calls_that_move_many_values_in_a_row_are_compiled() {
             // After the sum, the values below it are dropped.
             assert_eq!(found, expected, "{strategy:?}, {calls} calls");
         }
+    }
+}
+
+/// Functions whose few bytes become as much code as they can, in different ways.
+fn dense_functions(count: usize, times: usize) -> String {
+    let mixed = "i32 v128 ".repeat(500);
+    let mut text = format!(
+        "(module (table $t 10 funcref) (func $make (result {mixed}) unreachable) (func $wide (param {mixed}) (result {mixed}) unreachable)"
+    );
+    for number in 0..count {
+        let operators = ["call $wide ", "i32.const 0 br_if 0 "][number % 2].repeat(times);
+        let _ = write!(text, r#"(func $f{number} (result {mixed}) call $make {operators})"#);
+        let elements = "(drop (table.get $t (local.get 0))) (loop) ".repeat(times);
+        let _ = write!(
+            text,
+            r#"(func (export "{number}") (param i32) (result i32)
+                (if (local.get 0) (then {elements} (drop (ref.is_null (table.get $t (call $count (call $f{number})))))))
+                (i32.const {number}))"#
+        );
+    }
+    let _ = write!(text, "(func $count (param {mixed}) (result i32) (i32.const 1)))");
+    text
+}
+
+#[test]
+fn rooms_have_place_for_whatever_functions_become() {
+    let count = 40;
+    let text = dense_functions(count, 500);
+    for (strategy, kept) in [(Strategy::Winch, false), (Strategy::Tiered, false), (Strategy::Winch, true)] {
+        let engine = engine(strategy, |config| _ = config.consume_fuel(true).coredump_on_trap(kept));
+        let module = Module::new(&engine, &text).unwrap();
+        let mut store = Store::new(&engine, ());
+        store.set_fuel(u64::MAX).unwrap();
+        let instance = Instance::new(&mut store, &module, &[]).unwrap();
+        for number in 0..count {
+            let function = instance.get_typed_func::<i32, i32>(&mut store, &number.to_string()).unwrap();
+            assert_eq!(function.call(&mut store, 0).unwrap(), number as i32, "{:?}", module.tiering_metrics());
+            // Compiles the other function too, whose first call traps.
+            let error = function.call(&mut store, 1).unwrap_err();
+            assert_eq!(error.downcast_ref::<Trap>(), Some(&Trap::UnreachableCodeReached), "{error:#} {:?}", module.tiering_metrics());
+        }
+        let metrics = module.tiering_metrics();
+        assert_eq!(metrics.failed_functions, 0);
+        // More than programs have.
+        assert!(metrics.baseline_code_bytes > 100 * text.len() as u64 / 20, "{metrics:?}");
+    }
+}
+
+/// A frame that no stack has room for is found when the function is called, as any other that the stack has no room for.
+#[test]
+fn frames_larger_than_any_stack_overflow_it() {
+    let values = "i64 ".repeat(1000);
+    let text = format!(
+        r#"(module (func $values (result {values}) unreachable)
+            (func (export "run") (param i32) (result i32)
+                (if (local.get 0) (then {} unreachable)) (i32.const 7)))"#,
+        "call $values ".repeat(9000)
+    );
+    for strategy in [Strategy::Winch, Strategy::Tiered, Strategy::Cranelift] {
+        let engine = engine(strategy, |_| {});
+        let module = Module::new(&engine, &text).unwrap();
+        let mut store = Store::new(&engine, ());
+        let instance = Instance::new(&mut store, &module, &[]).unwrap();
+        let run = instance.get_typed_func::<i32, i32>(&mut store, "run").unwrap();
+        let error = run.call(&mut store, 0).unwrap_err();
+        assert_eq!(error.downcast_ref::<Trap>(), Some(&Trap::StackOverflow), "{strategy:?}: {error:#}");
     }
 }

@@ -139,9 +139,6 @@ const SETTLING: Duration = Duration::from_millis(40);
 /// Functions that are asked for because they were hot in earlier runs, at most: the queue is there for what is hot now.
 const MAX_FORESEEN: usize = 256;
 
-/// The share of the room that optimized code may fill, so that functions that were never called find some.
-const OPTIMIZED_ROOM_PERCENT: usize = 75;
-
 impl ModuleTiering {
     /// The tiers of `module`.
     pub(crate) fn new(module: &LoadedModule, source: TieringSource, first: FirstTier, stress: TieringStress, kept: Option<Kept>) -> Self {
@@ -461,12 +458,12 @@ impl ModuleTiering {
         let code = module.tiered()?;
         let Request { function, loop_entry } = request;
         let kind = if loop_entry.is_some() { BlobKind::LoopEntry } else { BlobKind::Optimized };
-        let (used, all) = code.room_bytes();
         let added = compiled.map_err(|error| error.to_string()).and_then(|compiled| {
             if compiled.tier != CompilerKind::Optimizing {
                 return Err(String::from("the optimizing tier leaves it to the baseline, whose code there is already"));
             }
-            if used + compiled.code.len() > all / 100 * OPTIMIZED_ROOM_PERCENT {
+            if !code.has_room_for_optimized(compiled.code.len()) {
+                let (used, all) = code.room_bytes();
                 return Err(format!("no room for optimized code: {used} of {all} bytes are used"));
             }
             let address = code.add(function, kind, &compiled).map_err(|error| error.to_string())?;

@@ -26,6 +26,11 @@ impl AddressSpace {
         Self { size_bytes: 1 << size_log2, limit_bytes: getrlimit(Resource::As).current }
     }
 
+    /// Whether `ulimit -v` limits the process at this moment, however high.
+    pub fn is_limited() -> bool {
+        getrlimit(Resource::As).current.is_some()
+    }
+
     /// What the process may map in all, in bytes.
     pub fn available_bytes(&self) -> u64 {
         self.limit_bytes.unwrap_or(u64::MAX).min(self.size_bytes)

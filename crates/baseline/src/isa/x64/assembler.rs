@@ -314,6 +314,11 @@ impl Masm {
         self.modrm(&op, 7, target.into(), bit.into(), 1);
     }
 
+    /// `bt [bits], number`: the carry flag is the bit with that number, of bits in memory.
+    pub(crate) fn bt(&mut self, bits: Mem, number: Reg) {
+        self.extended(0, true, 0xa3, number, bits);
+    }
+
     /// `setcc target`, a byte.
     pub(crate) fn setcc(&mut self, cc: Cc, target: Reg) {
         let op = Opcode { prefix: 0, wide: false, map: 1, byte: 0x90 | cc as u8, byte_operand: target.0 >= 4 };

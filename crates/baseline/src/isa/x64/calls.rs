@@ -3,7 +3,7 @@
 use super::abi::{C_ARGUMENTS, Location, Locations};
 use super::assembler::{Alu, Cc, Mem, Sse};
 use super::registers::{FUEL, PRESERVED_FOR_LOCALS, R10, RAX, RBP, RDI, RSP, SCRATCH, VECTOR_SCRATCH, VECTOR_SCRATCH_2, xmm};
-use super::runs::{Direction, Place, Run, is_in, may_have_runs, runs};
+use super::runs::{Direction, Homes, Place, Run, is_in, may_have_runs, runs};
 use crate::calls::Callee;
 use crate::compile::{Cold, Compiler};
 use crate::frame::{CONTEXT, RESULT_AREA, saved_register};
@@ -30,6 +30,8 @@ const KEPT_REGISTER_BYTES: u32 = 16;
 const MAX_KEPT_BYTES: u32 = KEPT_REGISTER_BYTES * 32;
 /// More than is put on the stack by one instruction after the other, each of which finds the guard if it is there.
 const MAX_PUSHED_BYTES: u32 = 64;
+/// Where arguments on the stack are from the frame pointer: above it and the return address.
+const ARGUMENTS_ABOVE: i32 = 16;
 /// `movups` from memory.
 const MOVUPS: Sse = Sse::new(0, 0x10);
 /// `movups` to memory.
@@ -118,14 +120,19 @@ impl Compiler<'_> {
 
     // Frames.
 
+    /// What every function begins with: from there on, whoever walks the stack finds its caller.
+    pub(crate) fn begin_frame(&mut self) {
+        self.masm.push(RBP);
+        self.masm.mov(true, RBP, RSP);
+    }
+
     /// Makes the frame and brings parameters to where locals are.
     pub(crate) fn prologue(&mut self) {
         let module = self.module;
         let ty = &module.types[self.ty];
         let (placed, area, context, argument_bytes) = place_arguments(ty);
         self.argument_bytes = argument_bytes;
-        self.masm.push(RBP);
-        self.masm.mov(true, RBP, RSP);
+        self.begin_frame();
         // `sub rsp, size`, with a size of 32 bits that is filled in when all is known.
         self.frame_size_place = self.masm.position();
         self.masm.alu_imm(Alu::Sub, true, RSP, i32::MAX);
@@ -144,10 +151,13 @@ impl Compiler<'_> {
         if let Some(pin) = self.context_pin {
             moves.push((Ty::I64, pin, Value::Reg(context)));
         }
+        // All are stored only for core dumps; otherwise those that the body uses, which has bytes for each.
+        let runs = if self.keeps_locals && may_have_runs(&placed) { runs(&placed) } else { Vec::new() };
         let mut extended = RegSet::EMPTY;
         for (index, &(ty, location)) in placed.iter().enumerate() {
             let pin = self.locals[index].pin;
             match (location, pin) {
+                (Location::Stack(_), _) if is_in(&runs, index) => {}
                 (Location::Reg(reg), Some(pin)) => {
                     moves.push((ty, pin, Value::Reg(reg)));
                     if ty == Ty::I32 && reg == pin {
@@ -159,15 +169,19 @@ impl Compiler<'_> {
                     self.store_slot(ty, home, reg);
                 }
                 // The arguments are above the frame pointer and the return address.
-                (Location::Stack(offset), Some(pin)) => moves.push((ty, pin, Value::Slot(16 + offset as i32))),
+                (Location::Stack(offset), Some(pin)) => moves.push((ty, pin, Value::Slot(ARGUMENTS_ABOVE + offset as i32))),
                 (Location::Stack(offset), None) if self.scan.locals[index] > 0 || self.keeps_locals => {
                     let home = self.home(index);
-                    self.store_value(ty, home, Value::Slot(16 + offset as i32));
+                    self.store_value(ty, home, Value::Slot(ARGUMENTS_ABOVE + offset as i32));
                 }
                 _ => {}
             }
         }
         self.move_all(&moves);
+        // These use the scratch registers, and give back the one for the count.
+        for run in &runs {
+            self.move_run(*run, &placed, Homes::Locals, Place::Above(ARGUMENTS_ABOVE), Direction::ToHomes);
+        }
         for reg in extended {
             self.masm.mov(false, reg, reg);
         }
@@ -337,7 +351,7 @@ impl Compiler<'_> {
         let values: SmallVec<[Value; 16]> = (first..self.depth()).map(|depth| Value::Slot(self.operand_home(depth))).collect();
         let runs = if may_have_runs(&placed) { runs(&placed) } else { Vec::new() };
         for run in &runs {
-            self.move_run(*run, first, Place::Behind(RESULT_AREA), Direction::FromHomes);
+            self.move_run(*run, &placed, Homes::Operands(first), Place::Behind(RESULT_AREA), Direction::FromHomes);
         }
         self.store_stack_results(&placed, &values, &runs);
         for (&(ty, location), &value) in placed.iter().zip(&values) {
@@ -385,7 +399,7 @@ impl Compiler<'_> {
             self.flush_top(placed.len());
             let first = self.depth() - placed.len();
             for run in &runs {
-                self.move_run(*run, first, Place::Outgoing, Direction::FromHomes);
+                self.move_run(*run, placed, Homes::Operands(first), Place::Outgoing, Direction::FromHomes);
             }
         }
         for (position, &(ty, location)) in placed.iter().enumerate().rev() {
@@ -507,7 +521,7 @@ impl Compiler<'_> {
             }
         }
         for run in &runs {
-            self.move_run(*run, first, Place::Outgoing, Direction::ToHomes);
+            self.move_run(*run, placed, Homes::Operands(first), Place::Outgoing, Direction::ToHomes);
         }
     }
 

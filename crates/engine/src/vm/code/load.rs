@@ -2,16 +2,18 @@
 
 use super::blobs::BlobKind;
 use super::registry;
-use super::tiered::{self, TieredCode};
+use super::tiered::{self, Needs, OptimizedShare, TieredCode};
 use crate::tiering::ModuleTiering;
 use crate::vm::references::Contexts;
 use crate::vm::store::is_no_room;
 use crate::vm::types::{HeldTypes, TypeRegistry};
+use peregrine_artifact::code_bounds::CodeBounds;
 use peregrine_artifact::compiler::CompilerKind;
 use peregrine_artifact::image::{ImageError, ImageLayout, ImageMeta, Section, StubEntry};
 use peregrine_artifact::settings::{Settings, Tiering};
 use peregrine_artifact::tables::addresses::Frame;
 use peregrine_artifact::vmctx::VmLayout;
+use peregrine_sys::address_space::AddressSpace;
 use peregrine_sys::image::{Beside, CodeMapping, MemoryImage};
 use peregrine_sys::room::RoomKind;
 use peregrine_wasm::{
@@ -143,10 +145,10 @@ impl LoadedModule {
     pub(crate) fn from_bytes(bytes: &[u8], types: &TypeRegistry, options: LoadOptions) -> Result<Arc<Self>, LoadError> {
         let layout = ImageLayout::check(bytes)?;
         let meta = layout.meta(bytes)?;
-        let beside = beside(&layout, bytes, &meta, options.room_kind())?;
+        let (beside, share) = beside(&layout, bytes, &meta, options.room_kind())?;
         let mapping =
             if options.for_profiler { CodeMapping::from_bytes_anonymous(bytes, beside)? } else { CodeMapping::from_bytes(bytes, beside)? };
-        Self::load(mapping, layout, meta, types, options)
+        Self::load(mapping, layout, meta, share, types, options)
     }
 
     /// Loads the image that `file` holds, by mapping it.
@@ -163,18 +165,19 @@ impl LoadedModule {
         let mut mapping = unsafe { CodeMapping::from_file(file, 0, len, Beside::default())? };
         let layout = if options.verified { ImageLayout::check_header(mapping.bytes())? } else { ImageLayout::check(mapping.bytes())? };
         let meta = layout.meta(mapping.bytes())?;
-        let beside = beside(&layout, mapping.bytes(), &meta, options.room_kind())?;
+        let (beside, share) = beside(&layout, mapping.bytes(), &meta, options.room_kind())?;
         if beside.room_len_bytes > 0 {
             // SAFETY: as above.
             mapping = unsafe { CodeMapping::from_file(file, 0, len, beside)? };
         }
-        Self::load(mapping, layout, meta, types, options)
+        Self::load(mapping, layout, meta, share, types, options)
     }
 
     fn load(
         mut mapping: CodeMapping,
         layout: ImageLayout,
         meta: ImageMeta,
+        share: OptimizedShare,
         types: &TypeRegistry,
         options: LoadOptions,
     ) -> Result<Arc<Self>, LoadError> {
@@ -220,7 +223,7 @@ impl LoadedModule {
         let kind = options.room_kind();
         let tiered = match settings.tiering {
             Tiering::Whole => None,
-            Tiering::Slots | Tiering::Counted => Some(TieredCode::new(&mapping, &layout, &meta.module, text.clone(), kind)?),
+            Tiering::Slots | Tiering::Counted => Some(TieredCode::new(&mapping, &layout, &meta.module, text.clone(), kind, share)?),
         };
         let end = tiered.as_ref().map_or(text.end, |tiered| tiered.range().end);
         let registered = text.start..end;
@@ -533,15 +536,22 @@ impl Drop for LoadedModule {
     }
 }
 
-/// What has to be beside an image.
-fn beside(layout: &ImageLayout, bytes: &[u8], meta: &ImageMeta, kind: RoomKind) -> Result<Beside, LoadError> {
+/// What has to be beside an image, and how much of the room optimized code may fill.
+fn beside(layout: &ImageLayout, bytes: &[u8], meta: &ImageMeta, kind: RoomKind) -> Result<(Beside, OptimizedShare), LoadError> {
     if layout.settings(bytes)?.tiering == Tiering::Whole {
-        return Ok(Beside::default());
+        return Ok((Beside::default(), OptimizedShare::Bytes(0)));
     }
     let first = layout.functions(bytes).first().map_or(meta.wasm_len_bytes, |entry| u64::from(entry.body_start.get()));
-    let code_bytes = meta.wasm_len_bytes.saturating_sub(first);
-    let takes_pages = kind.takes_whole_pages();
-    tiered::beside(bytes.len(), layout.function_count(), code_bytes, layout.sites(bytes).len(), takes_pages).ok_or(LoadError::TooLarge)
+    let needs = Needs {
+        image_len_bytes: bytes.len(),
+        functions: layout.function_count(),
+        code_bytes: meta.wasm_len_bytes.saturating_sub(first),
+        bounds: CodeBounds::of(&meta.module),
+        image_sites: layout.sites(bytes).len(),
+        takes_pages: kind.takes_whole_pages(),
+        is_short: AddressSpace::is_limited(),
+    };
+    tiered::beside(&needs).ok_or(LoadError::TooLarge)
 }
 
 /// Checks that all code is within the text.

@@ -11,6 +11,7 @@ use super::cells::{CallCells, Taken};
 use crate::vm::entry::lazy::LazyThunks;
 use crate::vm::entry::veneer;
 use peregrine_artifact::abi;
+use peregrine_artifact::code_bounds::CodeBounds;
 use peregrine_artifact::func::{CompiledFunc, RelocTarget};
 use peregrine_artifact::image::{
     BUDGET_CALLS_OFFSET, BUDGET_SIZE_BYTES, CELL_SIZE_BYTES, EntryArea, ImageLayout, PAGE_ALIGN_BYTES, SLOT_SIZE_BYTES,
@@ -22,16 +23,20 @@ use peregrine_wasm::{DefinedFuncIndex, FuncIndex, Index, Module};
 use std::io;
 use std::ops::Range;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Room for code in any module.
 const MIN_ROOM_BYTES: u64 = 1 << 20;
-/// Room for code for each byte of the binary's code: both tiers, and entries at loops.
+/// Room for code for each byte of the binary's code, at least: both tiers, and entries at loops. Programs need an eighth of it.
 const ROOM_PER_BYTE: u64 = 24;
+/// Room for optimized code beside the most that code of the baseline may become, for each byte of the binary's code.
+const OPTIMIZED_ROOM_PER_BYTE: u64 = 16;
 /// Pages for each function where every piece of code takes whole ones, so that even the quarter that optimized code leaves has room for a piece of
 /// each.
 const PAGES_PER_FUNCTION: u64 = 4;
+/// The share of the room that optimized code may fill where there is less than the most that code may become.
+const OPTIMIZED_ROOM_PERCENT: u64 = 75;
 /// One cell for so many bytes of the binary's code: compiled programs have an indirect call in some hundreds.
 const CODE_BYTES_PER_CELL: u64 = 128;
 /// Cells of any module: 16 MiB.
@@ -56,6 +61,9 @@ pub(crate) struct TieredCode {
     range: Range<usize>,
     followers: Followers,
     blobs: Blobs,
+    optimized_share: OptimizedShare,
+    /// Bytes of the room that optimized code has. Written while the room is locked.
+    optimized_bytes: AtomicUsize,
     /// The addresses of code in the image.
     image_text: Range<usize>,
 }
@@ -93,28 +101,65 @@ impl std::fmt::Display for InstallError {
     }
 }
 
-/// What is to be beside an image whose functions are compiled one by one, if that is possible: everything has to be within reach of code.
-/// `image_sites` is how many calls count in code of the image; `takes_pages` says whether each piece of code in the room takes whole pages.
-pub(super) fn beside(image_len_bytes: usize, functions: usize, code_bytes: u64, image_sites: usize, takes_pages: bool) -> Option<Beside> {
-    let functions = u32::try_from(functions).ok()?;
+/// How much of the room optimized code may fill, so that functions that were never called find some.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum OptimizedShare {
+    /// So many bytes: what is left is enough for whatever the functions may become in the baseline.
+    Bytes(usize),
+    /// Some, until so many bytes of the room are used for anything.
+    UntilUsed(usize),
+}
+
+/// What the address space beside an image depends on.
+pub(super) struct Needs {
+    pub(super) image_len_bytes: usize,
+    /// Functions, imported ones included.
+    pub(super) functions: usize,
+    /// Bytes of the binary that bodies are in.
+    pub(super) code_bytes: u64,
+    /// What those may become.
+    pub(super) bounds: CodeBounds,
+    /// How many calls count in code of the image.
+    pub(super) image_sites: usize,
+    /// Whether each piece of code in the room takes whole pages.
+    pub(super) takes_pages: bool,
+    /// Whether address space is short: the room is for what programs become, not for what code may become at most.
+    pub(super) is_short: bool,
+}
+
+/// What is to be beside an image whose functions are compiled one by one, if that is possible: everything has to be within reach of code. And how
+/// much of the room optimized code may fill.
+pub(super) fn beside(needs: &Needs) -> Option<(Beside, OptimizedShare)> {
+    let functions = u32::try_from(needs.functions).ok()?;
+    let code_bytes = needs.code_bytes;
     // Code in the image goes by its own, whatever others are left.
-    let cells = (code_bytes / CODE_BYTES_PER_CELL).clamp(1, MAX_CELLS).max(image_sites as u64 + 1);
+    let cells = (code_bytes / CODE_BYTES_PER_CELL).clamp(1, MAX_CELLS).max(needs.image_sites as u64 + 1);
     let cells_u32 = u32::try_from(cells).ok()?;
-    let area = EntryArea::new(image_len_bytes as u64, functions, cells_u32);
-    let pages = if takes_pages { u64::from(functions) * PAGES_PER_FUNCTION * page_size() as u64 } else { 0 };
-    let room = (MIN_ROOM_BYTES + code_bytes.saturating_mul(ROOM_PER_BYTE) + u64::from(functions) * SLOT_SIZE_BYTES + pages)
-        .min(MAX_REACH_BYTES.checked_sub(area.code_start)?);
+    let area = EntryArea::new(needs.image_len_bytes as u64, functions, cells_u32);
+    let functions = u64::from(functions);
+    let pages = if needs.takes_pages { functions * PAGES_PER_FUNCTION * page_size() as u64 } else { 0 };
+    let followers = functions * SLOT_SIZE_BYTES;
+    let usual = MIN_ROOM_BYTES + code_bytes.saturating_mul(ROOM_PER_BYTE) + followers + pages;
+    let most_baseline = needs.bounds.module(functions, code_bytes).saturating_add(followers + pages);
+    let most = (MIN_ROOM_BYTES + code_bytes.saturating_mul(OPTIMIZED_ROOM_PER_BYTE)).saturating_add(most_baseline);
+    let reach = MAX_REACH_BYTES.checked_sub(area.code_start)?;
+    let room = if needs.is_short { usual } else { most.max(usual) }.min(reach);
     // With less than half of what is usual, modules would run into the end of it.
     let enough = room >= MIN_ROOM_BYTES + code_bytes * ROOM_PER_BYTE / 2;
-    enough.then_some(Beside {
+    let optimized = match room >= most {
+        true => OptimizedShare::Bytes((room - most_baseline) as usize),
+        false => OptimizedShare::UntilUsed((room / 100 * OPTIMIZED_ROOM_PERCENT) as usize),
+    };
+    let beside = Beside {
         align_bytes: PAGE_ALIGN_BYTES as usize,
         slots_len_bytes: (area.cells_start + cells * CELL_SIZE_BYTES - area.slots_start) as usize,
         room_len_bytes: room.next_multiple_of(PAGE_ALIGN_BYTES) as usize,
-    })
+    };
+    enough.then_some((beside, optimized))
 }
 
 impl TieredCode {
-    /// Makes slots of a module that was mapped with what [`beside`] told: of functions with code in the image to that, of all others to code that
+    /// Makes slots of a module that was mapped with what [`beside`] told, `optimized_share` included: of functions with code in the image to that, of all others to code that
     /// has them compiled.
     ///
     /// # Errors
@@ -126,6 +171,7 @@ impl TieredCode {
         module: &Module,
         text: Range<usize>,
         kind: RoomKind,
+        optimized_share: OptimizedShare,
     ) -> io::Result<Self> {
         let base = mapping.ptr() as usize;
         let entries = layout.functions(mapping.bytes());
@@ -168,7 +214,20 @@ impl TieredCode {
         let pages = (0..followers_len.div_ceil(page_size())).map(|_| AtomicBool::new(false)).collect();
         let followers = Followers { start, code, pages };
         let room = Mutex::new(room);
-        Ok(Self { imported_functions, functions, slots, budgets, cells, room, range, followers, blobs: Blobs::new(), image_text: text })
+        Ok(Self {
+            imported_functions,
+            functions,
+            slots,
+            budgets,
+            cells,
+            room,
+            range,
+            followers,
+            blobs: Blobs::new(),
+            optimized_share,
+            optimized_bytes: AtomicUsize::new(0),
+            image_text: text,
+        })
     }
 
     /// The addresses of later code.
@@ -263,6 +322,7 @@ impl TieredCode {
         let len = u32::try_from(code.len()).ok().filter(|len| *len > 0).ok_or(InstallError::Code("no bytes, or too many"))?;
         let mut room = self.room();
         let align = if kind == BlobKind::Baseline { CODE_ALIGN_BYTES } else { OPTIMIZED_ALIGN_BYTES };
+        let used = room.used_bytes();
         let start = room.next_address(align).map_err(InstallError::Io)?;
         let cells = self.cells.take(compiled.sites.len());
         let linked = self.link(compiled, &mut code, start, cells).and_then(|()| room.append(&code).map_err(InstallError::Io));
@@ -270,6 +330,10 @@ impl TieredCode {
             // The room is locked: nobody took any since.
             self.cells.take_back(cells, compiled.sites.len());
             return Err(error);
+        }
+        if kind != BlobKind::Baseline {
+            // Only told to whoever asks whether there is room.
+            self.optimized_bytes.fetch_add(room.used_bytes() - used, Ordering::Relaxed);
         }
         let blob = Blob::new(start, len, function, kind, &compiled.traps, &compiled.addresses);
         // SAFETY: the room is locked.
@@ -309,6 +373,14 @@ impl TieredCode {
         debug_assert!(self.range.contains(&blob.start));
         // SAFETY: the code of a description is in the room, readable, and never changes.
         unsafe { std::slice::from_raw_parts(blob.start as *const u8, blob.len as usize) }
+    }
+
+    /// Whether so many bytes of optimized code leave enough room for functions that were never called.
+    pub(crate) fn has_room_for_optimized(&self, len_bytes: usize) -> bool {
+        match self.optimized_share {
+            OptimizedShare::Bytes(most) => self.optimized_bytes.load(Ordering::Relaxed).saturating_add(len_bytes) <= most,
+            OptimizedShare::UntilUsed(most) => self.room_bytes().0.saturating_add(len_bytes) <= most,
+        }
     }
 
     /// Bytes of the room that are used, and all bytes of it.
