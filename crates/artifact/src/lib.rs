@@ -15,6 +15,7 @@ pub mod allowance;
 pub mod builtins;
 pub mod code_bounds;
 pub mod compiler;
+pub mod contract;
 pub mod func;
 pub mod image;
 pub mod profile;

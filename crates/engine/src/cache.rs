@@ -11,6 +11,7 @@ use peregrine_artifact::compiler::CompilerKind;
 use peregrine_artifact::image::FORMAT_VERSION;
 use peregrine_artifact::settings::Settings;
 use peregrine_sys::file::{Durability, PrivateDir, TEMPORARY_PREFIX, create_private_dir_all, write_atomically};
+use peregrine_sys::program::identity_of_object;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -162,17 +163,28 @@ impl Cache {
     ///
     /// # Errors
     ///
-    /// What the system says.
+    /// What the system says; the entry that there was stays then.
     pub(crate) fn put(&self, key: &CacheKey, image: &[u8]) -> Result<()> {
         write_atomically(&self.dir, &key.0, image, Durability::Checked)?;
+        if let Err(error) = self.clean_up_if_due(image.len() as u64) {
+            // The entry is there all the same.
+            tracing::debug!("old entries of the cache cannot be removed: {error:#}");
+        }
+        Ok(())
+    }
+
+    /// Removes what is old if that was not done for long, or if what was written just now is large.
+    fn clean_up_if_due(&self, written_bytes: u64) -> Result<()> {
         let mark = self.dir.path().join(CLEANUP_MARK);
         let due = std::fs::metadata(&mark)
             .and_then(|metadata| metadata.modified())
             .ok()
             .is_none_or(|last| last.elapsed().is_ok_and(|age| age > CLEANUP_INTERVAL));
-        if due || image.len() as u64 > self.max_size_bytes / 16 {
-            write_atomically(&self.dir, OsStr::new(CLEANUP_MARK), b"", Durability::Checked)?;
+        if due || written_bytes > self.max_size_bytes / 16 {
+            // Removing helps where the mark finds no room.
+            let marked = write_atomically(&self.dir, OsStr::new(CLEANUP_MARK), b"", Durability::Checked);
             self.clean_up()?;
+            marked?;
         }
         Ok(())
     }
@@ -264,7 +276,7 @@ impl CacheKey {
     pub(crate) fn of_validated(content: &ContentHash, settings: &Settings, compiler: CompilerKind, validated: bool) -> Self {
         let mut hasher = blake3::Hasher::new();
         hasher.update(&FORMAT_VERSION.to_le_bytes());
-        hasher.update(program_identity());
+        hasher.update(program_identity().unwrap_or_default());
         hasher.update(&[compiler as u8, u8::from(validated)]);
         hasher.update(&settings.hash());
         hasher.update(&content.0);
@@ -280,19 +292,25 @@ impl CacheKey {
     }
 }
 
-/// What tells apart programs whose compilers may differ: the version, and size and time of the executable, so that a rebuilt compiler never
-/// meets code of the one before.
-fn program_identity() -> &'static [u8] {
-    static IDENTITY: OnceLock<Vec<u8>> = OnceLock::new();
-    IDENTITY.get_or_init(|| {
+/// What tells apart programs whose compilers or engines may differ: the version, and the builds of the objects that hold this code and that of
+/// the compilers, so that a rebuilt one never meets code of the one before, be it the program or a library in it. `None`: nothing
+/// does, so nothing can be kept.
+pub(crate) fn program_identity() -> Option<&'static [u8]> {
+    static IDENTITY: OnceLock<Option<Vec<u8>>> = OnceLock::new();
+    let find = || {
         let mut identity = env!("CARGO_PKG_VERSION").as_bytes().to_vec();
-        if let Ok(metadata) = std::env::current_exe().and_then(std::fs::metadata) {
-            let modified = metadata.modified().ok().and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok());
-            identity.extend_from_slice(&metadata.len().to_le_bytes());
-            identity.extend_from_slice(&modified.unwrap_or_default().as_nanos().to_le_bytes());
+        let mut objects = vec![identity_of_object(program_identity as fn() -> _ as usize)?];
+        for compiler in crate::COMPILERS {
+            objects.push(identity_of_object(compiler.make as usize)?);
         }
-        identity
-    })
+        objects.dedup();
+        for object in objects {
+            identity.extend_from_slice(&(object.len() as u64).to_le_bytes());
+            identity.extend_from_slice(&object);
+        }
+        Some(identity)
+    };
+    IDENTITY.get_or_init(find).as_deref()
 }
 
 fn set_modified(file: &File, time: SystemTime) -> std::io::Result<()> {
@@ -357,6 +375,23 @@ mod tests {
         assert_ne!(usual, name(b"b", &settings, CompilerKind::Optimizing));
         assert_ne!(usual, name(b"a", &other, CompilerKind::Optimizing));
         assert_ne!(usual, name(b"a", &settings, CompilerKind::Baseline));
+    }
+
+    #[test]
+    fn this_program_is_told_from_others() {
+        let identity = program_identity().expect("tests have a file");
+        assert!(identity.len() > env!("CARGO_PKG_VERSION").len() + 16, "{identity:?}");
+    }
+
+    #[test]
+    fn an_entry_is_there_even_if_old_ones_cannot_be_removed() {
+        let scratch = Scratch::new("cleanup");
+        let cache = Cache::new(&scratch.0).unwrap();
+        // Nothing is renamed over a directory that is not empty.
+        std::fs::create_dir_all(scratch.0.join(CLEANUP_MARK).join("in the way")).unwrap();
+        set_modified(&File::open(scratch.0.join(CLEANUP_MARK)).unwrap(), SystemTime::UNIX_EPOCH).unwrap();
+        cache.put(&key(1), b"first").unwrap();
+        assert_eq!(read(&cache, &key(1)).unwrap(), b"first");
     }
 
     #[test]

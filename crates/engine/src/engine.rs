@@ -1,5 +1,6 @@
 //! The engine: a configuration put to work, shared by all modules and stores made with it.
 
+use crate::cache::program_identity;
 use crate::config::{Config, ProfilingStrategy};
 use crate::error::{Context, Result, bail};
 use crate::profile::Profiler;
@@ -89,7 +90,11 @@ impl Engine {
     ///
     /// If the configuration asks for what there is not, or contradicts itself.
     pub fn new(config: &Config) -> Result<Self> {
-        let config = config.resolved()?;
+        let mut config = config.resolved()?;
+        if config.cache.is_some() && program_identity().is_none() {
+            tracing::warn!("there is no cache: nothing tells this build of the program from others");
+            config.cache = None;
+        }
         let kind = config.compiler_kind();
         let linked_in = if config.compiler_enabled { &COMPILERS[..] } else { &[] };
         let entry = linked_in.iter().find(|entry| entry.kind == kind);

@@ -165,3 +165,40 @@ fn the_deadlines_of_a_child_process_hold() {
         }
     });
 }
+
+#[test]
+fn a_child_process_calls_a_module_that_its_parent_dropped() {
+    let engine = Engine::new(Config::new().strategy(Strategy::Tiered)).expect("an engine");
+    // The next rounds: rooms that were made after a fork.
+    for round in 0..3 {
+        let module = Module::new(&engine, text(8)).expect("it is valid");
+        let mut store = Store::new(&engine, -1);
+        let mut linker = Linker::new(&engine);
+        linker.func_wrap("host", "fork", || {}).expect("it is new");
+        let instance = linker.instantiate(&mut store, &module).expect("the import is there");
+        (0..4).for_each(|number| call(&mut store, &instance, number, 10));
+        let mut ends = [0; 2];
+        // SAFETY: the descriptors are this test's.
+        assert_eq!(unsafe { libc::pipe(ends.as_mut_ptr()) }, 0);
+        let child = fork();
+        assert!(child >= 0, "the process cannot fork");
+        if child == 0 {
+            // SAFETY: waits until the parent closes its end, when it has dropped everything.
+            unsafe {
+                libc::close(ends[1]);
+                libc::read(ends[0], [0u8; 1].as_mut_ptr().cast(), 1);
+            }
+            // What was compiled, what was not, and what only goes on after that.
+            let work = || [3, 7, 0, 5, 1].into_iter().for_each(|number| call(&mut store, &instance, number, 10));
+            let well = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).is_ok();
+            // SAFETY: ends the child, and nothing of the test with it.
+            unsafe { libc::_exit(i32::from(!well)) };
+        }
+        drop((store, module));
+        // SAFETY: as above.
+        unsafe { libc::close(ends[1]) };
+        assert!(is_well(child), "round {round}: the child executes what is not there any more");
+        // SAFETY: as above.
+        unsafe { libc::close(ends[0]) };
+    }
+}

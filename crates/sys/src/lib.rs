@@ -23,6 +23,7 @@
 //! | `address_space` | how much address space there is and may be used             |
 //! | `threads` | how many threads are worth starting, and quiet ones                       |
 //! | `forks`   | a gate that forks of the process wait at                                  |
+//! | `program` | which build of the code runs                                              |
 
 #[cfg(target_os = "linux")]
 #[path = "linux/mod.rs"]
@@ -40,4 +41,4 @@ compile_error!("peregrine-sys does not support this operating system: it needs a
 #[cfg(not(target_pointer_width = "64"))]
 compile_error!("peregrine-sys supports 64-bit hosts only");
 
-pub use platform::{address_space, cpu, faults, file, forks, gdb, huge, icache, image, pages, perf, room, stack, threads, unwind};
+pub use platform::{address_space, cpu, faults, file, forks, gdb, huge, icache, image, pages, perf, program, room, stack, threads, unwind};

@@ -1,6 +1,7 @@
 //! The fixed part of an image and the fixed-size entries of its tables.
 
 use crate::compiler::CompilerKind;
+use crate::contract::CONTRACT_HASH;
 use crate::func::{Reloc, RelocKind, RelocTarget};
 use peregrine_wasm::{DefinedFuncIndex, FuncIndex};
 use zerocopy::little_endian::{U32, U64};
@@ -10,7 +11,10 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 pub const MAGIC: [u8; 8] = *b"\x7fPGN\r\n\x1a\n";
 
 /// Raised with every change of the format or of what code expects from the engine.
-pub const FORMAT_VERSION: u32 = 6;
+const REVISION: u32 = 7;
+
+/// What an image has to say to be read: the revision of the format, and 16 bits of [what code expects](CONTRACT_HASH).
+pub const FORMAT_VERSION: u32 = REVISION << 16 | (CONTRACT_HASH >> 48) as u32;
 
 /// Alignment of text and memory images in the file: the largest page size among the targets.
 pub const PAGE_ALIGN_BYTES: u64 = 64 << 10;

@@ -15,6 +15,8 @@ static INSIDE: AtomicUsize = AtomicUsize::new(0);
 static FORKING: AtomicUsize = AtomicUsize::new(0);
 /// Forks between the first process and this one.
 static GENERATION: AtomicUsize = AtomicUsize::new(0);
+/// Forks so far that this process made, or one that it descends from, since the first time that anybody asked.
+static FORKS: AtomicUsize = AtomicUsize::new(0);
 static HANDLERS: Once = Once::new();
 /// A count of threads that do something short outside of the gate.
 static FORGOTTEN: OnceLock<&AtomicUsize> = OnceLock::new();
@@ -42,11 +44,7 @@ pub fn forget_in_child(count: &'static AtomicUsize) {
 
 /// Holds off forks until the result is dropped; waits for one that is under way.
 pub fn enter() -> Inside {
-    HANDLERS.call_once(|| {
-        // SAFETY: the three functions do what such handlers may: they touch atomics and sleep.
-        let failed = unsafe { libc::pthread_atfork(Some(before), Some(after), Some(after_in_child)) };
-        debug_assert_eq!(failed, 0, "there is memory for three pointers");
-    });
+    watch();
     let depth = DEPTH.get();
     INSIDE.fetch_add(1, Ordering::SeqCst);
     // A thread that is inside already is waited for.
@@ -62,10 +60,31 @@ pub fn enter() -> Inside {
 }
 
 impl Inside {
-    /// A number of this process, other than that of the one it was forked from. No system call.
+    /// As the function [`generation`].
     pub fn generation(&self) -> usize {
         GENERATION.load(Ordering::SeqCst)
     }
+}
+
+/// A number of this process, other than those of all that it descends from. No system call.
+pub fn generation() -> usize {
+    watch();
+    GENERATION.load(Ordering::SeqCst)
+}
+
+/// How many forks there were: between two equal counts nobody inherited anything.
+pub(crate) fn count() -> usize {
+    watch();
+    FORKS.load(Ordering::SeqCst)
+}
+
+/// From now on forks are seen.
+fn watch() {
+    HANDLERS.call_once(|| {
+        // SAFETY: the three functions do what such handlers may: they touch atomics and sleep.
+        let failed = unsafe { libc::pthread_atfork(Some(before), Some(after), Some(after_in_child)) };
+        debug_assert_eq!(failed, 0, "there is memory for three pointers");
+    });
 }
 
 impl Drop for Inside {
@@ -81,6 +100,8 @@ extern "C" fn before() {
     while INSIDE.load(Ordering::SeqCst) > DEPTH.get() {
         std::thread::sleep(PAUSE);
     }
+    // Before the child is there: whoever finds the count as it was has given nothing to it.
+    FORKS.fetch_add(1, Ordering::SeqCst);
 }
 
 extern "C" fn after() {

@@ -31,3 +31,5 @@ pub mod file;
 pub mod threads;
 
 pub mod forks;
+
+pub mod program;

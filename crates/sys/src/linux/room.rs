@@ -5,18 +5,22 @@
 //! address, a room is plain memory: pages are filled while nobody knows them and become executable afterwards, so each piece of code takes
 //! whole pages.
 //!
-//! A child process after `fork` has the same file as its parent, so it continues in a file of its own, from the next page on.
+//! A child process after `fork` has the same file as its parent, so it continues in a file of its own, from the next page on. What it got from its
+//! parent it goes on executing, whatever becomes of it there: memory of a room that was there at a fork is given back with the file alone.
+//! So that this happens some day, rooms that are made after a fork are in another file.
 //!
 //! `image` gives out the rooms; what is written and when it may run is the machine's business (in the engine).
 
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::{FallocateFlags, MemfdFlags};
 use rustix::process::Resource;
 
+use super::forks;
 use super::icache;
 use super::pages::{Reservation, page_size, round_up_to_pages};
 
@@ -33,7 +37,7 @@ impl RoomKind {
     /// Whether each piece of code takes whole pages in such rooms.
     pub fn takes_whole_pages(self) -> bool {
         // Rooms are made of the file as soon as there is one.
-        self == Self::Plain || claim(0).is_err()
+        self == Self::Plain || claim(&FILE, 0).is_err()
     }
 }
 
@@ -53,8 +57,8 @@ pub struct CodeRoom {
 enum Backing {
     /// Nothing was written yet.
     None,
-    /// The range of a file from an offset on, mapped from `start` on.
-    File { file: Arc<CodeFile>, file_offset: u64, start: usize },
+    /// The range of a file from an offset on, mapped from `start` on, since there were so many forks.
+    File { file: Arc<CodeFile>, file_offset: u64, start: usize, forks: usize },
     /// Pages become executable as they are filled.
     Plain,
 }
@@ -107,7 +111,7 @@ impl CodeRoom {
             return Err(io::Error::new(io::ErrorKind::StorageFull, message));
         }
         match &self.backing {
-            Backing::File { file, file_offset, start } => file.file.write_all_at(code, file_offset + (self.used - start) as u64)?,
+            Backing::File { file, file_offset, start, .. } => file.file.write_all_at(code, file_offset + (self.used - start) as u64)?,
             _ => self.fill_fresh(self.used, code)?,
         }
         // SAFETY: the range was just mapped and filled.
@@ -164,14 +168,16 @@ impl CodeRoom {
     fn prepare(&mut self) -> io::Result<()> {
         match &self.backing {
             Backing::Plain => return Ok(()),
-            Backing::File { file, .. } if file.process == std::process::id() => return Ok(()),
+            Backing::File { file, .. } if file.is_own() => return Ok(()),
             _ => {}
         }
         let start = round_up_to_pages(self.used).unwrap_or(self.reservation.len_bytes()).min(self.reservation.len_bytes());
         let len_bytes = self.reservation.len_bytes() - start;
-        let mapped = claim(len_bytes as u64).and_then(|(file, file_offset)| {
+        // Before it is mapped: a fork from now on gives it to the child.
+        let forks = forks::count();
+        let mapped = claim(&FILE, len_bytes as u64).and_then(|(file, file_offset)| {
             self.reservation.map_shared_read_execute(start, &file.file, file_offset, len_bytes)?;
-            Ok(Backing::File { file, file_offset, start })
+            Ok(Backing::File { file, file_offset, start, forks })
         });
         self.used = start;
         self.backing = match mapped {
@@ -188,8 +194,10 @@ impl CodeRoom {
 
 impl Drop for CodeRoom {
     fn drop(&mut self) {
-        if let Backing::File { file, file_offset, start } = &self.backing
-            && file.process == std::process::id()
+        // A child that was forked since executes what is there.
+        if let Backing::File { file, file_offset, start, forks } = &self.backing
+            && file.is_own()
+            && *forks == forks::count()
         {
             let used = (self.used - start).next_multiple_of(page_size()) as u64;
             if used > 0 {
@@ -218,7 +226,7 @@ impl RepeatedCode {
     pub fn new(code: Vec<u8>, max_times: usize) -> io::Result<Self> {
         debug_assert!(code.len().is_multiple_of(page_size()));
         let reservation = Reservation::new(code.len().saturating_mul(max_times))?;
-        let file = claim(code.len() as u64).and_then(|(file, offset)| {
+        let file = claim(&REPEATED, code.len() as u64).and_then(|(file, offset)| {
             file.file.write_all_at(&code, offset)?;
             Ok((file, offset))
         });
@@ -254,29 +262,53 @@ impl RepeatedCode {
     }
 }
 
-/// The file that code is written to.
+/// A file that code is written to.
 #[derive(Debug)]
 struct CodeFile {
     file: std::fs::File,
     /// The process that writes to it.
-    process: u32,
+    generation: usize,
 }
 
-/// The file of this process, and how much of it is given away.
-static FILE: Mutex<Option<(Arc<CodeFile>, u64)>> = Mutex::new(None);
+/// The file that ranges are taken of now.
+#[derive(Debug)]
+struct Current {
+    file: Arc<CodeFile>,
+    /// How much of it is given away.
+    given: u64,
+    /// How many forks there were when it was made.
+    forks: usize,
+}
+
+/// The file of this process for rooms.
+static FILE: Mutex<Option<Current>> = Mutex::new(None);
+/// That for code that is there until the process ends. In the other one, it would keep the memory of all rooms that were there at a fork.
+static REPEATED: Mutex<Option<Current>> = Mutex::new(None);
+/// How many files there are.
+static FILES: AtomicUsize = AtomicUsize::new(0);
+
+/// With so many files, each of which takes a descriptor, a fork is no reason to begin another one.
+const MANY_FILES: usize = 16;
 
 /// A range of the file, page-aligned, that nobody else has or gets.
-fn claim(len_bytes: u64) -> io::Result<(Arc<CodeFile>, u64)> {
-    let mut current = FILE.lock().unwrap_or_else(PoisonError::into_inner);
-    let (file, given) = match current.take() {
-        Some((file, given)) if file.process == std::process::id() => (file, given),
-        _ => (Arc::new(CodeFile::create()?), 0),
-    };
-    let end = given.saturating_add(len_bytes).next_multiple_of(page_size() as u64);
-    // The file is sparse: only what is written takes memory.
-    let grown = if end == given { Ok(()) } else { file.file.set_len(end) };
-    *current = Some((Arc::clone(&file), if grown.is_ok() { end } else { given }));
-    grown.map(|()| (file, given))
+fn claim(current: &Mutex<Option<Current>>, len_bytes: u64) -> io::Result<(Arc<CodeFile>, u64)> {
+    let mut current = current.lock().unwrap_or_else(PoisonError::into_inner);
+    let forks = forks::count();
+    // The file of before a fork lasts as long as its rooms.
+    let is_good = |current: &Current| current.file.is_own() && (current.forks == forks || FILES.load(Ordering::Relaxed) >= MANY_FILES);
+    if !current.as_ref().is_some_and(is_good) {
+        *current = None;
+        *current = Some(Current { file: Arc::new(CodeFile::create()?), given: 0, forks });
+    }
+    let Some(Current { file, given, .. }) = &mut *current else { return Err(io::ErrorKind::NotFound.into()) };
+    let (file, start) = (Arc::clone(file), *given);
+    let end = start.saturating_add(len_bytes).next_multiple_of(page_size() as u64);
+    if end > start {
+        // The file is sparse: only what is written takes memory.
+        file.file.set_len(end)?;
+        *given = end;
+    }
+    Ok((file, start))
 }
 
 impl CodeFile {
@@ -292,7 +324,19 @@ impl CodeFile {
             Err(rustix::io::Errno::INVAL) => rustix::fs::memfd_create(name, flags),
             result => result,
         }?;
-        Ok(Self { file: fd.into(), process: std::process::id() })
+        FILES.fetch_add(1, Ordering::Relaxed);
+        Ok(Self { file: fd.into(), generation: forks::generation() })
+    }
+
+    /// Whether this process writes to it. Not by the number of the process: a child in another namespace may have that of its parent.
+    fn is_own(&self) -> bool {
+        self.generation == forks::generation()
+    }
+}
+
+impl Drop for CodeFile {
+    fn drop(&mut self) {
+        FILES.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -437,5 +481,85 @@ mod tests {
         // SAFETY: waits for the child made above.
         unsafe { libc::waitpid(child, &mut status, 0) };
         assert!(good && status == 0 && run(second) == 2, "{status}");
+    }
+
+    /// Bytes of memory that the file of a room takes.
+    fn file_bytes(room: &CodeRoom) -> u64 {
+        use std::os::unix::fs::MetadataExt;
+        let Backing::File { file, .. } = &room.backing else { panic!("the room has a file") };
+        file.file.metadata().unwrap().blocks() * 512
+    }
+
+    #[test]
+    fn a_child_process_goes_on_in_a_room_that_its_parent_dropped() {
+        let (mut ends, mut image) = ([0; 2], vec![0xcc; page_size()]);
+        image[..6].copy_from_slice(&returns(2));
+        let mapping = CodeMapping::from_bytes(&image, Beside { room_len_bytes: 64 << 10, ..Beside::default() }).unwrap();
+        mapping.map_executable(0..page_size()).unwrap();
+        let in_image = mapping.ptr().addr();
+        let mut room = mapping.room(RoomKind::Shared);
+        let first = room.next_address(CODE_ALIGN_BYTES).unwrap();
+        room.append(&returns(1)).unwrap();
+        // SAFETY: both are descriptors of this test.
+        assert_eq!(unsafe { libc::pipe(ends.as_mut_ptr()) }, 0);
+        let file = FILE.lock().unwrap();
+        // SAFETY: the child only makes system calls and ends without running anything of the parent's.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            // SAFETY: waits until the parent says that it has dropped the room, or is gone.
+            unsafe {
+                libc::close(ends[1]);
+                libc::read(ends[0], [0u8; 1].as_mut_ptr().cast(), 1);
+            }
+            let good = run(first) == 1 && run(in_image) == 2;
+            // SAFETY: ends the child.
+            unsafe { libc::_exit(i32::from(!good)) };
+        }
+        drop(file);
+        drop((room, mapping));
+        let mut status = 0;
+        // SAFETY: the descriptors are those above, and the child is waited for once.
+        unsafe {
+            libc::close(ends[1]);
+            libc::waitpid(child, &mut status, 0);
+            libc::close(ends[0]);
+        }
+        assert_eq!(status, 0, "{status:#x}");
+    }
+
+    #[test]
+    fn memory_of_rooms_is_given_back_without_forks_and_with_the_file_after_one() {
+        let fill = |room: &mut CodeRoom| room.append(&[0xcc; 60 << 10]).unwrap();
+        // Tests of other threads fork too, so now and then a room is not emptied.
+        let emptied = (0..50).any(|_| {
+            let mappings = [mapping(), mapping()];
+            let [mut kept, mut dropped] = [&mappings[0], &mappings[1]].map(|mapping| mapping.room(RoomKind::Shared));
+            fill(&mut kept);
+            fill(&mut dropped);
+            let before = file_bytes(&kept);
+            drop(dropped);
+            file_bytes(&kept) < before
+        });
+        assert!(emptied, "the memory of a room stays");
+        let (before, mut after) = (mapping(), mapping());
+        let mut before = before.room(RoomKind::Shared);
+        fill(&mut before);
+        let file = FILE.lock().unwrap();
+        // SAFETY: the child ends at once.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            // SAFETY: as above.
+            unsafe { libc::_exit(0) };
+        }
+        drop(file);
+        // SAFETY: waits for the child made above.
+        unsafe { libc::waitpid(child, &mut 0, 0) };
+        after.close_file();
+        let mut after = after.room(RoomKind::Shared);
+        fill(&mut after);
+        let (Backing::File { file: old, .. }, Backing::File { file: new, .. }) = (&before.backing, &after.backing) else {
+            panic!("both have files")
+        };
+        assert!(!Arc::ptr_eq(old, new), "what is new would keep what is old");
     }
 }
