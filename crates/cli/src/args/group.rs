@@ -26,10 +26,30 @@ pub(crate) trait Value: Sized {
     }
 }
 
+/// What an option is about. Each command says which of these it reads; others are refused there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Use {
+    /// What modules may have, and what their code is like.
+    Code,
+    /// When code is made, and by which compiler.
+    Strategy,
+    /// How code is made while a program runs.
+    Tiers,
+    /// What a program is given, and what it may take.
+    Program,
+    /// Where compiled modules are kept.
+    Cache,
+    /// What is logged.
+    Log,
+}
+
 /// One row of a group's table.
+#[derive(Debug)]
 pub(crate) struct Key {
     /// How it is written.
     pub(crate) name: &'static str,
+    /// What it is about.
+    pub(crate) about: Use,
     /// What its value looks like.
     pub(crate) shape: &'static str,
     /// What it does.
@@ -56,6 +76,15 @@ pub(crate) trait Group: Default {
 
     /// Sets one key; `None` if there is no such key.
     fn set(&mut self, key: &str, value: Option<&str>) -> Option<Result<(), String>>;
+
+    /// The keys that were set, in the order of the table.
+    fn given(&self) -> Vec<&'static Key>;
+}
+
+/// The first key that was given and is about nothing of `read`, as it is written.
+pub(crate) fn unread<G: Group>(group: &G, read: &[Use]) -> Option<String> {
+    let unread = group.given().into_iter().find(|key| !read.contains(&key.about))?;
+    Some(format!("-{} {}", G::FLAG, unread.name))
 }
 
 /// Reads all uses of a group's flag; later ones win.
@@ -107,7 +136,7 @@ fn list_keys<G: Group>() -> String {
 
 /// Makes a struct of optional values and its table.
 macro_rules! group {
-    ($(#[$doc:meta])* $name:ident, $flag:literal, $about:literal; $($key:literal => $field:ident: $ty:ty, $help:literal;)*) => {
+    ($(#[$doc:meta])* $name:ident, $flag:literal, $about:literal; $($key:literal for $use:ident => $field:ident: $ty:ty, $help:literal;)*) => {
         $(#[$doc])*
         #[derive(Clone, Debug, Default, PartialEq)]
         pub(crate) struct $name {
@@ -118,7 +147,12 @@ macro_rules! group {
             const FLAG: char = $flag;
             const ABOUT: &'static str = $about;
             const KEYS: &'static [$crate::args::group::Key] = &[
-                $($crate::args::group::Key { name: $key, shape: <$ty as $crate::args::group::Value>::SHAPE, help: $help },)*
+                $($crate::args::group::Key {
+                    name: $key,
+                    about: $crate::args::group::Use::$use,
+                    shape: <$ty as $crate::args::group::Value>::SHAPE,
+                    help: $help,
+                },)*
             ];
 
             fn set(&mut self, key: &str, value: Option<&str>) -> Option<Result<(), String>> {
@@ -131,6 +165,11 @@ macro_rules! group {
                     })),)*
                     _ => None,
                 }
+            }
+
+            fn given(&self) -> Vec<&'static $crate::args::group::Key> {
+                let given = [$(self.$field.is_some()),*];
+                Self::KEYS.iter().zip(given).filter(|(_, is_given)| *is_given).map(|(key, _)| key).collect()
             }
         }
     };
@@ -257,10 +296,10 @@ mod tests {
     group! {
         /// For tests.
         Sample, 'X', "Sample options";
-        "on" => on: bool, "Switches something on.";
-        "how-many" => how_many: u64, "Counts.";
-        "room" => room: Bytes, "Space.";
-        "wait" => wait: Duration, "Time.";
+        "on" for Code => on: bool, "Switches something on.";
+        "how-many" for Code => how_many: u64, "Counts.";
+        "room" for Program => room: Bytes, "Space.";
+        "wait" for Code => wait: Duration, "Time.";
     }
 
     fn sample(uses: &[&str]) -> Result<Sample, GroupError> {
@@ -304,6 +343,14 @@ mod tests {
         assert_eq!(wrong(&["off"]), "`-X off`: there is no such key; the keys are on, how-many, room, wait (see `-X help`)");
         assert_eq!(wrong(&["on=maybe"]), "`-X on=maybe`: expected `y` or `n`");
         assert_eq!(wrong(&["how-many"]), "`-X how-many`: expected a number after `=`");
+    }
+
+    #[test]
+    fn what_nobody_reads_is_found() {
+        let group = sample(&["wait=1s,room=1,on"]).unwrap();
+        assert_eq!(unread(&group, &[Use::Code]), Some("-X room".to_string()));
+        assert_eq!(unread(&group, &[Use::Code, Use::Program]), None);
+        assert_eq!(unread(&Sample::default(), &[]), None);
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! `peregrine cache {path,size,clear}`.
 
 use super::failure::Outcome;
-use super::{output, setup};
+use super::{log, output, setup};
+use crate::args::group::Use;
 use crate::args::{CacheAction, CacheWords};
 use std::process::ExitCode;
 
@@ -11,7 +12,9 @@ use std::process::ExitCode;
 ///
 /// If there is no cache directory, or it cannot be read or emptied, or the answer cannot be written.
 pub(crate) fn execute(words: &CacheWords) -> Outcome {
-    let cache = setup::cache(&words.groups.read_or_exit())?;
+    let options = words.groups.read_or_exit("cache", &[Use::Cache, Use::Log]);
+    log::start(&options.debug)?;
+    let cache = setup::cache(&options)?;
     match words.action {
         CacheAction::Path => output::print(format!("{}\n", cache.path().display()))?,
         CacheAction::Size => output::print(format!("{}\n", cache.size_bytes()?))?,

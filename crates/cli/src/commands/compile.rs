@@ -3,6 +3,7 @@
 use super::failure::Outcome;
 use super::{progress, setup};
 use crate::args::CompileWords;
+use crate::args::group::Use;
 use peregrine::{Context, Error};
 use std::fs;
 use std::io::Write;
@@ -15,7 +16,7 @@ use std::process::ExitCode;
 ///
 /// If the module cannot be read or compiled, or the image cannot be written.
 pub(crate) fn execute(words: &CompileWords) -> Outcome {
-    let options = words.groups.read_or_exit();
+    let options = words.groups.read_or_exit("compile", &[Use::Code, Use::Strategy, Use::Log]);
     let bytes = setup::module_bytes(&words.file)?;
     let engine = setup::engine(&options)?;
     let profile = setup::profile(&options)?;

@@ -1,17 +1,35 @@
 //! The end of a guest's time, `-W timeout`.
 //!
-//! Compiled code looks at the engine's epoch, which goes on when the time is up. A guest that is in the host then (a read, a sleep, a fill of much
-//! memory) does not look: after a short while the process ends without it.
+//! Compiled code looks at the deadline of its store. A guest that is in the host then (a read, a sleep) does not look: after a short while the
+//! process ends without it.
 
 use super::failure;
 use crate::args::options::WasmOptions;
-use peregrine::{Context, Engine, Error, Result, Store, Trap};
+use peregrine::{Context, Error, Result, Store, Trap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// How long a guest may take to see that its time is up.
 const GRACE: Duration = Duration::from_millis(100);
+
+/// The epochs that a guest has whose code looks at them: nothing counts them on.
+const EPOCHS: u64 = 1 << 40;
+
+/// Gives the guests of `store` their time, where the engine was configured by the same options.
+///
+/// # Errors
+///
+/// If the system gives no thread.
+pub(super) fn set<T>(store: &mut Store<T>, wasm: &WasmOptions) -> Result<()> {
+    if wasm.epoch_interruption.unwrap_or(wasm.timeout.is_some()) {
+        store.set_epoch_deadline(EPOCHS);
+    }
+    match wasm.timeout {
+        Some(timeout) => store.deadline(timeout).context("-W timeout"),
+        None => Ok(()),
+    }
+}
 
 /// Says who ends the process: the guest, or the clock.
 pub(super) struct Deadline {
@@ -24,18 +42,13 @@ impl Deadline {
     /// # Errors
     ///
     /// If the system gives no thread.
-    pub(super) fn start<T>(engine: &Engine, store: &mut Store<T>, wasm: &WasmOptions, what: &str) -> Result<Self> {
+    pub(super) fn start<T>(store: &mut Store<T>, wasm: &WasmOptions, what: &str) -> Result<Self> {
         let deadline = Self { claimed: Arc::new(AtomicBool::new(false)) };
-        if !wasm.epoch_interruption.unwrap_or(wasm.timeout.is_some()) {
-            return Ok(deadline);
-        }
-        store.set_epoch_deadline(1);
+        set(store, wasm)?;
         let Some(timeout) = wasm.timeout else { return Ok(deadline) };
-        let (engine, claimed, what) = (engine.clone(), Arc::clone(&deadline.claimed), what.to_string());
+        let (claimed, what) = (Arc::clone(&deadline.claimed), what.to_string());
         let spawned = std::thread::Builder::new().name("timeout".to_string()).spawn(move || {
-            std::thread::sleep(timeout.min(Duration::from_secs(u64::from(u32::MAX))));
-            engine.increment_epoch();
-            std::thread::sleep(GRACE);
+            std::thread::sleep(timeout.min(Duration::from_secs(u64::from(u32::MAX))) + GRACE);
             if !claimed.swap(true, Ordering::AcqRel) {
                 let error = Error::from(Trap::Interrupt).context("the guest was waiting for the host").context(format!("`{what}` failed"));
                 failure::report(&error);

@@ -8,13 +8,25 @@ pub(crate) const TRAP: u8 = 134;
 /// Exit code after any other failure of ours.
 pub(crate) const FAILED: u8 = 1;
 
+/// Exit code after options that do not fit together, as after any mistake on the command line.
+pub(crate) const USAGE: u8 = 2;
+
+/// Options that do not fit together.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Usage(pub(crate) String);
+
 /// What a command comes to: the exit code of the process, or what went wrong.
 pub(crate) type Outcome = Result<ExitCode, Error>;
 
 /// Prints `error` with its causes and its backtrace, and gives the exit code for it.
 pub(crate) fn report(error: &Error) -> ExitCode {
     eprint!("{}", describe(error));
-    ExitCode::from(if error.downcast_ref::<Trap>().is_some() { TRAP } else { FAILED })
+    ExitCode::from(match error {
+        _ if error.is::<Usage>() => USAGE,
+        _ if error.is::<Trap>() => TRAP,
+        _ => FAILED,
+    })
 }
 
 /// The text for `error`: one line each for it and its causes, then the backtrace.

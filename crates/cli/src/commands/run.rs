@@ -2,8 +2,9 @@
 
 use super::deadline::Deadline;
 use super::failure::Outcome;
-use super::setup::{self, Input};
+use super::setup::{self, Input, addressable};
 use super::{imports, invoke, output, progress};
+use crate::args::group::Use;
 use crate::args::options::WasmOptions;
 use crate::args::{Options, RunWords};
 use peregrine::{
@@ -44,7 +45,10 @@ pub(super) type Note<'a> = dyn Fn(&Module) -> Result<()> + 'a;
 ///
 /// As there.
 pub(super) fn execute_noting(words: RunWords, note: Option<&Note<'_>>) -> Outcome {
-    let options = words.groups.read_or_exit();
+    let options = match note {
+        None => words.groups.read_or_exit("run", &[Use::Code, Use::Strategy, Use::Tiers, Use::Program, Use::Cache, Use::Log]),
+        Some(_) => words.groups.read_or_exit("profile save", &[Use::Code, Use::Strategy, Use::Tiers, Use::Program, Use::Log]),
+    };
     let (file, args) = split_words(&words)?;
     let input = Input::open(Path::new(&file))?;
     if let (Input::Image(_), Some(_)) = (&input, note) {
@@ -62,7 +66,7 @@ pub(super) fn execute_noting(words: RunWords, note: Option<&Note<'_>>) -> Outcom
     }
     let mut store = new_store(&engine, &words, &options, &file, &args)?;
     // Before anything runs: what is preloaded has start functions too.
-    let deadline = Deadline::start(&engine, &mut store, &options.wasm, &file)?;
+    let deadline = Deadline::start(&mut store, &options.wasm, &file)?;
     let linker = new_linker(&engine, &mut store, &words, &options, &module)?;
     let outcome = run(&linker, &mut store, &module, &words, &args);
     deadline.guest_ended();
@@ -143,7 +147,7 @@ fn new_store(engine: &Engine, words: &RunWords, options: &Options, file: &str, a
         Some(false) => None,
         _ => Some(wasi_context(words, options, file, args)?),
     };
-    let limits = limits(&options.wasm, &engine.config().get_budget())?;
+    let limits = limits(&options.wasm, &engine.config().get_budget());
     let mut store = Store::new(engine, Host { wasi, limits });
     store.limiter(|host| &mut host.limits);
     if let Some(fuel) = options.wasm.fuel {
@@ -152,29 +156,28 @@ fn new_store(engine: &Engine, words: &RunWords, options: &Options, file: &str, a
     Ok(store)
 }
 
-fn limits(wasm: &WasmOptions, budget: &Budget) -> Result<StoreLimits> {
-    let count = |value: u64| usize::try_from(value).context("a limit is too large for this machine");
+fn limits(wasm: &WasmOptions, budget: &Budget) -> StoreLimits {
     // The counts of a limiter replace those of the budget.
     let mut limits = StoreLimitsBuilder::new().instances(budget.instances).tables(budget.tables).memories(budget.memories);
     if let Some(size) = wasm.max_memory_size {
-        limits = limits.memory_size(count(size.0)?);
+        limits = limits.memory_size(addressable(size.0));
     }
     if let Some(elements) = wasm.max_table_elements {
-        limits = limits.table_elements(count(elements)?);
+        limits = limits.table_elements(addressable(elements));
     }
     if let Some(instances) = wasm.max_instances {
-        limits = limits.instances(count(instances)?);
+        limits = limits.instances(addressable(instances));
     }
     if let Some(tables) = wasm.max_tables {
-        limits = limits.tables(count(tables)?);
+        limits = limits.tables(addressable(tables));
     }
     if let Some(memories) = wasm.max_memories {
-        limits = limits.memories(count(memories)?);
+        limits = limits.memories(addressable(memories));
     }
     if let Some(trap) = wasm.trap_on_grow_failure {
         limits = limits.trap_on_grow_failure(trap);
     }
-    Ok(limits.build())
+    limits.build()
 }
 
 fn wasi_context(words: &RunWords, options: &Options, file: &str, args: &[String]) -> Result<WasiP1Ctx> {

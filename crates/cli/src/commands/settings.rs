@@ -3,6 +3,7 @@
 use super::failure::Outcome;
 use super::{output, setup};
 use crate::args::SettingsWords;
+use crate::args::group::Use;
 use peregrine::Error;
 use peregrine_artifact::image::ImageLayout;
 use peregrine_artifact::settings::Settings;
@@ -17,7 +18,7 @@ const EMPTY_MODULE: &[u8] = b"\0asm\x01\0\0\0";
 ///
 /// If the options do not fit together, or the settings cannot be written.
 pub(crate) fn execute(words: &SettingsWords) -> Outcome {
-    let engine = setup::engine(&words.groups.read_or_exit())?;
+    let engine = setup::engine(&words.groups.read_or_exit("settings", &[Use::Code, Use::Strategy, Use::Log]))?;
     let image = engine.precompile_module(EMPTY_MODULE)?;
     let settings = ImageLayout::check(&image).map_err(Error::from)?.settings(&image)?;
     let strategy = engine.config().get_strategy().map(|strategy| format!("{strategy:?}").to_lowercase()).unwrap_or_default();

@@ -1,5 +1,6 @@
 //! From options to an engine, and from a file to bytes.
 
+use super::failure::Usage;
 use super::log;
 use crate::args::options::{CodegenOptions, Compiler, OptLevel, Preset, Strategy, Stress, WasmOptions};
 use crate::args::{Options, Profile};
@@ -83,17 +84,17 @@ pub(super) fn config(options: &Options) -> Result<Config> {
         config.consume_fuel(true);
     }
     if wasm.epoch_interruption == Some(false) && wasm.timeout.is_some() {
-        return Err(Error::msg(
-            "-W timeout needs code that looks at the deadline, and -W epoch-interruption=n asks for code that does not; leave one out",
+        return Err(contradiction(
+            "-W timeout needs code that looks at the deadline, and -W epoch-interruption=n asks for code that does not",
         ));
     }
     if wasm.epoch_interruption.unwrap_or(wasm.timeout.is_some()) {
         config.epoch_interruption(true);
     }
     if let Some(size) = wasm.max_wasm_stack {
-        config.max_wasm_stack(usize::try_from(size.0).context("-W max-wasm-stack")?);
+        config.max_wasm_stack(addressable(size.0));
     }
-    config.budget(budget(wasm)?);
+    config.budget(budget(wasm));
     if let Some(on) = options.codegen.inlining {
         config.compiler_inlining(on);
     }
@@ -141,33 +142,33 @@ pub(super) fn config(options: &Options) -> Result<Config> {
     Ok(config)
 }
 
+/// A number of things that are in memory. What is more than can be is as much as can be.
+pub(super) fn addressable(limit: u64) -> usize {
+    usize::try_from(limit).unwrap_or(usize::MAX)
+}
+
 /// What guests may make the host hold and do. What the limiter of a store decides is left to it.
-///
-/// # Errors
-///
-/// If a limit is too large for this machine.
-fn budget(wasm: &WasmOptions) -> Result<Budget> {
-    let count = |value: u64| usize::try_from(value).context("a limit is too large for this machine");
+fn budget(wasm: &WasmOptions) -> Budget {
     let mut budget = match wasm.budget {
         Some(Preset::Untrusted) => Budget::untrusted(),
         Some(Preset::Trusted) | None => Budget::trusted(),
     };
     if let Some(size) = wasm.max_module_size {
-        budget.module_bytes = count(size.0)?;
+        budget.module_bytes = addressable(size.0);
     }
     if let Some(functions) = wasm.max_functions {
-        budget.functions = count(functions)?;
+        budget.functions = addressable(functions);
     }
     if let Some(size) = wasm.max_compile_memory {
-        budget.compile_memory_bytes = count(size.0)?;
+        budget.compile_memory_bytes = addressable(size.0);
     }
     if let Some(time) = wasm.compile_timeout {
         budget.compile_time = time;
     }
     if let Some(size) = wasm.max_host_memory {
-        budget.host_bytes = count(size.0)?;
+        budget.host_bytes = addressable(size.0);
     }
-    Ok(budget)
+    budget
 }
 
 /// The strategy that the options ask for.
@@ -178,21 +179,22 @@ fn budget(wasm: &WasmOptions) -> Result<Budget> {
 fn strategy(codegen: &CodegenOptions) -> Result<peregrine::Strategy> {
     Ok(match (codegen.strategy, codegen.compiler) {
         (Some(Strategy::Ahead), Some(Compiler::Baseline)) => {
-            return Err(Error::msg(
-                "-C strategy=ahead compiles with the optimizing compiler, and -C compiler asks for the baseline; leave one out",
-            ));
+            return Err(contradiction("-C strategy=ahead compiles with the optimizing compiler, and -C compiler asks for the baseline"));
         }
         (Some(Strategy::Baseline), Some(Compiler::Optimizing)) => {
-            return Err(Error::msg(
-                "-C strategy=baseline compiles with the baseline, and -C compiler asks for the optimizing compiler; leave one out",
-            ));
+            return Err(contradiction("-C strategy=baseline compiles with the baseline, and -C compiler asks for the optimizing compiler"));
         }
         (Some(Strategy::Tiered), _) => peregrine::Strategy::Tiered,
-        (Some(Strategy::Ahead), _) | (None, Some(Compiler::Optimizing)) => peregrine::Strategy::Ahead,
-        (Some(Strategy::Baseline), _) | (None, Some(Compiler::Baseline)) => peregrine::Strategy::Baseline,
+        (Some(Strategy::Ahead), _) | (None | Some(Strategy::Auto), Some(Compiler::Optimizing)) => peregrine::Strategy::Ahead,
+        (Some(Strategy::Baseline), _) | (None | Some(Strategy::Auto), Some(Compiler::Baseline)) => peregrine::Strategy::Baseline,
         (Some(Strategy::Precompiled), _) => peregrine::Strategy::Precompiled,
-        (None, None) => peregrine::Strategy::Auto,
+        (None | Some(Strategy::Auto), None | Some(Compiler::Auto)) => peregrine::Strategy::Auto,
     })
+}
+
+/// What is said of two options, one of which has to go.
+fn contradiction(what: &str) -> Error {
+    Error::from(Usage(format!("{what}; leave one out")))
 }
 
 /// Refuses to compile `name` if only images are to be run.

@@ -3,6 +3,7 @@
 use super::failure::{FAILED, Outcome};
 use super::setup;
 use crate::args::ValidateWords;
+use crate::args::group::Use;
 use peregrine::{Context, Module};
 use std::process::ExitCode;
 
@@ -12,7 +13,7 @@ use std::process::ExitCode;
 ///
 /// If the options do not fit together.
 pub(crate) fn execute(words: &ValidateWords) -> Outcome {
-    let engine = setup::engine(&words.groups.read_or_exit())?;
+    let engine = setup::engine(&words.groups.read_or_exit("validate", &[Use::Code, Use::Log]))?;
     let mut code = ExitCode::SUCCESS;
     for file in &words.files {
         let checked = setup::module_bytes(file)

@@ -1,15 +1,13 @@
 //! `peregrine wast FILE...`: scripts of the WebAssembly test suite.
 
 use super::failure::{FAILED, Outcome};
-use super::setup;
+use super::{deadline, setup};
 use crate::args::WastWords;
+use crate::args::group::Use;
 use crate::args::options::WasmOptions;
-use peregrine::{Context, Error, Result, Store};
+use peregrine::{Context, Store};
 use peregrine_harness::wast::{self, WastOptions};
 use std::process::ExitCode;
-
-/// The epochs that a script gets when code looks at them: nothing counts them on.
-const EPOCHS: u64 = 1 << 40;
 
 /// Runs all scripts; the place of each failed directive goes to standard error.
 ///
@@ -17,8 +15,8 @@ const EPOCHS: u64 = 1 << 40;
 ///
 /// If a script cannot be read, or the options do not fit together.
 pub(crate) fn execute(words: &WastWords) -> Outcome {
-    let options = words.groups.read_or_exit();
-    refuse_limits(&options.wasm)?;
+    // The stores of scripts have no limiter, so that what one would do is not among it.
+    let options = words.groups.read_or_exit("wast", &[Use::Code, Use::Strategy, Use::Tiers, Use::Log]);
     let engine = setup::engine(&options)?;
     let prepare = |store: &mut Store<()>| prepare(store, &options.wasm);
     let wast_options =
@@ -38,30 +36,6 @@ pub(crate) fn execute(words: &WastWords) -> Outcome {
     Ok(if failed { ExitCode::from(FAILED) } else { ExitCode::SUCCESS })
 }
 
-/// The stores of scripts have no limiter: what one would do is refused.
-///
-/// # Errors
-///
-/// If the options ask for it.
-fn refuse_limits(wasm: &WasmOptions) -> Result<()> {
-    let asked = [
-        ("max-memory-size", wasm.max_memory_size.is_some()),
-        ("max-table-elements", wasm.max_table_elements.is_some()),
-        ("max-instances", wasm.max_instances.is_some()),
-        ("max-tables", wasm.max_tables.is_some()),
-        ("max-memories", wasm.max_memories.is_some()),
-        ("trap-on-grow-failure", wasm.trap_on_grow_failure.is_some()),
-        ("unknown-imports-trap", wasm.unknown_imports_trap.is_some()),
-        ("unknown-imports-default", wasm.unknown_imports_default.is_some()),
-    ];
-    match asked.iter().find(|(_, is_given)| *is_given) {
-        Some((key, _)) => {
-            Err(Error::msg(format!("-W {key} is for programs, not for scripts; -W budget=untrusted limits what scripts may take")))
-        }
-        None => Ok(()),
-    }
-}
-
 /// Each script has a store and its time.
 ///
 /// # Panics
@@ -71,10 +45,5 @@ fn prepare(store: &mut Store<()>, wasm: &WasmOptions) {
     if let Some(fuel) = wasm.fuel {
         store.set_fuel(fuel).expect("fuel is on because the option is given");
     }
-    if wasm.epoch_interruption.unwrap_or(wasm.timeout.is_some()) {
-        store.set_epoch_deadline(EPOCHS);
-    }
-    if let Some(timeout) = wasm.timeout {
-        store.deadline(timeout).expect("deadlines are on because the option is given, and there is a thread");
-    }
+    deadline::set(store, wasm).expect("deadlines are on because the option is given, and there is a thread");
 }

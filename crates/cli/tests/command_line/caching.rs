@@ -1,6 +1,7 @@
 //! The cache on disk, in a directory of its own.
 
 use crate::peregrine::{guest, peregrine};
+use std::path::{Path, PathBuf};
 
 /// How many bytes the cache in `dir` has, by the command.
 fn size(dir: &str) -> u64 {
@@ -25,9 +26,10 @@ fn modules_are_kept_and_cleared() {
     peregrine(["-C", &flag, "-O", "opt-level=0", &hello]).finish().code(0).stdout("hello\n");
     assert!(size(&text) > first);
 
-    peregrine(["cache", "-C", &flag, "clear"]).finish().code(0);
+    let place = format!("cache-dir={text}");
+    peregrine(["cache", "-C", &place, "clear"]).finish().code(0);
     assert_eq!(size(&text), 0);
-    peregrine(["cache", "-C", &flag, "path"]).finish().code(0).stdout(&format!("{text}\n"));
+    peregrine(["cache", "-C", &place, "path"]).finish().code(0).stdout(&format!("{text}\n"));
 }
 
 #[test]
@@ -71,8 +73,17 @@ fn images_leave_the_cache_alone() {
     let guest = guest("hello.wat").display().to_string();
     let command = peregrine(["run", "hello.pgn"]).after(peregrine(["compile", &guest]));
     let cache = command.dir.path().join("cache");
-    assert!(!cache.exists());
-    command.finish().code(0).stdout("hello\n");
+    assert!(!cache.exists(), "`compile` writes to the place that it is told");
+    let finished = command.finish().code(0).stdout("hello\n");
+    let modules = walk(&finished.dir.path().join("cache")).into_iter().filter(|path| path.extension().is_some_and(|end| end == "pgn"));
+    assert_eq!(modules.count(), 0, "what is compiled already is not kept once more");
+}
+
+/// All files below `dir`.
+fn walk(dir: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(dir) else { return Vec::new() };
+    let entries = entries.map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { walk(&path) } else { vec![path] }).collect()
 }
 
 #[test]
@@ -80,12 +91,13 @@ fn what_ran_is_kept_and_shown() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("cache");
     let options = format!("strategy=tiered,cache-dir={}", path.display());
-    let hello = guest("hello.wat").display().to_string();
-    peregrine(["-C", &options, &hello]).finish().code(0).stdout("hello\n");
-    let entry =
-        std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()).find(|path| path.extension().is_some_and(|e| e == "pgn"));
+    let numbers = guest("numbers.wat").display().to_string();
+    let add = || peregrine(["-C", &options, "--invoke", "add", &numbers, "1", "2"]).finish().code(0).stdout("3\n");
+    add();
+    let entry = walk(&path).into_iter().find(|path| path.extension().is_some_and(|end| end == "pgn"));
     let entry = entry.expect("an entry").display().to_string();
     peregrine(["inspect", &entry]).finish().code(0).says("baseline").says("relocations");
+    add();
     // It is no program by itself: it lacks what did not run.
-    peregrine(["-C", &options, &hello]).finish().code(0).stdout("hello\n");
+    peregrine(["run", "--invoke", "add", &entry, "1", "2"]).finish().code(1).stdout("").complains("lacks the code of functions");
 }

@@ -121,7 +121,7 @@ fn every_strategy_runs_programs() {
             run(&["-C", &options], "trap.wat", &[]).finish().code(134).complains("trapper!inner");
         }
     }
-    for compiler in ["cranelift", "optimizing", "winch", "baseline"] {
+    for compiler in ["auto", "cranelift", "optimizing", "winch", "baseline"] {
         run(&["-C", &format!("compiler={compiler}")], "hello.wat", &[]).finish().code(0).stdout("hello\n");
     }
     for stress in ["none", "optimize", "loops", "budget", "7"] {
@@ -139,6 +139,10 @@ fn settings_tell_the_strategy() {
         (&["-C", "strategy=precompiled"], "precompiled"),
         (&["-C", "compiler=cranelift"], "ahead"),
         (&["-C", "compiler=winch"], "baseline"),
+        (&["-C", "compiler=auto"], "tiered"),
+        (&["-C", "strategy=auto"], "tiered"),
+        (&["-C", "strategy=auto,compiler=winch"], "baseline"),
+        (&["-C", "strategy=auto", "-D", "debug-info"], "ahead"),
         (&["-D", "debug-info"], "ahead"),
     ];
     for (options, strategy) in cases {

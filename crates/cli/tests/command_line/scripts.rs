@@ -53,6 +53,6 @@ fn scripts_have_a_time_and_no_limiter() {
     peregrine(["wast", "-W", "max-memory-size=1M", "right.wast"])
         .file("right.wast", RIGHT)
         .finish()
-        .code(1)
-        .complains("-W max-memory-size");
+        .code(2)
+        .complains("`-W max-memory-size` has no meaning for `peregrine wast`");
 }

@@ -21,9 +21,67 @@ fn options_that_contradict_each_other_are_refused() {
         (["-C", "strategy=ahead,compiler=winch"], "-C compiler asks for the baseline"),
         (["-C", "strategy=baseline,compiler=cranelift"], "-C compiler asks for the optimizing"),
     ] {
-        run(&options, "hello.wat", &[]).finish().code(1).stdout("").complains(complaint);
+        run(&options, "hello.wat", &[]).finish().code(2).stdout("").complains(complaint);
     }
     run(&["-C", "strategy=ahead,compiler=cranelift"], "hello.wat", &[]).finish().code(0).stdout("hello\n");
+}
+
+#[test]
+fn options_that_a_command_does_not_read_are_refused() {
+    let wat = guest("hello.wat").display().to_string();
+    let commands: [(&[&str], &[&str]); 6] = [
+        (&["compile", &wat], &["-S inherit-env", "-W max-instances=1", "-C cache-dir=x", "-C deferred-validation", "--profile perfmap"]),
+        (&["validate", &wat], &["-S cli", "-C strategy=ahead", "-D coredump=x", "-C cache=n", "--profile jitdump"]),
+        (&["inspect", &wat], &["-S cli", "-W unknown-imports-trap", "-C tiering-stress=loops", "-C cache=n"]),
+        (&["wast", &wat], &["-S cli", "-W max-memory-size=1M", "-W trap-on-grow-failure", "-D coredump=x", "-C cache=n"]),
+        (&["cache", "path"], &["-S cli", "-W fuel=1", "-O opt-level=0", "-C strategy=ahead", "--target x86_64-unknown-linux-gnu"]),
+        (&["settings"], &["-S cli", "-D coredump=x", "-C cache=n", "--profile perfmap"]),
+    ];
+    for (words, options) in commands {
+        for option in options {
+            let command = words[0];
+            let said = option.split('=').next().unwrap_or(option).split(" x86").next().unwrap_or(option);
+            let said = said.replace("perfmap", "perfmap|jitdump").replace("--profile jitdump", "--profile perfmap|jitdump");
+            let words = [command].into_iter().chain(option.split(' ')).chain(words[1..].iter().copied());
+            let finished = peregrine(words).finish().code(2).stdout("");
+            finished.complains(&format!("`{said}` has no meaning for `peregrine {command}`"));
+        }
+    }
+    let image = peregrine(["inspect", "-W", "simd=n", "hello.pgn"]).after(peregrine(["compile", &wat]));
+    image.finish().code(2).complains("`hello.pgn` is compiled, and `-W simd` is about how a module is");
+    peregrine(["profile", "save", "-C", "cache=n", &wat]).finish().code(0);
+    peregrine(["profile", "save", "-C", "cache-dir=x", &wat]).finish().code(2).complains("`peregrine profile save`");
+}
+
+/// Proposals that are not there without another one.
+const BUILT_ON: [(&str, &str); 3] = [("relaxed-simd", "simd"), ("reference-types", "bulk-memory"), ("wide-arithmetic", "multi-value")];
+
+#[test]
+fn each_proposal_has_its_key() {
+    let modules = [
+        ("bulk-memory", "(module (memory 1) (func (memory.fill (i32.const 0) (i32.const 0) (i32.const 0))))"),
+        ("custom-page-sizes", "(module (memory 0 (pagesize 1)))"),
+        ("extended-const", "(module (global i32 (i32.add (i32.const 1) (i32.const 2))))"),
+        ("memory64", "(module (memory i64 1))"),
+        ("multi-memory", "(module (memory 1) (memory 1))"),
+        ("multi-value", "(module (func (result i32 i32) (i32.const 1) (i32.const 2)))"),
+        ("reference-types", "(module (table 1 externref))"),
+        ("relaxed-simd", "(module (func (param v128 v128) (drop (i8x16.relaxed_swizzle (local.get 0) (local.get 1)))))"),
+        ("simd", "(module (func (param v128)))"),
+        ("tail-call", "(module (func $f (return_call $f)))"),
+        ("threads", "(module (memory 1 1 shared))"),
+        ("wide-arithmetic", "(module (func (param i64 i64) (result i64 i64) (i64.mul_wide_u (local.get 0) (local.get 1))))"),
+    ];
+    for (key, text) in modules {
+        let validate = |value: &str| peregrine(["validate", "-W", &format!("{key}={value}"), "a.wat"]).file("a.wat", text).finish();
+        validate("y").code(0);
+        validate("n").code(1).complains("a.wat");
+        // No key takes more away than what is its own, and what is built on that.
+        for (other, text) in modules.iter().filter(|(other, _)| *other != key && !BUILT_ON.contains(&(*other, key))) {
+            let finished = peregrine(["validate", "-W", &format!("{key}=n"), "a.wat"]).file("a.wat", text).finish();
+            assert_eq!(finished.code, Some(0), "{other} without {key}: {}", finished.stderr);
+        }
+    }
 }
 
 #[test]

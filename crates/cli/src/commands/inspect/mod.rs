@@ -6,11 +6,12 @@
 mod code;
 mod report;
 
-use super::failure::Outcome;
+use super::failure::{Outcome, Usage};
 use super::setup::{self, Input};
 use super::{output, progress};
 use crate::args::InspectWords;
-use peregrine::{Context, Result};
+use crate::args::group::Use;
+use peregrine::{Context, Error, Result};
 use std::process::ExitCode;
 
 /// A file and what was made of it.
@@ -29,7 +30,7 @@ struct Subject {
 ///
 /// If the file cannot be read or compiled, or has no such function.
 pub(crate) fn execute(words: &InspectWords) -> Outcome {
-    let options = words.groups.read_or_exit();
+    let options = words.groups.read_or_exit("inspect", &[Use::Code, Use::Strategy, Use::Log]);
     let subject = open(words, &options)?;
     let text = match &words.function {
         Some(function) => code::show(&subject, function, words.json)?,
@@ -45,6 +46,10 @@ pub(crate) fn execute(words: &InspectWords) -> Outcome {
 fn open(words: &InspectWords, options: &crate::args::Options) -> Result<Subject> {
     let name = words.file.display().to_string();
     let (wasm, image) = match Input::open(&words.file)? {
+        Input::Image(_) if options.unread(&[Use::Log]).is_some() => {
+            let unread = options.unread(&[Use::Log]).unwrap_or_default();
+            return Err(Error::from(Usage(format!("`{name}` is compiled, and `{unread}` is about how a module is; leave it out"))));
+        }
         Input::Image(_) => (None, std::fs::read(&words.file).with_context(|| format!("cannot read `{name}`"))?),
         module => {
             let binary = module.into_bytes(&words.file)?;
