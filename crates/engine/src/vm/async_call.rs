@@ -61,10 +61,13 @@ impl<'a, T: 'static> GuestCall<'a, T> {
             State::Suspended(mut suspended) => {
                 // SAFETY: the store is lent, and the guest's stack is as it was left: whoever used the store meanwhile is gone.
                 let polled = unsafe {
-                    if let Err(pending) = entry::check_depth(vm) {
-                        suspended.cancel(vm);
-                        return Progress::Ended(pending);
-                    }
+                    let _deeper = match entry::go_deeper(vm) {
+                        Ok(deeper) => deeper,
+                        Err(pending) => {
+                            suspended.cancel(vm);
+                            return Progress::Ended(pending);
+                        }
+                    };
                     catch_unwind(AssertUnwindSafe(|| suspended.poll(vm, task)))
                 };
                 match polled {

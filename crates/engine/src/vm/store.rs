@@ -203,6 +203,8 @@ pub(crate) struct VmStore {
     pub(super) held_still: u32,
     /// A guest that is interrupted may go on, so that one which cannot, for want of room on its stack, has another reason to stop.
     pub(super) may_go_on: bool,
+    /// How many of its activations are on stacks that are not the thread's, those of stores below counted: see [`super::entry::go_deeper`].
+    pub(super) unknown_depth: u32,
     /// The fault that is being turned into a trap.
     pub(super) fault: Option<Fault>,
 }
@@ -244,6 +246,7 @@ impl VmStore {
             interrupt,
             held_still: 0,
             may_go_on: false,
+            unknown_depth: 0,
             fault: None,
         }))
     }

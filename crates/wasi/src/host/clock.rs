@@ -54,7 +54,6 @@ impl Clocks {
 
     /// Blocks the thread until the monotonic clock shows `deadline_ns`.
     pub fn sleep_until(&self, deadline_ns: u64) {
-        #[cfg(target_os = "linux")]
         if let Clocks::Host = self {
             let deadline = timespec(deadline_ns);
             while rustix::thread::clock_nanosleep_absolute(ClockId::Monotonic, &deadline) == Err(rustix::io::Errno::INTR) {}

@@ -106,7 +106,7 @@ impl Dir {
     }
 
     fn below(&self, fd: OwnedFd) -> Dir {
-        Dir { handle: handle_of(fd), perms: self.perms, position: Some(0) }
+        Dir { handle: fd, perms: self.perms, position: Some(0) }
     }
 
     /// What the system knows of the directory.
@@ -189,14 +189,4 @@ impl Dir {
         }
         system::entries(&self.handle, &mut self.position, cookie, len_hint_bytes, &mut take)
     }
-}
-
-#[cfg(target_os = "linux")]
-fn handle_of(fd: OwnedFd) -> system::DirHandle {
-    fd
-}
-
-#[cfg(not(target_os = "linux"))]
-fn handle_of(fd: OwnedFd) -> system::DirHandle {
-    cap_std::fs::Dir::from_std_file(fd.into())
 }

@@ -9,7 +9,6 @@ use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{FallocateFlags, OFlags, SeekFrom, Stat, Timestamps, UTIME_NOW, UTIME_OMIT};
 use rustix::io::Errno;
 use std::io::{IoSlice, IoSliceMut};
-#[cfg(not(target_vendor = "apple"))]
 use std::num::NonZeroU64;
 
 /// What an open file or a directory entry is.
@@ -62,7 +61,6 @@ pub enum Advice {
     NoReuse,
 }
 
-#[cfg(not(target_vendor = "apple"))]
 impl From<Advice> for rustix::fs::Advice {
     fn from(advice: Advice) -> Self {
         match advice {
@@ -340,10 +338,7 @@ impl File {
 
     /// Brings contents to the disk.
     pub fn datasync(&self) -> Result<(), Error> {
-        #[cfg(not(target_vendor = "apple"))]
-        return retry(|| rustix::fs::fdatasync(self.fd()));
-        #[cfg(target_vendor = "apple")]
-        self.sync()
+        retry(|| rustix::fs::fdatasync(self.fd()))
     }
 
     /// Tells the system how the file will be read. `len` zero means to the end.
@@ -351,11 +346,7 @@ impl File {
         if i64::try_from(offset).is_err() || i64::try_from(len).is_err() {
             return Err(Error::Invalid);
         }
-        #[cfg(not(target_vendor = "apple"))]
-        rustix::fs::fadvise(self.fd(), offset, NonZeroU64::new(len), advice.into())?;
-        #[cfg(target_vendor = "apple")]
-        let _ = advice;
-        Ok(())
+        Ok(rustix::fs::fadvise(self.fd(), offset, NonZeroU64::new(len), advice.into())?)
     }
 
     /// Reserves space, growing the file if need be.

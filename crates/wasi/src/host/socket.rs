@@ -7,11 +7,8 @@ use rustix::fs::OFlags;
 use rustix::net::{RecvAncillaryBuffer, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendFlags, Shutdown};
 use std::io::{IoSlice, IoSliceMut};
 
-/// Sending to a closed peer raises no signal. Where the system has no such flag, the process must ignore the signal, as Rust's do.
-#[cfg(not(target_vendor = "apple"))]
+/// Sending to a closed peer raises no signal.
 const NO_SIGNAL: SendFlags = SendFlags::NOSIGNAL;
-#[cfg(target_vendor = "apple")]
-const NO_SIGNAL: SendFlags = SendFlags::empty();
 
 /// What a socket is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,19 +130,9 @@ impl Socket {
 }
 
 /// Takes a connection that is closed on exec.
-#[cfg(not(target_vendor = "apple"))]
 fn accept(listener: &OwnedFd, nonblock: bool) -> Result<OwnedFd, Error> {
     use rustix::net::SocketFlags;
     let mut flags = SocketFlags::CLOEXEC;
     flags.set(SocketFlags::NONBLOCK, nonblock);
     retry(|| rustix::net::accept_with(listener, flags))
-}
-
-/// Takes a connection that is closed on exec.
-#[cfg(target_vendor = "apple")]
-fn accept(listener: &OwnedFd, nonblock: bool) -> Result<OwnedFd, Error> {
-    let fd = retry(|| rustix::net::accept(listener))?;
-    rustix::io::ioctl_fioclex(&fd)?;
-    rustix::io::ioctl_fionbio(&fd, nonblock)?;
-    Ok(fd)
 }

@@ -18,6 +18,7 @@ pub(super) mod veneer;
 #[cfg(not(target_arch = "x86_64"))]
 compile_error!("peregrine-engine runs code on x86_64 only so far: entry/ needs a file like x64.rs for this processor");
 
+mod depth;
 pub(crate) mod direct;
 pub(in crate::vm) mod lazy;
 #[cfg(target_arch = "x86_64")]
@@ -29,6 +30,8 @@ pub(super) mod x64_look;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod x64_registers;
 
+pub(in crate::vm) use depth::go_deeper;
+
 use super::fault;
 use super::pending::Pending;
 use super::references;
@@ -36,8 +39,6 @@ use super::store::VmStore;
 use super::suspend::{Progress, Suspended, SuspendedFrame, first_stack_pointer};
 use super::value::ValRaw;
 use peregrine_artifact::vmctx::VmFuncRef;
-use peregrine_sys::threads;
-use peregrine_wasm::Trap;
 use std::cell::Cell;
 use std::ptr::{self, NonNull};
 
@@ -48,9 +49,6 @@ thread_local! {
 
 /// Of a thread that is not prepared for the faults of guests.
 const UNPREPARED: *mut VmStore = ptr::without_provenance_mut(1);
-
-/// What the host's stack must have left when a host function calls a guest, for the next host function, a backtrace and a panic.
-const HOST_RESERVE_BYTES: usize = 256 << 10;
 
 /// The store whose guest, or a host function called by it, runs on this thread. Null if none does. Signal-safe.
 pub(super) fn current_store() -> *mut VmStore {
@@ -183,7 +181,7 @@ unsafe fn enter(store: NonNull<VmStore>, func_ref: NonNull<VmFuncRef>, values: *
 unsafe fn on_this_thread(store: NonNull<VmStore>, run: impl FnOnce(*mut VmStore) -> u64) -> Result<u64, Pending> {
     let pointer = store.as_ptr();
     // SAFETY: as the caller says (1).
-    unsafe { check_depth(store)? };
+    let _deeper = unsafe { go_deeper(store)? };
     let mut outer = CURRENT.replace(pointer);
     if outer == UNPREPARED {
         if let Err(error) = prepare_thread() {
@@ -206,28 +204,6 @@ pub(crate) fn prepare_thread() -> std::io::Result<()> {
     // The next call prepares the thread again. If a guest is on the way to here, the process exits inside of a host function, and the guest will
     // never go on.
     fault::prepare_thread(|| CURRENT.set(UNPREPARED))
-}
-
-/// Refuses to go deeper for want of room on the host's stack, if there is a guest on the way to here.
-///
-/// # Safety
-///
-/// 1. `store` is valid, and no mutable reference into it is held.
-#[inline]
-pub(super) unsafe fn check_depth(store: NonNull<VmStore>) -> Result<(), Pending> {
-    // SAFETY: as the caller says (1).
-    let is_nested = unsafe { (*store.as_ptr()).context.exit_fp != 0 } || !current_store().is_null();
-    if is_nested && !host_can_go_deeper() {
-        // SAFETY: as above.
-        return Err(Pending::Trap(Trap::StackOverflow, unsafe { fault::walk::backtrace(&*store.as_ptr()) }));
-    }
-    Ok(())
-}
-
-/// Whether the host's stack has room for what a nested call may do. The guest's stack does not bound recursion that goes through the
-/// host, as the host needs more per turn than the guest.
-fn host_can_go_deeper() -> bool {
-    threads::stack_left().is_none_or(|(left_bytes, all_bytes)| left_bytes >= HOST_RESERVE_BYTES.min(all_bytes / 4))
 }
 
 #[cold]

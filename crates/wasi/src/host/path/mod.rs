@@ -1,11 +1,10 @@
 //! The one resolver of names. This file holds what is lexical and the same everywhere; the system's part is in [`system`]: `openat2`
-//! beneath a directory on Linux, cap-std elsewhere. Path strings are never rebuilt: every name handed on is a piece of the guest's own.
+//! beneath a directory. Path strings are never rebuilt: every name handed on is a piece of the guest's own.
+//!
+//! Another system brings a file with the functions of `linux.rs`, which open what a [`RelativePath`] names beneath a directory and nothing
+//! outside of it, whatever links and renames there are meanwhile.
 
-#[cfg(target_os = "linux")]
 #[path = "linux.rs"]
-pub(crate) mod system;
-#[cfg(not(target_os = "linux"))]
-#[path = "portable.rs"]
 pub(crate) mod system;
 
 use super::error::Error;
