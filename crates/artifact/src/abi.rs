@@ -60,6 +60,9 @@ pub const VALUE_SIZE_BYTES: usize = 16;
 /// call such functions.
 pub const LONG_BODY_BYTES: usize = 1024;
 
+/// Up to so many distinct function types, a module has stubs for all of them; beyond, for those of functions that the host meets.
+pub const MOST_TYPES_WITH_ALL_STUBS: usize = 2_000;
+
 /// Functions with more locals keep none: the places of so many take 128 KiB of the guest's stack in every call.
 pub const MOST_KEPT_LOCALS: usize = 8192;
 /// Bytes of each local that is kept.

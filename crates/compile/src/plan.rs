@@ -3,16 +3,13 @@
 use crate::budget::{Budget, exceeded};
 use crate::duplicates::Duplicates;
 use crate::parallel::Batch;
-use peregrine_artifact::abi::StubKind;
+use peregrine_artifact::abi::{MOST_TYPES_WITH_ALL_STUBS, StubKind};
 use peregrine_artifact::compiler::CompileError;
 use peregrine_artifact::profile::Feedback;
 use peregrine_frontend::Translation;
 use peregrine_wasm::{DefinedFuncIndex, FuncType, IndexVec, Module, TypeIndex};
 use std::cmp::Reverse;
 use std::collections::HashMap;
-
-/// Up to so many distinct function types, stubs are made for all of them; beyond, for those of functions that the host meets.
-const MAX_TYPES_WITH_ALL_STUBS: usize = 2_000;
 
 /// A batch is full when its cost reaches this: small enough to keep all threads busy to the end, large enough to make little of the lock.
 const BATCH_COST: usize = 8 << 10;
@@ -85,7 +82,7 @@ impl Plan {
     /// [`CompileError::Limit`].
     pub(crate) fn add_stubs(&mut self, module: &Module, types: &CanonicalTypes, budget: &Budget) -> Result<(), CompileError> {
         let mut wanted: IndexVec<TypeIndex, [bool; 2]> = module.types.indices().map(|index| [types.canonical(index) == index; 2]).collect();
-        if wanted.values().filter(|wanted| wanted[0]).count() > MAX_TYPES_WITH_ALL_STUBS {
+        if wanted.values().filter(|wanted| wanted[0]).count() > MOST_TYPES_WITH_ALL_STUBS {
             wanted = module.types.indices().map(|_| [false; 2]).collect();
             for (index, function) in module.functions.iter() {
                 let imported = module.defined_func_index(index).is_none();

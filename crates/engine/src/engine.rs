@@ -10,6 +10,7 @@ use crate::vm::alloc::pool::Anchor;
 use crate::vm::alloc::{Counting, Pool};
 use crate::vm::creators::lent_stacks;
 use crate::vm::{Cause, InterruptPage, Raised, VmShared};
+use crate::exit_stubs::ExitStubs;
 use crate::{COMPILERS, compat};
 use peregrine_artifact::compiler::{Compiler, Progress, Validation};
 use peregrine_artifact::image::ImageLayout;
@@ -73,6 +74,7 @@ struct EngineInner {
     /// The pages of stores whose deadline is to come, by its epoch and the store's number. Locked before any page is changed, so that a
     /// store that moves its deadline and an increment see each other.
     deadlines: Mutex<BTreeMap<(u64, u64), Arc<InterruptPage>>>,
+    exit_stubs: ExitStubs,
 }
 
 /// What bytes were compiled from. See [`Engine::detect_precompiled`].
@@ -132,7 +134,7 @@ impl Engine {
         let queue = tiers_up.then(|| Arc::new(Queue::new(config.compiler_options().threads)));
         let shared = Arc::new(VmShared::new(settings, room, stacks));
         let (epoch, deadlines) = (AtomicU64::new(0), Mutex::default());
-        let inner = EngineInner { pool: Pool::new(), config, compiler, shared, whole_settings, queue, profiler, epoch, deadlines };
+        let inner = EngineInner { pool: Pool::new(), config, compiler, shared, whole_settings, queue, profiler, epoch, deadlines, exit_stubs: ExitStubs::default() };
         let engine = Self { inner: Arc::new(inner) };
         engine.shared().types.set_engine(engine.weak());
         if let Some(creator) = &engine.config().memory_creator {
@@ -318,6 +320,11 @@ impl Engine {
 
     pub(crate) fn compiler(&self) -> Result<&Arc<dyn Compiler>> {
         self.inner.compiler.as_ref().context(NO_COMPILER)
+    }
+
+    /// Exit stubs that were made for host functions.
+    pub(crate) fn exit_stubs(&self) -> &ExitStubs {
+        &self.inner.exit_stubs
     }
 
     /// The compiler, with the time that one module may take running from now.

@@ -91,7 +91,9 @@ impl Func {
     }
 
     pub(crate) fn from_id(store: &mut StoreOpaque, id: FuncId) -> Self {
-        Self { store: store.id(), bits: FuncBits::of(store, id) }
+        let bits = FuncBits::of(store, id);
+        store.make_missing_exits();
+        Self { store: store.id(), bits }
     }
 
     /// The function that bits of the machine stand for; `None` for null.

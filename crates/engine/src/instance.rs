@@ -162,6 +162,8 @@ impl Instance {
             store.opaque.note_drops();
             store.opaque.error_of(pending)
         })?;
+        // A start function may call them.
+        store.opaque.make_missing_exits();
         let start = description.start.map(|start| {
             let function = store.opaque.vm.instance(id).func_origin(start);
             Func::from_id(&mut store.opaque, function)

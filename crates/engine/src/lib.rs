@@ -32,6 +32,7 @@ mod engine;
 mod engine_facts;
 pub mod error;
 mod exhausted;
+mod exit_stubs;
 mod extern_ref;
 mod externals;
 mod file_pieces;

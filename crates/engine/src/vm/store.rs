@@ -19,9 +19,11 @@ use super::preempt::Interruption;
 use super::suspend::{PENDING_SUSPENSION, Wait};
 use super::types::TypeRegistry;
 use crate::MemoryCreator;
+use peregrine_artifact::abi::MOST_TYPES_WITH_ALL_STUBS;
 use peregrine_artifact::settings::Settings;
 use peregrine_artifact::vmctx::{INSTANCE_MAGIC, VmContextHeader, VmFuncRef, VmStoreContext};
 use peregrine_sys::stack::{GuestStack, StackPool};
+use peregrine_wasm::TypeIndex;
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::ptr::NonNull;
@@ -186,6 +188,10 @@ pub(crate) struct VmStore {
     host_funcs: Vec<Box<HostFunc>>,
     /// Host functions that references were made to and whose types no module had an Exit stub for: type and number.
     without_exit: Vec<(u32, u32)>,
+    /// How many of them were looked for in vain among the types of [modules](Self::has_partial_modules) that may lack stubs.
+    without_exit_looked_at: usize,
+    /// Whether it keeps a module with so many types that it has not all stubs.
+    has_partial_modules: bool,
     /// Every module that ran here: references to their functions may be anywhere in the store. Dropped after the instances.
     modules: Vec<KeptModule>,
     /// Where modules are in `modules`, once there are many.
@@ -236,6 +242,8 @@ impl VmStore {
             alive: Alive::default(),
             host_funcs: Vec::new(),
             without_exit: Vec::new(),
+            without_exit_looked_at: 0,
+            has_partial_modules: false,
             modules: Vec::new(),
             adopted: Adopted::default(),
             module_positions: BTreeMap::new(),
@@ -438,7 +446,9 @@ impl VmStore {
             let new = self.modules.iter().enumerate().skip(first);
             self.module_positions.extend(new.map(|(position, kept)| (std::ptr::from_ref(kept.loaded()), position as u32)));
         }
+        self.has_partial_modules |= self.modules[number as usize].loaded().type_ids().len() > MOST_TYPES_WITH_ALL_STUBS;
         if !self.without_exit.is_empty() {
+            self.without_exit_looked_at = 0;
             let module = self.kept_module(number);
             let host_funcs = &mut self.host_funcs;
             self.without_exit.retain(|(type_id, function)| match module.exit_stub(*type_id) {
@@ -450,6 +460,38 @@ impl VmStore {
             });
         }
         Kept { number, is_new: true, warm: self.no_longer_idle(warm) }
+    }
+
+    /// Whether there may be host functions that guests can call through references and that lack an Exit stub.
+    pub(crate) fn may_lack_exits(&self) -> bool {
+        self.has_partial_modules && self.without_exit_looked_at < self.without_exit.len()
+    }
+
+    /// The types of host functions without an Exit stub that a module with very many types has among them. Each is told once.
+    pub(crate) fn missing_exits(&mut self) -> Vec<u32> {
+        let new = std::mem::replace(&mut self.without_exit_looked_at, self.without_exit.len());
+        let mut wanted: Vec<u32> = self.without_exit[new..].iter().map(|(type_id, _)| *type_id).collect();
+        wanted.sort_unstable();
+        wanted.dedup();
+        let partial = self.modules.iter().map(|kept| kept.loaded().type_ids()).filter(|ids| ids.len() > MOST_TYPES_WITH_ALL_STUBS);
+        let mut missing: Vec<u32> = partial.flatten().copied().filter(|id| wanted.binary_search(id).is_ok()).collect();
+        missing.sort_unstable();
+        missing.dedup();
+        missing
+    }
+
+    /// Gives the host functions of a type the Exit stub that `module` has for its one type, and keeps the module.
+    pub(crate) fn give_exit(&mut self, type_id: u32, module: &Arc<LoadedModule>) {
+        self.keep(ModuleSource::Own(module));
+        let (_, exit) = module.stubs(TypeIndex::from_u32(0));
+        let host_funcs = &mut self.host_funcs;
+        self.without_exit.retain(|(without, function)| {
+            if *without == type_id {
+                host_funcs[*function as usize].set_exit(exit);
+            }
+            *without != type_id
+        });
+        self.without_exit_looked_at = self.without_exit.len();
     }
 
     /// Counts that a warm instance is none any more.
