@@ -3,7 +3,7 @@
 //! The thread is there while there are deadlines, and a little longer. Setting and moving a deadline costs no system call unless it becomes
 //! the next one.
 //!
-//! A child process has no such thread until it sets a deadline; then those that it has from its parent hold as well.
+//! A child process has no such thread until it enters a guest or sets a deadline; then those that it has from its parent hold as well.
 
 use crate::error::{Context, Result};
 use crate::vm::{Cause, InterruptPage, Raised};
@@ -83,12 +83,7 @@ pub(crate) fn set(at: Instant, store: u64, page: &Arc<InterruptPage>) -> Result<
 
 fn insert(key: (Instant, u64), due: Due) -> Result<()> {
     let mut state = lock();
-    let process = state.inside.generation();
-    if state.watcher.as_ref().is_none_or(|(of, _)| *of != process) {
-        let thread = thread::Builder::new().name("peregrine-timer".to_owned());
-        let started = thread.spawn(run).context("cannot start the thread that watches deadlines")?;
-        state.watcher = Some((process, started.thread().clone()));
-    }
+    state.ensure_watcher()?;
     state.deadlines.insert(key, due);
     if let Some((_, watcher)) = &state.watcher
         && state.deadlines.first_key_value().is_some_and(|(first, _)| *first == key)
@@ -96,6 +91,29 @@ fn insert(key: (Instant, u64), due: Due) -> Result<()> {
         watcher.unpark();
     }
     Ok(())
+}
+
+impl Locked {
+    /// Starts the thread of this process, if there is none.
+    fn ensure_watcher(&mut self) -> Result<()> {
+        let process = self.inside.generation();
+        if self.watcher.as_ref().is_none_or(|(of, _)| *of != process) {
+            let thread = thread::Builder::new().name("peregrine-timer".to_owned());
+            let started = thread.spawn(run).context("cannot start the thread that watches deadlines")?;
+            self.watcher = Some((process, started.thread().clone()));
+        }
+        Ok(())
+    }
+}
+
+/// Watches the deadlines that this process has from its parent, if there are any.
+///
+/// # Errors
+///
+/// If the system gives no thread for it.
+pub(crate) fn resume() -> Result<()> {
+    let mut state = lock();
+    if state.deadlines.is_empty() { Ok(()) } else { state.ensure_watcher() }
 }
 
 /// A task to be woken at a time, unless this is dropped before.

@@ -3,6 +3,7 @@
 use crate::cache::program_identity;
 use crate::config::{Config, ProfilingStrategy};
 use crate::error::{Context, Result, bail};
+use crate::exit_stubs::ExitStubs;
 use crate::profile::Profiler;
 use crate::tiering::Queue;
 use crate::vm::address_space::AddressRoom;
@@ -10,7 +11,6 @@ use crate::vm::alloc::pool::Anchor;
 use crate::vm::alloc::{Counting, Pool};
 use crate::vm::creators::lent_stacks;
 use crate::vm::{Cause, InterruptPage, Raised, VmShared};
-use crate::exit_stubs::ExitStubs;
 use crate::{COMPILERS, compat};
 use peregrine_artifact::compiler::{Compiler, Progress, Validation};
 use peregrine_artifact::image::ImageLayout;
@@ -134,7 +134,18 @@ impl Engine {
         let queue = tiers_up.then(|| Arc::new(Queue::new(config.compiler_options().threads)));
         let shared = Arc::new(VmShared::new(settings, room, stacks));
         let (epoch, deadlines) = (AtomicU64::new(0), Mutex::default());
-        let inner = EngineInner { pool: Pool::new(), config, compiler, shared, whole_settings, queue, profiler, epoch, deadlines, exit_stubs: ExitStubs::default() };
+        let inner = EngineInner {
+            pool: Pool::new(),
+            config,
+            compiler,
+            shared,
+            whole_settings,
+            queue,
+            profiler,
+            epoch,
+            deadlines,
+            exit_stubs: ExitStubs::default(),
+        };
         let engine = Self { inner: Arc::new(inner) };
         engine.shared().types.set_engine(engine.weak());
         if let Some(creator) = &engine.config().memory_creator {

@@ -176,6 +176,10 @@ impl<T: 'static> StoreInner<T> {
     /// What to do with a guest that was interrupted.
     pub(crate) fn at_interruption(&mut self) -> Result<Interruption> {
         let Some(page) = self.opaque.vm.interrupt_page() else { return Ok(Interruption::GoOn) };
+        if page.is_raised(Cause::Fork) {
+            page.clear(Cause::Fork)?;
+            deadline::resume()?;
+        }
         if page.is_raised(Cause::Time) {
             return Err(Trap::Interrupt.into());
         }

@@ -1,7 +1,7 @@
 //! A process that forks while the engine's threads are at work: the child, which has none of them, goes on calling guests, compiles what it
 //! calls for the first time, and optimizes what is hot there with threads of its own. The parent goes on as well.
 
-use peregrine::{Config, Engine, Instance, Linker, Module, Store, Strategy, Trap};
+use peregrine::{Config, Engine, Error, Instance, Linker, Module, Store, Strategy, Trap};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -200,5 +200,72 @@ fn a_child_process_calls_a_module_that_its_parent_dropped() {
         assert!(is_well(child), "round {round}: the child executes what is not there any more");
         // SAFETY: as above.
         unsafe { libc::close(ends[0]) };
+    }
+}
+
+/// A store whose deadline comes when the process has forked, whose child sets none. `fork_and_run` says what it forked to, or what stopped the guest
+/// in the child.
+fn check_child(engine: &Engine, fork_and_run: impl FnOnce(&mut Store<i32>) -> Result<i32, Error>) {
+    let mut store = Store::new(engine, -1);
+    store.deadline(Duration::from_millis(700)).expect("there is a thread");
+    // An error is the child's; so is everything that is not a number.
+    match fork_and_run(&mut store) {
+        Ok(child) if child > 0 => assert!(is_well(child), "the child hangs or failed"),
+        outcome => {
+            let stopped = outcome.is_err_and(|error| error.downcast_ref() == Some(&Trap::Interrupt));
+            // SAFETY: ends the child, and nothing of the test with it.
+            unsafe { libc::_exit(i32::from(!stopped)) };
+        }
+    }
+}
+
+#[test]
+fn the_deadlines_of_the_parent_hold_in_a_child_that_sets_none() {
+    let engine = Engine::new(Config::new().deadlines(true)).expect("an engine");
+    let text = r#"(module (import "host" "fork" (func $fork (result i32)))
+        (func (export "spin") (loop (br 0)))
+        (func (export "fork") (result i32) (call $fork))
+        (func (export "fork and spin") (result i32) (local i32)
+            (if (i32.eqz (local.tee 0 (call $fork))) (then (loop (br 0)))) (local.get 0)))"#;
+    let module = Module::new(&engine, text).expect("it is valid");
+    let mut linker = Linker::new(&engine);
+    linker.func_wrap("host", "fork", |_: peregrine::Caller<'_, i32>| fork()).expect("it is new");
+    let call = |store: &mut Store<i32>, linker: &Linker<i32>, name: &str| {
+        let instance = linker.instantiate(&mut *store, &module).expect("the import is there");
+        instance.get_typed_func::<(), i32>(&mut *store, name).expect("it is exported").call(store, ())
+    };
+    let spin = |store: &mut Store<i32>| {
+        let instance = linker.instantiate(&mut *store, &module).expect("the import is there");
+        instance.get_typed_func::<(), ()>(&mut *store, "spin").expect("it is exported").call(store, ())
+    };
+    for _ in 0..2 {
+        // Outside of guests: the child enters one.
+        check_child(&engine, |store| match fork() {
+            0 => spin(store).map(|()| -1),
+            child => Ok(child),
+        });
+        // In a host function: the guest goes on in the child.
+        check_child(&engine, |store| call(store, &linker, "fork and spin"));
+        // In a host function of another store's guest, which returns: the child enters a guest of the store with the deadline.
+        check_child(&engine, |store| match call(&mut Store::new(&engine, -1), &linker, "fork")? {
+            0 => spin(store).map(|()| -1),
+            child => Ok(child),
+        });
+        // The same, and the guest of the store with the deadline is below: it goes on.
+        check_child(&engine, |store| {
+            let mut through = Linker::new(&engine);
+            let (engine, linker) = (engine.clone(), linker.clone());
+            let nested = {
+                let module = module.clone();
+                move |_: peregrine::Caller<'_, i32>| {
+                    let mut other = Store::new(&engine, -1);
+                    let instance = linker.instantiate(&mut other, &module).expect("the import is there");
+                    let fork = instance.get_typed_func::<(), i32>(&mut other, "fork").expect("it is exported");
+                    fork.call(&mut other, ()).expect("it does not trap")
+                }
+            };
+            through.func_wrap("host", "fork", nested).expect("it is new");
+            call(store, &through, "fork and spin")
+        });
     }
 }

@@ -16,6 +16,8 @@ pub(crate) enum Cause {
     Epoch = 1,
     /// The time of the deadline has come.
     Time = 2,
+    /// The process was forked while the guest was under way: deadlines are not watched yet in the child.
+    Fork = 4,
 }
 
 /// One store's page. Shared with whoever may interrupt the store.

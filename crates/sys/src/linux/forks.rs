@@ -21,6 +21,9 @@ static HANDLERS: Once = Once::new();
 /// A count of threads that do something short outside of the gate.
 static FORGOTTEN: OnceLock<&AtomicUsize> = OnceLock::new();
 
+/// What a child process does first.
+static IN_CHILD: OnceLock<fn()> = OnceLock::new();
+
 thread_local! {
     /// How often this thread is inside.
     static DEPTH: Cell<usize> = const { Cell::new(0) };
@@ -40,6 +43,12 @@ pub struct Inside {
 /// than the first is not taken.
 pub fn forget_in_child(count: &'static AtomicUsize) {
     FORGOTTEN.get_or_init(|| count);
+}
+
+/// Calls `first` in every child, on its only thread, before the fork returns there. It may do what async-signal-safe functions may, and lock what
+/// is locked inside of the gate alone. There is one such function: another one than the first is not taken.
+pub fn call_in_child(first: fn()) {
+    IN_CHILD.get_or_init(|| first);
 }
 
 /// Holds off forks until the result is dropped; waits for one that is under way.
@@ -114,6 +123,9 @@ extern "C" fn after_in_child() {
     GENERATION.fetch_add(1, Ordering::SeqCst);
     if let Some(count) = FORGOTTEN.get() {
         count.store(0, Ordering::SeqCst);
+    }
+    if let Some(first) = IN_CHILD.get() {
+        first();
     }
 }
 

@@ -5,13 +5,13 @@
 //! call is the outermost one of its thread and its store, and cannot be suspended; every other call goes by `super::call`.
 
 use super::x64_direct::enter_direct;
-use super::{CURRENT, RETURNED};
+use super::{CURRENT, IDLE, RETURNED};
 use crate::vm::pending::Pending;
 use crate::vm::references;
 use crate::vm::store::VmStore;
 use crate::vm::value::ValRaw;
 use peregrine_artifact::vmctx::VmFuncRef;
-use std::ptr::{self, NonNull};
+use std::ptr::NonNull;
 
 /// How many parameters that are no floating point numbers have registers, the context left out.
 pub(crate) const INT_REGISTERS: usize = 5;
@@ -164,7 +164,7 @@ pub(in crate::vm) unsafe fn call(
     CURRENT.with(|current| current.set(store.as_ptr()));
     // SAFETY: the parameters are as the function expects (1); the guest's stack is there, and nobody is on it (2).
     let (ended, returned) = unsafe { enter_direct(store.as_ptr().cast(), vmctx, code, registers, shape) };
-    CURRENT.with(|current| current.set(ptr::null_mut()));
+    CURRENT.with(|current| current.set(IDLE.get()));
     if ended == RETURNED {
         return Ok(returned);
     }

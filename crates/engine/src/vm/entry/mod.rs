@@ -33,18 +33,25 @@ pub(crate) mod x64_registers;
 pub(in crate::vm) use depth::go_deeper;
 
 use super::fault;
+use super::interrupt::Cause;
 use super::pending::Pending;
 use super::references;
 use super::store::VmStore;
 use super::suspend::{Progress, Suspended, SuspendedFrame, first_stack_pointer};
 use super::value::ValRaw;
 use peregrine_artifact::vmctx::VmFuncRef;
+use peregrine_sys::forks;
 use std::cell::Cell;
 use std::ptr::{self, NonNull};
 
 thread_local! {
     /// The store whose guest runs on this thread, for the fault handler. [`UNPREPARED`] before the first.
     static CURRENT: Cell<*mut VmStore> = const { Cell::new(UNPREPARED) };
+}
+
+thread_local! {
+    /// What `CURRENT` is when no guest runs on this thread any more: null, or [`UNPREPARED`] where the thread has to be prepared again by then.
+    static IDLE: Cell<*mut VmStore> = const { Cell::new(ptr::null_mut()) };
 }
 
 /// Of a thread that is not prepared for the faults of guests.
@@ -182,17 +189,33 @@ unsafe fn on_this_thread(store: NonNull<VmStore>, run: impl FnOnce(*mut VmStore)
     let pointer = store.as_ptr();
     // SAFETY: as the caller says (1).
     let _deeper = unsafe { go_deeper(store)? };
-    let mut outer = CURRENT.replace(pointer);
-    if outer == UNPREPARED {
-        if let Err(error) = prepare_thread() {
-            CURRENT.set(UNPREPARED);
-            return Err(Pending::Error(error.into(), Vec::new()));
+    let outer = CURRENT.replace(pointer);
+    if outer == UNPREPARED || IDLE.get() == UNPREPARED {
+        if let Err(error) = prepare_for_guests() {
+            CURRENT.set(outer);
+            return Err(Pending::Error(error, Vec::new()));
         }
-        outer = ptr::null_mut();
     }
     let ended = run(pointer);
+    if outer.is_null() || outer == UNPREPARED {
+        CURRENT.set(IDLE.get());
+        return Ok(ended);
+    }
     CURRENT.set(outer);
+    if IDLE.get() == UNPREPARED {
+        // The guest below goes on without being entered.
+        prepare_for_guests().map_err(|error| Pending::Error(error, Vec::new()))?;
+    }
     Ok(ended)
+}
+
+/// Prepares this thread for guests, and the process if it is a child that has none of its parent's threads.
+#[cold]
+fn prepare_for_guests() -> anyhow::Result<()> {
+    prepare_thread()?;
+    crate::deadline::resume()?;
+    IDLE.set(ptr::null_mut());
+    Ok(())
 }
 
 /// Gives this thread a stack for the fault handler.
@@ -201,9 +224,28 @@ unsafe fn on_this_thread(store: NonNull<VmStore>, run: impl FnOnce(*mut VmStore)
 ///
 /// What the system said, or that the thread is at its very end.
 pub(crate) fn prepare_thread() -> std::io::Result<()> {
-    // The next call prepares the thread again. If a guest is on the way to here, the process exits inside of a host function, and the guest will
-    // never go on.
-    fault::prepare_thread(|| CURRENT.set(UNPREPARED))
+    forks::call_in_child(forked);
+    // If a guest is on the way to here, the process exits inside of a host function, and the guest will never go on.
+    fault::prepare_thread(|| {
+        IDLE.set(UNPREPARED);
+        CURRENT.set(UNPREPARED);
+    })
+}
+
+/// In a child process, on the thread that forked: the next guest that is entered finds that nobody watches its deadline, and so does one that is
+/// on the way to here when it looks.
+fn forked() {
+    IDLE.set(UNPREPARED);
+    let current = CURRENT.get();
+    if current.is_null() || current == UNPREPARED {
+        CURRENT.set(UNPREPARED);
+        return;
+    }
+    // SAFETY: a store whose guest is on the way to here lives as long; its page is shared with whoever may interrupt it.
+    if let Some(page) = unsafe { (*current).interrupt_page() } {
+        // Nobody sleeps who would have to be told. If the page cannot be closed, the guest goes on until it is entered again.
+        let _ = page.raise(Cause::Fork);
+    }
 }
 
 #[cold]
