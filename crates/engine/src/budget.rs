@@ -54,7 +54,9 @@ pub struct Budget {
     /// Bytes of all linear memories of a store together, as guests see their sizes. Of a memory that is shared with other stores, the store that
     /// made it counts what it began with, and each store what its own guests made it grow by; what the host makes and grows counts for none.
     pub memory_bytes: usize,
-    /// Elements of all tables of a store together. Each takes up to 8 bytes.
+    /// Elements of all tables of a store together. Each takes up to 8 bytes. Where a store is allowed more than its
+    /// [engine](Config::budget), one table grows to what its type allows, what the engine's budget allows, or 16 Mi elements if that is more; in
+    /// any case to 512 Mi elements at most, unless it begins with more.
     pub table_elements: usize,
     /// Instances of a store.
     pub instances: usize,
@@ -371,12 +373,12 @@ impl Counts {
     /// Why the last growth, which was to `desired`, did not come about: its type allows `max`.
     pub(crate) fn why_not_grown(&self, desired: u128, max: Option<u64>) -> String {
         if let Some(max) = max.filter(|max| desired > u128::from(*max)) {
-            return format!("that makes {desired}, and the maximum of its type is {max}");
+            return why_not_grown(desired, Some(max));
         }
         let refused = self.refusal();
         refused.unwrap_or_else(|| match self.is_refused_by_limiter {
             true => "the store's limiter refused it".to_owned(),
-            false => "the system, or the address space that is reserved for it, has no room".to_owned(),
+            false => why_not_grown(desired, None),
         })
     }
 
@@ -428,6 +430,14 @@ impl Counts {
             least(tables, limits::DEFAULT_TABLE_LIMIT, limiter.1),
             least(memories, limits::DEFAULT_MEMORY_LIMIT, limiter.2),
         )
+    }
+}
+
+/// Why something did not grow to `desired`, where no store has a limit: its type allows `max`.
+pub(crate) fn why_not_grown(desired: u128, max: Option<u64>) -> String {
+    match max.filter(|max| desired > u128::from(*max)) {
+        Some(max) => format!("that makes {desired}, and the maximum of its type is {max}"),
+        None => "the system, or the address space that is reserved for it, has no room".to_owned(),
     }
 }
 

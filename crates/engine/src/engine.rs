@@ -109,7 +109,7 @@ impl Engine {
             (None, None) => compat::host_target(),
             (None, Some(target)) => bail!("cannot compile for `{target}`: {NO_COMPILER}"),
         };
-        let room = AddressRoom::measure(config.memory_growth_bytes);
+        let room = AddressRoom::measure(config.memory_growth_bytes, config.budget.table_elements);
         // What other machines have is not known here.
         let reservation_bytes = if config.target.is_none() { room.memory_reservation_bytes() } else { 4 << 30 };
         let settings = config.settings(target, reservation_bytes)?;

@@ -1,5 +1,6 @@
 //! Linear memories that belong to no store and are used by any number of them.
 
+use crate::budget::why_not_grown;
 use crate::error::{Context, Result, bail};
 use crate::store::StoreOpaque;
 use crate::vm::shared_memory::Expected;
@@ -115,10 +116,14 @@ impl SharedMemory {
     ///
     /// # Errors
     ///
-    /// If the type's maximum or the system does not allow it.
+    /// If the type's maximum or the system does not allow it, which the error says.
     pub fn grow(&self, delta: u64) -> Result<u64> {
         let grown = self.engine.shared().make_where_room_is(vm::NotGrown::is_no_room, || self.memory.grow(delta));
-        grown.ok().with_context(|| format!("failed to grow memory by `{delta}` pages"))
+        grown.ok().with_context(|| {
+            let ty = self.memory.ty();
+            let why = why_not_grown(u128::from(self.size()) + u128::from(delta), Some(ty.max_bytes() >> ty.page_size_log2));
+            format!("failed to grow memory by `{delta}` pages: {why}")
+        })
     }
 
     /// `memory.atomic.notify`: wakes at most `count` of those that wait at address `addr`, guests or the host. Returns how many.

@@ -14,8 +14,9 @@ const ROOMY_BYTES: u64 = 1 << 40;
 const SHORT_RESERVATION_BYTES: u64 = SMALL_MEMORY_BYTES;
 /// Room for growth that a memory gets when it moves, unless the embedder said how much: as much as it has, within these bounds.
 const GROWTH_BYTES: std::ops::RangeInclusive<u64> = (1 << 20)..=(1 << 30);
-/// Elements that a table without a maximum can grow to.
-const MOST_TABLE_ELEMENTS: u64 = 1 << 24;
+/// Elements that a table can grow to, if its type says no less: what the engine's budget allows, within these bounds. Of functions they take as
+/// much address space as a guarded memory at most.
+const MOST_TABLE_ELEMENTS: std::ops::RangeInclusive<u64> = (1 << 24)..=(1 << 29);
 
 /// Where address space is short, a table without a maximum gets one part in so many of what a memory would.
 const TABLES_TO_A_SHARE: u64 = 32;
@@ -26,6 +27,8 @@ pub(crate) struct AddressRoom {
     space: AddressSpace,
     /// Room for growth, in bytes, if the embedder said how much.
     growth_bytes: Option<u64>,
+    /// Elements that a table can grow to.
+    table_elements: u64,
 }
 
 /// What a memory needs.
@@ -40,9 +43,11 @@ pub(super) struct MemoryPlan {
 }
 
 impl AddressRoom {
-    /// Measures what there is. `growth_bytes` is what the embedder wants moved memories to have for growth.
-    pub(crate) fn measure(growth_bytes: Option<u64>) -> Self {
-        Self { space: AddressSpace::measure(), growth_bytes }
+    /// Measures what there is. `growth_bytes` is what the embedder wants moved memories to have for growth; `table_elements` is what the budget
+    /// of a store allows.
+    pub(crate) fn measure(growth_bytes: Option<u64>, table_elements: usize) -> Self {
+        let table_elements = (table_elements as u64).clamp(*MOST_TABLE_ELEMENTS.start(), *MOST_TABLE_ELEMENTS.end());
+        Self { space: AddressSpace::measure(), growth_bytes, table_elements }
     }
 
     /// The address space of the process.
@@ -70,9 +75,9 @@ impl AddressRoom {
         self.space.available_bytes() / 4
     }
 
-    /// Bytes of address space for the elements of a table, of which there are `min` at first.
+    /// Bytes of address space for the elements of a table, of which there are `min` at first. Tables do not move.
     pub(super) fn table_bytes(&self, min: u64, max: Option<u64>, element_bytes: u64) -> u64 {
-        let most = max.unwrap_or(u64::MAX).min(MOST_TABLE_ELEMENTS).saturating_mul(element_bytes);
+        let most = max.unwrap_or(u64::MAX).min(self.table_elements).saturating_mul(element_bytes);
         most.min(self.share_bytes() / TABLES_TO_A_SHARE).max(min.saturating_mul(element_bytes))
     }
 

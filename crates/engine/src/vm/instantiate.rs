@@ -67,8 +67,11 @@ impl VmStore {
         let mut module = Module::default();
         module.tables.push(peregrine_wasm::Table { ty, init: None });
         let id = self.create_for_host(module)?;
-        let table = self.instance_mut(id).table_mut(DefinedTableIndex::from_u32(0));
-        table.fill(0, element, ty.min).expect("a table holds its minimum");
+        // Null is what they are already, without a page of physical memory.
+        if element != 0 {
+            let table = self.instance_mut(id).table_mut(DefinedTableIndex::from_u32(0));
+            table.fill(0, element, ty.min).expect("a table holds its minimum");
+        }
         Ok(id)
     }
 

@@ -28,8 +28,11 @@ impl Machine {
         let compiler = ImageCompiler::new(Arc::new(Optimizing));
         let mut settings = Settings::new(compiler.target(None).expect("this machine is supported"));
         change(&mut settings);
-        let shared =
-            Arc::new(VmShared::new(settings, super::address_space::AddressRoom::measure(None), StackPool::new(StackPoolConfig::default())));
+        let shared = Arc::new(VmShared::new(
+            settings,
+            super::address_space::AddressRoom::measure(None, 0),
+            StackPool::new(StackPoolConfig::default()),
+        ));
         let store = VmStore::new(KeptShared::Own(Arc::clone(&shared)), None).expect("a store");
         Self { compiler, shared, store }
     }

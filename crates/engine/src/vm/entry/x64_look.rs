@@ -69,7 +69,7 @@ mod tests {
         for (number, compiler) in compilers.iter().enumerate() {
             let mut settings = Settings::new(compiler.target(None).expect("this machine is supported"));
             settings.interrupt = true;
-            let shared = VmShared::new(settings, AddressRoom::measure(None), StackPool::new(StackPoolConfig::default()));
+            let shared = VmShared::new(settings, AddressRoom::measure(None, 0), StackPool::new(StackPoolConfig::default()));
             for values in [1, 4, 9, 14, 30] {
                 let text = text(values);
                 let wasm = compiler.to_binary(text.as_bytes()).expect("good text");
