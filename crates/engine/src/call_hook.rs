@@ -1,7 +1,7 @@
 //! Call hooks: the embedder is told whenever a call crosses between host and guest.
 
 use crate::error::{Error, Result};
-use crate::store::StoreInner;
+use crate::store::{StoreInner, StoreOpaque};
 use crate::vm::store::Unusual;
 use crate::{Store, StoreContextMut};
 use std::pin::Pin;
@@ -81,10 +81,16 @@ impl GuestClock {
     fn start(&mut self) {
         self.since = self.is_on.then(Instant::now);
     }
+}
 
+impl StoreOpaque {
     /// The guest does not run any more.
-    pub(crate) fn stop(&mut self) {
-        self.total += self.since.take().map_or(Duration::ZERO, |since| since.elapsed());
+    pub(crate) fn stop_clock(&mut self) {
+        if let Some(since) = self.guest_clock.since.take() {
+            self.guest_clock.total += since.elapsed();
+            let nanoseconds = u64::try_from(self.guest_clock.total.as_nanos()).unwrap_or(u64::MAX);
+            self.vm.used().set_guest_nanoseconds(nanoseconds);
+        }
     }
 }
 
@@ -183,9 +189,8 @@ impl<T: 'static> Store<T> {
     /// ```
     pub fn measure_time_in_guest(&mut self, enable: bool) {
         let inner = self.inner_mut();
-        let clock = &mut inner.opaque.guest_clock;
-        clock.stop();
-        clock.is_on = enable;
+        inner.opaque.stop_clock();
+        inner.opaque.guest_clock.is_on = enable;
         match inner.call_hook {
             None if enable => inner.call_hook = Some(Hook::Clock),
             Some(Hook::Clock) if !enable => inner.call_hook = None,
@@ -241,7 +246,7 @@ impl<'a, T: 'static> Told<'a, T> {
     /// Takes the hook out of the store; time stops if the host goes on.
     fn begin(store: &'a mut StoreInner<T>, kind: CallHook) -> Option<Self> {
         if kind.entering_host() {
-            store.opaque.guest_clock.stop();
+            store.opaque.stop_clock();
         }
         let hook = store.call_hook.take()?;
         Some(Self { store, hook: Some(hook) })

@@ -4,6 +4,7 @@ use crate::context::AsContext;
 use crate::vm::VmInstance;
 use crate::vm::alloc::Counting;
 use crate::vm::alloc::lease::ModuleRef;
+use crate::vm::interrupt::failed_interruptions;
 use crate::{Engine, Store, StoreContext, TieringMetrics};
 use std::time::Duration;
 
@@ -37,12 +38,25 @@ pub struct EngineMetrics {
     pub stacks_returned: u64,
     /// Guest stacks that no store has now.
     pub stacks_idle: u64,
-    /// Calls from the host that entered a guest, in stores that were dropped.
+    /// Bytes of memories and tables that are mapped and accessible: of the instances of all stores, of shared memories, and of the unused warm
+    /// slots. Memory of a [`MemoryCreator`](crate::MemoryCreator), stacks and code are not among them. What of it is in physical memory says
+    /// [`Engine::resident_bytes`].
+    pub mapped_bytes: u64,
+    /// Address space of the same, in bytes, with what they may grow to and their guards.
+    pub reserved_bytes: u64,
+    /// Calls from the host that entered a guest, in all stores that there are and were.
     pub calls: u64,
-    /// Calls that ended with a trap, in stores that were dropped.
+    /// Calls that ended with a trap, in all stores that there are and were.
     pub traps: u64,
-    /// Time that guests ran, in stores that were dropped and [measured it](Store::measure_time_in_guest).
+    /// Time that guests ran, in all stores that there are and were and that [measured it](Store::measure_time_in_guest). Of a guest that runs
+    /// now, up to when the host was called last.
     pub time_in_guest: Duration,
+    /// How often guests stopped for a moment that nobody had asked to stop. Where the process has no mapping left to interrupt one guest alone
+    /// (`vm.max_map_count`), up to 63 others stop at each turn of their loops until that one has stopped, a microsecond each time.
+    pub looks_in_vain: u64,
+    /// Interruptions (of an epoch, a deadline or a handle) that did not reach guest code that was running, because the system had no memory to make
+    /// them known: of all engines of the process, as they share what is used for it. The guest stops at its next call of the host.
+    pub interruptions_failed: u64,
     /// Modules compiled; where functions are compiled one by one, modules that were made ready for it.
     pub modules_compiled: u64,
     /// Time spent on that.
@@ -121,6 +135,7 @@ impl Engine {
         let time = |what| Duration::from_nanos(get(what));
         let (stores_created, stores_live) = self.pool().leases();
         let instances_created = get(Counting::SlotsWarm) + get(Counting::SlotsCold) + get(Counting::InstancesOfHost);
+        let (stores, mapped) = (shared.live.all(), shared.room.mappings().mapped());
         EngineMetrics {
             stores_created,
             stores_live,
@@ -135,11 +150,15 @@ impl Engine {
             slots_quarantined: get(Counting::SlotsQuarantined),
             stacks_returned: get(Counting::StacksReturned),
             stacks_idle: shared.stacks.warm_count() as u64,
-            calls: get(Counting::Calls),
-            traps: get(Counting::Traps),
+            calls: stores.used.calls,
+            traps: stores.used.traps,
+            mapped_bytes: mapped.committed_bytes,
+            reserved_bytes: mapped.reserved_bytes,
+            looks_in_vain: get(Counting::LooksInVain),
+            interruptions_failed: failed_interruptions(),
             modules_compiled: get(Counting::ModulesCompiled),
             compile_time: time(Counting::CompileNanoseconds),
-            time_in_guest: time(Counting::GuestNanoseconds),
+            time_in_guest: Duration::from_nanos(stores.used.guest_nanoseconds),
             baseline_functions: get(Counting::BaselineFunctions),
             baseline_time: time(Counting::BaselineNanoseconds),
             optimized_functions: get(Counting::OptimizedFunctions),
@@ -148,6 +167,34 @@ impl Engine {
             cache_hits: get(Counting::CacheHits),
             cache_misses: get(Counting::CacheMisses),
         }
+    }
+}
+
+impl Engine {
+    /// How many bytes of the memories and tables of the engine ([`EngineMetrics::mapped_bytes`] are those that could be) are in physical memory
+    /// now. Pages that were only read, and are one page of zeroes or the content of the module's file, count as well.
+    ///
+    /// Looks at the system's map of each page, of all stores together: a microsecond for a small memory, and some milliseconds for each GiB.
+    /// What other threads map and unmap meanwhile may be counted or not.
+    ///
+    /// ```
+    /// use peregrine::{Engine, Instance, Module, Store};
+    ///
+    /// let module = Module::new(&Engine::default(), r#"(module (memory (export "memory") 10))"#)?;
+    /// let mut store = Store::new(module.engine(), ());
+    /// let instance = Instance::new(&mut store, &module, &[])?;
+    /// let before = module.engine().resident_bytes()?;
+    /// instance.get_memory(&mut store, "memory").unwrap().data_mut(&mut store)[..100_000].fill(1);
+    /// assert!((100_000..200_000).contains(&(module.engine().resident_bytes()? - before)));
+    /// assert!(module.engine().metrics().mapped_bytes >= 655_360);
+    /// # Ok::<(), peregrine::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// What the system said, where it does not tell.
+    pub fn resident_bytes(&self) -> crate::Result<u64> {
+        Ok(peregrine_sys::residence::resident_bytes(self.shared().room.mappings().accessible())?)
     }
 }
 
@@ -209,7 +256,7 @@ impl<T: 'static> StoreContext<'_, T> {
     /// As [`Store::metrics`].
     pub fn metrics(&self) -> StoreMetrics {
         let vm = &self.0.opaque.vm;
-        let used = vm.used();
+        let used = vm.used().so_far();
         let mut metrics = StoreMetrics {
             instances_created: vm.instances_made(),
             calls: used.calls,

@@ -11,7 +11,7 @@ use crate::global::HOST_OBJECT_BYTES;
 use crate::growing::LimiterPanic;
 use crate::host_func::HostFunc;
 use crate::interruption::EpochAction;
-use crate::vm::alloc::{Counting, EngineLease};
+use crate::vm::alloc::EngineLease;
 use crate::vm::boundary::{OwnedVm, StoreBox};
 use crate::vm::{Asking, Cause, FuncId, Growth, Held, InstanceId, Interruption, MOST_DROPS, Pending, StoreHost, Unusual};
 use crate::{
@@ -526,10 +526,7 @@ impl StoreOpaque {
 
 impl Drop for StoreOpaque {
     fn drop(&mut self) {
-        let time = self.guest_clock.total();
-        if !time.is_zero() {
-            self.engine.shared().counters.add(Counting::GuestNanoseconds, u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
-        }
+        self.stop_clock();
         // A new store's deadline is nowhere.
         if self.epoch_deadline != 0 {
             self.engine.remove_deadline(self.id.number(), self.epoch_deadline);

@@ -143,3 +143,36 @@ fn time_in_guest_ends_with_a_call_that_is_dropped() -> Result<()> {
     assert_eq!(store.metrics().time_in_guest, time);
     Ok(())
 }
+
+#[test]
+fn engines_count_what_living_stores_do() -> Result<()> {
+    const STORES: u64 = 40;
+    let engine = Engine::default();
+    let module = Module::new(&engine, r#"(module (func (export "run")) (func (export "fail") unreachable))"#)?;
+    let all = std::thread::scope(|scope| {
+        let work = |number: u64| {
+            let mut store = Store::new(&engine, ());
+            store.measure_time_in_guest(number % 2 == 0);
+            let instance = Instance::new(&mut store, &module, &[])?;
+            let run = instance.get_typed_func::<(), ()>(&mut store, "run")?;
+            (0..number).try_for_each(|_| run.call(&mut store, ()))?;
+            assert!(instance.get_typed_func::<(), ()>(&mut store, "fail")?.call(&mut store, ()).is_err());
+            Ok::<_, Error>(store)
+        };
+        let threads: Vec<_> = (0..STORES).map(|number| scope.spawn(move || work(number))).collect();
+        threads.into_iter().map(|thread| thread.join().expect("no panic")).collect::<Result<Vec<_>>>()
+    });
+    let mut stores = all?;
+    // As many are dropped in between as are left.
+    while !stores.is_empty() {
+        let metrics = engine.metrics();
+        assert_eq!((metrics.stores_created, metrics.stores_live), (STORES, stores.len() as u64));
+        assert_eq!((metrics.calls, metrics.traps), (STORES * (STORES - 1) / 2 + STORES, STORES));
+        let measured: std::time::Duration = stores.iter().map(|store| store.metrics().time_in_guest).sum();
+        assert!(!metrics.time_in_guest.is_zero() && metrics.time_in_guest >= measured, "{metrics:?}");
+        stores.swap_remove(stores.len() / 2);
+        stores.truncate(stores.len() - stores.len() / 4);
+    }
+    assert_eq!((engine.metrics().stores_live, engine.metrics().traps), (0, STORES));
+    Ok(())
+}

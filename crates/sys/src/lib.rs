@@ -8,6 +8,7 @@
 //! | file      | holds                                                                     |
 //! |-----------|---------------------------------------------------------------------------|
 //! | `pages`   | the page size and owned reservations of address space                     |
+//! | `residence` | which pages of the process are in memory                                |
 //! | `huge`    | huge pages for memory that grew large                                     |
 //! | `image`   | code mapped from a file or from bytes, and copy-on-write memory content   |
 //! | `moving`  | memories that begin small and move as they grow                          |
@@ -41,4 +42,6 @@ compile_error!("peregrine-sys does not support this operating system: it needs a
 #[cfg(not(target_pointer_width = "64"))]
 compile_error!("peregrine-sys supports 64-bit hosts only");
 
-pub use platform::{address_space, cpu, faults, file, forks, gdb, huge, icache, image, pages, perf, program, room, stack, threads, unwind};
+pub use platform::{
+    address_space, cpu, faults, file, forks, gdb, huge, icache, image, pages, perf, program, residence, room, stack, threads, unwind,
+};

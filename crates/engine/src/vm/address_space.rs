@@ -1,10 +1,12 @@
 //! How much address space memories and tables get: what the settings ask for, and what the machine allows.
 
+use super::alloc::mappings::Mappings;
 use super::code::LoadedModule;
 use peregrine_artifact::settings::{MemoryStyle, SMALL_MEMORY_BYTES, Settings};
 use peregrine_sys::address_space::AddressSpace;
 use peregrine_sys::pages::{Reservation, page_size};
 use peregrine_wasm::{DefinedMemoryIndex, Index, MemoryIndex, MemoryType};
+use std::sync::Arc;
 
 /// Address space for a checked memory that may grow without a limit of its own and cannot move: growing beyond it fails.
 const FIXED_RESERVATION_BYTES: u64 = 16 << 30;
@@ -21,14 +23,16 @@ const MOST_TABLE_ELEMENTS: std::ops::RangeInclusive<u64> = (1 << 24)..=(1 << 29)
 /// Where address space is short, a table without a maximum gets one part in so many of what a memory would.
 const TABLES_TO_A_SHARE: u64 = 32;
 
-/// What an engine knows of the address space it may use.
-#[derive(Clone, Copy, Debug)]
+/// What an engine knows of the address space it may use, and where it uses it.
+#[derive(Debug)]
 pub(crate) struct AddressRoom {
     space: AddressSpace,
     /// Room for growth, in bytes, if the embedder said how much.
     growth_bytes: Option<u64>,
     /// Elements that a table can grow to.
     table_elements: u64,
+    /// Where its memories and tables are.
+    mappings: Arc<Mappings>,
 }
 
 /// What a memory needs.
@@ -47,7 +51,12 @@ impl AddressRoom {
     /// of a store allows.
     pub(crate) fn measure(growth_bytes: Option<u64>, table_elements: usize) -> Self {
         let table_elements = (table_elements as u64).clamp(*MOST_TABLE_ELEMENTS.start(), *MOST_TABLE_ELEMENTS.end());
-        Self { space: AddressSpace::measure(), growth_bytes, table_elements }
+        Self { space: AddressSpace::measure(), growth_bytes, table_elements, mappings: Arc::default() }
+    }
+
+    /// Where the engine's memories and tables are.
+    pub(crate) fn mappings(&self) -> &Arc<Mappings> {
+        &self.mappings
     }
 
     /// The address space of the process.

@@ -129,7 +129,7 @@ impl<T: 'static> Drop for GuestCall<'_, T> {
         if !matches!(state, State::Done) {
             // Nobody tells of a crossing.
             // SAFETY: as in `poll`.
-            unsafe { (*self.store.as_ptr()).opaque.guest_clock.stop() };
+            unsafe { (*self.store.as_ptr()).opaque.stop_clock() };
         }
         if let State::Suspended(suspended) = state {
             // SAFETY: as in `poll`.

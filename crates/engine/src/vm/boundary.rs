@@ -235,7 +235,7 @@ impl Callee {
             // SAFETY: the store is lent and the reference is its own; there are enough slots, and the API has written values of the right
             // types to them.
             Code::Wasm(func_ref) => unsafe {
-                (*vm.as_ptr()).used.calls += 1;
+                (*vm.as_ptr()).used.count_call();
                 let outcome = super::call(vm, func_ref, values);
                 (*vm.as_ptr()).rest();
                 outcome
@@ -299,7 +299,7 @@ impl Callee {
         match self.code {
             // SAFETY: as the caller says (1, 2).
             Code::Wasm(func_ref) => unsafe {
-                (*vm.as_ptr()).used.calls += 1;
+                (*vm.as_ptr()).used.count_call();
                 super::entry::begin(vm, func_ref, values)
             },
             Code::Host(code, context) => {
@@ -331,7 +331,7 @@ impl DirectCallee {
         // API has written values of the right types, as many as there are.
         unsafe {
             (*vm.as_ptr()).set_host(host);
-            (*vm.as_ptr()).used.calls += 1;
+            (*vm.as_ptr()).used.count_call();
             direct::call(vm, self.0, registers, shape)
         }
     }
@@ -478,7 +478,7 @@ pub(crate) fn new_shared_memory(shared: &VmShared, ty: MemoryType) -> anyhow::Re
     let module = LoadedModule::without_code(Module::default(), &shared.types);
     let is_no_room = |error: &anyhow::Error| error.downcast_ref().is_some_and(super::is_no_room);
     shared.make_where_room_is(is_no_room, || {
-        SharedMemory::new(ty, (&shared.settings, shared.room), (&module, DefinedMemoryIndex::from_u32(0)))
+        SharedMemory::new(ty, (&shared.settings, &shared.room), (&module, DefinedMemoryIndex::from_u32(0)))
     })
 }
 

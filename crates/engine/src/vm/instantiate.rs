@@ -193,7 +193,7 @@ impl VmStore {
         for (position, ty) in description.memories.values().skip(description.imported_memories as usize).enumerate() {
             let index = DefinedMemoryIndex::from_usize(position);
             if ty.shared {
-                let memory = SharedMemory::new(*ty, (settings, shared.room), (&module, index))?;
+                let memory = SharedMemory::new(*ty, (settings, &shared.room), (&module, index))?;
                 let charged_bytes = memory.len_bytes();
                 instance.add_shared_memory(memory, charged_bytes);
                 continue;
@@ -201,16 +201,16 @@ impl VmStore {
             let cell = instance.at(module.vm_layout().memory(index));
             let memory = match shared.memory_creator.get() {
                 // SAFETY: the cell is in the context, which lives as long as the instance and its memories.
-                None => unsafe { Memory::new(*ty, (settings, shared.room), (&module, index), cell)? },
+                None => unsafe { Memory::new(*ty, (settings, &shared.room), (&module, index), cell)? },
                 // SAFETY: as above.
-                Some(creator) => unsafe { Memory::lent(&**creator, *ty, (settings, shared.room), (&module, index), cell)? },
+                Some(creator) => unsafe { Memory::lent(&**creator, *ty, (settings, &shared.room), (&module, index), cell)? },
             };
             instance.memories.push(InstanceMemory::Own(memory));
         }
         for (position, table) in description.tables.values().skip(description.imported_tables as usize).enumerate() {
             let cell = instance.at(module.vm_layout().table(DefinedTableIndex::from_usize(position)));
             // SAFETY: as for memories.
-            let table = unsafe { Table::new(table.ty, shared.room, cell)? };
+            let table = unsafe { Table::new(table.ty, &shared.room, cell)? };
             instance.tables.push(table);
         }
         Ok(instance)

@@ -5,7 +5,7 @@ use peregrine_sys::forks;
 use peregrine_sys::pages::page_size;
 use std::io;
 use std::mem::ManuallyDrop;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Why a store is interrupted. Each is raised and cleared by itself.
@@ -52,6 +52,14 @@ impl Raised {
         }
         self.closed
     }
+}
+
+/// How many pages could not be closed.
+static FAILED: AtomicU64 = AtomicU64::new(0);
+
+/// How many interruptions of the process did not become known to the guest's code.
+pub(crate) fn failed_interruptions() -> u64 {
+    FAILED.load(Ordering::Relaxed)
 }
 
 /// As long as it lives, an interruption calls what was given to [`InterruptPage::wake_with`].
@@ -120,7 +128,7 @@ impl InterruptPage {
         change(&mut state);
         let close = state.is_watched && self.is_requested();
         if close != state.is_closed {
-            self.page.set_closed(close)?;
+            self.page.set_closed(close).inspect_err(|_| _ = FAILED.fetch_add(u64::from(close), Ordering::Relaxed))?;
             state.is_closed = close;
         }
         Ok(())

@@ -194,17 +194,29 @@ fn with_free<R>(work: impl FnOnce(&mut Vec<Page>) -> R) -> Option<R> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use std::cell::Cell;
 
     thread_local! {
         static NO_MAPPINGS: Cell<bool> = const { Cell::new(false) };
+        static NO_MEMORY: Cell<bool> = const { Cell::new(false) };
     }
 
     /// Fails where a mapping would be split, if there are to be no more.
     pub(super) fn check_mappings(count: usize) -> io::Result<()> {
-        if NO_MAPPINGS.get() && count < PAGES { Err(io::ErrorKind::OutOfMemory.into()) } else { Ok(()) }
+        let is_refused = NO_MEMORY.get() || NO_MAPPINGS.get() && count < PAGES;
+        if is_refused { Err(io::ErrorKind::OutOfMemory.into()) } else { Ok(()) }
+    }
+
+    /// Does something on this thread as if there were no mapping left, or no memory either.
+    pub(in crate::vm) fn without_mappings<R>(no_memory: bool, work: impl FnOnce() -> R) -> R {
+        NO_MAPPINGS.set(true);
+        NO_MEMORY.set(no_memory);
+        let result = work();
+        NO_MAPPINGS.set(false);
+        NO_MEMORY.set(false);
+        result
     }
 
     fn pages(block: &Arc<Block>) -> [Page; 3] {

@@ -15,6 +15,7 @@ use peregrine_artifact::vmctx::VmMemory;
 use peregrine_wasm::{DefinedMemoryIndex, MemoryType, Trap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Why a memory or table did not grow.
@@ -44,7 +45,7 @@ pub(crate) struct Memory {
     ty: MemoryType,
     backing: Backing,
     cell: NonNull<VmMemory>,
-    room: AddressRoom,
+    room: Arc<AddressRoom>,
     /// Whether no code relies on the base or the guard.
     may_move: bool,
     /// As it was when it was made.
@@ -61,7 +62,7 @@ impl Memory {
     /// 1. `cell` is valid for writing as long as the result lives.
     pub(crate) unsafe fn new(
         ty: MemoryType,
-        (settings, room): (&Settings, AddressRoom),
+        (settings, room): (&Settings, &Arc<AddressRoom>),
         images: (&LoadedModule, DefinedMemoryIndex),
         cell: NonNull<VmMemory>,
     ) -> anyhow::Result<Self> {
@@ -79,7 +80,7 @@ impl Memory {
     /// A memory at its minimum, with its initial content.
     fn with_backing(
         ty: MemoryType,
-        room: AddressRoom,
+        room: &Arc<AddressRoom>,
         plan: MemoryPlan,
         (mut backing, guarded_bytes): (Backing, usize),
         (module, index): (&LoadedModule, DefinedMemoryIndex),
@@ -88,7 +89,8 @@ impl Memory {
         for image in module.memory_images().iter().filter(|image| image.memory == index) {
             backing.map(&image.content, image.offset)?;
         }
-        let may_move = plan.may_move;
+        backing.list(room.mappings());
+        let (room, may_move) = (Arc::clone(room), plan.may_move);
         let memory = Self { ty, backing, cell, room, may_move, may_move_at_first: may_move, guarded_bytes };
         memory.fill_cell();
         Ok(memory)
@@ -106,7 +108,7 @@ impl Memory {
     pub(crate) unsafe fn lent(
         creator: &dyn MemoryCreator,
         ty: MemoryType,
-        (settings, room): (&Settings, AddressRoom),
+        (settings, room): (&Settings, &Arc<AddressRoom>),
         images: (&LoadedModule, DefinedMemoryIndex),
         cell: NonNull<VmMemory>,
     ) -> anyhow::Result<Self> {

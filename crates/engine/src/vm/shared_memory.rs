@@ -60,7 +60,7 @@ impl SharedMemory {
     /// What the system said, or that the type is beyond the address space.
     pub(crate) fn new(
         ty: MemoryType,
-        settings: (&Settings, AddressRoom),
+        settings: (&Settings, &Arc<AddressRoom>),
         images: (&LoadedModule, DefinedMemoryIndex),
     ) -> anyhow::Result<Arc<Self>> {
         let cell = Cell(NonNull::from(Box::leak(Box::new(VmMemory { base: 0, len_bytes: 0 }))));

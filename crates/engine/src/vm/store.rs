@@ -6,6 +6,7 @@ use super::alloc::lease::{KeptModule, KeptShared, ModuleRef, ModuleSource};
 use super::alloc::{
     Counters, Counting, WarmModules,
     idle::{HeldStacks, IdleSlots},
+    live::{LiveStores, Used},
 };
 use super::code::LoadedModule;
 use super::dropping::Alive;
@@ -42,9 +43,11 @@ pub(crate) struct VmShared {
     /// What modules are compiled with.
     pub(crate) settings: Settings,
     /// How much address space there is for instances.
-    pub(crate) room: AddressRoom,
+    pub(crate) room: Arc<AddressRoom>,
     /// What happened so far.
     pub(crate) counters: Counters,
+    /// The stores.
+    pub(crate) live: LiveStores,
     /// How many warm instances are kept.
     pub(crate) idle: IdleSlots,
     /// Where they are.
@@ -64,9 +67,10 @@ impl VmShared {
             types: TypeRegistry::default(),
             stacks,
             settings,
-            room,
-            counters: Counters::default(),
             idle: IdleSlots::new(room.idle_bytes()),
+            room: Arc::new(room),
+            counters: Counters::default(),
+            live: LiveStores::default(),
             warm: WarmModules::default(),
             held_stacks: HeldStacks::default(),
             memory_creator: OnceLock::new(),
@@ -131,15 +135,6 @@ pub(crate) trait StoreHost {
     fn interrupted(&mut self) -> anyhow::Result<Interruption>;
     /// Sets the next deadline, `ticks` epochs from now.
     fn extend_deadline(&mut self, ticks: u64);
-}
-
-/// What guests of a store used.
-#[derive(Clone, Copy, Default)]
-pub(crate) struct Used {
-    /// Calls from the host, calls by host functions that guests called included.
-    pub(crate) calls: u64,
-    /// Calls that ended with a trap.
-    pub(crate) traps: u64,
 }
 
 /// What makes a store unusual: calls go the long way, which looks at each. See [`VmStore::is_usual`].
@@ -226,7 +221,7 @@ impl VmStore {
             true => Some(Arc::new(shared.make_where_room_is(is_no_room, || InterruptPage::new(cause))?)),
             false => None,
         };
-        Ok(Box::new(Self {
+        let store = Box::new(Self {
             context: VmStoreContext { counts_fuel: u64::from(shared.settings.fuel), ..VmStoreContext::default() },
             unusual: Unusual::NoStack as u32,
             used: Used::default(),
@@ -256,7 +251,10 @@ impl VmStore {
             may_go_on: false,
             unknown_depth: 0,
             fault: None,
-        }))
+        });
+        // SAFETY: a store does not move, and is removed when it is dropped.
+        unsafe { store.shared.live.add(&store.used) };
+        Ok(store)
     }
 
     /// What it shares with other stores of the engine.
@@ -365,8 +363,8 @@ impl VmStore {
     }
 
     /// What guests of the store used so far.
-    pub(crate) fn used(&self) -> Used {
-        self.used
+    pub(crate) fn used(&self) -> &Used {
+        &self.used
     }
 
     /// Bytes of memories and tables that are in physical memory.
@@ -607,7 +605,9 @@ impl VmStore {
     pub(crate) fn take_pending(&mut self) -> Option<Pending> {
         self.context.pending = 0;
         let pending = self.pending.take();
-        self.used.traps += u64::from(matches!(pending, Some(Pending::Trap(..))));
+        if let Some(Pending::Trap(..)) = pending {
+            self.used.count_trap();
+        }
         pending
     }
 
@@ -716,13 +716,7 @@ impl Drop for VmStore {
         for instance in std::mem::take(&mut self.instances).into_iter().flatten() {
             self.give_back(instance);
         }
-        let counters = &self.shared.counters;
-        let Used { calls, traps } = self.used;
-        for (what, amount) in [(Counting::Calls, calls), (Counting::Traps, traps)] {
-            if amount != 0 {
-                counters.add(what, amount);
-            }
-        }
+        self.shared.live.remove(&self.used);
         self.return_stack();
     }
 }

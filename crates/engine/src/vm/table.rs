@@ -27,7 +27,7 @@ impl Table {
     /// # Safety
     ///
     /// 1. `cell` is valid for writing as long as the result lives.
-    pub(crate) unsafe fn new(ty: TableType, room: AddressRoom, cell: NonNull<VmTable>) -> anyhow::Result<Self> {
+    pub(crate) unsafe fn new(ty: TableType, room: &AddressRoom, cell: NonNull<VmTable>) -> anyhow::Result<Self> {
         let whole = |bytes: u64| (bytes <= isize::MAX as u64 / 2).then(|| (bytes as usize).next_multiple_of(page_size()));
         let reserved = whole(room.table_bytes(ty.min, ty.max, element_size(&ty)));
         let initial_bytes = ty.min.checked_mul(element_size(&ty)).and_then(whole);
@@ -43,7 +43,8 @@ impl Table {
                 Err(error) => return Err(room.no_room(error, least)),
             }
         };
-        let backing = Backing::new(reservation, initial_bytes)?;
+        let mut backing = Backing::new(reservation, initial_bytes)?;
+        backing.list(room.mappings());
         let table = Self { ty, backing, cell };
         table.fill_cell();
         Ok(table)

@@ -1,7 +1,9 @@
 //! The machine alone: text to image to instance to call, without the API.
 
-use super::alloc::KeptShared;
+use super::alloc::{Counting, KeptShared};
 use super::host::HostCall;
+use super::interrupt::failed_interruptions;
+use super::interrupt_pages::tests::without_mappings;
 use super::*;
 use peregrine_artifact::compiler::Compiler;
 use peregrine_artifact::settings::Settings;
@@ -282,7 +284,7 @@ fn a_slot_whose_reset_failed_is_never_used_again() {
     assert_eq!(slots(), (2, 3, 0, 2));
     (0..2).for_each(|_| make());
     assert_eq!(slots(), (3, 4, 1, 2));
-    assert_eq!(engine.metrics().slots_idle_reserved_bytes, (1 << 16) + (128 << 20), "of the memory and of the table");
+    assert_eq!(engine.metrics().slots_idle_reserved_bytes, (1 << 16) + (256 << 20), "of the memory and of the table");
 }
 
 /// The thread that has the turn goes on only after the fork: if the fork waited for it, this would not end.
@@ -318,4 +320,49 @@ fn a_fork_does_not_wait_for_what_takes_long_and_the_child_does_it_itself() {
         assert!(libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 7, "{status:#x}");
     });
     assert_eq!(value.get(), Some(&1));
+}
+
+/// Two machines whose interrupt pages are of one block, each with an instance of a module that loops.
+fn neighbours() -> [(Machine, InstanceId); 2] {
+    let text = r#"(module (func (export "loop") (param i32)
+        (loop (call $f) (br_if 0 (local.tee 0 (i32.sub (local.get 0) (i32.const 1)))))) (func $f (loop)))"#;
+    let make = || {
+        let mut machine = Machine::with(|settings| settings.interrupt = true);
+        let instance = machine.instantiate(text, &[]).ok().unwrap();
+        // From now on its code may look.
+        machine.call(instance, "loop", &[ValRaw::i32(1)]).ok().unwrap();
+        (machine, instance)
+    };
+    let page = |machine: &Machine| machine.store.interrupt_page().unwrap().address();
+    let mut all = vec![make()];
+    while all.len() < 200 {
+        let next = make();
+        if let Some(near) = all.iter().position(|(machine, _)| page(machine).abs_diff(page(&next.0)) < 16 * 4096) {
+            return [all.swap_remove(near), next];
+        }
+        all.push(next);
+    }
+    panic!("pages are taken out of blocks");
+}
+
+#[test]
+fn looks_in_vain_are_counted() {
+    let [(first, _), (mut second, instance)] = neighbours();
+    let looks = |machine: &Machine| machine.shared.counters.get(Counting::LooksInVain);
+    second.call(instance, "loop", &[ValRaw::i32(100)]).ok().unwrap();
+    assert_eq!(looks(&second), 0);
+    let raised = without_mappings(false, || first.store.interrupt_page().unwrap().raise(Cause::Epoch));
+    assert!(raised.tell().is_ok());
+    second.call(instance, "loop", &[ValRaw::i32(100)]).ok().unwrap();
+    assert!(looks(&second) >= 100, "{}", looks(&second));
+    assert_eq!(looks(&first), 0);
+}
+
+#[test]
+fn interruptions_that_fail_are_counted() {
+    let [(first, _), _second] = neighbours();
+    let before = failed_interruptions();
+    let raised = without_mappings(true, || first.store.interrupt_page().unwrap().raise(Cause::Epoch));
+    assert!(raised.tell().is_err());
+    assert!(failed_interruptions() > before);
 }

@@ -2,6 +2,8 @@
 
 pub mod pages;
 
+pub mod residence;
+
 mod moving;
 
 pub mod address_space;

@@ -5,14 +5,13 @@
 //! pointer answers for doing it only where and while the range is accessible. What lies in the reservation (linear
 //! memories, tables, stacks, code) belongs to the callers: `image` and `stack` here, the machine in the engine.
 
-use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
 use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::fs::FileExt;
 use std::ptr::NonNull;
 
+use super::residence::{PRESENT, PageMap};
 use rustix::mm::{Advice, MapFlags, MprotectFlags, ProtFlags};
 
 /// Memory below this size is not worth huge pages: three of them.
@@ -222,7 +221,6 @@ impl Reservation {
     /// # Errors
     /// `InvalidInput` for a bad range, otherwise what reading the page map said.
     pub fn resident_bytes(&self, range: Range<usize>) -> io::Result<usize> {
-        const PRESENT: u64 = 1 << 63;
         let mut present_pages = 0;
         self.page_map(range, |_, entry| present_pages += usize::from(entry & PRESENT != 0))?;
         Ok(present_pages * page_size())
@@ -249,23 +247,8 @@ impl Reservation {
         let Some(start) = self.check(&range)? else {
             return Ok(());
         };
-        const ENTRY_BYTES: usize = size_of::<u64>();
-        let page_map = File::open("/proc/self/pagemap")?;
-        let mut buffer = vec![0u8; 32 * 1024];
-        let mut file_offset = (start.addr() / page_size() * ENTRY_BYTES) as u64;
-        let mut left_bytes = range.len() / page_size() * ENTRY_BYTES;
-        let mut offset = range.start;
-        while left_bytes > 0 {
-            let chunk = &mut buffer[..left_bytes.min(32 * 1024)];
-            page_map.read_exact_at(chunk, file_offset)?;
-            for entry in chunk.as_chunks::<ENTRY_BYTES>().0 {
-                each(offset, u64::from_ne_bytes(*entry));
-                offset += page_size();
-            }
-            file_offset += chunk.len() as u64;
-            left_bytes -= chunk.len();
-        }
-        Ok(())
+        let first = start.addr();
+        PageMap::open()?.read(first..first + range.len(), |address, entry| each(range.start + (address - first), entry))
     }
 
     /// Moves freshly written pages of `source` over a range, so that content can be replaced without a writable moment here.

@@ -1,10 +1,12 @@
 //! The address space of one memory or table: accessible from its start up to where it has grown, and made what it was at first by a reset.
 
 use super::huge_pages;
+use super::mappings::{Listed, Mappings, Place};
 use crate::LinearMemory;
 use peregrine_sys::image::MemoryImage;
 use peregrine_sys::pages::{Reservation, page_size};
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// From this size on the system is asked which pages were touched.
@@ -12,6 +14,8 @@ const WORTH_ASKING_BYTES: usize = 256 << 10;
 
 /// A reservation whose first bytes are accessible.
 pub(crate) struct Backing {
+    /// Where the engine finds it, if it does. Dropped first.
+    listed: Option<Listed>,
     space: Space,
     /// Accessible bytes at first: whole pages.
     initial_bytes: usize,
@@ -49,6 +53,7 @@ impl Backing {
 
     fn with_space(space: Space, initial_bytes: usize, initial_reserved_bytes: usize) -> Self {
         Self {
+            listed: None,
             space,
             initial_bytes,
             committed_bytes: initial_bytes,
@@ -80,6 +85,24 @@ impl Backing {
         reservation.commit(0..initial_bytes)?;
         let reserved_bytes = reservation.len_bytes();
         Ok(Self::with_space(Space::Own(reservation), initial_bytes, reserved_bytes))
+    }
+
+    /// Lists it among the mappings of its engine, unless it is memory of the embedder's.
+    pub(crate) fn list(&mut self, mappings: &Arc<Mappings>) {
+        if !self.is_lent() {
+            self.listed = Some(mappings.list(self.place()));
+        }
+    }
+
+    fn place(&self) -> Place {
+        Place { address: self.address(), reserved_bytes: self.reserved_bytes(), committed_bytes: self.committed_bytes }
+    }
+
+    /// Says that it has become larger or smaller, or moved.
+    fn changed(&self) {
+        if let Some(listed) = &self.listed {
+            listed.set(self.place());
+        }
     }
 
     /// Maps `content` at `offset`, or copies it there.
@@ -185,6 +208,7 @@ impl Backing {
         if wanted > self.committed_bytes {
             reservation.commit(self.committed_bytes..wanted)?;
             self.committed_bytes = wanted;
+            self.changed();
         }
         Ok(())
     }
@@ -233,6 +257,7 @@ impl Backing {
         if all_accessible && is_whole && reservation.resize(reserved_bytes).is_ok() {
             self.committed_bytes = reserved_bytes;
             self.piece_ends.push(old_bytes);
+            self.changed();
             return Ok(());
         }
         let target = Reservation::new(reserved_bytes)?;
@@ -246,6 +271,7 @@ impl Backing {
         self.is_restorable &= is_whole;
         self.space = Space::Own(target);
         (self.committed_bytes, self.piece_ends) = (accessible, ends);
+        self.changed();
         Ok(())
     }
 
@@ -265,6 +291,7 @@ impl Backing {
         faults::check()?;
         // Memory of the embedder's has one life only.
         let Space::Own(reservation) = &mut self.space else { return Ok(()) };
+        let is_larger = reservation.len_bytes() > self.initial_reserved_bytes || self.committed_bytes > self.initial_bytes;
         if reservation.len_bytes() > self.initial_reserved_bytes {
             reservation.truncate(self.initial_reserved_bytes)?;
             self.committed_bytes = self.committed_bytes.min(self.initial_reserved_bytes);
@@ -278,6 +305,9 @@ impl Backing {
             reservation.decommit(0..self.initial_bytes)?;
         }
         *self.host_touched.get_mut() = false;
+        if is_larger {
+            self.changed();
+        }
         Ok(())
     }
 }

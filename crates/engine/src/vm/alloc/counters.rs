@@ -30,10 +30,8 @@ counters! {
     SlotsQuarantined,
     /// Guest stacks that stores gave back after a call.
     StacksReturned,
-    /// Outermost calls of guests.
-    Calls,
-    /// Traps that ended a call.
-    Traps,
+    /// Faults of guests at an interrupt page that was closed for others.
+    LooksInVain,
     /// Modules compiled.
     ModulesCompiled,
     /// Nanoseconds spent compiling.
@@ -46,8 +44,6 @@ counters! {
     OptimizedFunctions,
     /// Nanoseconds that took, on other threads.
     OptimizingNanoseconds,
-    /// Nanoseconds that guests ran, in stores where that was measured.
-    GuestNanoseconds,
     /// Modules found in the cache.
     CacheHits,
     /// Modules not found in the cache.

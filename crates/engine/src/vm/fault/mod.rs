@@ -6,6 +6,7 @@
 mod kept;
 pub(crate) mod walk;
 
+use super::alloc::Counting;
 use super::code::registry;
 use super::entry::x64_look::look_len_bytes;
 use super::entry::x64_registers::return_place;
@@ -112,6 +113,7 @@ fn go_on_in_vain(store: &VmStore, context: &mut FaultContext<'_>) -> bool {
     let pc = context.pc();
     // SAFETY: as in `land_on_guest_stack`.
     let Some(len_bytes) = look_len_bytes(|position| unsafe { (pc as *const u8).add(position).read() }) else { return false };
+    store.shared().counters.add(Counting::LooksInVain, 1);
     context.set_pc(pc + len_bytes);
     true
 }

@@ -1,0 +1,148 @@
+//! The stores of an engine that are alive, and what their guests did: counted by each store alone, and summed up when somebody asks.
+//!
+//! A store's own numbers are written by whoever has the store, with plain instructions, and read by any thread. They stay readable as long as the
+//! store is in the list; when it leaves, they are added to what those did that are gone.
+
+use super::pool::{Apart, SHARDS, own_shard};
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// What guests of a store used. Part of the store.
+#[derive(Debug, Default)]
+pub(crate) struct Used {
+    calls: AtomicU64,
+    traps: AtomicU64,
+    guest_nanoseconds: AtomicU64,
+    /// Where the store is listed. Written under the lock of that part of the list.
+    shard: AtomicUsize,
+    position: AtomicUsize,
+}
+
+/// The numbers, at a moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct UsedSoFar {
+    /// Calls from the host, calls by host functions that guests called included.
+    pub(crate) calls: u64,
+    /// Calls that ended with a trap.
+    pub(crate) traps: u64,
+    /// Nanoseconds that guests ran, where that is measured, up to when they left off last.
+    pub(crate) guest_nanoseconds: u64,
+}
+
+/// Adds to a number that one thread writes at a time.
+#[inline(always)]
+fn add(number: &AtomicU64, amount: u64) {
+    number.store(number.load(Ordering::Relaxed).wrapping_add(amount), Ordering::Relaxed);
+}
+
+impl Used {
+    /// Counts a call. The caller has the store.
+    #[inline(always)]
+    pub(crate) fn count_call(&self) {
+        add(&self.calls, 1);
+    }
+
+    /// Counts a trap. The caller has the store.
+    pub(crate) fn count_trap(&self) {
+        add(&self.traps, 1);
+    }
+
+    /// Says how long guests ran in all. The caller has the store.
+    pub(crate) fn set_guest_nanoseconds(&self, nanoseconds: u64) {
+        self.guest_nanoseconds.store(nanoseconds, Ordering::Relaxed);
+    }
+
+    /// The numbers now.
+    pub(crate) fn so_far(&self) -> UsedSoFar {
+        UsedSoFar {
+            calls: self.calls.load(Ordering::Relaxed),
+            traps: self.traps.load(Ordering::Relaxed),
+            guest_nanoseconds: self.guest_nanoseconds.load(Ordering::Relaxed),
+        }
+    }
+}
+
+impl UsedSoFar {
+    fn add(&mut self, other: Self) {
+        self.calls = self.calls.wrapping_add(other.calls);
+        self.traps = self.traps.wrapping_add(other.traps);
+        self.guest_nanoseconds = self.guest_nanoseconds.wrapping_add(other.guest_nanoseconds);
+    }
+}
+
+/// The list of an engine, in parts that threads use each on its own.
+#[derive(Default)]
+pub(crate) struct LiveStores([Apart<Mutex<Part>>; SHARDS]);
+
+#[derive(Default)]
+struct Part {
+    live: Vec<NonNull<Used>>,
+    /// Stores that were ever listed here.
+    created: u64,
+    /// What those used that are gone.
+    gone: UsedSoFar,
+}
+
+// SAFETY: what it points to is read atomically, on any thread, and is there while it is listed.
+unsafe impl Send for Part {}
+
+/// All stores of an engine together.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct AllStores {
+    /// Made so far.
+    pub(crate) created: u64,
+    /// Alive now.
+    pub(crate) live: u64,
+    /// What their guests used, those of stores that are gone included.
+    pub(crate) used: UsedSoFar,
+}
+
+impl LiveStores {
+    fn part(&self, number: usize) -> MutexGuard<'_, Part> {
+        self.0[number].0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lists a store.
+    ///
+    /// # Safety
+    ///
+    /// 1. `used` stays where it is, and valid, until it was [removed](Self::remove).
+    pub(crate) unsafe fn add(&self, used: &Used) {
+        let shard = own_shard();
+        let mut part = self.part(shard);
+        used.shard.store(shard, Ordering::Relaxed);
+        used.position.store(part.live.len(), Ordering::Relaxed);
+        part.live.push(NonNull::from(used));
+        part.created += 1;
+    }
+
+    /// Takes a store off the list, which is on it.
+    pub(crate) fn remove(&self, used: &Used) {
+        let mut part = self.part(used.shard.load(Ordering::Relaxed));
+        let position = used.position.load(Ordering::Relaxed);
+        debug_assert!(part.live.get(position).is_some_and(|listed| std::ptr::eq(listed.as_ptr(), used)));
+        part.live.swap_remove(position);
+        if let Some(moved) = part.live.get(position) {
+            // SAFETY: what is listed is valid, as was promised to `add`.
+            unsafe { moved.as_ref() }.position.store(position, Ordering::Relaxed);
+        }
+        part.gone.add(used.so_far());
+    }
+
+    /// All of them together.
+    pub(crate) fn all(&self) -> AllStores {
+        let mut all = AllStores::default();
+        for shard in 0..SHARDS {
+            let part = self.part(shard);
+            all.created += part.created;
+            all.live += part.live.len() as u64;
+            all.used.add(part.gone);
+            for used in &part.live {
+                // SAFETY: as in `remove`; what is listed stays while the part is locked.
+                all.used.add(unsafe { used.as_ref() }.so_far());
+            }
+        }
+        all
+    }
+}
