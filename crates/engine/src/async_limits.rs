@@ -3,6 +3,7 @@
 //! What is to be asked is asked before, and the answer is kept with the store until the machine asks for it. So the machine's own code is the
 //! same with limits of either kind.
 
+use crate::budget::Counts;
 use crate::context::{AsContextMut, StoreContextMut};
 use crate::error::{Error, Result};
 use crate::store::{Limiter, StoreInner};
@@ -183,35 +184,56 @@ impl<T: 'static> StoreInner<T> {
 
 /// A store whose limiter, if it is one that may wait, is asked for what one operation is about to do. The answers are good for that operation:
 /// they are forgotten when this is dropped, however the operation ended.
-pub(crate) struct Asked<'a, T: 'static>(&'a mut StoreInner<T>);
+pub(crate) struct Asked<'a, T: 'static> {
+    store: &'a mut StoreInner<T>,
+    /// What the store would hold with what was asked for. `None` when the budget refused something: then nothing more is asked, as the operation
+    /// will not get there.
+    trial: Option<Counts>,
+}
 
 impl<'a, T: 'static> Asked<'a, T> {
     /// Nothing was asked yet.
     pub(crate) fn new(store: &'a mut StoreInner<T>) -> Self {
         store.answers.clear();
-        Self(store)
+        let trial = Some(store.opaque.counts);
+        Self { store, trial }
     }
 
     /// The store, to do what was asked for.
     pub(crate) fn store(&mut self) -> &mut StoreInner<T> {
-        self.0
+        self.store
     }
 
-    /// Asks, and keeps the answer.
+    /// Asks, unless the budget refuses it anyway, and keeps the answer.
     async fn ask(&mut self, growth: Growth) {
-        let answer = match self.0.ask_async(growth) {
+        self.trial = self.trial.and_then(|mut trial| trial.grow(growth.is_memory, growth.current, growth.desired).then_some(trial));
+        if self.trial.is_none() {
+            return;
+        }
+        let answer = match self.store.ask_async(growth) {
             Some(asking) => asking.await,
             None => return,
         };
-        self.0.answers.push((growth, answer));
+        self.store.answers.push((growth, answer));
+    }
+
+    /// Notes what will be counted before anything is asked.
+    fn will_count(&mut self, count: impl FnOnce(&mut Counts) -> Result<()>) {
+        self.trial = self.trial.and_then(|mut trial| count(&mut trial).ok().map(|()| trial));
     }
 
     /// Asks for the memories and tables of an instance of `module`.
     pub(crate) async fn ask_for_instance(&mut self, module: &Module) {
-        if !matches!(self.0.limiter, Limiter::Async(_)) {
+        if !matches!(self.store.limiter, Limiter::Async(_)) {
             return;
         }
         let description = module.loaded().module();
+        let tables = description.tables.len() - description.imported_tables as usize;
+        let memories = description.memories.len() - description.imported_memories as usize;
+        self.will_count(|counts| {
+            counts.add(1, tables, memories)?;
+            counts.add_host_bytes(module.loaded().instance_bytes())
+        });
         for ty in description.memories.values().skip(description.imported_memories as usize) {
             self.ask(Growth::of_memory(ty)).await;
         }
@@ -223,7 +245,7 @@ impl<'a, T: 'static> Asked<'a, T> {
 
 impl<T: 'static> Drop for Asked<'_, T> {
     fn drop(&mut self) {
-        self.0.answers.clear();
+        self.store.answers.clear();
     }
 }
 
@@ -238,6 +260,7 @@ impl Memory {
     /// As [`new`](Self::new).
     pub async fn new_async(mut store: impl AsContextMut, ty: MemoryType) -> Result<Self> {
         let mut asked = Asked::new(store.as_context_mut().0);
+        asked.will_count(|counts| counts.add(0, 0, 1));
         asked.ask(Growth::of_memory(&ty.ty)).await;
         Self::new(StoreContextMut(asked.store()), ty)
     }
@@ -275,6 +298,7 @@ impl Table {
     /// As [`new`](Self::new).
     pub async fn new_async(mut store: impl AsContextMut, ty: TableType, init: Ref) -> Result<Self> {
         let mut asked = Asked::new(store.as_context_mut().0);
+        asked.will_count(|counts| counts.add(0, 1, 0));
         asked.ask(Growth::of_table(&ty.to_wasm()?)).await;
         Self::new(StoreContextMut(asked.store()), ty, init)
     }

@@ -45,8 +45,8 @@ impl<T: 'static> StoreInner<T> {
         self.tell_failure(is_memory, error)
     }
 
-    /// Tells the limiter.
-    fn tell_failure(&mut self, is_memory: bool, error: Error) -> Result<()> {
+    /// Tells the limiter that what it allowed did not come about.
+    pub(crate) fn tell_failure(&mut self, is_memory: bool, error: Error) -> Result<()> {
         match &mut self.limiter {
             Limiter::Sync(limiter) => LimiterPanic::catch(|| {
                 let limiter = limiter(&mut self.data);

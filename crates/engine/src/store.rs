@@ -559,12 +559,23 @@ impl<T: 'static> StoreHost for StoreInner<T> {
     }
 
     fn ask_growth(&mut self, growth: Growth) -> Option<Asking<'_>> {
-        self.ask_async(growth)
+        // What the budget refuses no limiter is asked for.
+        let mut trial = self.opaque.counts;
+        trial.grow(growth.is_memory, growth.current, growth.desired).then(|| self.ask_async(growth)).flatten()
     }
 
     fn growth_answered(&mut self, growth: Growth, answer: Result<bool>) {
         self.answers.clear();
         self.answers.push((growth, answer));
+    }
+
+    fn growth_outdated(&mut self, growth: Growth, answer: Result<bool>) -> Result<()> {
+        match answer {
+            Ok(true) => {
+                self.tell_failure(growth.is_memory, Error::msg("another thread made the memory larger before the limiter had answered"))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn forget_answers(&mut self) {

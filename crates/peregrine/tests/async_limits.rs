@@ -117,11 +117,11 @@ fn panics_of_async_limiters_go_on_in_the_caller() -> Result<()> {
 #[test]
 fn an_answer_is_for_one_operation() -> Result<()> {
     let memory_and_table = "(module (memory 1) (memory 2) (table 3 funcref))";
-    // The count of instances is refused after the limiter was asked.
+    // The count of instances is refused before the limiter is asked.
     let mut full = store(Mood::Allows, 0);
     let module = Module::new(full.engine(), memory_and_table)?;
     assert!(ready(Instance::new_async(&mut full, &module, &[])).is_err());
-    assert_eq!(full.data().asked, 3);
+    assert_eq!(full.data().asked, 0);
     // The future is dropped between two questions.
     let mut dropped = store(Mood::Waits, 10);
     let module = Module::new(dropped.engine(), memory_and_table)?;
@@ -159,5 +159,117 @@ fn a_question_is_asked_once() -> Result<()> {
     assert_eq!(ready(table.grow_async(&mut store, 0, Ref::Func(None)))?, 3);
     assert_eq!(store.data().asked, 0);
     assert_eq!((ready(memory.grow_async(&mut store, 1))?, store.data().asked), (3, 1));
+    Ok(())
+}
+
+/// Waits once before each answer, and notes what it was asked and told.
+#[derive(Default)]
+struct Slow {
+    asked: Vec<(usize, usize)>,
+    failed: usize,
+}
+
+impl ResourceLimiterAsync for Slow {
+    fn memory_growing<'a, 'b>(&'a mut self, current: usize, desired: usize, _: Option<usize>) -> GrowthFuture<'b>
+    where
+        'a: 'b,
+        Self: 'b,
+    {
+        self.asked.push((current / 65_536, desired / 65_536));
+        let mut has_waited = false;
+        Box::pin(std::future::poll_fn(
+            move |_| if std::mem::replace(&mut has_waited, true) { Poll::Ready(Ok(true)) } else { Poll::Pending },
+        ))
+    }
+
+    fn memory_grow_failed(&mut self, _: Error) -> Result<()> {
+        self.failed += 1;
+        Ok(())
+    }
+
+    fn table_growing<'a, 'b>(&'a mut self, _: usize, _: usize, _: Option<usize>) -> GrowthFuture<'b>
+    where
+        'a: 'b,
+        Self: 'b,
+    {
+        Box::pin(async { Ok(true) })
+    }
+}
+
+#[test]
+fn an_answer_to_another_question_is_asked_again() -> Result<()> {
+    for strategy in [Strategy::Ahead, Strategy::Baseline, Strategy::Tiered] {
+        let engine = Engine::new(Config::new().strategy(strategy).shared_memory(true))?;
+        let text = r#"(module (import "" "m" (memory 1 9 shared)) (func (export "grow") (result i32) (memory.grow (i32.const 2))))"#;
+        let module = Module::new(&engine, text)?;
+        let memory = SharedMemory::new(&engine, MemoryType::shared(1, 9))?;
+        let mut store = Store::new(&engine, Slow::default());
+        store.limiter_async(|limiter| limiter);
+        let instance = Instance::new(&mut store, &module, &[memory.clone().into()])?;
+        let grow = instance.get_typed_func::<(), i32>(&mut store, "grow")?;
+        {
+            let mut call = pin!(grow.call_async(&mut store, ()));
+            assert!(poll_once(call.as_mut()).is_pending());
+            // Others make the memory larger while the limiter thinks, twice.
+            assert_eq!(memory.grow(1)?, 1);
+            assert!(poll_once(call.as_mut()).is_pending(), "it is asked again");
+            assert_eq!(memory.grow(3)?, 2);
+            assert!(poll_once(call.as_mut()).is_pending(), "and again");
+            assert!(matches!(poll_once(call), Poll::Ready(Ok(5))));
+        }
+        assert_eq!(store.data().asked, [(1, 3), (2, 4), (5, 7)]);
+        // What was allowed in between did not come about.
+        assert_eq!((store.data().failed, memory.size()), (2, 7));
+        // It is more than the type allows by then.
+        {
+            let mut call = pin!(grow.call_async(&mut store, ()));
+            assert!(poll_once(call.as_mut()).is_pending());
+            assert_eq!(memory.grow(1)?, 7);
+            assert!(poll_once(call.as_mut()).is_pending(), "it is asked again");
+            assert!(matches!(poll_once(call), Poll::Ready(Ok(-1))));
+        }
+        assert_eq!((store.data().failed, memory.size()), (4, 8));
+    }
+    Ok(())
+}
+
+#[test]
+fn the_budget_is_asked_before_the_limiter() -> Result<()> {
+    let mut store = store(Mood::Allows, 10);
+    let mut budget = store.budget();
+    (budget.memory_bytes, budget.table_elements, budget.tables) = (3 << 16, 3, 2);
+    store.set_budget(budget);
+    let module = Module::new(store.engine(), GROWS)?;
+    let instance = ready(Instance::new_async(&mut store, &module, &[]))?;
+    let memory = instance.get_memory(&mut store, "m").expect("a memory");
+    let table = instance.get_table(&mut store, "t").expect("a table");
+    store.data_mut().asked = 0;
+    for name in ["memory", "table"] {
+        let grow = instance.get_typed_func::<i32, i32>(&mut store, name)?;
+        assert_eq!((ready(grow.call_async(&mut store, 3))?, store.data().asked), (-1, 0), "{name}");
+        assert_eq!((grow.call(&mut store, 3)?, store.data().asked), (-1, 0), "{name}");
+    }
+    let refused = [
+        ready(memory.grow_async(&mut store, 3)).map(drop),
+        ready(table.grow_async(&mut store, 3, Ref::Func(None))).map(drop),
+        ready(Memory::new_async(&mut store, MemoryType::new(3, None))).map(drop),
+        ready(Table::new_async(&mut store, TableType::new(RefType::FUNCREF, 3, None), Ref::Func(None))).map(drop),
+    ];
+    for error in refused {
+        let error = format!("{:#}", error.unwrap_err());
+        assert!(error.contains("`Budget::"), "{error}");
+    }
+    assert_eq!(store.data().asked, 0);
+    // Each is possible alone; not all together. What comes before the refusal is asked for, as by the function that does not wait.
+    let module = Module::new(store.engine(), "(module (memory 1) (memory 1) (memory 1))")?;
+    assert!(ready(Instance::new_async(&mut store, &module, &[])).is_err());
+    let asked = std::mem::take(&mut store.data_mut().asked);
+    assert!(Instance::new(&mut store, &module, &[]).is_err());
+    assert_eq!((asked, store.data().asked), (2, 2));
+    // So many tables are too many.
+    store.data_mut().asked = 0;
+    let module = Module::new(store.engine(), "(module (memory 1) (table 1 funcref) (table 1 funcref))")?;
+    assert!(ready(Instance::new_async(&mut store, &module, &[])).is_err());
+    assert_eq!(store.data().asked, 0);
     Ok(())
 }

@@ -432,7 +432,10 @@ pub(crate) fn grow_memory<T: 'static>(
     delta_pages: u64,
 ) -> Result<Option<u64>, Pending> {
     // SAFETY: the machine's part is lent, and no reference into it is held.
-    lend(store, |vm| unsafe { memory::grow(vm, owner, index, delta_pages) })
+    lend(store, |vm| unsafe {
+        let growth = memory::measure(vm, (owner, index), delta_pages);
+        memory::grow(vm, (owner, index), delta_pages, growth)
+    })
 }
 
 /// Grows a table. See [`table::grow`].

@@ -61,9 +61,11 @@ pub(super) enum Grown {
 }
 
 /// A builtin that waits for a limiter.
-struct Growing<W> {
+struct Growing<M, W> {
     store: NonNull<VmStore>,
+    /// What was asked for.
     growth: Growth,
+    measure: M,
     /// The limiter's future, which borrows the store's host.
     asking: Option<Asking<'static>>,
     grow: W,
@@ -71,31 +73,46 @@ struct Growing<W> {
 }
 
 // SAFETY: an address, used by whoever the store is lent to; the rest is `Send`.
-unsafe impl<W: Send> Send for Growing<W> {}
+unsafe impl<M: Send, W: Send> Send for Growing<M, W> {}
+
+/// Begins to ask the store's limiter, if it is one that may wait.
+///
+/// # Safety
+///
+/// 1. The store is valid, and its host is not borrowed. The result is dropped before the host is used, and before the store is given back.
+unsafe fn ask(store: NonNull<VmStore>, growth: Growth) -> Option<Asking<'static>> {
+    if growth.desired == growth.current {
+        return None;
+    }
+    // SAFETY: the host is the store's other part, and lives as long; the result is dropped in time (1).
+    unsafe {
+        let asking = (*store.as_ref().host()?.as_ptr()).ask_growth(growth)?;
+        Some(std::mem::transmute::<Asking<'_>, Asking<'static>>(asking))
+    }
+}
 
 /// Asks the store's limiter if it is one that may wait, in a call that can, and then does `grow`, which asks again and is given the answer.
-/// Gives what the builtin is to return; the guest does not see it if it is suspended or something is pending. `None` if the limiter or the
+/// `measure` says what is asked for, and is asked again when the answer has come: if another thread made a shared memory larger meanwhile, so
+/// is the limiter. Gives what the builtin is to return; the guest does not see it if it is suspended or something is pending. `None` if the limiter or the
 /// call cannot wait, and nothing was done.
 ///
 /// # Safety
 ///
 /// 1. Called by a builtin, whose store is valid; no reference into it is held. `grow` gives the same result when it is called later.
-pub(super) unsafe fn after_asking<W>(store: NonNull<VmStore>, growth: Growth, grow: W) -> Option<u64>
+pub(super) unsafe fn after_asking<M, W>(store: NonNull<VmStore>, measure: M, grow: W) -> Option<u64>
 where
-    W: FnMut() -> Result<Grown, Pending> + Send + Unpin + 'static,
+    M: Fn() -> Growth + Send + Unpin + 'static,
+    W: FnMut(Growth) -> Result<Grown, Pending> + Send + Unpin + 'static,
 {
     // Panics, of the limiter or of memory that the embedder made, must not go on in the guest.
     let outcome = catch_unwind(AssertUnwindSafe(|| {
-        // SAFETY: the store is valid (1); its host is its other part, which nobody has borrowed. The future is dropped before the host is
-        // used, or before the store is given back by the call that waits for it.
-        let asked = unsafe {
-            store.as_ref().task().filter(|_| growth.desired != growth.current).and_then(|task| {
-                let asking = (*store.as_ref().host()?.as_ptr()).ask_growth(growth)?;
-                Some((&mut *task.as_ptr(), std::mem::transmute::<Asking<'_>, Asking<'static>>(asking)))
-            })
-        };
-        let Some((task, asking)) = asked else { return Ok(None) };
-        let mut growing = Growing { store, growth, asking: Some(asking), grow, filling: None };
+        // SAFETY: the store is valid (1). The task is that of the poll under way.
+        let Some(task) = (unsafe { store.as_ref().task().map(|task| &mut *task.as_ptr()) }) else { return Ok(None) };
+        let growth = measure();
+        // SAFETY: as above; nobody has borrowed the host. The future is dropped before the host is used, or before the store is given back by the
+        // call that waits for it.
+        let Some(asking) = (unsafe { ask(store, growth) }) else { return Ok(None) };
+        let mut growing = Growing { store, growth, measure, asking: Some(asking), grow, filling: None };
         match Pin::new(&mut growing).poll(task) {
             Poll::Ready(outcome) => outcome.map(Some),
             Poll::Pending => {
@@ -136,23 +153,32 @@ fn with_frames(store: NonNull<VmStore>, pending: Pending) -> Pending {
     }
 }
 
-impl<W: FnMut() -> Result<Grown, Pending> + Unpin> Future for Growing<W> {
+impl<M: Fn() -> Growth + Unpin, W: FnMut(Growth) -> Result<Grown, Pending> + Unpin> Future for Growing<M, W> {
     type Output = Result<u64, Pending>;
 
     fn poll(mut self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        if let Some(asking) = &mut this.asking {
+        while let Some(asking) = &mut this.asking {
             let answer = ready!(asking.as_mut().poll(task));
             this.asking = None;
+            let now = (this.measure)();
             // SAFETY: the store is lent to the call that this is part of, and the limiter is done with it.
             unsafe {
-                if let Some(mut host) = this.store.as_ref().host() {
-                    host.as_mut().growth_answered(this.growth, answer);
+                let Some(mut host) = this.store.as_ref().host() else { break };
+                if now == this.growth {
+                    host.as_mut().growth_answered(now, answer);
+                    break;
                 }
+                // It was an answer to another question.
+                if let Err(error) = host.as_mut().growth_outdated(this.growth, answer) {
+                    return Poll::Ready(Err(with_frames(this.store, Pending::Error(error, Vec::new()))));
+                }
+                this.growth = now;
+                this.asking = ask(this.store, now);
             }
         }
         if this.filling.is_none() {
-            let outcome = (this.grow)();
+            let outcome = (this.grow)(this.growth);
             // SAFETY: as above.
             unsafe {
                 if let Some(mut host) = this.store.as_ref().host() {

@@ -7,6 +7,7 @@
 use super::address_space::{AddressRoom, MemoryPlan, reach_bytes};
 use super::alloc::Backing;
 use super::code::LoadedModule;
+use super::growth::Growth;
 use super::pending::Pending;
 use super::store::{VmStore, is_no_room};
 use crate::MemoryCreator;
@@ -283,28 +284,31 @@ impl Memory {
     }
 }
 
-/// Grows a memory of an instance, asking the store's limits first. `Ok(None)` is the refusal that the guest sees as -1.
+/// What growing a memory of an instance by `delta_pages` means now.
+///
+/// # Safety
+///
+/// 1. `store` is valid and no mutable reference into it is held.
+pub(crate) unsafe fn measure(store: NonNull<VmStore>, (owner, index): (super::InstanceId, DefinedMemoryIndex), delta_pages: u64) -> Growth {
+    // SAFETY: the caller lends the store (1).
+    Growth::growing_memory(unsafe { (*store.as_ptr()).instance(owner) }.memory(index), delta_pages)
+}
+
+/// Grows a memory of an instance, asking the store's limits first: for `growth`, which is what [`measure`] said a moment ago. Another thread may
+/// have made a shared memory larger since. `Ok(None)` is the refusal that the guest sees as -1.
 ///
 /// # Safety
 ///
 /// 1. `store` is valid and no reference into it is held.
 pub(crate) unsafe fn grow(
     store: NonNull<VmStore>,
-    owner: super::InstanceId,
-    index: DefinedMemoryIndex,
+    (owner, index): (super::InstanceId, DefinedMemoryIndex),
     delta_pages: u64,
+    growth: Growth,
 ) -> Result<Option<u64>, Pending> {
-    // SAFETY: the caller lends the store (1); the reference ends before the limiter runs.
-    let (current, desired, max) = unsafe {
-        let memory = (*store.as_ptr()).instance(owner).memory(index);
-        let current = memory.len_bytes();
-        let ty = memory.ty();
-        let max = ty.max_pages.map(|_| ty.max_bytes() as usize);
-        let delta_bytes = delta_pages.saturating_mul(ty.page_size_bytes());
-        (current, usize::try_from((current as u64).saturating_add(delta_bytes)).unwrap_or(usize::MAX), max)
-    };
+    let Growth { current, desired, max, .. } = growth;
     if delta_pages != 0
-        // SAFETY: as above.
+        // SAFETY: the caller lends the store (1); no reference into it is held when the limiter runs.
         && let Some(mut host) = unsafe { (*store.as_ptr()).host() }
     {
         // SAFETY: the host's part of the store lives as long as the store, and nothing else of it is borrowed.

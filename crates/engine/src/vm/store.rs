@@ -123,10 +123,12 @@ pub(crate) trait StoreHost {
     fn table_grow_failed(&mut self, error: anyhow::Error) -> anyhow::Result<()>;
     /// Why the budget refused what was asked last, if it did.
     fn budget_refusal(&self) -> Option<String>;
-    /// Begins to ask whether a growth is allowed, if the limiter may wait. `None` if it does not, or there is none.
+    /// Begins to ask whether a growth is allowed, if the limiter may wait. `None` if it does not, or there is none, or the budget refuses it anyway.
     fn ask_growth(&mut self, growth: Growth) -> Option<Asking<'_>>;
     /// Keeps the answer to [`ask_growth`](Self::ask_growth) for the question to come.
     fn growth_answered(&mut self, growth: Growth, answer: anyhow::Result<bool>);
+    /// Told of an answer to [`ask_growth`](Self::ask_growth) after which the question was another one. An error ends the guest's call.
+    fn growth_outdated(&mut self, growth: Growth, answer: anyhow::Result<bool>) -> anyhow::Result<()>;
     /// Forgets an answer to a question that did not come.
     fn forget_answers(&mut self);
     /// The fuel is used up: refill it, or refuse with an error. Says whether to let other tasks run first.

@@ -2,7 +2,7 @@
 
 use super::Caller;
 use super::slices::Range;
-use crate::vm::growth::{Grown, Growth, after_asking, raising};
+use crate::vm::growth::{Grown, after_asking, raising};
 use crate::vm::memory::{self, check_range};
 use peregrine_artifact::builtins::unpack_indices;
 use peregrine_wasm::{DataIndex, MemoryIndex};
@@ -27,12 +27,12 @@ pub(super) unsafe extern "C" fn memory_grow(caller: Caller, index: u32, delta: u
     // SAFETY: no reference into the store is held.
     let (owner, defined) = unsafe { caller.store().as_ref() }.instance(caller.id()).memory_origin(MemoryIndex::from_u32(index));
     // SAFETY: as above.
-    let growth = Growth::growing_memory(unsafe { caller.store().as_ref() }.instance(owner).memory(defined), delta);
+    let measure = move || unsafe { memory::measure(caller.store(), (owner, defined), delta) };
     // SAFETY: as above.
-    let grow = move || unsafe { memory::grow(caller.store(), owner, defined, delta) }.map(|old| old.unwrap_or(u64::MAX));
+    let grow = move |growth| unsafe { memory::grow(caller.store(), (owner, defined), delta, growth) }.map(|old| old.unwrap_or(u64::MAX));
     // SAFETY: as above.
-    let answered = unsafe { after_asking(caller.store(), growth, move || grow().map(Grown::Done)) };
-    answered.unwrap_or_else(|| raising(caller.store(), grow).unwrap_or(0))
+    let answered = unsafe { after_asking(caller.store(), measure, move |growth| grow(growth).map(Grown::Done)) };
+    answered.unwrap_or_else(|| raising(caller.store(), || grow(measure())).unwrap_or(0))
 }
 
 pub(super) unsafe extern "C" fn memory_copy(caller: Caller, memories: u64, target: u64, source: u64, len: u64) {

@@ -32,11 +32,11 @@ pub(super) unsafe extern "C" fn table_grow(caller: Caller, index: u32, delta: u6
     // SAFETY: no reference into the store is held.
     let (owner, defined) = unsafe { owner(caller, index) };
     // SAFETY: as above.
-    let growth = Growth::growing_table(unsafe { caller.store().as_ref() }.instance(owner).table(defined), delta);
+    let measure = move || Growth::growing_table(unsafe { caller.store().as_ref() }.instance(owner).table(defined), delta);
     // New elements are null until they are filled below, in slices.
     // SAFETY: as above.
     let grow = move || unsafe { table::grow(caller.store(), owner, defined, delta, 0) };
-    let answered = move || {
+    let answered = move |_| {
         Ok(match grow()? {
             Some(old) if value != 0 => {
                 // SAFETY: as above.
@@ -47,7 +47,7 @@ pub(super) unsafe extern "C" fn table_grow(caller: Caller, index: u32, delta: u6
         })
     };
     // SAFETY: as above.
-    if let Some(result) = unsafe { after_asking(caller.store(), growth, answered) } {
+    if let Some(result) = unsafe { after_asking(caller.store(), measure, answered) } {
         return result;
     }
     match raising(caller.store(), grow) {
