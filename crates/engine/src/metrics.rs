@@ -135,7 +135,7 @@ impl Engine {
         let time = |what| Duration::from_nanos(get(what));
         let (stores_created, stores_live) = self.pool().leases();
         let instances_created = get(Counting::SlotsWarm) + get(Counting::SlotsCold) + get(Counting::InstancesOfHost);
-        let (stores, mapped) = (shared.live.all(), shared.room.mappings().mapped());
+        let (used, mapped) = (shared.stores_used.all(), shared.room.mappings().mapped());
         EngineMetrics {
             stores_created,
             stores_live,
@@ -150,15 +150,15 @@ impl Engine {
             slots_quarantined: get(Counting::SlotsQuarantined),
             stacks_returned: get(Counting::StacksReturned),
             stacks_idle: shared.stacks.warm_count() as u64,
-            calls: stores.used.calls,
-            traps: stores.used.traps,
+            calls: used.calls,
+            traps: used.traps,
             mapped_bytes: mapped.committed_bytes,
             reserved_bytes: mapped.reserved_bytes,
             looks_in_vain: get(Counting::LooksInVain),
             interruptions_failed: failed_interruptions(),
             modules_compiled: get(Counting::ModulesCompiled),
             compile_time: time(Counting::CompileNanoseconds),
-            time_in_guest: Duration::from_nanos(stores.used.guest_nanoseconds),
+            time_in_guest: Duration::from_nanos(used.guest_nanoseconds),
             baseline_functions: get(Counting::BaselineFunctions),
             baseline_time: time(Counting::BaselineNanoseconds),
             optimized_functions: get(Counting::OptimizedFunctions),

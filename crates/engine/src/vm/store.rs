@@ -6,7 +6,7 @@ use super::alloc::lease::{KeptModule, KeptShared, ModuleRef, ModuleSource};
 use super::alloc::{
     Counters, Counting, WarmModules,
     idle::{HeldStacks, IdleSlots},
-    live::{LiveStores, Used},
+    used::{StoresUsed, Used},
 };
 use super::code::LoadedModule;
 use super::dropping::Alive;
@@ -46,8 +46,8 @@ pub(crate) struct VmShared {
     pub(crate) room: Arc<AddressRoom>,
     /// What happened so far.
     pub(crate) counters: Counters,
-    /// The stores.
-    pub(crate) live: LiveStores,
+    /// What guests of the stores did.
+    pub(crate) stores_used: StoresUsed,
     /// How many warm instances are kept.
     pub(crate) idle: IdleSlots,
     /// Where they are.
@@ -70,7 +70,7 @@ impl VmShared {
             idle: IdleSlots::new(room.idle_bytes()),
             room: Arc::new(room),
             counters: Counters::default(),
-            live: LiveStores::default(),
+            stores_used: StoresUsed::default(),
             warm: WarmModules::default(),
             held_stacks: HeldStacks::default(),
             memory_creator: OnceLock::new(),
@@ -223,7 +223,7 @@ impl VmStore {
             true => Some(Arc::new(shared.make_where_room_is(is_no_room, || InterruptPage::new(cause))?)),
             false => None,
         };
-        let store = Box::new(Self {
+        Ok(Box::new(Self {
             context: VmStoreContext { counts_fuel: u64::from(shared.settings.fuel), ..VmStoreContext::default() },
             unusual: Unusual::NoStack as u32,
             used: Used::default(),
@@ -253,10 +253,7 @@ impl VmStore {
             may_go_on: false,
             unknown_depth: 0,
             fault: None,
-        });
-        // SAFETY: a store does not move, and is removed when it is dropped.
-        unsafe { store.shared.live.add(&store.used) };
-        Ok(store)
+        }))
     }
 
     /// What it shares with other stores of the engine.
@@ -641,7 +638,11 @@ impl VmStore {
 
     /// Makes sure that there is a stack to run guests on.
     pub(super) fn ensure_stack(&mut self) -> std::io::Result<()> {
-        self.guest_ran = true;
+        if !self.guest_ran {
+            self.guest_ran = true;
+            // SAFETY: a store does not move, and is removed when it is dropped.
+            unsafe { self.shared.stores_used.add(&self.used) };
+        }
         if self.stack.is_none() {
             let stack = self.shared.stacks.take()?;
             self.context.guest_stack_top = stack.top() as u64;
@@ -718,7 +719,7 @@ impl Drop for VmStore {
         for instance in std::mem::take(&mut self.instances).into_iter().flatten() {
             self.give_back(instance);
         }
-        self.shared.live.remove(&self.used);
+        self.shared.stores_used.remove(&self.used);
         self.return_stack();
     }
 }

@@ -8,7 +8,7 @@
 //! What is kept is the whole instance: its context, and its memories and tables with their address space and the initial content that is
 //! mapped into them. `pool` holds what is spare and keeps modules and engines alive without a counter that threads share; `lease` is how
 //! stores hold on to them; `backing` is the address space of a memory or table,
-//! which can be made what it was at first; `mappings` lists where these are, and `live` the stores; `idle` bounds what is spare; `warm` finds all of it where there is no room; `counters` counts what
+//! which can be made what it was at first; `mappings` lists where these are, and `used` what guests of the stores did; `idle` bounds what is spare; `warm` finds all of it where there is no room; `counters` counts what
 //! happened.
 
 pub(crate) mod backing;
@@ -16,9 +16,9 @@ pub(crate) mod counters;
 mod huge_pages;
 pub(crate) mod idle;
 pub(crate) mod lease;
-pub(crate) mod live;
 pub(crate) mod mappings;
 pub(crate) mod pool;
+pub(crate) mod used;
 pub(crate) mod warm;
 
 pub(crate) use backing::Backing;

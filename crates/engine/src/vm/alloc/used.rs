@@ -1,7 +1,8 @@
-//! The stores of an engine that are alive, and what their guests did: counted by each store alone, and summed up when somebody asks.
+//! What guests of an engine's stores did: counted by each store alone, and summed up when somebody asks.
 //!
-//! A store's own numbers are written by whoever has the store, with plain instructions, and read by any thread. They stay readable as long as the
-//! store is in the list; when it leaves, they are added to what those did that are gone.
+//! A store's own numbers are written by whoever has the store, with plain instructions, and read by any thread. A store is listed when its guest is
+//! about to run for the first time. Its numbers stay readable as long as it is in the list; when it leaves, they are added to what those did that
+//! are gone.
 
 use super::pool::{Apart, SHARDS, own_shard};
 use std::ptr::NonNull;
@@ -9,14 +10,21 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// What guests of a store used. Part of the store.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Used {
     calls: AtomicU64,
     traps: AtomicU64,
     guest_nanoseconds: AtomicU64,
-    /// Where the store is listed. Written under the lock of that part of the list.
+    /// Where the store is listed, [`SHARDS`] if it is not. Written under the lock of that part of the list.
     shard: AtomicUsize,
     position: AtomicUsize,
+}
+
+impl Default for Used {
+    fn default() -> Self {
+        let [calls, traps, guest_nanoseconds] = [(); 3].map(|()| AtomicU64::new(0));
+        Self { calls, traps, guest_nanoseconds, shard: AtomicUsize::new(SHARDS), position: AtomicUsize::new(0) }
+    }
 }
 
 /// The numbers, at a moment.
@@ -73,13 +81,11 @@ impl UsedSoFar {
 
 /// The list of an engine, in parts that threads use each on its own.
 #[derive(Default)]
-pub(crate) struct LiveStores([Apart<Mutex<Part>>; SHARDS]);
+pub(crate) struct StoresUsed([Apart<Mutex<Part>>; SHARDS]);
 
 #[derive(Default)]
 struct Part {
     live: Vec<NonNull<Used>>,
-    /// Stores that were ever listed here.
-    created: u64,
     /// What those used that are gone.
     gone: UsedSoFar,
 }
@@ -87,23 +93,12 @@ struct Part {
 // SAFETY: what it points to is read atomically, on any thread, and is there while it is listed.
 unsafe impl Send for Part {}
 
-/// All stores of an engine together.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct AllStores {
-    /// Made so far.
-    pub(crate) created: u64,
-    /// Alive now.
-    pub(crate) live: u64,
-    /// What their guests used, those of stores that are gone included.
-    pub(crate) used: UsedSoFar,
-}
-
-impl LiveStores {
+impl StoresUsed {
     fn part(&self, number: usize) -> MutexGuard<'_, Part> {
         self.0[number].0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lists a store.
+    /// Lists a store, which is not listed yet.
     ///
     /// # Safety
     ///
@@ -114,12 +109,15 @@ impl LiveStores {
         used.shard.store(shard, Ordering::Relaxed);
         used.position.store(part.live.len(), Ordering::Relaxed);
         part.live.push(NonNull::from(used));
-        part.created += 1;
     }
 
-    /// Takes a store off the list, which is on it.
+    /// Takes a store off the list, if it is on it.
     pub(crate) fn remove(&self, used: &Used) {
-        let mut part = self.part(used.shard.load(Ordering::Relaxed));
+        let shard = used.shard.load(Ordering::Relaxed);
+        if shard >= SHARDS {
+            return;
+        }
+        let mut part = self.part(shard);
         let position = used.position.load(Ordering::Relaxed);
         debug_assert!(part.live.get(position).is_some_and(|listed| std::ptr::eq(listed.as_ptr(), used)));
         part.live.swap_remove(position);
@@ -130,17 +128,15 @@ impl LiveStores {
         part.gone.add(used.so_far());
     }
 
-    /// All of them together.
-    pub(crate) fn all(&self) -> AllStores {
-        let mut all = AllStores::default();
+    /// What guests of all stores did, those of stores that are gone included.
+    pub(crate) fn all(&self) -> UsedSoFar {
+        let mut all = UsedSoFar::default();
         for shard in 0..SHARDS {
             let part = self.part(shard);
-            all.created += part.created;
-            all.live += part.live.len() as u64;
-            all.used.add(part.gone);
+            all.add(part.gone);
             for used in &part.live {
                 // SAFETY: as in `remove`; what is listed stays while the part is locked.
-                all.used.add(unsafe { used.as_ref() }.so_far());
+                all.add(unsafe { used.as_ref() }.so_far());
             }
         }
         all
