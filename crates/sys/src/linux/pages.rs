@@ -355,6 +355,7 @@ pub(super) fn invalid(message: String) -> io::Error {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use std::fs::File;
 
     pub(in crate::platform) fn read(reservation: &Reservation, offset: usize) -> u8 {
         assert!(offset < reservation.len_bytes());
