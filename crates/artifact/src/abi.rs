@@ -63,6 +63,10 @@ pub const LONG_BODY_BYTES: usize = 1024;
 /// Up to so many distinct function types, a module has stubs for all of them; beyond, for those of functions that the host meets.
 pub const MOST_TYPES_WITH_ALL_STUBS: usize = 2_000;
 
+/// Bulk operations on at most so many bytes or elements count fuel for each, and nobody looks whether there was enough: code may do them without
+/// the engine, which looks before longer ones.
+pub const UNCHECKED_BULK_LEN: u64 = 64;
+
 /// Functions with more locals keep none: the places of so many take 128 KiB of the guest's stack in every call.
 pub const MOST_KEPT_LOCALS: usize = 8192;
 /// Bytes of each local that is kept.

@@ -39,6 +39,7 @@ pub const CONTRACT_HASH: u64 = {
         abi::KEPT_MARK as u64,
         abi::KEPT_MARK_OFFSET as u64,
         abi::KEPT_HEADER_BYTES as u64,
+        abi::UNCHECKED_BULK_LEN,
         SLOT_SIZE_BYTES,
         BUDGET_SIZE_BYTES,
         BUDGET_CALLS_OFFSET as u64,

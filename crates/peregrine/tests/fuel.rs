@@ -52,8 +52,8 @@ fn operators_cost_one_and_structure_nothing() {
     check("(local.set 1 (i32.add (local.get 0) (i32.const 1)))", 4);
     check("(i32.const 1) (return) nop drop", 1);
     check("(i32.store (i32.const 0) (i32.load (i32.const 4)))", 4);
-    check("(memory.copy (i32.const 0) (i32.const 100) (i32.const 65000))", 4);
-    check("(memory.fill (i32.const 0) (i32.const 100) (i32.const 1000))", 4);
+    check("(memory.copy (i32.const 0) (i32.const 100) (i32.const 65000))", 4 + 65000);
+    check("(memory.fill (i32.const 0) (i32.const 100) (i32.const 1000))", 4 + 1000);
     check("(drop (memory.grow (i32.const 1)))", 2);
     check("(local.set 2 (i32x4.splat (local.get 0)))", 3);
     check("(global.set $g (select (i32.const 1) (i32.const 2) (local.get 0)))", 5);

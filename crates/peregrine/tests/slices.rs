@@ -167,3 +167,26 @@ fn every_long_operation_asks_in_between() -> Result<()> {
     }
     Ok(())
 }
+
+/// A function that is nothing but many operations of a slice each looks in them: nobody else does.
+#[test]
+fn operations_of_one_slice_are_interrupted() -> Result<()> {
+    let text = r#"(module (import "" "tick" (func $tick)) (memory 4) (table $t 60000 externref)
+        (func (export "memory") (call $tick) (memory.fill (i32.const 0) (i32.const 1) (i32.const 0x40000)))
+        (func (export "table") (call $tick) (table.fill $t (i32.const 0) (ref.null extern) (i32.const 60000)))
+        (func (export "few") (call $tick) (memory.fill (i32.const 0) (i32.const 1) (i32.const 1000))))"#;
+    for strategy in [Strategy::Ahead, Strategy::Baseline] {
+        let engine = Engine::new(Config::new().epoch_interruption(true).strategy(strategy))?;
+        let module = Module::new(&engine, text)?;
+        let mut linker = Linker::new(&engine);
+        linker.func_wrap("", "tick", |caller: Caller<'_, ()>| caller.engine().increment_epoch())?;
+        let mut store = Store::new(&engine, ());
+        store.set_epoch_deadline(1);
+        let instance = linker.instantiate(&mut store, &module)?;
+        for name in ["memory", "table"] {
+            interrupted(call(&mut store, instance, name));
+        }
+        call(&mut store, instance, "few")?;
+    }
+    Ok(())
+}

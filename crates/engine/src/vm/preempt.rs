@@ -76,6 +76,26 @@ pub(super) unsafe fn decide(store: NonNull<VmStore>, task: Option<&mut Context<'
     }
 }
 
+/// Asks the host for more fuel. `Ok(None)` is to go on. `task` is that of the call, if it can wait.
+///
+/// # Safety
+///
+/// 1. As for [`decide`].
+pub(super) unsafe fn refuel(store: NonNull<VmStore>, task: Option<&mut Context<'_>>) -> Result<Option<Wait>, Pending> {
+    // SAFETY: as the caller says (1); the host's part of the store is another object that lives as long.
+    let may_yield = match unsafe { store.as_ref() }.host() {
+        // SAFETY: as above.
+        Some(mut host) => unsafe { host.as_mut() }.out_of_fuel(),
+        None => Err(Trap::OutOfFuel.into()),
+    };
+    match (may_yield, task) {
+        (Ok(true), Some(task)) => Wait::for_turn(task).map(Some),
+        (Ok(_), _) => Ok(None),
+        // SAFETY: as above.
+        (Err(error), _) => Err(Pending::of_error(error, backtrace(unsafe { store.as_ref() }))),
+    }
+}
+
 const CANNOT_YIELD: &str = "a guest was interrupted and is to yield, but it was not called as a future; use `call_async`";
 
 /// What the landing of an interruption calls, through a veneer.

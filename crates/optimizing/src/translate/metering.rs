@@ -1,6 +1,7 @@
 //! Fuel: counting operators, and asking the engine when the counter is above zero.
 //!
-//! One unit for each operator but those that only structure the code. What a stretch of straight code costs is added at its end, so the
+//! One unit for each operator but those that only structure the code, and one for each byte or element of a bulk operation, which the engine adds
+//! unless it is done in place. What a stretch of straight code costs is added at its end, so the
 //! count is exact at every call and branch. Looking for interruptions is not here: that is inserted after the passes.
 //!
 //! The counter is in a register that nothing else uses, in all compiled code of a store that counts fuel: veneers bring it there and back.
@@ -60,18 +61,37 @@ impl Translator<'_, '_> {
         if self.metering.pending == 0 {
             return;
         }
+        let pending = std::mem::take(&mut self.metering.pending);
+        self.change_fuel(|this, fuel| this.builder.ins().iadd_imm_s(fuel, pending));
+    }
+
+    /// Adds a unit for each byte of an operation that is done in place, which has so many: once it is certain that it does not trap.
+    pub(super) fn meter_bytes(&mut self, len: u64) {
+        if self.metering.on && len != 0 {
+            self.change_fuel(|this, fuel| this.builder.ins().iadd_imm_s(fuel, len as i64));
+        }
+    }
+
+    /// [`meter_bytes`](Self::meter_bytes) of an operation whose length, of 64 bits, is known at run time.
+    pub(super) fn meter_bytes_of(&mut self, len: Value) {
+        if self.metering.on {
+            self.change_fuel(|this, fuel| this.builder.ins().iadd(fuel, len));
+        }
+    }
+
+    /// Makes the counter what `change` makes of it.
+    fn change_fuel(&mut self, change: impl FnOnce(&mut Self, Value) -> Value) {
         if self.metering.in_register {
             let fuel = self.builder.ins().get_pinned_reg(I64);
-            let fuel = self.builder.ins().iadd_imm_s(fuel, self.metering.pending);
+            let fuel = change(self, fuel);
             self.builder.ins().set_pinned_reg(fuel);
         } else {
             let store = self.load_context_pointer(offset_of!(VmContextHeader, store));
             let fuel = self.load_fuel(store);
-            let fuel = self.builder.ins().iadd_imm_s(fuel, self.metering.pending);
+            let fuel = change(self, fuel);
             let flags = Region::Fuel.trusted(self.builder.func);
             self.builder.ins().store(flags, fuel, store, offset_of!(VmStoreContext, fuel_consumed) as i32);
         }
-        self.metering.pending = 0;
     }
 
     /// At the entry of the function: asks the engine if the counter is above zero, where that is looked at.

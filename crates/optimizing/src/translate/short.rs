@@ -7,6 +7,7 @@ use crate::budget::Mode;
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::{I8, I8X16, I16, I32, I64};
 use cranelift_codegen::ir::{Block, InstBuilder, MemFlagsData, Type, Value};
+use peregrine_artifact::abi::UNCHECKED_BULK_LEN;
 use peregrine_wasm::{MemoryIndex, Trap};
 use smallvec::SmallVec;
 use target_lexicon::Architecture;
@@ -15,6 +16,8 @@ use target_lexicon::Architecture;
 const MAX_CONSTANT_BYTES: u64 = 64;
 /// The longest operation of a length known at run time that is done in place.
 const MAX_DYNAMIC_BYTES: u64 = 32;
+// The engine looks at the fuel before longer ones.
+const _: () = assert!(MAX_CONSTANT_BYTES <= UNCHECKED_BULK_LEN && MAX_DYNAMIC_BYTES <= UNCHECKED_BULK_LEN);
 /// How many operations of a length known at run time are done in place in one function: each is a dozen blocks.
 const MAX_DYNAMIC_SITES: u32 = 16;
 
@@ -138,6 +141,7 @@ impl Translator<'_, '_> {
         match length {
             Length::Constant(bytes) => {
                 self.builder.ins().trapnz(outside, trap_code(Trap::MemoryOutOfBounds));
+                self.meter_bytes(bytes);
                 let pieces: SmallVec<[_; 4]> = pieces(bytes).into_iter().map(|(at, ty)| (None, at, ty)).collect();
                 self.write_pieces(&pieces, target, source);
                 Short::Done
@@ -157,6 +161,7 @@ impl Translator<'_, '_> {
         self.builder.ins().brif(not_short, general, &[], short, &[]);
         self.begin_sealed(short);
         let len64 = self.widen(len);
+        self.meter_bytes_of(len64);
         for piece in [I8X16, I64, I32] {
             let [fits, less] = [(); 2].map(|()| self.builder.create_block());
             let size = self.builder.ins().iconst(ty, i64::from(piece.bytes()));

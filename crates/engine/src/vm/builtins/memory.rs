@@ -81,13 +81,15 @@ pub(super) unsafe extern "C" fn memory_init(caller: Caller, memory_and_data: u64
     // SAFETY: no reference into the store is held.
     let (_, memory_len) = unsafe { span(caller, memory.as_u32()) };
     let (source, len) = (u64::from(source), u64::from(len));
-    if let Err(trap) = check_range(target, len, memory_len) {
+    // SAFETY: as above.
+    let in_segment = unsafe { caller.store().as_ref() }.check_data(caller.id(), data, source, len);
+    if let Err(trap) = check_range(target, len, memory_len).and(in_segment) {
         return caller.check(Err(trap));
     }
     caller.in_slices(Range { slice_len: SLICE_BYTES, len, is_backward: false }, 0, move |offset, slice| {
         // SAFETY: the only reference into the store, gone when the slice is done.
         let store = unsafe { caller.store_mut() };
-        // The rest of the segment is checked with each slice; the first one finds what is beyond it.
+        // The segment may have been dropped in an interruption.
         store.check_data(caller.id(), data, source + offset, len - offset)?;
         store.memory_init(caller.id(), memory, data, target + offset, source + offset, slice)
     });

@@ -13,8 +13,8 @@ pub(super) use tiering::first_call;
 use super::entry::veneer;
 use super::fault::walk::backtrace;
 use super::pending::Pending;
+use super::preempt::refuel;
 use super::store::VmStore;
-use super::suspend::Wait;
 use super::{InstanceId, VmInstance};
 use peregrine_artifact::builtins::Builtin;
 use peregrine_artifact::vmctx::VmContextHeader;
@@ -136,26 +136,14 @@ unsafe extern "C" fn raise(caller: Caller, trap: u32) {
 
 /// Asks the store for more fuel, or ends the call.
 pub(super) unsafe extern "C" fn out_of_fuel(caller: Caller) {
-    // SAFETY: no reference into the store is held.
-    let host = unsafe { caller.store().as_ref() }.host();
-    let may_yield = match host {
-        // SAFETY: the host's part of the store is another object that lives as long.
-        Some(mut host) => unsafe { host.as_mut() }.out_of_fuel(),
-        None => Err(Trap::OutOfFuel.into()),
-    };
-    match may_yield {
-        Ok(false) => {}
-        Ok(true) => {
-            // SAFETY: the only reference into the store. The task is that of the poll under way.
-            let store = unsafe { caller.store_mut() };
-            if let Some(task) = store.task() {
-                // SAFETY: as above.
-                match Wait::for_turn(unsafe { task.as_ref() }) {
-                    Ok(wait) => store.suspend(wait),
-                    Err(pending) => caller.raise(pending),
-                }
-            }
-        }
-        Err(error) => caller.raise(Pending::of_error(error, Vec::new())),
+    let store = caller.store();
+    // SAFETY: no reference into the store is held. The task is that of the poll under way.
+    let refueled = unsafe { refuel(store, store.as_ref().task().map(|task| &mut *task.as_ptr())) };
+    // SAFETY: the only reference into the store.
+    let store = unsafe { caller.store_mut() };
+    match refueled {
+        Ok(None) => {}
+        Ok(Some(wait)) => store.suspend(wait),
+        Err(pending) => store.raise(pending),
     }
 }

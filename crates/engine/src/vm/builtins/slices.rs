@@ -1,10 +1,12 @@
-//! Long operations in slices: between two of them the store may be interrupted, and the operation goes on, waits or ends as its host says.
+//! Long operations in slices: between two of them the store may be interrupted or out of fuel, and the operation goes on, waits or ends as its host
+//! says.
 
 use super::Caller;
 use crate::vm::fault::walk::backtrace;
 use crate::vm::pending::Pending;
-use crate::vm::preempt::decide;
+use crate::vm::preempt::{decide, refuel};
 use crate::vm::suspend::{Wait, poll_interruption};
+use peregrine_artifact::abi::UNCHECKED_BULK_LEN;
 use peregrine_wasm::Trap;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -20,11 +22,20 @@ pub(super) struct Range {
     pub(super) is_backward: bool,
 }
 
+/// The part of a slice that is done without a look. A function may do nothing but many such operations.
+const QUICK_PART: u64 = 16;
+
 /// An operation under way.
 pub(super) struct Slices<W> {
     caller: Caller,
     range: Range,
     done: u64,
+    /// How far fuel was counted: for what is done, and at most for one slice more.
+    paid: u64,
+    /// There was not enough fuel for that, and the host was not asked yet.
+    is_short_of_fuel: bool,
+    /// Whether the host was asked about an interruption before the next slice. Of several, nobody looks before the first.
+    has_looked: bool,
     work: W,
     /// What the builtin returns in the end.
     result: u64,
@@ -32,18 +43,24 @@ pub(super) struct Slices<W> {
 }
 
 impl Caller {
-    /// Does `work(offset, len)` for slices of `range`, until it fails or the store is interrupted and ended. `work` keeps no reference into
-    /// the store. Returns `result` for the builtin to return; the guest does not see it if something is pending then.
+    /// Does `work(offset, len)` for slices of `range`, until it fails or the store is interrupted and ended, or out of fuel, of which a unit is
+    /// counted for each byte or element before its slice. `work` keeps no reference into the store, and fails only for what came about in an
+    /// interruption: operations that are out of bounds cost nothing. Returns `result` for the builtin to return; the guest does not see it if
+    /// something is pending then.
     #[inline]
     pub(super) fn in_slices<W>(self, range: Range, result: u64, mut work: W) -> u64
     where
         W: FnMut(u64, u64) -> Result<(), Trap> + Send + Unpin + 'static,
     {
+        let (mut paid, mut is_short_of_fuel) = (0, false);
         // Most are short. What fails fails again below.
-        if range.len <= range.slice_len && work(0, range.len).is_ok() {
-            return result;
+        if range.len <= range.slice_len / QUICK_PART {
+            (paid, is_short_of_fuel) = (range.len, !self.pay(range.len, range.len));
+            if !is_short_of_fuel && work(0, range.len).is_ok() {
+                return result;
+            }
         }
-        let mut slices = self.slices(range, result, work);
+        let mut slices = Slices { paid, is_short_of_fuel, ..self.slices(range, result, work) };
         // SAFETY: no reference into the store is held. The task is that of the poll under way.
         let task = unsafe { self.store().as_ref().task().map(|task| &mut *task.as_ptr()) };
         match slices.advance(task) {
@@ -61,12 +78,38 @@ impl Caller {
             }
         }
     }
-}
 
-impl Caller {
     /// [`in_slices`](Self::in_slices) as a future, none of which is done yet.
     pub(super) fn slices<W>(self, range: Range, result: u64, work: W) -> Slices<W> {
-        Slices { caller: self, range, done: 0, work, result, wait: None }
+        Slices {
+            caller: self,
+            range,
+            done: 0,
+            paid: 0,
+            is_short_of_fuel: false,
+            has_looked: range.len > range.slice_len,
+            work,
+            result,
+            wait: None,
+        }
+    }
+
+    /// Whether the store counts fuel.
+    pub(super) fn counts_fuel(self) -> bool {
+        // SAFETY: builtins hold no reference into the store here.
+        unsafe { (*self.store().as_ptr()).context.counts_fuel != 0 }
+    }
+
+    /// Counts fuel for `units` of an operation on `len` bytes or elements. Whether it may begin: there was enough, or it is so short that nobody
+    /// looks.
+    fn pay(self, units: u64, len: u64) -> bool {
+        // SAFETY: as above.
+        let context = unsafe { &mut (*self.store().as_ptr()).context };
+        if context.counts_fuel == 0 {
+            return true;
+        }
+        context.fuel_consumed += units as i64;
+        len <= UNCHECKED_BULK_LEN || context.fuel_consumed <= 0
     }
 }
 
@@ -76,22 +119,34 @@ impl<W: FnMut(u64, u64) -> Result<(), Trap>> Slices<W> {
         let Range { slice_len, len, is_backward } = self.range;
         let store = self.caller.store();
         loop {
+            // SAFETY: no reference into the store is held.
+            if !std::mem::replace(&mut self.has_looked, true)
+                && unsafe { self.caller.is_interrupted() }
+                // SAFETY: as above.
+                && let Some(wait) = unsafe { decide(store, task.as_deref_mut()) }?
+            {
+                return Ok(Some(wait));
+            }
             let slice = slice_len.min(len - self.done);
+            if self.paid < self.done + slice {
+                self.paid = self.done + slice;
+                self.is_short_of_fuel = !self.caller.pay(slice, len);
+            }
+            if std::mem::take(&mut self.is_short_of_fuel)
+                // SAFETY: as above.
+                && let Some(wait) = unsafe { refuel(store, task.as_deref_mut()) }?
+            {
+                return Ok(Some(wait));
+            }
             let offset = if is_backward { len - self.done - slice } else { self.done };
             if let Err(trap) = (self.work)(offset, slice) {
                 // SAFETY: the work is done with the store.
                 return Err(Pending::Trap(trap, backtrace(unsafe { store.as_ref() })));
             }
             self.done += slice;
+            self.has_looked = false;
             if self.done == len {
                 return Ok(None);
-            }
-            // SAFETY: as above.
-            if unsafe { self.caller.is_interrupted() }
-                // SAFETY: as above.
-                && let Some(wait) = unsafe { decide(store, task.as_deref_mut()) }?
-            {
-                return Ok(Some(wait));
             }
         }
     }

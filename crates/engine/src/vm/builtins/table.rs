@@ -36,11 +36,13 @@ pub(super) unsafe extern "C" fn table_grow(caller: Caller, index: u32, delta: u6
     // New elements are null until they are filled below, in slices.
     // SAFETY: as above.
     let grow = move || unsafe { table::grow(caller.store(), owner, defined, delta, 0) };
+    // What has grown is paid for in slices too, null or not.
+    let is_long = move || value != 0 || caller.counts_fuel();
     let answered = move |_| {
         Ok(match grow()? {
-            Some(old) if value != 0 => {
+            Some(old) if is_long() => {
                 // SAFETY: as above.
-                let work = unsafe { filling(caller, (owner, defined), old, value) };
+                let work = unsafe { filling_new(caller, (owner, defined), old, value) };
                 Grown::Filling(Box::pin(caller.slices(range(delta), old, work)))
             }
             grown => Grown::Done(grown.unwrap_or(u64::MAX)),
@@ -52,7 +54,7 @@ pub(super) unsafe extern "C" fn table_grow(caller: Caller, index: u32, delta: u6
     }
     match raising(caller.store(), grow) {
         // SAFETY: as above.
-        Some(Some(old)) if value != 0 => unsafe { fill(caller, (owner, defined), old, value, delta, old) },
+        Some(Some(old)) if is_long() => caller.in_slices(range(delta), old, unsafe { filling_new(caller, (owner, defined), old, value) }),
         Some(grown) => grown.unwrap_or(u64::MAX),
         None => 0,
     }
@@ -80,24 +82,32 @@ unsafe fn filling(
     }
 }
 
-/// Writes elements in slices. Gives what the builtin is to return, which is `result`.
+/// [`filling`] of elements that are null so far.
 ///
 /// # Safety
 ///
-/// 1. No reference into the store is held.
-unsafe fn fill(caller: Caller, (owner, table): (InstanceId, DefinedTableIndex), target: u64, value: u64, len: u64, result: u64) -> u64 {
-    // SAFETY: the only reference into the store (1), gone at once.
-    let checked = unsafe { caller.store().as_ref() }.instance(owner).table(table).check(target, len);
-    if let Err(trap) = checked {
-        return caller.check(Err(trap));
-    }
+/// 1. As for [`filling`].
+unsafe fn filling_new(
+    caller: Caller,
+    place: (InstanceId, DefinedTableIndex),
+    target: u64,
+    value: u64,
+) -> impl FnMut(u64, u64) -> Result<(), Trap> + Send + Unpin + 'static {
     // SAFETY: passed on (1).
-    caller.in_slices(range(len), result, unsafe { filling(caller, (owner, table), target, value) })
+    let mut fill = unsafe { filling(caller, place, target, value) };
+    move |offset, slice| if value == 0 { Ok(()) } else { fill(offset, slice) }
 }
 
 pub(super) unsafe extern "C" fn table_fill(caller: Caller, index: u32, target: u64, value: u64, len: u64) {
     // SAFETY: no reference into the store is held.
-    unsafe { fill(caller, owner(caller, index), target, value, len, 0) };
+    let (owner, table) = unsafe { owner(caller, index) };
+    // SAFETY: as above.
+    let checked = unsafe { caller.store().as_ref() }.instance(owner).table(table).check(target, len);
+    if let Err(trap) = checked {
+        return caller.check(Err(trap));
+    }
+    // SAFETY: as above.
+    caller.in_slices(range(len), 0, unsafe { filling(caller, (owner, table), target, value) });
 }
 
 pub(super) unsafe extern "C" fn table_copy(caller: Caller, tables: u64, target: u64, source: u64, len: u64) {
