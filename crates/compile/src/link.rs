@@ -1,6 +1,7 @@
 //! Puts compiled functions and stubs one after the other, fills in the addresses they need of each other, and makes their tables.
 //!
-//! Text is `functions by rising index | stubs`. Functions begin at multiples of 32 bytes: constants beside the code need half of it, and small
+//! Text is `functions | stubs`: functions by rising index, or in another order that the image notes, those first that were called most as far as that
+//! is known ([`crate::plan`], or the cache). Functions begin at multiples of 32 bytes: constants beside the code need half of it, and small
 //! ones that are called in turns run some percent faster than at multiples of that. On processors whose calls do not reach across a large text,
 //! islands of jumps that do lie between functions, as far apart as possible.
 

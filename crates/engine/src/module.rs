@@ -6,7 +6,7 @@ use crate::engine::refuse_image;
 use crate::error::{Context, Error, Result, bail};
 use crate::exhausted;
 use crate::gdb_elf;
-use crate::kept::Kept;
+use crate::kept::{Kept, Occasion};
 use crate::tiering::{FirstTier, ModuleTiering, TieringMetrics, TieringSource, TieringStress};
 use crate::verified::Identity;
 use crate::vm::alloc::pool::Anchor;
@@ -306,7 +306,7 @@ impl Module {
     /// programs that end without dropping it. Does nothing for modules that are compiled as a whole.
     pub fn keep_compiled(&self) {
         if let Some(tiering) = self.inner.loaded.tiering() {
-            tiering.keep(&self.inner.loaded);
+            tiering.keep(&self.inner.loaded, Occasion::Asked);
         }
     }
 

@@ -331,6 +331,31 @@ fn the_same_profile_gives_the_same_image() {
 }
 
 #[test]
+fn what_was_called_most_comes_first_in_an_image_made_ahead() {
+    const IMPORTS: u32 = 1;
+    let wasm = wat::parse_str(PROGRAM).unwrap();
+    let profile = trained();
+    let engine = engine(|_| {});
+    let by_place = |module: Module| {
+        let functions = module.functions().filter(|function| function.len > 0);
+        let mut functions: Vec<_> = functions.map(|function| (function.offset, function.index.as_u32() - IMPORTS)).collect();
+        functions.sort_unstable();
+        functions.into_iter().map(|(_, function)| function).collect::<Vec<_>>()
+    };
+    let functions = by_place(Module::new(&engine, &wasm).unwrap());
+    assert!(functions.len() > 10 && functions.is_sorted());
+    let mut expected = functions;
+    // Of the defined ones the profile knows calls; those without keep their order.
+    expected.sort_by_key(|function| std::cmp::Reverse(profile.function(index(*function)).map_or(0, |function| function.calls)));
+    assert_eq!(expected[0], DIVIDE, "{expected:?}");
+    assert!(!expected.is_sorted(), "{expected:?}");
+    assert_eq!(by_place(Module::new_with_profile(&engine, &wasm, &profile).unwrap()), expected);
+    let image = engine.precompile_module_with_profile(&wasm, &profile, &()).unwrap();
+    // SAFETY: the image was made just now.
+    assert_eq!(by_place(unsafe { Module::deserialize(&engine, &image) }.unwrap()), expected);
+}
+
+#[test]
 fn profiles_of_other_modules_are_refused() {
     let wrong =
         |result: Result<(), Error>| assert_eq!(result.unwrap_err().downcast_ref::<ProfileError>(), Some(&ProfileError::OtherModule));

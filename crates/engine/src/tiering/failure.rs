@@ -34,4 +34,9 @@ impl Failure {
     pub(super) fn stays(&self) -> bool {
         !matches!(self, Self::System(_) | Self::Compile(CompileError::Internal { .. } | CompileError::Unreadable { .. }))
     }
+
+    /// Whether better code of a function that has some, which cannot be had for this reason, may be had later.
+    pub(super) fn may_pass(&self) -> bool {
+        matches!(self, Self::System(_) | Self::Compile(CompileError::Unreadable { .. }))
+    }
 }

@@ -12,12 +12,16 @@
 mod budget;
 mod failure;
 mod feedback;
+mod heat;
+mod install;
+mod jobs;
 mod metrics;
 mod module;
 mod queue;
 mod stress;
 
+pub(crate) use heat::{hot_function, hot_loop};
 pub use metrics::TieringMetrics;
-pub(crate) use module::{FirstTier, ModuleTiering, TieringSource, first_call, hot_function, hot_loop};
+pub(crate) use module::{FirstTier, ModuleTiering, TieringSource, first_call};
 pub(crate) use queue::Queue;
 pub use stress::TieringStress;

@@ -1,42 +1,32 @@
-//! Functions that wait for the optimizing tier, hottest first, and the threads that compile them.
+//! Modules with functions that wait for the optimizing tier, each in its turn, and the threads that compile them.
 //!
-//! One queue for each engine. Threads are started when there is work, at low priority, as many as the machine can spare besides one that runs
-//! guests, and end when there was none for a while. Jobs hold modules weakly: a module that is dropped takes its jobs with it.
+//! One queue for each engine. Which functions wait, and which of them is the hottest, is in the state of each module ([`super::jobs`]), so that
+//! guests that ask for one meet those of their module only; here is known which modules have any, and one job of each is done in turn:
+//! however much one of them asks for, the others wait for one job of its. Threads are started when there is work, at low priority, as many as the
+//! machine can spare besides one that runs guests, and end when there was none for a while. What was compiled is kept for the next process by
+//! another thread, so that nothing waits for it. Modules are held weakly: one that is dropped takes its jobs with it.
 //!
 //! After a fork the child has none of the threads, and begins with an empty queue; what is hot there is asked for again. What threads do with
 //! locks that others want, they do inside of [`forks::enter`], so that the child finds none of them locked.
 
+use super::install;
+use crate::kept::Occasion;
 use crate::vm::LoadedModule;
-use peregrine_artifact::compiler::LoopEntry;
-use peregrine_sys::threads;
-use peregrine_wasm::DefinedFuncIndex;
+use peregrine_sys::{forks, threads};
+use std::collections::VecDeque;
 use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-/// Jobs that wait at most.
-const MAX_JOBS: usize = 4096;
 /// How long a thread waits for work before it ends.
 const IDLE: Duration = Duration::from_secs(5);
 /// When there was no work for so long, what was compiled is kept for the next process.
 const QUIET: Duration = Duration::from_millis(200);
 /// Compilers recurse over what they compile.
 const STACK_BYTES: usize = 16 << 20;
-
-/// What to compile: a function, or a function from a loop on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Request {
-    pub(crate) function: DefinedFuncIndex,
-    pub(crate) loop_entry: Option<LoopEntry>,
-}
-
-struct Job {
-    module: Weak<LoadedModule>,
-    request: Request,
-    /// How often its budget was used up.
-    heat: u32,
-}
+/// With more modules, those that are gone are looked for when there are twice as many.
+const FEW_MODULES: usize = 64;
 
 /// The queue of an engine. Its threads end when it is dropped.
 pub(crate) struct Queue {
@@ -46,7 +36,8 @@ pub(crate) struct Queue {
 
 /// What the threads of one process share.
 struct Current {
-    process: u32,
+    /// The [process](forks::generation).
+    generation: usize,
     shared: Arc<Shared>,
 }
 
@@ -59,11 +50,14 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
-    jobs: Vec<Job>,
-    /// What threads compile now, with the addresses of modules, which are not given to others meanwhile.
-    running: Vec<(usize, Request)>,
+    /// Modules with jobs that wait, the next one first.
+    modules: VecDeque<Weak<LoadedModule>>,
+    /// How many jobs threads are at.
+    running: usize,
     /// Modules of which something was compiled since it was last kept.
     to_keep: Vec<Weak<LoadedModule>>,
+    /// Whether a thread keeps something now.
+    is_keeping: bool,
     threads: usize,
     waiting_threads: usize,
     closed: bool,
@@ -73,44 +67,34 @@ impl Queue {
     /// A queue with as many threads as the machine can spare, or with `threads`.
     pub(crate) fn new(threads: Option<NonZeroUsize>) -> Self {
         let max_threads = threads.map_or_else(|| threads::available_parallelism().get() - 1, NonZeroUsize::get).max(1);
-        let current = Current { process: std::process::id(), shared: Shared::new(max_threads) };
+        let current = Current { generation: forks::generation(), shared: Shared::new(max_threads) };
         Self { current: Mutex::new(current), max_threads }
     }
 
     /// What the threads of this process share. What those of a parent process shared is never touched: one of them may have had its lock.
     fn shared(&self) -> Arc<Shared> {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        let process = std::process::id();
-        if current.process != process {
-            *current = Current { process, shared: Shared::new(self.max_threads) };
+        let generation = forks::generation();
+        if current.generation != generation {
+            *current = Current { generation, shared: Shared::new(self.max_threads) };
         }
         Arc::clone(&current.shared)
     }
 
-    /// Adds a job, or makes one that waits hotter. Whether it is there afterwards: the queue may be full.
-    pub(super) fn request(&self, module: &Arc<LoadedModule>, request: Request) -> bool {
+    /// Adds a module that has jobs and is not here. Whether somebody will look at them.
+    pub(super) fn list(&self, module: &Arc<LoadedModule>) -> bool {
         let shared = self.shared();
         let mut state = shared.lock();
-        let same = |job: &&mut Job| job.request == request && std::ptr::eq(job.module.as_ptr(), Arc::as_ptr(module));
-        if let Some(job) = state.jobs.iter_mut().find(same) {
-            job.heat = job.heat.saturating_add(1);
-            return true;
+        if state.modules.len() >= FEW_MODULES && state.modules.len().is_power_of_two() {
+            state.modules.retain(|module| module.strong_count() > 0);
         }
-        if state.running.contains(&(Arc::as_ptr(module).addr(), request)) {
-            return true;
-        }
-        if state.jobs.len() >= MAX_JOBS {
-            return false;
-        }
-        state.jobs.push(Job { module: Arc::downgrade(module), request, heat: 1 });
-        if state.jobs.len() > state.waiting_threads && state.threads < shared.max_threads {
-            let shared = Arc::clone(&shared);
-            let thread = std::thread::Builder::new().name("peregrine-tier".into()).stack_size(STACK_BYTES);
-            match thread.spawn(move || shared.work()) {
-                Ok(_) => state.threads += 1,
+        state.modules.push_back(Arc::downgrade(module));
+        if state.modules.len() > state.waiting_threads && state.threads < shared.max_threads {
+            match shared.start("peregrine-tier", Shared::work) {
+                Ok(()) => state.threads += 1,
                 Err(error) if state.threads == 0 => {
                     tracing::debug!(%error, "no thread for the optimizing tier");
-                    state.jobs.pop();
+                    state.modules.pop_back();
                     return false;
                 }
                 Err(_) => {}
@@ -127,7 +111,7 @@ impl Drop for Queue {
         let shared = self.shared();
         let mut state = shared.lock();
         state.closed = true;
-        state.jobs.clear();
+        state.modules.clear();
         drop(state);
         shared.changed.notify_all();
     }
@@ -136,7 +120,7 @@ impl Drop for Queue {
 impl State {
     /// Whether nothing waits or is under way.
     fn is_quiet(&self) -> bool {
-        self.jobs.is_empty() && self.running.is_empty()
+        self.modules.is_empty() && self.running == 0
     }
 }
 
@@ -149,60 +133,92 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What a thread does.
-    fn work(&self) {
-        if let Err(error) = threads::set_low_priority() {
-            tracing::debug!(%error, "the optimizing tier runs at the usual priority");
-        }
-        while let Some(job) = self.next() {
-            let compiled = catch_unwind(AssertUnwindSafe(|| super::module::optimize(&job.module, job.request)));
-            let done = (job.module.as_ptr().addr(), job.request);
-            let mut state = self.lock();
-            state.running.retain(|running| *running != done);
-            if !state.to_keep.iter().any(|module| module.ptr_eq(&job.module)) {
-                state.to_keep.push(job.module);
+    /// Starts a quiet thread.
+    fn start(self: &Arc<Self>, name: &str, work: impl FnOnce(&Arc<Self>) + Send + 'static) -> std::io::Result<()> {
+        let shared = Arc::clone(self);
+        let run = move || {
+            if let Err(error) = threads::set_low_priority() {
+                tracing::debug!(%error, "the optimizing tier runs at the usual priority");
             }
-            drop(state);
+            work(&shared);
+        };
+        std::thread::Builder::new().name(name.into()).stack_size(STACK_BYTES).spawn(run).map(|_| ())
+    }
+
+    /// What a thread does.
+    fn work(self: &Arc<Self>) {
+        while let Some(module) = self.next() {
+            let (job, has_others) = install::take_job(&module);
+            if has_others {
+                // Behind all others. Another thread may take it at once.
+                self.lock().modules.push_back(Weak::clone(&module));
+                self.changed.notify_one();
+            }
+            let Some(request) = job else {
+                self.lock().running -= 1;
+                continue;
+            };
+            let compiled = catch_unwind(AssertUnwindSafe(|| install::optimize(&module, request)));
             if compiled.is_err() {
-                tracing::error!(function = job.request.function.as_u32(), "the optimizing tier panicked");
+                tracing::error!(function = request.function.as_u32(), "the optimizing tier panicked");
+                install::give_up(&module, request);
+            }
+            let mut state = self.lock();
+            state.running -= 1;
+            if !state.to_keep.iter().any(|other| other.ptr_eq(&module)) {
+                state.to_keep.push(module);
             }
         }
     }
 
-    /// The hottest job; `None` when the thread shall end.
-    fn next(&self) -> Option<Job> {
+    /// The module whose turn it is; `None` when the thread shall end.
+    fn next(self: &Arc<Self>) -> Option<Weak<LoadedModule>> {
         let mut state = self.lock();
         loop {
             if state.closed {
                 state.threads -= 1;
                 return None;
             }
-            let hottest = state.jobs.iter().enumerate().max_by_key(|(position, job)| (job.heat, usize::MAX - position));
-            if let Some((position, _)) = hottest {
-                let job = state.jobs.remove(position);
-                state.running.push((job.module.as_ptr().addr(), job.request));
-                return Some(job);
+            if let Some(module) = state.modules.pop_front() {
+                state.running += 1;
+                return Some(module);
             }
             state.waiting_threads += 1;
             let patience = if state.to_keep.is_empty() { IDLE } else { QUIET };
             let (guard, timeout) = self.changed.wait_timeout(state, patience).unwrap_or_else(PoisonError::into_inner);
             state = guard;
             state.waiting_threads -= 1;
-            if timeout.timed_out() && state.is_quiet() && !state.to_keep.is_empty() {
+            if timeout.timed_out() && state.is_quiet() && !state.to_keep.is_empty() && !state.is_keeping {
                 let modules = std::mem::take(&mut state.to_keep);
+                state.is_keeping = true;
                 drop(state);
-                // Outside of the gate: writing takes long.
-                modules.iter().filter_map(Weak::upgrade).for_each(|module| {
-                    let kept = catch_unwind(AssertUnwindSafe(|| module.tiering().map(|tiering| tiering.keep(&module))));
-                    if kept.is_err() {
-                        tracing::error!("keeping code panicked");
-                    }
-                });
+                self.start_keeping(modules);
                 state = self.lock();
-            } else if timeout.timed_out() && state.jobs.is_empty() && state.to_keep.is_empty() {
+            } else if timeout.timed_out() && state.modules.is_empty() && state.to_keep.is_empty() {
                 state.threads -= 1;
                 return None;
             }
         }
+    }
+
+    /// Keeps what was compiled of modules, on another thread if there can be one: writing takes long.
+    fn start_keeping(self: &Arc<Self>, modules: Vec<Weak<LoadedModule>>) {
+        let modules = Arc::new(modules);
+        let others = Arc::clone(&modules);
+        if self.start("peregrine-keep", move |shared| shared.keep(&others)).is_err() {
+            self.keep(&modules);
+        }
+    }
+
+    /// Keeps what was compiled of modules. Outside of the gate.
+    fn keep(&self, modules: &[Weak<LoadedModule>]) {
+        for module in modules.iter().filter_map(Weak::upgrade) {
+            // Nobody else may have it any more; it is dropped here then, which keeps it too.
+            let keep = move || module.tiering().map(|tiering| tiering.keep(&module, Occasion::Quiet));
+            if catch_unwind(AssertUnwindSafe(keep)).is_err() {
+                tracing::error!("keeping code panicked");
+            }
+        }
+        self.lock().is_keeping = false;
     }
 }

@@ -8,7 +8,7 @@ use peregrine_artifact::vmctx::{VmContextHeader, VmFuncRef};
 use std::collections::HashSet;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The code that a reference goes to; 0 if it is not made yet.
 ///
@@ -38,33 +38,45 @@ pub(super) unsafe fn make(place: NonNull<VmFuncRef>, func_ref: VmFuncRef) {
     }
 }
 
-/// The contexts of a module's instances.
+/// The contexts of a module's instances, in parts, so that who makes or drops an instance waits for few of them at most.
 #[derive(Default)]
-pub(super) struct Contexts(Mutex<HashSet<usize>>);
+pub(super) struct Contexts([Mutex<HashSet<usize>>; PARTS]);
+
+const PARTS: usize = 32;
 
 impl Contexts {
+    fn part(&self, context: NonNull<VmContextHeader>) -> MutexGuard<'_, HashSet<usize>> {
+        // Contexts are pages apart, or parts of pages.
+        let address = context.as_ptr() as usize;
+        self.0[(address >> 6 ^ address >> 12 ^ address >> 16) % PARTS].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// A context is there.
     pub(super) fn add(&self, context: NonNull<VmContextHeader>) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(context.as_ptr() as usize);
+        self.part(context).insert(context.as_ptr() as usize);
     }
 
     /// A context is about to be freed.
     pub(super) fn remove(&self, context: NonNull<VmContextHeader>) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&(context.as_ptr() as usize));
+        self.part(context).remove(&(context.as_ptr() as usize));
     }
 
-    /// Lets the references at an offset in all contexts go to `code`, where they are made.
+    /// Lets the references at an offset in all contexts go to `code`, where they are made; only those that go to `from`, if that is said.
     ///
     /// # Safety
     ///
     /// 1. `offset` is that of a reference in the contexts of the module, and `code` is code of its function.
-    pub(super) unsafe fn redirect(&self, offset: u32, code: u64) {
-        for context in &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
-            let place = (context + offset as usize) as *mut VmFuncRef;
-            // SAFETY: contexts are alive until they are removed, which waits for the lock; the field is there (1).
-            let current = unsafe { AtomicU64::from_ptr(&raw mut (*place).code) };
-            if current.load(Ordering::Relaxed) != 0 {
-                current.store(code, Ordering::Release);
+    pub(super) unsafe fn redirect(&self, offset: u32, code: u64, from: Option<u64>) {
+        for part in &self.0 {
+            for context in &*part.lock().unwrap_or_else(PoisonError::into_inner) {
+                let place = (context + offset as usize) as *mut VmFuncRef;
+                // SAFETY: contexts are alive until they are removed, which waits for the lock; the field is there (1).
+                let current = unsafe { AtomicU64::from_ptr(&raw mut (*place).code) };
+                match from {
+                    Some(from) => _ = current.compare_exchange(from, code, Ordering::Release, Ordering::Relaxed),
+                    None if current.load(Ordering::Relaxed) != 0 => current.store(code, Ordering::Release),
+                    None => {}
+                }
             }
         }
     }

@@ -103,21 +103,28 @@ impl CodeRoom {
     /// of it by something that orders memory.
     ///
     /// # Errors
-    /// `StorageFull` where it does not fit, otherwise what the system said; nothing is used up then.
+    /// As [`reserve`](Self::reserve) and [`Place::fill`].
     pub fn append(&mut self, code: &[u8]) -> io::Result<()> {
-        let address = self.next_address(CODE_ALIGN_BYTES)?;
-        if code.len() > self.left_bytes() {
-            let message = format!("{} bytes of code do not fit in the {} bytes that are left", code.len(), self.left_bytes());
+        self.reserve(code.len())?.fill(code)
+    }
+
+    /// Uses up the bytes from the address on that [`next_address`](Self::next_address) told, to be filled without the room.
+    ///
+    /// # Errors
+    /// `StorageFull` where they do not fit, otherwise what the system said; nothing is used up then.
+    pub fn reserve(&mut self, len_bytes: usize) -> io::Result<Place> {
+        self.next_address(CODE_ALIGN_BYTES)?;
+        if len_bytes > self.left_bytes() {
+            let message = format!("{len_bytes} bytes of code do not fit in the {} bytes that are left", self.left_bytes());
             return Err(io::Error::new(io::ErrorKind::StorageFull, message));
         }
-        match &self.backing {
-            Backing::File { file, file_offset, start, .. } => file.file.write_all_at(code, file_offset + (self.used - start) as u64)?,
-            _ => self.fill_fresh(self.used, code)?,
-        }
-        // SAFETY: the range was just mapped and filled.
-        unsafe { icache::publish(address as *const u8, code.len()) };
-        self.used += code.len();
-        Ok(())
+        let file = match &self.backing {
+            Backing::File { file, file_offset, start, .. } => Some((Arc::clone(file), file_offset + (self.used - start) as u64)),
+            _ => None,
+        };
+        let place = Place { reservation: Arc::clone(&self.reservation), start: self.used, len_bytes, file };
+        self.used += len_bytes;
+        Ok(place)
     }
 
     /// Puts pages aside that are filled later. Returns the address of the first one. Before anything else is asked of the room.
@@ -148,20 +155,11 @@ impl CodeRoom {
         let offset = page * page_size();
         match &self.aside {
             Some((file, file_offset)) => file.file.write_all_at(code, file_offset + offset as u64)?,
-            None => self.fill_fresh(self.start + offset, code)?,
+            None => fill_fresh(&self.reservation, self.start + offset, code)?,
         }
         // SAFETY: the page is in the reservation, mapped and filled.
         unsafe { icache::publish(self.reservation.ptr().add(self.start + offset), code.len()) };
         Ok(())
-    }
-
-    /// Fills fresh pages, and makes them executable.
-    fn fill_fresh(&self, start: usize, code: &[u8]) -> io::Result<()> {
-        let pages = start..start + code.len().next_multiple_of(page_size());
-        self.reservation.commit(pages.clone())?;
-        // SAFETY: the range is in the reservation, as was checked by `commit`, writable, and nobody else knows it.
-        unsafe { std::ptr::copy_nonoverlapping(code.as_ptr(), self.reservation.ptr().add(start), code.len()) };
-        self.reservation.protect_read_execute(pages)
     }
 
     /// Makes sure that the room beyond `used` is backed, by this process alone.
@@ -207,6 +205,46 @@ impl Drop for CodeRoom {
             }
         }
     }
+}
+
+/// A range of a room that is to be filled.
+#[derive(Debug)]
+#[must_use = "it is used up"]
+pub struct Place {
+    reservation: Arc<Reservation>,
+    /// From the start of the reservation.
+    start: usize,
+    len_bytes: usize,
+    /// Where it is in a file; `None` for fresh pages.
+    file: Option<(Arc<CodeFile>, u64)>,
+}
+
+impl Place {
+    /// Puts code there. It may run when this returns; other threads have to learn of it by something that orders memory.
+    ///
+    /// # Errors
+    /// `InvalidInput` if it is longer than the place, otherwise what the system said; the place stays used up.
+    pub fn fill(self, code: &[u8]) -> io::Result<()> {
+        if code.len() > self.len_bytes {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        match &self.file {
+            Some((file, offset)) => file.file.write_all_at(code, *offset)?,
+            None => fill_fresh(&self.reservation, self.start, code)?,
+        }
+        // SAFETY: the range is in the reservation, mapped and filled.
+        unsafe { icache::publish(self.reservation.ptr().add(self.start), code.len()) };
+        Ok(())
+    }
+}
+
+/// Fills fresh pages, and makes them executable.
+fn fill_fresh(reservation: &Reservation, start: usize, code: &[u8]) -> io::Result<()> {
+    let pages = start..start + code.len().next_multiple_of(page_size());
+    reservation.commit(pages.clone())?;
+    // SAFETY: the range is in the reservation, as was checked by `commit`, writable, and nobody else knows it.
+    unsafe { std::ptr::copy_nonoverlapping(code.as_ptr(), reservation.ptr().add(start), code.len()) };
+    reservation.protect_read_execute(pages)
 }
 
 /// One piece of code, many times one after the other, in the memory of one.

@@ -3,6 +3,7 @@
 use super::blobs::BlobKind;
 use super::registry;
 use super::tiered::{self, Needs, OptimizedShare, TieredCode};
+use crate::kept::Occasion;
 use crate::tiering::ModuleTiering;
 use crate::vm::references::Contexts;
 use crate::vm::store::is_no_room;
@@ -374,15 +375,35 @@ impl LoadedModule {
         self.tiered().map(|_| &self.contexts)
     }
 
-    /// Lets calls of a function, and references to it, go to code that [`TieredCode::add`] gave for it. Nothing if the functions of the module
+    /// Lets calls of a function go to code that [`TieredCode::add`] gave for it. One store. Nothing if the functions of the module
     /// are not compiled one by one.
     pub(crate) fn set_entry(&self, function: DefinedFuncIndex, code: usize) {
+        if let Some(tiered) = self.tiered() {
+            tiered.set_entry(function, code);
+        }
+    }
+
+    /// Lets references to a function in all instances go to code to which [`set_entry`](Self::set_entry) let calls go: without the jump through
+    /// its slot. Code of the baseline does not take the place of better code, so it does not matter which of two comes last.
+    pub(crate) fn redirect_references(&self, function: DefinedFuncIndex, code: usize) {
         let Some(tiered) = self.tiered() else { return };
-        tiered.set_entry(function, code);
+        let is_baseline = tiered.find(code).is_none_or(|blob| blob.kind == BlobKind::Baseline);
+        self.change_references(function, code, is_baseline.then(|| tiered.follower(function) as u64));
+    }
+
+    /// The same whatever they went to before, for tests that go back to the baseline.
+    pub(crate) fn force_references(&self, function: DefinedFuncIndex, code: usize) {
+        self.change_references(function, code, None);
+    }
+
+    fn change_references(&self, function: DefinedFuncIndex, code: usize, from: Option<u64>) {
+        if self.tiered().and_then(|tiered| tiered.find(code)).is_none_or(|blob| blob.function != function || blob.start != code) {
+            return;
+        }
         if let Some(position) = self.module().functions[self.module().func_index(function)].func_ref {
             let offset = self.vm_layout.func_ref(position);
-            // SAFETY: the offset is that of the function's reference, and `set_entry` checked the code.
-            unsafe { self.contexts.redirect(offset, code as u64) };
+            // SAFETY: the offset is that of the function's reference, and the code was found to be that of the function.
+            unsafe { self.contexts.redirect(offset, code as u64, from) };
         }
     }
 
@@ -526,7 +547,7 @@ impl LoadedModule {
 impl Drop for LoadedModule {
     fn drop(&mut self) {
         if let Some(tiering) = self.tiering() {
-            tiering.keep(self);
+            tiering.keep(self, Occasion::Dropped);
         }
         if let Some(code) = &self.code
             && !code.registered.is_empty()

@@ -320,25 +320,32 @@ impl TieredCode {
     pub(crate) fn add(&self, function: DefinedFuncIndex, kind: BlobKind, compiled: &CompiledFunc) -> Result<usize, InstallError> {
         let mut code = compiled.code.clone();
         let len = u32::try_from(code.len()).ok().filter(|len| *len > 0).ok_or(InstallError::Code("no bytes, or too many"))?;
-        let mut room = self.room();
+        // Whatever takes long is done before the room is locked, or afterwards: guests wait for it.
+        let mut blob = Blob::new(0, len, function, kind, &compiled.traps, &compiled.addresses);
         let align = if kind == BlobKind::Baseline { CODE_ALIGN_BYTES } else { OPTIMIZED_ALIGN_BYTES };
+        let mut room = self.room();
         let used = room.used_bytes();
         let start = room.next_address(align).map_err(InstallError::Io)?;
         let cells = self.cells.take(compiled.sites.len());
-        let linked = self.link(compiled, &mut code, start, cells).and_then(|()| room.append(&code).map_err(InstallError::Io));
-        if let Err(error) = linked {
-            // The room is locked: nobody took any since.
-            self.cells.take_back(cells, compiled.sites.len());
-            return Err(error);
-        }
+        let linked = self.link(compiled, &mut code, start, cells).and_then(|()| room.reserve(code.len()).map_err(InstallError::Io));
+        let place = match linked {
+            Ok(place) => place,
+            Err(error) => {
+                // The room is locked: nobody took any since.
+                self.cells.take_back(cells, compiled.sites.len());
+                return Err(error);
+            }
+        };
         if kind != BlobKind::Baseline {
             // Only told to whoever asks whether there is room.
             self.optimized_bytes.fetch_add(room.used_bytes() - used, Ordering::Relaxed);
         }
-        let blob = Blob::new(start, len, function, kind, &compiled.traps, &compiled.addresses);
-        // SAFETY: the room is locked.
+        blob.start = start;
+        // SAFETY: the room is locked. Nobody has an address in there before the code is, so it is not looked up before.
         unsafe { self.blobs.push(blob) };
         self.cells.give(function, cells, &compiled.sites);
+        drop(room);
+        place.fill(&code).map_err(InstallError::Io)?;
         Ok(start)
     }
 
