@@ -41,7 +41,7 @@ pub(crate) struct Kept {
     profile: KeptProfile,
     /// Held while writing, which takes long: one writer in a process is enough, and the second has nothing left to do.
     turn: Turn,
-    /// How many threads want the turn that a quiet one may have.
+    /// The process of which a thread wants the turn that a quiet one may have: its [generation](forks::generation) and one.
     urgent: AtomicUsize,
     state: Mutex<State>,
 }
@@ -129,7 +129,7 @@ impl Kept {
         }
         let start = std::time::Instant::now();
         let counts = (optimized.len(), baseline.len());
-        let is_hurried = || occasion == Occasion::Quiet && self.urgent.load(Ordering::Relaxed) > 0;
+        let is_hurried = || occasion == Occasion::Quiet && self.urgent.load(Ordering::Relaxed) == forks::generation() + 1;
         match self.write_functions(&state, module, tiering, optimized, &baseline, &is_hurried) {
             Ok(Some(len_bytes)) => {
                 self.with_state(|state| (state.exists, state.written_ns, state.failed_ns) = (true, baseline_ns, None));
@@ -200,15 +200,16 @@ impl Kept {
 struct Urgent<'a>(&'a AtomicUsize);
 
 impl<'a> Urgent<'a> {
-    fn new(count: &'a AtomicUsize) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
-        Self(count)
+    fn new(process: &'a AtomicUsize) -> Self {
+        process.store(forks::generation() + 1, Ordering::Relaxed);
+        Self(process)
     }
 }
 
 impl Drop for Urgent<'_> {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        // If others want it too, a quiet thread may keep them waiting.
+        self.0.store(0, Ordering::Relaxed);
     }
 }
 

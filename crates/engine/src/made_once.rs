@@ -6,32 +6,33 @@
 
 use peregrine_sys::forks;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// How long a thread sleeps until it looks again.
 const PAUSE: Duration = Duration::from_micros(100);
 /// No process has this number.
-const NOBODY: u32 = 0;
+const NOBODY: usize = 0;
 
 /// Something that one thread of a process does at a time.
 #[derive(Debug, Default)]
 pub(crate) struct Turn {
-    /// The process whose thread has it.
-    process: AtomicU32,
+    /// The process whose thread has it: its [generation](forks::generation) and one. Numbers of the system are those of others in time, and
+    /// of two processes in two namespaces.
+    process: AtomicUsize,
 }
 
 /// Having a turn; ends when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Taken<'a> {
     turn: &'a Turn,
-    process: u32,
+    process: usize,
 }
 
 impl Turn {
     /// Takes the turn; waits for the thread of this process that has it.
     pub(crate) fn take(&self) -> Taken<'_> {
-        let process = std::process::id();
+        let process = forks::generation() + 1;
         loop {
             let found = self.process.load(Ordering::Relaxed);
             // Acquired from whoever ended its turn before.

@@ -4,7 +4,8 @@
 //! A stamp in the cache's directory names a file by device, inode, size, and the times of its last change of content and of status. Whoever
 //! changes the content changes the status time, which programs cannot set; so a file whose identity is that of a stamp holds what was
 //! read, unless somebody writes through a mapping of it, which changes the time only now and then. As the clock has a grain, a file that
-//! changed a moment before it was looked at is not stamped. A stamp is good until the machine is started again: content that never reached
+//! changed a moment before it was looked at is not stamped, nor is one on a file system that is not known to keep a status time: some have the
+//! time of creation or that of the content there, and files on a network change behind what this machine remembers of them. A stamp is good until the machine is started again: content that never reached
 //! the disk is not taken for what was in memory. All this guards against accidents, as checksums do.
 
 use crate::cache::ContentHash;
@@ -24,6 +25,21 @@ const CONTENT: &str = ".content";
 const GRAIN: Duration = Duration::from_millis(100);
 /// The same where times are whole seconds.
 const COARSE_GRAIN: Duration = Duration::from_secs(2);
+/// File systems whose status time is that of the last change and nobody's to set: ext2 to ext4, XFS, Btrfs, tmpfs, ramfs, F2FS, bcachefs, ZFS, JFS,
+/// ReiserFS, and overlays, which are on top of those.
+const WITH_CHANGE_TIME: [u64; 11] = [
+    0xef53,
+    0x5846_5342,
+    0x9123_683e,
+    0x0102_1994,
+    0x8584_58f6,
+    0xf2f5_2010,
+    0xca45_1a4e,
+    0x2fc1_2fc1,
+    0x3153_464a,
+    0x5265_4973,
+    0x794c_7630,
+];
 /// No stamp is longer.
 const MAX_BYTES: u64 = 512;
 
@@ -43,7 +59,8 @@ impl Identity {
         let words = [metadata.dev(), metadata.ino(), metadata.len(), times[0], times[1], times[2], times[3]];
         let grain = if words[6] == 0 { COARSE_GRAIN } else { GRAIN };
         let changed = UNIX_EPOCH + Duration::new(words[5], words[6] as u32);
-        let is_settled = SystemTime::now().duration_since(changed).is_ok_and(|age| age > grain);
+        let is_old = SystemTime::now().duration_since(changed).is_ok_and(|age| age > grain);
+        let is_settled = is_old && rustix::fs::fstatfs(file).is_ok_and(|system| has_change_time(system.f_type as u64));
         Some(Self { words, is_settled })
     }
 
@@ -75,6 +92,12 @@ impl Identity {
     fn to_bytes(self) -> Option<Vec<u8>> {
         Some(self.words.iter().flat_map(|word| word.to_le_bytes()).chain(boot_id()?.iter().copied()).collect())
     }
+}
+
+/// Whether a change of a file on a file system with this number shows in its status time.
+fn has_change_time(file_system: u64) -> bool {
+    // The number has 32 bits; some ask for it as a signed one.
+    WITH_CHANGE_TIME.contains(&(file_system & 0xffff_ffff))
 }
 
 /// Whether a file of this name is a stamp.
@@ -123,4 +146,19 @@ fn remember(dir: &PrivateDir, identity: &Identity, suffix: &str, payload: &[u8])
 fn boot_id() -> Option<&'static [u8]> {
     static BOOT: OnceLock<Option<Vec<u8>>> = OnceLock::new();
     BOOT.get_or_init(|| std::fs::read("/proc/sys/kernel/random/boot_id").ok()).as_deref()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_stamped_where_changes_show() {
+        let (ext4, vfat, fuse, nfs) = (0xef53, 0x4d44, 0x6573_5546, 0x6969);
+        assert!(has_change_time(ext4) && [vfat, fuse, nfs].into_iter().all(|system| !has_change_time(system)));
+        assert!(has_change_time(0x9123_683e_u32 as i32 as i64 as u64));
+        // What is there for long, on a file system without such times: the kernel's own.
+        let file = File::open("/proc/version").expect("it is there");
+        assert!(Identity::of(&file).is_none_or(|identity| !identity.is_settled()));
+    }
 }

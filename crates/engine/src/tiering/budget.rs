@@ -22,7 +22,7 @@ pub(super) const MAX_SLICE: i32 = 1 << 24;
 /// asking costs.
 const MAX_WAITING: i32 = 1 << 19;
 /// How often the time between two looks of a function that waits is doubled.
-pub(super) const MAX_PATIENCE: u32 = 10;
+const MAX_PATIENCE: u32 = 10;
 
 /// What is counted down where nothing more is to be compiled. Once in a while it is used up all the same.
 pub(super) const FAR: i32 = i32::MAX;

@@ -146,9 +146,11 @@ impl ModuleTiering {
             Some(Better::There(_) | Better::Refused) => return,
             Some(Better::Requested) => {
                 let patience = hot.patience.entry(function).or_default();
-                *patience += 1;
-                let heat = 1 << (*patience).min(budget::MAX_PATIENCE);
-                return hot.jobs.raise(request, heat);
+                let body_bytes = module.body_bytes(function);
+                // What it did since it was met before.
+                let heat = budget::waiting(body_bytes, *patience) / budget::slice(body_bytes);
+                *patience = patience.saturating_add(1);
+                return hot.jobs.raise(request, heat.unsigned_abs());
             }
             None => {}
         }
