@@ -5,7 +5,7 @@ use crate::error::{Result, bail};
 use crate::{Config, ModuleVersionStrategy};
 use peregrine_artifact::settings::{MemoryStyle, Settings, Target};
 use peregrine_sys::address_space::AddressSpace;
-use peregrine_wasm::{Features, Module};
+use peregrine_wasm::Module;
 
 /// This machine, as far as it can be known without a compiler.
 pub(crate) fn host_target() -> Target {
@@ -71,9 +71,9 @@ pub(crate) fn check(image: &Settings, engine: &Settings, known: &[String], confi
             differs(name, "false", "true")?;
         }
     }
-    for ((name, found), (_, expected)) in proposals(&image.features).into_iter().zip(proposals(&engine.features)) {
+    for ((name, found), (_, expected)) in image.features.proposals().into_iter().zip(engine.features.proposals()) {
         if found && !expected {
-            differs(name, "true", "false")?;
+            differs(&format!("wasm_{name}"), "true", "false")?;
         }
     }
     Ok(())
@@ -114,24 +114,6 @@ fn parts(triple: &str) -> (&str, bool) {
 /// Whether this processor has a feature, named as the compiler names it.
 fn has_cpu_feature(name: &str) -> bool {
     peregrine_sys::cpu::has_feature(name.strip_prefix("has_").unwrap_or(name))
-}
-
-fn proposals(features: &Features) -> [(&'static str, bool); 13] {
-    [
-        ("wasm_multi_value", features.multi_value),
-        ("wasm_bulk_memory", features.bulk_memory),
-        ("wasm_reference_types", features.reference_types),
-        ("wasm_simd", features.simd),
-        ("wasm_relaxed_simd", features.relaxed_simd),
-        ("wasm_tail_call", features.tail_call),
-        ("wasm_multi_memory", features.multi_memory),
-        ("wasm_memory64", features.memory64),
-        ("wasm_extended_const", features.extended_const),
-        ("wasm_wide_arithmetic", features.wide_arithmetic),
-        ("wasm_custom_page_sizes", features.custom_page_sizes),
-        ("wasm_threads", features.threads),
-        ("wasm_function_references", features.function_references),
-    ]
 }
 
 #[cfg(test)]

@@ -308,22 +308,25 @@ impl Config {
 
     /// The proposals that are on.
     pub fn get_wasm_features(&self) -> WasmFeatures {
-        let features = &self.features;
-        let on = [
-            (WasmFeatures::REFERENCE_TYPES, features.reference_types),
-            (WasmFeatures::MULTI_VALUE, features.multi_value),
-            (WasmFeatures::BULK_MEMORY, features.bulk_memory),
-            (WasmFeatures::SIMD, features.simd),
-            (WasmFeatures::RELAXED_SIMD, features.relaxed_simd),
-            (WasmFeatures::THREADS, features.threads),
-            (WasmFeatures::TAIL_CALL, features.tail_call),
-            (WasmFeatures::MULTI_MEMORY, features.multi_memory),
-            (WasmFeatures::MEMORY64, features.memory64),
-            (WasmFeatures::EXTENDED_CONST, features.extended_const),
-            (WasmFeatures::FUNCTION_REFERENCES, features.function_references),
-            (WasmFeatures::CUSTOM_PAGE_SIZES, features.custom_page_sizes),
-            (WasmFeatures::WIDE_ARITHMETIC, features.wide_arithmetic),
-        ];
-        on.into_iter().filter(|(_, on)| *on).fold(ALWAYS, |all, (feature, _)| all | feature)
+        let on = self.features.proposals().into_iter().filter(|(_, on)| *on);
+        on.fold(ALWAYS, |all, (name, _)| all | Self::flag_of(name))
+    }
+
+    /// The flag of a proposal, by its name.
+    fn flag_of(name: &str) -> WasmFeatures {
+        WasmFeatures::from_name(&name.to_uppercase()).expect("every proposal has a flag of its name")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_proposal_has_a_flag() {
+        let names = peregrine_wasm::Features::default().proposals();
+        let all = names.into_iter().fold(WasmFeatures(0), |all, (name, _)| all | Config::flag_of(name));
+        assert!(all.contains(WasmFeatures::SIMD | WasmFeatures::FUNCTION_REFERENCES) && !all.intersects(ALWAYS));
+        assert_eq!(Config::new().get_wasm_features() - ALWAYS, all - WasmFeatures::FUNCTION_REFERENCES);
     }
 }

@@ -11,41 +11,13 @@ pub fn wasm_features(features: &Features) -> WasmFeatures {
         | WasmFeatures::FLOATS
         // Gates `externref`, next to the proposal that has it.
         | WasmFeatures::GC_TYPES;
-    let Features {
-        multi_value,
-        bulk_memory,
-        reference_types,
-        simd,
-        relaxed_simd,
-        // Changes results, not what is valid.
-        relaxed_simd_deterministic: _,
-        tail_call,
-        multi_memory,
-        memory64,
-        extended_const,
-        wide_arithmetic,
-        custom_page_sizes,
-        threads,
-        function_references,
-    } = *features;
-    [
-        (multi_value, WasmFeatures::MULTI_VALUE),
-        (bulk_memory, WasmFeatures::BULK_MEMORY),
-        (reference_types, WasmFeatures::REFERENCE_TYPES),
-        (simd, WasmFeatures::SIMD),
-        (relaxed_simd, WasmFeatures::RELAXED_SIMD),
-        (tail_call, WasmFeatures::TAIL_CALL),
-        (multi_memory, WasmFeatures::MULTI_MEMORY),
-        (memory64, WasmFeatures::MEMORY64),
-        (extended_const, WasmFeatures::EXTENDED_CONST),
-        (wide_arithmetic, WasmFeatures::WIDE_ARITHMETIC),
-        (custom_page_sizes, WasmFeatures::CUSTOM_PAGE_SIZES),
-        (threads, WasmFeatures::THREADS),
-        (function_references, WasmFeatures::FUNCTION_REFERENCES),
-    ]
-    .into_iter()
-    .filter(|(on, _)| *on)
-    .fold(always, |all, (_, one)| all | one)
+    let on = features.proposals().into_iter().filter(|(_, on)| *on);
+    on.fold(always, |all, (name, _)| all | flag_of(name))
+}
+
+/// The flag of a proposal, by its name.
+fn flag_of(name: &str) -> WasmFeatures {
+    WasmFeatures::from_name(&name.to_uppercase()).expect("every proposal has a flag of its name")
 }
 
 /// The name of the proposal, if `missing` is one that no [`Features`] can switch on.
@@ -72,4 +44,34 @@ pub(crate) fn unsupported_proposal(missing: WasmFeatures) -> Option<&'static str
 pub(crate) fn names(features: WasmFeatures) -> String {
     let names: Vec<String> = features.iter_names().map(|(name, _)| name.to_lowercase().replace('_', "-")).collect();
     names.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_proposal_is_switched_by_itself() {
+        let none = Features {
+            multi_value: false,
+            bulk_memory: false,
+            reference_types: false,
+            simd: false,
+            relaxed_simd: false,
+            relaxed_simd_deterministic: false,
+            tail_call: false,
+            multi_memory: false,
+            memory64: false,
+            extended_const: false,
+            wide_arithmetic: false,
+            custom_page_sizes: false,
+            threads: false,
+            function_references: false,
+        };
+        for (at, (name, _)) in none.proposals().into_iter().enumerate() {
+            assert!(!wasm_features(&none).intersects(flag_of(name)), "{name} is always on");
+            assert!(none.proposals()[..at].iter().all(|(other, _)| !flag_of(other).intersects(flag_of(name))), "{name}");
+        }
+        assert_eq!(wasm_features(&Features { memory64: true, ..none }) - wasm_features(&none), WasmFeatures::MEMORY64);
+    }
 }

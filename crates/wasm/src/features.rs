@@ -35,6 +35,43 @@ pub struct Features {
     pub function_references: bool,
 }
 
+impl Features {
+    /// Every proposal by its field's name, and whether it is accepted. What changes results, and not what is valid, is none.
+    pub fn proposals(&self) -> [(&'static str, bool); 13] {
+        let Self {
+            multi_value,
+            bulk_memory,
+            reference_types,
+            simd,
+            relaxed_simd,
+            relaxed_simd_deterministic: _,
+            tail_call,
+            multi_memory,
+            memory64,
+            extended_const,
+            wide_arithmetic,
+            custom_page_sizes,
+            threads,
+            function_references,
+        } = *self;
+        [
+            ("multi_value", multi_value),
+            ("bulk_memory", bulk_memory),
+            ("reference_types", reference_types),
+            ("simd", simd),
+            ("relaxed_simd", relaxed_simd),
+            ("tail_call", tail_call),
+            ("multi_memory", multi_memory),
+            ("memory64", memory64),
+            ("extended_const", extended_const),
+            ("wide_arithmetic", wide_arithmetic),
+            ("custom_page_sizes", custom_page_sizes),
+            ("threads", threads),
+            ("function_references", function_references),
+        ]
+    }
+}
+
 impl Default for Features {
     /// Everything that is finished in the specification and implemented here.
     fn default() -> Self {
