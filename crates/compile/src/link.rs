@@ -113,7 +113,7 @@ pub(crate) struct Linked {
     pub(crate) relocs: Vec<RelocEntry>,
     /// Calls that count into cells.
     pub(crate) sites: Vec<SiteEntry>,
-    /// Functions with code by rising offset, if that is another order than their own.
+    /// Functions with code by rising offset, if the places of all functions do not rise with their numbers.
     pub(crate) order: Vec<u32>,
     pub(crate) functions: Vec<FunctionEntry>,
     /// One for each type; those of types that are the same as an earlier one are not filled in.
@@ -303,7 +303,8 @@ impl<'a> Linker<'a> {
             let unknown = || CompileError::Internal { message: "a tier asked for an address far from anything".into() };
             self.linked.relocs.push(RelocEntry::new(place, &Reloc { offset: 0, ..reloc }).ok_or_else(unknown)?);
         }
-        if !self.with_code.is_sorted() {
+        // Where there is no order, functions are looked up by where they begin, those without code among them.
+        if !self.with_code.is_sorted() || !self.linked.functions.is_sorted_by_key(|function| function.code_start.get()) {
             self.linked.order = std::mem::take(&mut self.with_code);
         }
         for index in self.linked.stubs.indices() {

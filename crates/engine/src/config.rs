@@ -206,6 +206,13 @@ impl Config {
         wasm_component_model_implements "component model implements";
     }
 
+    /// Function references, as far as there are any: for tests of the compilers, which have all of them. Embedders cannot switch them on yet.
+    #[doc(hidden)]
+    pub fn unfinished_function_references(&mut self, enable: bool) -> &mut Self {
+        self.features.function_references = enable;
+        self
+    }
+
     /// Notes that something was asked for that there is not, or no longer.
     pub(crate) fn refuse(&mut self, asked: bool, what: &str) -> &mut Self {
         self.refused.retain(|refused| refused != what);

@@ -14,6 +14,8 @@ pub enum Kind {
     Wide,
     /// A program with loops ([`programs::looping`]).
     Loops,
+    /// A program with loops, references, atomics and much else ([`programs::rich`]).
+    Rich,
 }
 
 /// What code is compiled with, apart from the tier.
@@ -29,6 +31,14 @@ pub enum Variant {
     Unoptimized,
     /// NaNs are made canonical by the compilers.
     CanonicalNans,
+    /// For processors without any extension.
+    OldProcessor,
+    /// Locals are kept for core dumps, which every trap has.
+    KeptLocals,
+    /// Relaxed vector operators do what they do on every processor.
+    Deterministic,
+    /// Memories do not move when they grow.
+    FixedMemories,
 }
 
 /// One case.
@@ -42,13 +52,17 @@ pub struct Case {
     pub bytes: Vec<u8>,
 }
 
-const KINDS: [(Kind, &str); 3] = [(Kind::Common, "common"), (Kind::Wide, "wide"), (Kind::Loops, "loops")];
-const VARIANTS: [(Variant, &str); 5] = [
+const KINDS: [(Kind, &str); 4] = [(Kind::Common, "common"), (Kind::Wide, "wide"), (Kind::Loops, "loops"), (Kind::Rich, "rich")];
+const VARIANTS: [(Variant, &str); 9] = [
     (Variant::Plain, "plain"),
     (Variant::Fuel, "fuel"),
     (Variant::Checked, "checked"),
     (Variant::Unoptimized, "unoptimized"),
     (Variant::CanonicalNans, "canonical-nans"),
+    (Variant::OldProcessor, "old-processor"),
+    (Variant::KeptLocals, "kept-locals"),
+    (Variant::Deterministic, "deterministic"),
+    (Variant::FixedMemories, "fixed-memories"),
 ];
 
 /// A module in the text format, as far as it can be printed.
@@ -67,11 +81,11 @@ impl Case {
     /// The case of a seed, the same on every machine.
     pub fn of_seed(seed: u64) -> Self {
         let mut random = Random::new(seed);
-        let kind = [Kind::Common, Kind::Wide, Kind::Loops, Kind::Loops][random.below(4)];
+        let kind = [Kind::Common, Kind::Wide, Kind::Loops, Kind::Rich, Kind::Rich][random.below(5)];
         let variant = VARIANTS[random.below(VARIANTS.len())].0;
         let len_bytes = match kind {
             Kind::Common | Kind::Wide => 2000 + random.below(10_000),
-            Kind::Loops => 200 + random.below(4000),
+            Kind::Loops | Kind::Rich => 200 + random.below(4000),
         };
         Self { kind, variant, bytes: seed_bytes(seed, len_bytes) }
     }
@@ -86,13 +100,14 @@ impl Case {
                 let waits = |text: String| text.contains(".atomic.wait");
                 wasmprinter::print_bytes(&wasm).is_ok_and(|text| !waits(text)).then_some(wasm)
             }
+            Kind::Rich => Some(programs::rich(&self.bytes, self.variant != Variant::CanonicalNans)),
             Kind::Loops => Some(programs::looping(&self.bytes, self.variant != Variant::CanonicalNans)),
         }
     }
 
     /// Whether other engines do the same to the bit.
     pub fn has_reference(&self) -> bool {
-        self.kind != Kind::Wide && self.variant != Variant::CanonicalNans
+        matches!(self.kind, Kind::Common | Kind::Loops) && self.variant != Variant::CanonicalNans
     }
 
     /// Cases that may fail in the same way and are smaller: without the end, and with stretches of zeros.

@@ -11,12 +11,13 @@ use crate::cases::{Case, Kind, Variant};
 use crate::differential::{Bits, Stop, bits_of_reference, bits_of_subject, random_bits, stop_of_reference, stop_of_subject, value_of};
 use crate::modules::Random;
 use peregrine::{
-    Caller, Config, DefinedFuncIndex, Engine, ExternType, FunctionProfile, Linker, Module, OptLevel, Profile, SiteProfile, Store, Strategy,
-    TieringStress, Val, WasmBacktrace,
+    Cache, Caller, Config, DefinedFuncIndex, Engine, ExternRef, ExternType, FunctionProfile, Linker, Module, OptLevel, Profile, Rooted,
+    SiteProfile, Store, Strategy, TieringStress, Val, WasmBacktrace,
 };
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Functions called of a module of wasm-smith, each in an instance of its own.
 const MAX_FUNCTIONS: usize = 6;
@@ -39,10 +40,16 @@ enum Way {
     Guided,
     /// Ahead, by a profile in which all calls go elsewhere.
     Misled,
+    /// By tiers, and what was compiled is kept in a cache.
+    Keeping,
+    /// By tiers, beginning with what was kept.
+    Kept,
+    /// By tiers that change at random, on two threads at once.
+    Threads,
 }
 
 /// The first one is what the others are compared with.
-const WAYS: [Way; 12] = [
+const WAYS: [Way; 15] = [
     Way::Tier(Strategy::Ahead, TieringStress::None),
     Way::Tier(Strategy::Baseline, TieringStress::None),
     Way::Tier(Strategy::Tiered, TieringStress::None),
@@ -55,6 +62,9 @@ const WAYS: [Way; 12] = [
     Way::Counting,
     Way::Guided,
     Way::Misled,
+    Way::Keeping,
+    Way::Kept,
+    Way::Threads,
 ];
 
 /// Every count of a profile is multiplied by 2 so many times: the script calls a function a few times, and what is called often is compiled
@@ -66,7 +76,7 @@ impl Way {
     fn profile(self, noted: &Profile) -> Option<Profile> {
         let mut profile = noted.clone();
         match self {
-            Self::Tier(..) | Self::Counting => return None,
+            Self::Tier(..) | Self::Counting | Self::Keeping | Self::Kept | Self::Threads => return None,
             Self::Guided => {}
             Self::Misled => {
                 let last = noted.functions().map(|(index, _)| index.as_u32()).max().unwrap_or(0);
@@ -114,6 +124,8 @@ pub struct Tally {
     pub loop_entries: u64,
     /// Modules that were compiled by a profile with indirect calls, counted once for each profile.
     pub guided: u64,
+    /// Modules that began with code that was kept.
+    pub kept: u64,
     /// What was not compared, by the reason.
     pub skipped: BTreeMap<String, u64>,
 }
@@ -126,6 +138,7 @@ impl std::ops::AddAssign for Tally {
         self.traps += other.traps;
         self.loop_entries += other.loop_entries;
         self.guided += other.guided;
+        self.kept += other.kept;
         for (reason, count) in other.skipped {
             *self.skipped.entry(reason).or_default() += count;
         }
@@ -207,7 +220,27 @@ const TABLE_ELEMENTS: u64 = 256;
 pub struct Tiers {
     /// By the place in [`WAYS`].
     engines: HashMap<(Variant, usize), Engine>,
+    /// Made when it is first needed.
+    cache: Option<TemporaryCache>,
     reference: wasmi::Engine,
+}
+
+/// A cache that goes with its files.
+struct TemporaryCache(Cache);
+
+impl TemporaryCache {
+    fn new() -> Result<Self, String> {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let name = format!("peregrine-tiers-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        Cache::new(std::env::temp_dir().join(name)).map(Self).map_err(|error| format!("no cache: {error:#}"))
+    }
+}
+
+impl std::ops::Drop for TemporaryCache {
+    fn drop(&mut self) {
+        // Nobody needs them; what is left is small.
+        let _ = std::fs::remove_dir_all(self.0.path());
+    }
 }
 
 impl Default for Tiers {
@@ -216,7 +249,7 @@ impl Default for Tiers {
         reference.wasm_wide_arithmetic(true).wasm_simd(true).wasm_multi_memory(true).wasm_tail_call(true).wasm_memory64(true);
         // So that what it fails to translate is known before it runs: its panics cannot be caught then.
         reference.compilation_mode(wasmi::CompilationMode::Eager);
-        Self { engines: HashMap::new(), reference: wasmi::Engine::new(&reference) }
+        Self { engines: HashMap::new(), cache: None, reference: wasmi::Engine::new(&reference) }
     }
 }
 
@@ -250,8 +283,12 @@ impl Tiers {
         for (place, way) in WAYS.into_iter().enumerate() {
             let name = way.to_string();
             watch(&name);
-            let engine = self.engines.entry((case.variant, place)).or_insert_with(|| engine(case.variant, way));
-            let attempt = catch_unwind(AssertUnwindSafe(|| -> Result<Vec<Run>, String> {
+            if self.cache.is_none() {
+                self.cache = Some(TemporaryCache::new()?);
+            }
+            let cache = self.cache.as_ref().map(|cache| &cache.0);
+            let engine = self.engines.entry((case.variant, place)).or_insert_with(|| engine(case.variant, way, cache));
+            let attempt = catch_unwind(AssertUnwindSafe(|| -> Result<Vec<Vec<Run>>, String> {
                 let profile = noted.as_ref().and_then(|noted| way.profile(noted));
                 let module = match &profile {
                     Some(profile) => Module::new_with_profile(engine, wasm, profile),
@@ -261,19 +298,36 @@ impl Tiers {
                 if script.is_empty() {
                     script = make_script(case, &module);
                 }
-                let runs = script.iter().map(|calls| run_subject(engine, &module, calls)).collect::<Result<Vec<_>, _>>()?;
+                let run = || script.iter().map(|calls| run_subject(engine, &module, calls)).collect::<Result<Vec<_>, _>>();
+                let runs = match way {
+                    Way::Threads => std::thread::scope(|scope| {
+                        let other = scope.spawn(run);
+                        Ok::<_, String>(vec![run()?, other.join().map_err(|_| "the other thread panicked")??])
+                    })?,
+                    // What is hot by now may be optimized.
+                    Way::Keeping => vec![run()?, run()?],
+                    _ => vec![run()?],
+                };
                 tally.loop_entries += module.tiering_metrics().loop_entries_taken;
-                if let Way::Counting = way {
-                    noted = Some(module.profile().ok_or("nothing was counted")?);
+                match way {
+                    Way::Counting => noted = Some(module.profile().ok_or("nothing was counted")?),
+                    Way::Keeping => module.keep_compiled(),
+                    Way::Kept => tally.kept += u64::from(module.tiering_metrics().precompiled_functions > 0),
+                    _ => {}
                 }
                 tally.guided += u64::from(profile.is_some_and(|profile| profile.functions().any(|(_, known)| !known.sites.is_empty())));
                 Ok(runs)
             }));
             let found = attempt.unwrap_or_else(|_| Err("it panicked".into())).map_err(|problem| format!("{name}: {problem}"))?;
-            if expected.is_empty() {
-                expected = found;
-            } else {
-                judge(&script, &expected, &found, false, &mut tally).map_err(|difference| format!("{name}: {difference}"))?;
+            if let (Way::Kept, Some(cache)) = (way, cache) {
+                cache.clear().map_err(|error| format!("the cache cannot be cleared: {error:#}"))?;
+            }
+            for found in found {
+                if place == 0 {
+                    expected = found;
+                } else {
+                    judge(&script, &expected, &found, false, &mut tally).map_err(|difference| format!("{name}: {difference}"))?;
+                }
             }
         }
         if case.has_reference() {
@@ -296,20 +350,29 @@ impl Tiers {
     }
 }
 
-fn engine(variant: Variant, way: Way) -> Engine {
+fn engine(variant: Variant, way: Way, cache: Option<&Cache>) -> Engine {
     let mut config = Config::new();
     match way {
         Way::Tier(strategy, stress) => _ = config.strategy(strategy).tiering_stress(stress),
         Way::Counting => _ = config.gather_profile(true),
         Way::Guided | Way::Misled => _ = config.strategy(Strategy::Ahead),
+        Way::Keeping | Way::Kept => _ = config.strategy(Strategy::Tiered).cache(cache.cloned()),
+        Way::Threads => _ = config.strategy(Strategy::Tiered).tiering_stress(TieringStress::Random(4)),
     }
-    config.wasm_custom_page_sizes(true).wasm_wide_arithmetic(true);
+    config.wasm_custom_page_sizes(true).wasm_wide_arithmetic(true).unfinished_function_references(true);
     match variant {
         Variant::Plain => {}
         Variant::Fuel => _ = config.consume_fuel(true),
         Variant::Checked => _ = config.epoch_interruption(true).memory_reservation(0).memory_guard_size(0).compiler_inlining(false),
         Variant::Unoptimized => _ = config.cranelift_opt_level(OptLevel::None),
         Variant::CanonicalNans => _ = config.cranelift_nan_canonicalization(true),
+        Variant::OldProcessor => {
+            let triple = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+            config.target(&triple).expect("it is a triple");
+        }
+        Variant::KeptLocals => _ = config.coredump_on_trap(true),
+        Variant::Deterministic => _ = config.relaxed_simd_deterministic(true),
+        Variant::FixedMemories => _ = config.memory_may_move(false),
     }
     Engine::new(&config).expect("the settings are fine")
 }
@@ -333,7 +396,7 @@ fn make_script(case: &Case, module: &Module) -> Script {
         .map(|(name, ty)| (0..CALLS).map(|_| call(name, ty)).collect())
         .filter(|calls: &Vec<Call>| !calls.is_empty())
         .collect();
-    if case.kind == Kind::Loops {
+    if matches!(case.kind, Kind::Loops | Kind::Rich) {
         // They change what they share.
         script = vec![script.into_iter().flatten().collect()];
     }
@@ -423,6 +486,16 @@ fn run_subject(engine: &Engine, module: &Module, calls: &[Call]) -> Result<Run, 
         caller.data_mut().log(value)
     };
     linker.func_wrap("host", "log", log).map_err(|error| format!("{error:#}"))?;
+    let object = |mut caller: Caller<'_, Host>, number: u32| ExternRef::new(&mut caller, number).map(Some);
+    linker.func_wrap("host", "object", object).map_err(|error| format!("{error:#}"))?;
+    let number = |mut caller: Caller<'_, Host>, object: Option<Rooted<ExternRef>>| -> peregrine::Result<i64> {
+        let number = match object {
+            Some(object) => object.data(&caller)?.and_then(|data| data.downcast_ref::<u32>()).map_or(-2, |number| i64::from(*number)),
+            None => -1,
+        };
+        Ok(caller.data_mut().log(number))
+    };
+    linker.func_wrap("host", "number", number).map_err(|error| format!("{error:#}"))?;
     let mut run = Run::default();
     let instance = match linker.instantiate(&mut store, module) {
         Ok(instance) => instance,

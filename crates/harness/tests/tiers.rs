@@ -1,6 +1,6 @@
 //! Random modules do the same in every tier and in wasmi: a fixed number of what `cargo xtask fuzz` runs for minutes.
 
-use peregrine::{Engine, Module};
+use peregrine::{Config, Engine, Module};
 use peregrine_harness::cases::{Case, Kind, text};
 use peregrine_harness::modules::seed_bytes;
 use peregrine_harness::programs;
@@ -27,6 +27,13 @@ fn programs_with_loops() {
 }
 
 #[test]
+fn programs_with_all_that_there_is() {
+    let tally = run(Kind::Rich);
+    assert!(tally.modules == SEEDS && tally.traps > 0 && tally.calls > 2 * tally.traps, "{tally:?}");
+    assert!(tally.loop_entries > 10 * SEEDS && tally.kept > SEEDS / 2, "{tally:?}");
+}
+
+#[test]
 fn modules_of_what_all_engines_have() {
     let tally = run(Kind::Common);
     assert!(tally.modules > SEEDS / 2 && tally.with_reference > SEEDS / 4 && tally.calls > 10 * SEEDS, "{tally:?}");
@@ -41,12 +48,14 @@ fn modules_of_all_that_there_is() {
 /// The generator keeps to what is valid and does not get out of hand, whatever the bytes.
 #[test]
 fn programs_are_valid_and_small() {
-    let engine = Engine::default();
+    let engine = Engine::new(Config::new().unfinished_function_references(true)).unwrap();
     for seed in 0..400 {
-        let wasm = programs::looping(&seed_bytes(seed, (seed * 37 % 5000) as usize), seed % 2 == 0);
-        assert!(wasm.len() < 40_000, "seed {seed}: {} bytes", wasm.len());
-        if let Err(error) = Module::validate(&engine, &wasm) {
-            panic!("seed {seed}: {error:#}\n{}", text(&wasm));
+        let bytes = seed_bytes(seed, (seed * 37 % 5000) as usize);
+        for wasm in [programs::looping(&bytes, seed % 2 == 0), programs::rich(&bytes, seed % 2 == 0)] {
+            assert!(wasm.len() < 40_000, "seed {seed}: {} bytes", wasm.len());
+            if let Err(error) = Module::validate(&engine, &wasm) {
+                panic!("seed {seed}: {error:#}\n{}", text(&wasm));
+            }
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What the cache keeps of modules whose functions are compiled one by one.
 
-use peregrine::{Budget, Cache, Config, DefinedFuncIndex, Engine, Instance, Module, Store, Strategy};
+use peregrine::{Budget, Cache, Config, DefinedFuncIndex, Engine, Instance, Module, Store, Strategy, Trap};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -750,4 +750,22 @@ fn an_entry_that_cannot_be_written_is_not_tried_at_every_quiet_moment() {
     let next = module();
     assert_eq!(next.tiering_metrics().precompiled_functions, 6);
     assert_eq!((call(&next, &["one", "two"]), next.tiering_metrics().baseline_functions), (vec![42, 43], 0));
+}
+
+/// Whichever functions have code in an image: those that trap are found by where their code is.
+#[test]
+fn traps_of_kept_code_are_found_wherever_others_have_no_code() {
+    for (count, last) in (1..9).flat_map(|count| (0..count).map(move |last| (count, last))) {
+        let folder = Folder::new();
+        let text = (0..count).fold(String::from("(module"), |text, number| text + &format!(r#"(func (export "{number}") unreachable)"#));
+        for precompiled in [0, 1] {
+            let module = Module::new(&folder.engine(), text.clone() + ")").expect("a good module");
+            assert_eq!(module.tiering_metrics().precompiled_functions, precompiled);
+            let mut store = Store::new(module.engine(), ());
+            let instance = Instance::new(&mut store, &module, &[]).expect("it can be instantiated");
+            let function = instance.get_typed_func::<(), ()>(&mut store, &last.to_string()).expect("it is exported");
+            let error = function.call(&mut store, ()).expect_err("it traps");
+            assert_eq!(error.downcast_ref::<Trap>(), Some(&Trap::UnreachableCodeReached), "{last} of {count}");
+        }
+    }
 }

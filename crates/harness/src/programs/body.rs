@@ -6,58 +6,61 @@
 
 use super::choices::Choices;
 use super::operators::{Nan, Ty, shapes, trapping};
-use super::{FIRST_DEFINED, HOST_LOG, MEMORIES, Plan, Types};
+use super::rich::Referent;
+use super::{HOST_LOG, Plan, Types};
 use wasm_encoder::Instruction::{self, *};
-use wasm_encoder::{BlockType, HeapType, MemArg, MemArgTarget};
+use wasm_encoder::{BlockType, HeapType, MemArg, MemArgTarget, ValType};
 
 /// Turns of loops and calls that one call of a function may come to.
 pub(super) const MAX_COST: u32 = 1500;
 /// Instructions of a body, after which nothing is begun.
 const MAX_INSTRUCTIONS: usize = 900;
 /// Nested blocks.
-const MAX_LABELS: usize = 12;
+pub(super) const MAX_LABELS: usize = 12;
 /// Operands that are left alive on the stack.
 const MAX_OPERANDS: usize = 24;
 /// Calls of itself in a row: what the first parameter is cut down to.
 const MAX_DEPTH: u32 = 3;
 /// The addresses that are used: inside of the first page, but for those that trap.
-const ADDRESS_MASK: i64 = 0x7ff8;
+pub(super) const ADDRESS_MASK: i64 = 0x7ff8;
 
 /// A block that branches can lead to.
 #[derive(Debug)]
-struct Label {
+pub(super) struct Label {
     /// What a branch takes along.
-    types: Vec<Ty>,
+    pub(super) types: Vec<Ty>,
     /// Whether branches may lead here; those to a loop that counts at its end alone would not be counted.
-    open: bool,
+    pub(super) open: bool,
 }
 
 /// A function under construction.
 pub(super) struct Body<'a, 'b> {
-    choices: &'a mut Choices<'b>,
-    plan: &'a Plan,
-    types: &'a mut Types,
+    pub(super) choices: &'a mut Choices<'b>,
+    pub(super) plan: &'a Plan,
+    pub(super) types: &'a mut Types,
     /// The number of this function among the defined ones.
-    number: usize,
+    pub(super) number: usize,
     params: usize,
-    locals: Vec<Ty>,
+    pub(super) locals: Vec<ValType>,
     /// Locals that hold NaNs before they are made canonical, and that nothing else reads.
     raw: Vec<u32>,
-    code: Vec<Instruction<'static>>,
-    stack: Vec<Ty>,
-    labels: Vec<Label>,
+    pub(super) code: Vec<Instruction<'static>>,
+    pub(super) stack: Vec<Ty>,
+    pub(super) labels: Vec<Label>,
     /// Counters of the loops around, and whether they count at the head.
-    counters: Vec<u32>,
+    pub(super) counters: Vec<u32>,
     /// How often what comes now can run in one call.
-    times: u32,
-    cost: u32,
+    pub(super) times: u32,
+    pub(super) cost: u32,
     calls_itself: bool,
+    /// Locals for references, by what they refer to.
+    pub(super) references: Vec<(Referent, u32)>,
 }
 
 /// A finished function.
 pub(super) struct Finished {
     /// Without parameters.
-    pub(super) locals: Vec<Ty>,
+    pub(super) locals: Vec<ValType>,
     pub(super) code: Vec<Instruction<'static>>,
     /// The most turns of loops and calls that one call of it comes to.
     pub(super) cost: u32,
@@ -72,7 +75,7 @@ impl<'a, 'b> Body<'a, 'b> {
             types,
             number,
             params: params.len(),
-            locals: params.clone(),
+            locals: params.iter().map(|ty| ty.val_type()).collect(),
             raw: Vec::new(),
             code: Vec::new(),
             stack: Vec::new(),
@@ -81,6 +84,7 @@ impl<'a, 'b> Body<'a, 'b> {
             times: 1,
             cost: 1,
             calls_itself: false,
+            references: Vec::new(),
         }
     }
 
@@ -88,7 +92,7 @@ impl<'a, 'b> Body<'a, 'b> {
     pub(super) fn finish(mut self) -> Finished {
         for _ in 0..2 + self.choices.below(8) {
             let ty = self.any_type();
-            self.locals.push(ty);
+            self.locals.push(ty.val_type());
         }
         self.emit([LocalGet(0), I32Const(MAX_DEPTH as i32), I32And, LocalSet(0)]);
         let results = self.plan.functions[self.number].results.clone();
@@ -103,31 +107,36 @@ impl<'a, 'b> Body<'a, 'b> {
         Finished { locals: self.locals.split_off(self.params), code: self.code, cost }
     }
 
-    fn emit<const N: usize>(&mut self, instructions: [Instruction<'static>; N]) {
+    pub(super) fn emit<const N: usize>(&mut self, instructions: [Instruction<'static>; N]) {
         self.code.extend(instructions);
     }
 
-    fn is_over(&self) -> bool {
+    pub(super) fn is_over(&self) -> bool {
         self.choices.is_over() || self.code.len() > MAX_INSTRUCTIONS
     }
 
-    fn any_type(&mut self) -> Ty {
+    pub(super) fn any_type(&mut self) -> Ty {
         Ty::ALL[self.choices.below(Ty::ALL.len())]
     }
 
-    fn any_types(&mut self, at_most: usize) -> Vec<Ty> {
+    pub(super) fn any_types(&mut self, at_most: usize) -> Vec<Ty> {
         (0..self.choices.below(at_most + 1)).map(|_| self.any_type()).collect()
     }
 
-    fn fresh(&mut self, ty: Ty) -> u32 {
+    pub(super) fn fresh(&mut self, ty: Ty) -> u32 {
+        self.fresh_of(ty.val_type())
+    }
+
+    /// A local that nothing else knows of.
+    pub(super) fn fresh_of(&mut self, ty: ValType) -> u32 {
         self.locals.push(ty);
         self.locals.len() as u32 - 1
     }
 
     /// A local of this type that no loop counts with.
-    fn local(&mut self, ty: Ty) -> u32 {
+    pub(super) fn local(&mut self, ty: Ty) -> u32 {
         let is_free = |index: &u32| *index > 0 && !self.counters.contains(index) && !self.raw.contains(index);
-        let indices = (0..self.locals.len() as u32).filter(|index| self.locals[*index as usize] == ty);
+        let indices = (0..self.locals.len() as u32).filter(|index| self.locals[*index as usize] == ty.val_type());
         let found: Vec<u32> = indices.filter(is_free).collect();
         match found.len() {
             0 => self.fresh(ty),
@@ -150,7 +159,7 @@ impl<'a, 'b> Body<'a, 'b> {
         self.emit([instruction]);
     }
 
-    fn leaf(&mut self, ty: Ty) {
+    pub(super) fn leaf(&mut self, ty: Ty) {
         match self.choices.below(8) {
             0 | 1 => self.constant(ty),
             2 => self.emit([GlobalGet(ty as u32)]),
@@ -165,7 +174,7 @@ impl<'a, 'b> Body<'a, 'b> {
         }
     }
 
-    fn expression(&mut self, ty: Ty, depth: usize) {
+    pub(super) fn expression(&mut self, ty: Ty, depth: usize) {
         if depth == 0 || self.is_over() {
             return self.leaf(ty);
         }
@@ -233,7 +242,7 @@ impl<'a, 'b> Body<'a, 'b> {
             Nan::F32x4 => (Ty::V128, V128Const(four), F32x4Eq, V128Bitselect),
             Nan::F64x2 => (Ty::V128, V128Const(two), F64x2Eq, V128Bitselect),
         };
-        let local = match self.raw.iter().find(|local| self.locals[**local as usize] == ty) {
+        let local = match self.raw.iter().find(|local| self.locals[**local as usize] == ty.val_type()) {
             Some(local) => *local,
             None => {
                 let local = self.fresh(ty);
@@ -259,8 +268,8 @@ impl<'a, 'b> Body<'a, 'b> {
 
     /// An address in one of the memories, which is returned with the offset.
     fn address(&mut self, depth: usize) -> MemArg {
-        let memory = self.choices.below(MEMORIES.len());
-        let wide = MEMORIES[memory].memory64;
+        let memory = self.choices.below(self.plan.memories().len());
+        let wide = self.plan.memories()[memory].memory64;
         self.expression(if wide { Ty::I64 } else { Ty::I32 }, depth.min(1));
         // Out of bounds now and then.
         if !self.choices.once_in(96) {
@@ -303,7 +312,7 @@ impl<'a, 'b> Body<'a, 'b> {
 
     // -- statements: they leave `stack` as high as `base` at least.
 
-    fn statements(&mut self, count: usize, base: usize) {
+    pub(super) fn statements(&mut self, count: usize, base: usize) {
         for _ in 0..count {
             if self.is_over() {
                 return;
@@ -313,6 +322,9 @@ impl<'a, 'b> Body<'a, 'b> {
     }
 
     fn statement(&mut self, base: usize) {
+        if self.plan.is_rich && self.choices.once_in(3) {
+            return self.rich_statement(base);
+        }
         match self.choices.below(22) {
             0..=2 => {
                 let ty = self.any_type();
@@ -367,7 +379,7 @@ impl<'a, 'b> Body<'a, 'b> {
     }
 
     /// Uses up the topmost operand.
-    fn consume(&mut self, base: usize) {
+    pub(super) fn consume(&mut self, base: usize) {
         if self.stack.len() <= base {
             return;
         }
@@ -574,7 +586,7 @@ impl<'a, 'b> Body<'a, 'b> {
     }
 
     /// A later function that can be called here, if there is one that costs little enough.
-    fn callee(&mut self) -> Option<usize> {
+    pub(super) fn callee(&mut self) -> Option<usize> {
         let first = self.number + 1;
         if first >= self.plan.functions.len() {
             return None;
@@ -588,9 +600,11 @@ impl<'a, 'b> Body<'a, 'b> {
         Some(callee)
     }
 
-    fn arguments(&mut self, types: &[Ty]) {
+    pub(super) fn arguments(&mut self, types: &[Ty]) {
+        // Many of them are simple, so that programs stay small.
+        let depth = if types.len() > 6 { 0 } else { 2 };
         for ty in types {
-            self.expression(*ty, 2);
+            self.expression(*ty, depth);
         }
     }
 
@@ -599,7 +613,7 @@ impl<'a, 'b> Body<'a, 'b> {
         let plan = self.plan;
         let (function, own) = (&plan.functions[callee], &plan.functions[self.number]);
         self.arguments(&function.params);
-        let index = FIRST_DEFINED + callee as u32;
+        let index = self.plan.index(callee);
         if function.results == own.results && self.choices.once_in(3) {
             // Now and then, as its last act.
             let scratch: Vec<u32> = function.params.iter().map(|ty| self.fresh(*ty)).collect();
@@ -652,7 +666,7 @@ impl<'a, 'b> Body<'a, 'b> {
         let own = &plan.functions[self.number];
         self.emit([LocalGet(0), If(BlockType::Empty), LocalGet(0), I32Const(1), I32Sub]);
         self.arguments(&own.params[1..]);
-        self.emit([Call(FIRST_DEFINED + self.number as u32)]);
+        self.emit([Call(plan.index(self.number))]);
         self.stack.extend(&own.results);
         for _ in &own.results {
             self.consume(0);
@@ -661,7 +675,7 @@ impl<'a, 'b> Body<'a, 'b> {
     }
 
     /// Results of a call are kept as operands, or used up if there are too many.
-    fn results(&mut self, results: &[Ty], base: usize) {
+    pub(super) fn results(&mut self, results: &[Ty], base: usize) {
         self.stack.extend(results);
         while self.stack.len() > MAX_OPERANDS.max(base) {
             self.consume(base);
@@ -692,8 +706,8 @@ impl<'a, 'b> Body<'a, 'b> {
 
     /// Memories and tables as a whole.
     fn bulk(&mut self) {
-        let memory = self.choices.below(MEMORIES.len());
-        let wide = MEMORIES[memory].memory64;
+        let memory = self.choices.below(self.plan.memories().len());
+        let wide = self.plan.memories()[memory].memory64;
         let mem = memory as u32;
         let small = |number: usize| if wide { I64Const(number as i64) } else { I32Const(number as i32) };
         let address = if wide { Ty::I64 } else { Ty::I32 };
@@ -727,7 +741,7 @@ impl<'a, 'b> Body<'a, 'b> {
             4 => {
                 // Each function has its place or none, so that calls still end.
                 let place = self.choices.below(self.plan.functions.len()) as u32;
-                let element = if self.choices.once_in(4) { RefNull(HeapType::FUNC) } else { RefFunc(FIRST_DEFINED + place) };
+                let element = if self.choices.once_in(4) { RefNull(HeapType::FUNC) } else { RefFunc(self.plan.index(place as usize)) };
                 self.emit([I32Const(place as i32), element, TableSet(0)]);
             }
             _ => {
