@@ -3,13 +3,13 @@
 //! A call runs on the thread that polls it, until it returns or a host function waits; nothing is spawned and nobody is blocked. How
 //! the guest is suspended is the machine's business: [`crate::vm`].
 
-use crate::async_limits::Asked;
+use crate::at_once::Way;
 use crate::call_hook::CallHook;
 use crate::context::AsContextMut;
-use crate::error::{Context, Result};
+use crate::error::Result;
 use crate::func::{Slots, read_results};
 use crate::host_func::HostFunc;
-use crate::instance::Starting;
+use crate::linker::CommandFunction;
 use crate::store::StoreInner;
 use crate::typed::{TypedFunc, WasmParams, WasmResults, WasmRet, WasmTyList};
 use crate::vm::boundary::Callee;
@@ -17,6 +17,7 @@ use crate::vm::{AsyncHostBody, GuestCall, Pending, ValRaw};
 use crate::{Caller, Engine, Extern, Func, FuncType, Instance, InstancePre, Linker, Module, Val};
 use std::marker::PhantomData;
 use std::pin::Pin;
+use std::sync::Arc;
 
 impl Func {
     /// A host function of type `ty` that is a future. `func` gets the arguments and fills in the results, which are zero or null before.
@@ -83,7 +84,11 @@ impl Func {
     ///
     /// As [`call`](Self::call).
     pub async fn call_async(&self, mut store: impl AsContextMut<Data: Send>, params: &[Val], results: &mut [Val]) -> Result<()> {
-        let store = store.as_context_mut().0;
+        self.call_waiting(store.as_context_mut().0, params, results).await
+    }
+
+    /// [`call_async`](Self::call_async).
+    pub(crate) async fn call_waiting<T: 'static>(&self, store: &mut StoreInner<T>, params: &[Val], results: &mut [Val]) -> Result<()> {
         let mut slots = Slots::new(params.len().max(results.len()));
         let ty = self.begin_call(&mut store.opaque, params, results.len(), slots.as_mut())?;
         self.call_values_async(store, slots.as_mut()).await?;
@@ -249,23 +254,7 @@ impl Instance {
     ///
     /// As [`new`](Self::new).
     pub async fn new_async(mut store: impl AsContextMut, module: &Module, imports: &[Extern]) -> Result<Self> {
-        let store = store.as_context_mut().0;
-        let imports = Self::check_imports(store, module, imports)?;
-        Self::instantiate_async(store, module, &imports).await
-    }
-
-    async fn instantiate_async<T: 'static>(store: &mut StoreInner<T>, module: &Module, imports: &[crate::vm::VmImport]) -> Result<Self> {
-        let (instance, start) = {
-            let mut asked = Asked::new(store);
-            asked.ask_for_instance(module).await;
-            Self::create(asked.store(), module, imports)?
-        };
-        if let Some(start) = start {
-            let starting = Starting::new(store, instance, module);
-            start.call_values_async(starting.store, &mut []).await?;
-            starting.end();
-        }
-        Ok(instance)
+        Self::new_in(store.as_context_mut().0, module, imports, Way::Waiting).await
     }
 }
 
@@ -280,9 +269,7 @@ impl<T: 'static> InstancePre<T> {
     ///
     /// As [`instantiate`](Self::instantiate).
     pub async fn instantiate_async(&self, mut store: impl AsContextMut<Data = T>) -> Result<Instance> {
-        let store = store.as_context_mut().0;
-        let imports = self.imports(store)?;
-        Instance::instantiate_async(store, self.module(), &imports).await
+        self.instantiate_in(store.as_context_mut().0, Way::Waiting).await
     }
 }
 
@@ -387,28 +374,14 @@ impl<T: 'static> Linker<T> {
     where
         T: Send + 'static,
     {
-        if !Self::is_command(module) {
-            let instance = self.instantiate_async(&mut store, module).await?;
-            if let Some(initialize) = instance.get_func(&mut store, "_initialize") {
-                let initialize = initialize.typed::<(), ()>(&store)?;
-                initialize.call_async(&mut store, ()).await.context("calling the `_initialize` function")?;
-            }
-            return self.instance(store, module_name, instance);
-        }
-        let pre = self.instantiate_pre(module)?;
-        for (name, ty) in self.command_functions(module)? {
-            let (pre, name) = (pre.clone(), name.to_owned());
-            let as_name = name.clone();
-            self.func_new_async(module_name, &as_name, ty, move |mut caller, params, results| {
-                let (pre, name) = (pre.clone(), name.clone());
-                Box::new(async move {
-                    let instance = pre.instantiate_async(&mut caller).await?;
-                    let func = instance.get_func(&mut caller, &name).with_context(|| format!("`{name}` is no longer a function"))?;
-                    func.call_async(&mut caller, params, results).await
-                })
-            })?;
-        }
-        self.alias_start(module_name, module)?;
+        let define = |ty, command: CommandFunction<T>| {
+            let command = Arc::new(command);
+            HostFunc::dynamic_async(ty, move |caller, params, results| {
+                let command = Arc::clone(&command);
+                Box::new(async move { command.run(caller, params, results, Way::Waiting).await })
+            })
+        };
+        self.module_in(store.as_context_mut().0, module_name, module, Way::Waiting, define).await?;
         Ok(self)
     }
 }

@@ -3,6 +3,7 @@
 //! What is to be asked is asked before, and the answer is kept with the store until the machine asks for it. So the machine's own code is the
 //! same with limits of either kind.
 
+use crate::at_once::CANNOT_WAIT;
 use crate::budget::Counts;
 use crate::context::{AsContextMut, StoreContextMut};
 use crate::error::{Error, Result};
@@ -249,9 +250,6 @@ impl<T: 'static> Drop for Asked<'_, T> {
     }
 }
 
-const CANNOT_WAIT: &str = "a resource limiter has to wait, but was not asked by a future; \
-    use `instantiate_async`, `grow_async`, `call_async` or another function whose name ends in `_async`";
-
 impl Memory {
     /// [`new`](Self::new) as a future, for stores with a [limiter that may wait](Store::limiter_async).
     ///
@@ -262,7 +260,7 @@ impl Memory {
         let mut asked = Asked::new(store.as_context_mut().0);
         asked.will_count(|counts| counts.add(0, 0, 1));
         asked.ask(Growth::of_memory(&ty.ty)).await;
-        Self::new(StoreContextMut(asked.store()), ty)
+        Self::make(asked.store(), ty)
     }
 
     /// [`grow`](Self::grow) as a future, for stores with a [limiter that may wait](Store::limiter_async).
@@ -282,7 +280,7 @@ impl Memory {
             let growth = Growth::growing_memory(opaque.vm.instance(owner).memory(index), delta);
             asked.ask(growth).await;
         }
-        self.grow(StoreContextMut(asked.store()), delta)
+        self.grow_as_asked(asked.store(), delta)
     }
 }
 
@@ -300,7 +298,7 @@ impl Table {
         let mut asked = Asked::new(store.as_context_mut().0);
         asked.will_count(|counts| counts.add(0, 1, 0));
         asked.ask(Growth::of_table(&ty.to_wasm()?)).await;
-        Self::new(StoreContextMut(asked.store()), ty, init)
+        Self::make(asked.store(), ty, init)
     }
 
     /// [`grow`](Self::grow) as a future, for stores with a [limiter that may wait](Store::limiter_async).
@@ -320,6 +318,6 @@ impl Table {
             let growth = Growth::growing_table(opaque.vm.instance(owner).table(index), delta);
             asked.ask(growth).await;
         }
-        self.grow(StoreContextMut(asked.store()), delta, init)
+        self.grow_as_asked(asked.store(), delta, init)
     }
 }

@@ -9,9 +9,8 @@ use peregrine_wasm::Module;
 
 /// This machine, as far as it can be known without a compiler.
 pub(crate) fn host_target() -> Target {
-    let system = if cfg!(target_os = "macos") { "apple-darwin" } else { "unknown-linux-gnu" };
     let cpu_features = peregrine_sys::cpu::features().iter().map(|feature| format!("has_{feature}")).collect();
-    Target { triple: format!("{}-{system}", std::env::consts::ARCH), cpu_features }
+    Target { triple: format!("{}-unknown-linux-gnu", std::env::consts::ARCH), cpu_features }
 }
 
 /// Checks that code compiled with `image` runs in an engine with the settings `engine`. `known` are features that the compiler has found on
@@ -50,14 +49,15 @@ pub(crate) fn check(image: &Settings, engine: &Settings, known: &[String], confi
     if image.memory_may_move && !engine.memory_may_move {
         differs("memory_may_move", "true", "false")?;
     }
-    let equal: [(&str, u64, u64); 2] = [
-        ("stack guard size", image.stack_guard_bytes.into(), engine.stack_guard_bytes.into()),
-        ("consume_fuel", image.fuel.into(), engine.fuel.into()),
-    ];
-    for (name, found, expected) in equal {
-        if found != expected {
-            differs(name, &found.to_string(), &expected.to_string())?;
-        }
+    if image.stack_guard_bytes != engine.stack_guard_bytes {
+        bail!(
+            "the image was compiled for stacks with a guard of {} bytes, and this engine's have {}; compile it again with this release",
+            image.stack_guard_bytes,
+            engine.stack_guard_bytes
+        );
+    }
+    if image.fuel != engine.fuel {
+        differs("consume_fuel", &image.fuel.to_string(), &engine.fuel.to_string())?;
     }
     // What the engine promises, the code must do; more does no harm.
     let promised = [
@@ -103,7 +103,10 @@ pub(crate) fn check_memories(module: &Module, image: &Settings, engine: &Setting
 }
 
 fn differs(name: &str, found: &str, expected: &str) -> Result<()> {
-    bail!("the image was compiled with `{name}` = {found}, and this engine has {expected}; compile it with this engine's configuration")
+    bail!(
+        "the image was compiled with `{name}` = {found}, and this engine has {expected}; \
+        compile it with `{name}` = {expected}, or set the engine's to {found}"
+    )
 }
 
 /// Processor and system of a triple: what code depends on.
@@ -134,7 +137,7 @@ mod tests {
     #[test]
     fn what_differs_is_named() {
         check(&settings(), &settings(), &[], &Config::new()).unwrap();
-        assert!(refused(|image| image.fuel = true, |_| ()).contains("`consume_fuel` = 1"));
+        assert!(refused(|image| image.fuel = true, |_| ()).contains("`consume_fuel` = true"));
         assert!(refused(|_| (), |engine| engine.interrupt = true).contains("`epoch_interruption` = false"));
         assert!(refused(|image| image.memory_guard_bytes = 0, |_| ()).contains("`memory_guard_size` = 0"));
         assert!(refused(|_| (), |engine| engine.memory_may_move = false).contains("`memory_may_move` = true"));

@@ -9,6 +9,7 @@ pub use crate::choices::{
     CacheStore, CustomCodeMemory, Inlining, ModuleVersionStrategy, OptLevel, ProfilingStrategy, Strategy, WasmBacktraceDetails,
 };
 use crate::error::{Result, bail};
+use crate::vm::DEFAULT_FRAMES;
 use crate::vm::creators::{Creator, MemoryCreator, StackCreator};
 use peregrine_artifact::compiler::{CompilerKind, CompilerOptions};
 use peregrine_artifact::settings::{self, Settings, Target, Tiering};
@@ -34,7 +35,7 @@ use std::sync::Arc;
 pub struct Config {
     pub(crate) features: Features,
     /// What was asked for and is not implemented.
-    refused: Vec<String>,
+    refused: Vec<Refusal>,
     pub(crate) accepted: Accepted,
     pub(crate) target: Option<String>,
     strategy: Strategy,
@@ -76,6 +77,25 @@ const DEFAULT_RESERVATION_BYTES: u64 = 4 << 30;
 /// What [`Config::memory_reservation_for_growth`] says it is unless it is set.
 const DEFAULT_GROWTH_BYTES: u64 = 2 << 30;
 
+/// The most frames that backtraces can be given.
+const MOST_FRAMES: usize = 65_536;
+
+/// The smallest stack of guests.
+const LEAST_STACK_BYTES: usize = 16 << 10;
+
+/// The longest module version.
+const LONGEST_VERSION_BYTES: usize = 255;
+
+/// What was asked for that there is not.
+#[derive(Clone, Debug)]
+struct Refusal {
+    what: String,
+    /// What to do.
+    instead: &'static str,
+}
+
+const TAKE_OUT: &str = "take the setting out";
+
 /// Address space that one memory may take: a part of what processors have, so that sums of sizes do not overflow.
 const MAX_RESERVED_BYTES: u64 = 1 << 45;
 
@@ -99,7 +119,7 @@ impl Default for Config {
             spectre_mitigations: true,
             inlining: Inlining::Yes,
             compiler_enabled: true,
-            backtrace_max_frames: NonZeroUsize::new(256),
+            backtrace_max_frames: NonZeroUsize::new(DEFAULT_FRAMES),
             coredump_on_trap: false,
             module_version: ModuleVersionStrategy::WasmtimeVersion,
             memory_creator: None,
@@ -150,7 +170,7 @@ macro_rules! missing {
     ($($setter:ident $name:literal;)*) => {$(
         #[doc = concat!("The ", $name, " proposal, which is not implemented: [`Engine::new`](crate::Engine::new) refuses it if it is on.")]
         pub fn $setter(&mut self, enable: bool) -> &mut Self {
-            self.refuse(enable, concat!("the ", $name, " proposal"))
+            self.refuse(enable, concat!("the ", $name, " proposal"), "leave it off")
         }
     )*};
 }
@@ -214,10 +234,10 @@ impl Config {
     }
 
     /// Notes that something was asked for that there is not, or no longer.
-    pub(crate) fn refuse(&mut self, asked: bool, what: &str) -> &mut Self {
-        self.refused.retain(|refused| refused != what);
+    pub(crate) fn refuse(&mut self, asked: bool, what: &str, instead: &'static str) -> &mut Self {
+        self.refused.retain(|refused| refused.what != what);
         if asked {
-            self.refused.push(what.to_owned());
+            self.refused.push(Refusal { what: what.to_owned(), instead });
         }
         self
     }
@@ -442,8 +462,8 @@ impl Config {
         self
     }
 
-    /// The most frames of a [`WasmBacktrace`](crate::WasmBacktrace): 256 by default, which is also the most that are kept. `None` is as
-    /// [`wasm_backtrace`](Self::wasm_backtrace) switched off.
+    /// The most frames of a [`WasmBacktrace`](crate::WasmBacktrace): 256 by default, and 65,536 where more are asked for. The newest are kept. Each
+    /// takes some 100 bytes and a fraction of a microsecond of each trap. `None` is as [`wasm_backtrace`](Self::wasm_backtrace) switched off.
     pub fn wasm_backtrace_max_frames(&mut self, limit: Option<NonZeroUsize>) -> &mut Self {
         self.wasm_backtrace = limit.is_some();
         self.backtrace_max_frames = limit;
@@ -477,8 +497,9 @@ impl Config {
     ///
     /// If the text is longer than 255 bytes.
     pub fn module_version(&mut self, strategy: ModuleVersionStrategy) -> Result<&mut Self> {
-        if strategy.as_str().len() > 255 {
-            bail!("the module version is {} bytes long; at most 255 are allowed", strategy.as_str().len());
+        let len_bytes = strategy.as_str().len();
+        if len_bytes > LONGEST_VERSION_BYTES {
+            bail!("the module version is {len_bytes} bytes long, expected at most {LONGEST_VERSION_BYTES}; give a shorter one");
         }
         self.module_version = strategy;
         Ok(self)
@@ -499,7 +520,7 @@ impl Config {
     /// Whether traps of guests are found by faults of the hardware, which is the only way there is: [`Engine::new`](crate::Engine::new)
     /// refuses `false`.
     pub fn signals_based_traps(&mut self, enable: bool) -> &mut Self {
-        self.refuse(!enable, "code that traps without signals (`signals_based_traps` off)")
+        self.refuse(!enable, "code that traps without signals (`signals_based_traps` off)", "leave it on")
     }
 
     /// What [`signals_based_traps`](Self::signals_based_traps) must be.
@@ -510,7 +531,7 @@ impl Config {
     /// A debugger of guests inside of the embedder, which there is not: [`Engine::new`](crate::Engine::new) refuses it.
     /// [`debug_info`](Self::debug_info) is for debuggers outside.
     pub fn guest_debug(&mut self, enable: bool) -> &mut Self {
-        self.refuse(enable, "debugging guests from the embedder (`guest_debug`)")
+        self.refuse(enable, "debugging guests from the embedder (`guest_debug`)", "debug them from outside, with `debug_info`")
     }
 
     /// What [`guest_debug`](Self::guest_debug) must be.
@@ -520,12 +541,12 @@ impl Config {
 
     /// A checker of accesses to memory, which there is not: [`Engine::new`](crate::Engine::new) refuses it.
     pub fn wmemcheck(&mut self, enable: bool) -> &mut Self {
-        self.refuse(enable, "checking accesses to memory (`wmemcheck`)")
+        self.refuse(enable, "checking accesses to memory (`wmemcheck`)", TAKE_OUT)
     }
 
     /// Where to write the compiler's intermediate code, which is not done: [`Engine::new`](crate::Engine::new) refuses it.
     pub fn emit_clif(&mut self, path: &Path) -> &mut Self {
-        self.refuse(true, &format!("writing intermediate code to `{}` (`emit_clif`)", path.display()))
+        self.refuse(true, &format!("writing intermediate code to `{}` (`emit_clif`)", path.display()), TAKE_OUT)
     }
 
     /// A flag of the compiler. None can be set from outside but `preserve_frame_pointers`, which is always on:
@@ -536,7 +557,7 @@ impl Config {
     /// There is nothing to promise: a flag is not handed on.
     #[expect(unsafe_code, reason = "so that programs that write `unsafe` compile")]
     pub unsafe fn cranelift_flag_enable(&mut self, flag: &str) -> &mut Self {
-        self.refuse(flag != "preserve_frame_pointers", &format!("the compiler flag `{flag}`"))
+        self.refuse(flag != "preserve_frame_pointers", &format!("the compiler flag `{flag}`"), TAKE_OUT)
     }
 
     /// A flag of the compiler, as [`cranelift_flag_enable`](Self::cranelift_flag_enable).
@@ -546,7 +567,7 @@ impl Config {
     /// There is nothing to promise: a flag is not handed on.
     #[expect(unsafe_code, reason = "so that programs that write `unsafe` compile")]
     pub unsafe fn cranelift_flag_set(&mut self, name: &str, value: &str) -> &mut Self {
-        self.refuse((name, value) != ("preserve_frame_pointers", "true"), &format!("the compiler flag `{name}={value}`"))
+        self.refuse((name, value) != ("preserve_frame_pointers", "true"), &format!("the compiler flag `{name}={value}`"), TAKE_OUT)
     }
 
     /// A cache of compiled functions, which there is not: nothing is asked of `cache_store`. [`cache`](Self::cache) keeps compiled modules.
@@ -561,7 +582,7 @@ impl Config {
 
     /// The embedder's way to make code executable, which there is not: [`Engine::new`](crate::Engine::new) refuses it.
     pub fn with_custom_code_memory(&mut self, custom_code_memory: Option<Arc<dyn CustomCodeMemory>>) -> &mut Self {
-        self.refuse(custom_code_memory.is_some(), "making code executable by the embedder (`with_custom_code_memory`)")
+        self.refuse(custom_code_memory.is_some(), "making code executable by the embedder (`with_custom_code_memory`)", "give `None`")
     }
 
     /// This configuration, with a strategy other than [`Strategy::Auto`].
@@ -614,6 +635,11 @@ impl Config {
         }
     }
 
+    /// How many frames backtraces have at most. Where none are wanted, core dumps have them all the same.
+    pub(crate) fn most_frames(&self) -> usize {
+        self.backtrace_max_frames.map_or(DEFAULT_FRAMES, NonZeroUsize::get).min(MOST_FRAMES)
+    }
+
     /// How functions reach each other.
     pub(crate) fn tiering(&self) -> Tiering {
         match self.strategy {
@@ -631,14 +657,14 @@ impl Config {
 
     /// What code is compiled with, for `target`, where 32-bit memories reserve `default_reservation_bytes` unless the embedder says otherwise.
     pub(crate) fn settings(&self, target: Target, default_reservation_bytes: u64) -> Result<Settings> {
-        if let Some(what) = self.refused.first() {
-            bail!("{what} is not implemented; take the setting out");
+        if let Some(Refusal { what, instead }) = self.refused.first() {
+            bail!("not implemented: {what}; {instead}");
         }
         if self.gather_profile && self.cache.is_some() {
             bail!("a profile cannot be gathered with a cache, whose code does not count; set `cache(None)`");
         }
-        if self.max_wasm_stack_bytes < 16 << 10 {
-            bail!("max_wasm_stack is {} bytes; at least 16384 are needed", self.max_wasm_stack_bytes);
+        if self.max_wasm_stack_bytes < LEAST_STACK_BYTES {
+            bail!("max_wasm_stack is {} bytes, expected at least {LEAST_STACK_BYTES}; set a larger one", self.max_wasm_stack_bytes);
         }
         if matches!(self.profiler, ProfilingStrategy::VTune | ProfilingStrategy::Pulley) {
             bail!("the profiler {:?} is not supported; use `PerfMap` or `JitDump`", self.profiler);
@@ -647,7 +673,10 @@ impl Config {
         let reserved = reservation.checked_add(self.memory_guard_bytes);
         if reserved.is_none_or(|bytes| bytes > MAX_RESERVED_BYTES) {
             let guard = self.memory_guard_bytes;
-            bail!("memory_reservation is {reservation} bytes and memory_guard_size {guard}; together they may be {MAX_RESERVED_BYTES}");
+            bail!(
+                "memory_reservation is {reservation} bytes and memory_guard_size {guard}, expected at most {MAX_RESERVED_BYTES} together; \
+                set one of them lower"
+            );
         }
         let mut settings = Settings::new(target);
         settings.features = self.features;

@@ -132,7 +132,9 @@ impl Engine {
         let whole_settings = Settings { tiering: Tiering::Whole, ..settings.clone() };
         let tiers_up = settings.tiering == Tiering::Counted && !config.gather_profile;
         let queue = tiers_up.then(|| Arc::new(Queue::new(config.compiler_options().threads)));
-        let shared = Arc::new(VmShared::new(settings, room, stacks));
+        let mut shared = VmShared::new(settings, room, stacks);
+        shared.most_frames = config.most_frames();
+        let shared = Arc::new(shared);
         let (epoch, deadlines) = (AtomicU64::new(0), Mutex::default());
         let inner = EngineInner {
             pool: Pool::new(),

@@ -1,5 +1,7 @@
 //! Instances, and modules with their imports ready to become instances.
 
+use crate::async_limits::Asked;
+use crate::at_once::{Way, at_once};
 use crate::context::{AsContextMut, StoreContextMut};
 use crate::error::{Result, bail};
 use crate::externals::Export;
@@ -108,9 +110,13 @@ impl Instance {
     ///
     /// If an import belongs to another store.
     pub fn new(mut store: impl AsContextMut, module: &Module, imports: &[Extern]) -> Result<Self> {
-        let store = store.as_context_mut().0;
+        at_once(Self::new_in(store.as_context_mut().0, module, imports, Way::AtOnce))
+    }
+
+    /// [`new`](Self::new), in a way.
+    pub(crate) async fn new_in<T: 'static>(store: &mut StoreInner<T>, module: &Module, imports: &[Extern], way: Way) -> Result<Self> {
         let imports = Self::check_imports(store, module, imports)?;
-        Self::instantiate(store, module, &imports)
+        Self::instantiate(store, module, &imports, way).await
     }
 
     /// Checks that `imports` fit the module, and the module the store.
@@ -130,11 +136,23 @@ impl Instance {
     }
 
     /// `imports` are checked, and so is the engine.
-    fn instantiate<T: 'static>(store: &mut StoreInner<T>, module: &Module, imports: &[VmImport]) -> Result<Self> {
-        let (instance, start) = Self::create(store, module, imports)?;
+    pub(crate) async fn instantiate<T: 'static>(
+        store: &mut StoreInner<T>,
+        module: &Module,
+        imports: &[VmImport],
+        way: Way,
+    ) -> Result<Self> {
+        let (instance, start) = {
+            let mut asked = Asked::new(store);
+            asked.ask_for_instance(module).await;
+            Self::create(asked.store(), module, imports)?
+        };
         if let Some(start) = start {
             let starting = Starting::new(store, instance, module);
-            start.call_values(starting.store, &mut [])?;
+            match way {
+                Way::AtOnce => start.call_values(starting.store, &mut [])?,
+                Way::Waiting => start.call_values_async(starting.store, &mut []).await?,
+            }
             starting.end();
         }
         Ok(instance)
@@ -328,13 +346,17 @@ impl<T: 'static> InstancePre<T> {
     ///
     /// If something that was defined in the linker belongs to another store.
     pub fn instantiate(&self, mut store: impl AsContextMut<Data = T>) -> Result<Instance> {
-        let store = store.as_context_mut().0;
+        at_once(self.instantiate_in(store.as_context_mut().0, Way::AtOnce))
+    }
+
+    /// [`instantiate`](Self::instantiate), in a way.
+    pub(crate) async fn instantiate_in(&self, store: &mut StoreInner<T>, way: Way) -> Result<Instance> {
         let imports = self.imports(store)?;
-        Instance::instantiate(store, &self.module, &imports)
+        Instance::instantiate(store, &self.module, &imports, way).await
     }
 
     /// What fills the imports in `store`, which is of the right engine.
-    pub(crate) fn imports(&self, store: &mut StoreInner<T>) -> Result<Vec<VmImport>> {
+    fn imports(&self, store: &mut StoreInner<T>) -> Result<Vec<VmImport>> {
         check_engine(&self.module, &store.opaque)?;
         let mut imports = Vec::with_capacity(self.items.len());
         for item in &*self.items {

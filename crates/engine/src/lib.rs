@@ -14,6 +14,7 @@
 mod accepted;
 mod async_func;
 mod async_limits;
+mod at_once;
 mod backtrace;
 mod binary;
 mod budget;

@@ -1,12 +1,14 @@
 //! A linker: definitions by name, from which the imports of modules are resolved.
 
-use crate::context::{AsContext, AsContextMut};
+use crate::at_once::{Way, at_once};
+use crate::context::{AsContext, AsContextMut, StoreContextMut};
 use crate::error::{Context, Result, bail};
 use crate::host_func::{HostFunc, IntoFunc};
 use crate::instance::Definition;
-use crate::store::StoreOpaque;
+use crate::store::{StoreInner, StoreOpaque};
 use crate::{
-    Caller, Engine, Extern, ExternType, Func, FuncType, ImportType, Instance, InstancePre, Module, Trap, UnknownImportError, Val, matching,
+    Caller, Engine, Extern, ExternType, Func, FuncType, ImportType, Instance, InstancePre, Module, ModuleExport, Trap, UnknownImportError,
+    Val, matching,
 };
 use std::collections::BTreeMap;
 use std::fmt;
@@ -45,6 +47,25 @@ pub struct Linker<T> {
 struct Item {
     definition: Definition,
     ty: ExternType,
+}
+
+/// A function of a command: each call makes an instance and runs there.
+pub(crate) struct CommandFunction<T: 'static> {
+    pre: InstancePre<T>,
+    export: ModuleExport,
+}
+
+impl<T: 'static> CommandFunction<T> {
+    /// Calls it.
+    pub(crate) async fn run(&self, mut caller: Caller<'_, T>, params: &[Val], results: &mut [Val], way: Way) -> Result<()> {
+        let instance = self.pre.instantiate_in(caller.inner(), way).await?;
+        let function = instance.get_module_export(&mut caller, &self.export).and_then(Extern::into_func);
+        let function = function.expect("an instance exports what its module does");
+        match way {
+            Way::AtOnce => function.call(&mut caller, params, results),
+            Way::Waiting => function.call_waiting(caller.inner(), params, results).await,
+        }
+    }
 }
 
 impl<T> Linker<T> {
@@ -175,32 +196,66 @@ impl<T: 'static> Linker<T> {
     ///
     /// # Errors
     ///
-    /// As [`define`](Self::define) and [`instantiate`](Self::instantiate).
+    /// As [`define`](Self::define) and [`instantiate`](Self::instantiate); if the module exports both `_start` and `_initialize`, or one of them is
+    /// not a function.
     pub fn module(&mut self, mut store: impl AsContextMut<Data = T>, module_name: &str, module: &Module) -> Result<&mut Self> {
-        if !Self::is_command(module) {
-            let instance = self.instantiate(&mut store, module)?;
-            if let Some(initialize) = instance.get_func(&mut store, "_initialize") {
-                initialize.typed::<(), ()>(&store)?.call(&mut store, ()).context("calling the `_initialize` function")?;
-            }
-            return self.instance(store, module_name, instance);
-        }
-        let pre = self.instantiate_pre(module)?;
-        for (name, ty) in self.command_functions(module)? {
-            let (pre, name) = (pre.clone(), name.to_owned());
-            let as_name = name.clone();
-            let function = HostFunc::dynamic(ty, move |mut caller: Caller<'_, T>, params, results| {
-                let instance = pre.instantiate(&mut caller)?;
-                let func = instance.get_func(&mut caller, &name).with_context(|| format!("`{name}` is no longer a function"))?;
-                func.call(&mut caller, params, results)
-            });
-            self.define_host(module_name, &as_name, function)?;
-        }
-        self.alias_start(module_name, module)?;
+        let define = |ty, command: CommandFunction<T>| {
+            HostFunc::dynamic(ty, move |caller, params, results| at_once(command.run(caller, params, results, Way::AtOnce)))
+        };
+        at_once(self.module_in(store.as_context_mut().0, module_name, module, Way::AtOnce, define))?;
         Ok(self)
     }
 
+    /// [`module`](Self::module), in a way, with host functions for the functions of a command as `define` makes them.
+    pub(crate) async fn module_in(
+        &mut self,
+        store: &mut StoreInner<T>,
+        module_name: &str,
+        module: &Module,
+        way: Way,
+        define: impl Fn(FuncType, CommandFunction<T>) -> HostFunc,
+    ) -> Result<()> {
+        let function = |name: &str| match module.get_export(name) {
+            None => Ok(false),
+            Some(ExternType::Func(_)) => Ok(true),
+            Some(other) => {
+                bail!("expected the export `{name}` to be a function, found a {}; export what it is under another name", other.kind())
+            }
+        };
+        let (is_command, is_reactor) = (function("_start")?, function("_initialize")?);
+        if is_command && is_reactor {
+            bail!(
+                "expected a module to export `_start`, as a command, or `_initialize`, as a reactor, found both; \
+                link it as one of them, or define its exports by `Linker::instance`"
+            );
+        }
+        if !is_command {
+            let instance = self.resolve(module, Some(&store.opaque))?.instantiate_in(store, way).await?;
+            if is_reactor {
+                let initialize = instance.get_typed_func::<(), ()>(StoreContextMut(store), "_initialize")?;
+                let called = match way {
+                    Way::AtOnce => initialize.func().call_values(store, &mut []),
+                    Way::Waiting => initialize.func().call_values_async(store, &mut []).await,
+                };
+                called.context("calling the `_initialize` function")?;
+            }
+            self.instance(StoreContextMut(store), module_name, instance)?;
+            return Ok(());
+        }
+        let pre = self.instantiate_pre(module)?;
+        for (name, ty) in self.command_functions(module)? {
+            let export = module.get_export_index(name).with_context(|| format!("no export is named `{name}`"))?;
+            let function = define(ty, CommandFunction { pre: pre.clone(), export });
+            self.define_host(module_name, name, function)?;
+        }
+        if self.item(module_name, "").is_none() {
+            self.alias(module_name, "_start", module_name, "")?;
+        }
+        Ok(())
+    }
+
     /// The functions that a command exports. What else it exports is passed over where toolchains are known to export it, and refused otherwise.
-    pub(crate) fn command_functions<'a>(&self, module: &'a Module) -> Result<Vec<(&'a str, FuncType)>> {
+    fn command_functions<'a>(&self, module: &'a Module) -> Result<Vec<(&'a str, FuncType)>> {
         let mut functions = Vec::new();
         for export in module.exports() {
             match (export.name(), export.ty()) {
@@ -216,19 +271,6 @@ impl<T: 'static> Linker<T> {
             }
         }
         Ok(functions)
-    }
-
-    /// Whether `module` is a command: see [`module`](Self::module).
-    pub(crate) fn is_command(module: &Module) -> bool {
-        matches!(module.get_export("_start"), Some(ExternType::Func(_)))
-    }
-
-    /// Makes the start of a command its default export, if it has none.
-    pub(crate) fn alias_start(&mut self, module_name: &str, module: &Module) -> Result<()> {
-        if Self::is_command(module) && self.item(module_name, "").is_none() {
-            self.alias(module_name, "_start", module_name, "")?;
-        }
-        Ok(())
     }
 
     /// Defines what is known by one pair of names by another one too.

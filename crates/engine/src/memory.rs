@@ -1,9 +1,10 @@
 //! Linear memories.
 
+use crate::at_once::at_once;
 use crate::context::{AsContext, AsContextMut, StoreContext, StoreContextMut};
 use crate::error::{Context, Result, bail};
 use crate::global::HOST_OBJECT_BYTES;
-use crate::store::{StoreId, StoreOpaque};
+use crate::store::{StoreId, StoreInner, StoreOpaque};
 use crate::vm::{InstanceId, Pending, boundary};
 use crate::{MemoryType, MemoryTypeBuilder};
 use peregrine_wasm::DefinedMemoryIndex;
@@ -49,12 +50,16 @@ impl Memory {
     ///
     /// If the type is not a valid one, the limits of the store or the system refuse it, or it is that of a
     /// [`SharedMemory`](crate::SharedMemory).
-    pub fn new(mut store: impl AsContextMut, ty: MemoryType) -> Result<Self> {
+    pub fn new(store: impl AsContextMut, ty: MemoryType) -> Result<Self> {
+        at_once(Self::new_async(store, ty))
+    }
+
+    /// Makes a memory; the limiter was asked if it may wait.
+    pub(crate) fn make<T: 'static>(store: &mut StoreInner<T>, ty: MemoryType) -> Result<Self> {
         if ty.is_shared() {
             bail!("`Memory::new` makes memories of one store; a shared one is made with `SharedMemory::new`");
         }
         MemoryTypeBuilder { ty: ty.ty }.build()?;
-        let store = store.as_context_mut().0;
         let before = store.opaque.counts;
         store.opaque.counts.add(0, 0, 1)?;
         store.opaque.counts.add_host_bytes(HOST_OBJECT_BYTES).inspect_err(|_| store.opaque.counts = before)?;
@@ -178,8 +183,12 @@ impl Memory {
     /// # Errors
     ///
     /// If the type's maximum, the limits of the store or the system do not allow it: the error says which.
-    pub fn grow(&self, mut store: impl AsContextMut, delta: u64) -> Result<u64> {
-        let store = store.as_context_mut().0;
+    pub fn grow(&self, store: impl AsContextMut, delta: u64) -> Result<u64> {
+        at_once(self.grow_async(store, delta))
+    }
+
+    /// Grows it; the limiter was asked if it may wait.
+    pub(crate) fn grow_as_asked<T: 'static>(&self, store: &mut StoreInner<T>, delta: u64) -> Result<u64> {
         let (owner, index) = self.id(&store.opaque);
         let grown = boundary::grow_memory(store, owner, index, delta).map_err(|pending| store.opaque.error_of(pending))?;
         grown.with_context(|| {

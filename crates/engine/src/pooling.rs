@@ -49,7 +49,11 @@ impl Config {
             InstanceAllocationStrategy::Pooling(config) => Some(config),
         };
         let keys = self.pooling.as_ref().is_some_and(|pooling| pooling.memory_protection_keys == Enabled::Yes);
-        self.refuse(keys, "memory protection keys: memories are kept apart by address space; `Enabled::Auto` does without")
+        self.refuse(
+            keys,
+            "memory protection keys (`memory_protection_keys`)",
+            "memories are kept apart by address space, and `Enabled::Auto` does without keys",
+        )
     }
 }
 

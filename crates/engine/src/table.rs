@@ -1,5 +1,6 @@
 //! Tables: arrays of references.
 
+use crate::at_once::at_once;
 use crate::context::{AsContext, AsContextMut};
 use crate::error::{Context, Result, bail};
 use crate::global::HOST_OBJECT_BYTES;
@@ -40,8 +41,12 @@ impl Table {
     /// # Panics
     ///
     /// If `init` belongs to another store.
-    pub fn new(mut store: impl AsContextMut, ty: TableType, init: Ref) -> Result<Self> {
-        let store = store.as_context_mut().0;
+    pub fn new(store: impl AsContextMut, ty: TableType, init: Ref) -> Result<Self> {
+        at_once(Self::new_async(store, ty, init))
+    }
+
+    /// Makes a table; the limiter was asked if it may wait.
+    pub(crate) fn make<T: 'static>(store: &mut StoreInner<T>, ty: TableType, init: Ref) -> Result<Self> {
         store.opaque.keep_types_of(ty.element());
         let ty = ty.to_wasm()?;
         if ty.max.is_some_and(|max| max < ty.min) {
@@ -147,8 +152,12 @@ impl Table {
     /// # Errors
     ///
     /// If the type's maximum, the limits of the store or the system do not allow it, which the error says, or `init` is not of the type of the elements.
-    pub fn grow(&self, mut store: impl AsContextMut, delta: u64, init: Ref) -> Result<u64> {
-        let store = store.as_context_mut().0;
+    pub fn grow(&self, store: impl AsContextMut, delta: u64, init: Ref) -> Result<u64> {
+        at_once(self.grow_async(store, delta, init))
+    }
+
+    /// Grows it; the limiter was asked if it may wait.
+    pub(crate) fn grow_as_asked<T: 'static>(&self, store: &mut StoreInner<T>, delta: u64, init: Ref) -> Result<u64> {
         let element = self.element(&store.opaque, init)?;
         let (owner, index) = self.id(&store.opaque);
         let grown = boundary::grow_table(store, owner, index, delta, element).map_err(|pending| store.opaque.error_of(pending))?;

@@ -303,6 +303,7 @@ impl Config {
         self.refuse(
             flag.intersects(ALWAYS) && !enable,
             "a WebAssembly without its mutable globals, sign extension, saturating conversions, floats and types of references",
+            "leave them on",
         )
     }
 

@@ -273,3 +273,46 @@ fn the_budget_is_asked_before_the_limiter() -> Result<()> {
     assert_eq!(store.data().asked, 0);
     Ok(())
 }
+
+/// Both forms of an operation ask the same questions, at the same moments.
+#[test]
+fn functions_ask_as_futures_do() -> Result<()> {
+    for mood in [Mood::Allows, Mood::Refuses, Mood::Waits] {
+        let asked = |work: &dyn Fn(&mut Store<Host>) -> bool| {
+            let mut store = store(mood, 10);
+            let outcome = work(&mut store);
+            (outcome, store.data().asked)
+        };
+        let module = |store: &Store<Host>| Module::new(store.engine(), GROWS).expect("it is valid");
+        // As a future it stays pending where the limiter waits; at once it fails.
+        fn ended<R>(polled: Poll<Result<R>>) -> bool {
+            matches!(polled, Poll::Ready(Ok(_)))
+        }
+        let new = asked(&|store| {
+            let module = module(store);
+            Instance::new(&mut *store, &module, &[]).is_ok()
+        });
+        let new_async = asked(&|store| {
+            let module = module(store);
+            ended(poll_once(pin!(Instance::new_async(&mut *store, &module, &[]))))
+        });
+        assert_eq!(new, new_async);
+        assert_eq!(new, (mood == Mood::Allows, 2), "of a memory and a table");
+        let ty = MemoryType::new(1, None);
+        let grows = |store: &mut Store<Host>, memory: Result<Memory>| memory.is_ok_and(|memory| memory.grow(store, 1).is_ok());
+        let memory = asked(&|store| {
+            let memory = Memory::new(&mut *store, ty.clone());
+            grows(store, memory)
+        });
+        let memory_async = asked(&|store| {
+            let memory = {
+                let made = pin!(Memory::new_async(&mut *store, ty.clone()));
+                let Poll::Ready(memory) = poll_once(made) else { return false };
+                memory
+            };
+            memory.is_ok_and(|memory| ended(poll_once(pin!(memory.grow_async(&mut *store, 1)))))
+        });
+        assert_eq!(memory, memory_async);
+    }
+    Ok(())
+}

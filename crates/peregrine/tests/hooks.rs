@@ -209,14 +209,24 @@ fn names_that_guests_choose_do_not_reach_terminals_raw() -> Result<()> {
 fn frames_can_be_limited() -> Result<()> {
     let deep = r#"(module (func $f (export "run") (param i32) (if (local.get 0) (then (call $f (i32.sub (local.get 0) (i32.const 1)))) (else unreachable))))"#;
     let mut config = Config::new();
-    for (limit, expect) in [(Some(3), Some(3)), (Some(1000), Some(256)), (None, None)] {
+    for (limit, expect) in
+        [(Some(3), Some(3)), (Some(1000), Some(501)), (Some(400), Some(400)), (Some(usize::MAX), Some(501)), (None, None)]
+    {
         config.wasm_backtrace_max_frames(limit.and_then(std::num::NonZeroUsize::new));
         let engine = Engine::new(&config)?;
         let mut store = Store::new(&engine, ());
         let run = Instance::new(&mut store, &Module::new(&engine, deep)?, &[])?.get_typed_func::<i32, ()>(&mut store, "run")?;
         let error = run.call(&mut store, 500).unwrap_err();
         assert_eq!(error.downcast_ref::<WasmBacktrace>().map(|backtrace| backtrace.frames().len()), expect);
+        // The most that there are.
+        let frames = run.call(&mut store, 0).unwrap_err().downcast_ref::<WasmBacktrace>().map(|backtrace| backtrace.frames().len());
+        assert_eq!(frames, expect.map(|_| 1));
     }
+    let engine = Engine::new(config.max_wasm_stack(16 << 20).wasm_backtrace_max_frames(std::num::NonZeroUsize::new(usize::MAX)))?;
+    let mut store = Store::new(&engine, ());
+    let run = Instance::new(&mut store, &Module::new(&engine, deep)?, &[])?.get_typed_func::<i32, ()>(&mut store, "run")?;
+    let error = run.call(&mut store, 70_000).unwrap_err();
+    assert_eq!(error.downcast_ref::<WasmBacktrace>().map(|backtrace| backtrace.frames().len()), Some(65_536));
     Ok(())
 }
 
@@ -232,8 +242,11 @@ fn a_call_of_a_function_without_code_has_its_caller_in_the_backtrace() -> Result
     wat += r#"(func $caller (export "run")
         (call_indirect (type $wanted) (i64.const 1) (f32.const 2) (i64.const 3) (f64.const 4) (i32.const 5)
             (i64.const 6) (i64.const 7) (i64.const 8) (i32.const 0))))"#;
-    let engine = Engine::new(Config::new().compiler_inlining(false))?;
-    let module = Module::new(&engine, wat)?;
+    let image = Engine::new(Config::new().compiler_inlining(false))?.precompile_module(wat.as_bytes())?;
+    // Where there is a compiler, it makes what is missing.
+    let engine = Engine::new(Config::new().enable_compiler(false))?;
+    // SAFETY: the image was just made.
+    let module = unsafe { Module::deserialize(&engine, image) }?;
     let mut store = Store::new(&engine, ());
     let table = Table::new(&mut store, peregrine::TableType::new(peregrine::RefType::FUNCREF, 1, None), peregrine::Ref::Func(None))?;
     let host = Func::wrap(&mut store, |_: i64, _: f32, _: i64, _: f64, _: i32, _: i64, _: i64, _: i64| ());

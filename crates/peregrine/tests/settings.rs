@@ -1,8 +1,8 @@
 //! Settings: each is put to work, accepted and read back, or refused by name.
 
 use peregrine::{
-    Collector, Config, Engine, Inlining, Module, ModuleVersionStrategy, OptLevel, ProfilingStrategy, RegallocAlgorithm, Strategy,
-    WasmFeatures,
+    Collector, Config, Enabled, Engine, Inlining, Module, ModuleVersionStrategy, OptLevel, PoolingAllocationConfig, ProfilingStrategy,
+    RegallocAlgorithm, Strategy, WasmFeatures,
 };
 use std::path::Path;
 
@@ -14,23 +14,39 @@ fn refused(change: impl FnOnce(&mut Config)) -> String {
 
 #[test]
 fn what_there_is_not_is_refused_by_name() {
-    let check = |change: fn(&mut Config), name: &str| {
-        let error = refused(change);
-        assert!(error.contains(name) && error.contains("take the setting out"), "{name}: {error}");
+    let check = |change: fn(&mut Config), expected: &str| assert_eq!(refused(change), format!("not implemented: {expected}"));
+    check(|config| _ = config.wasm_gc(true), "the garbage collection proposal; leave it off");
+    check(|config| _ = config.wasm_legacy_exceptions(true), "the legacy exception handling proposal; leave it off");
+    check(|config| _ = config.wasm_component_model_async(true), "the component model async proposal; leave it off");
+    let debug = "debugging guests from the embedder (`guest_debug`); debug them from outside, with `debug_info`";
+    check(|config| _ = config.guest_debug(true), debug);
+    check(|config| _ = config.wmemcheck(true), "checking accesses to memory (`wmemcheck`); take the setting out");
+    check(|config| _ = config.emit_clif(Path::new("/clif")), "writing intermediate code to `/clif` (`emit_clif`); take the setting out");
+    check(|config| _ = config.signals_based_traps(false), "code that traps without signals (`signals_based_traps` off); leave it on");
+    let without =
+        "a WebAssembly without its mutable globals, sign extension, saturating conversions, floats and types of references; leave them on";
+    check(|config| _ = config.wasm_features(WasmFeatures::FLOATS, false), without);
+    check(|config| _ = config.wasm_features(WasmFeatures::GC | WasmFeatures::SIMD, true), "the garbage collection proposal; leave it off");
+    let keys = |config: &mut Config| {
+        let mut pooling = PoolingAllocationConfig::new();
+        pooling.memory_protection_keys(Enabled::Yes);
+        config.allocation_strategy(pooling);
     };
-    check(|config| _ = config.wasm_gc(true), "the garbage collection proposal");
-    check(|config| _ = config.wasm_legacy_exceptions(true), "legacy exception handling");
-    check(|config| _ = config.wasm_component_model_async(true), "component model async");
-    check(|config| _ = config.guest_debug(true), "guest_debug");
-    check(|config| _ = config.wmemcheck(true), "wmemcheck");
-    check(|config| _ = config.emit_clif(Path::new("/tmp/clif")), "/tmp/clif");
-    check(|config| _ = config.signals_based_traps(false), "signals_based_traps");
-    check(|config| _ = config.wasm_features(WasmFeatures::FLOATS, false), "floats");
-    check(|config| _ = config.wasm_features(WasmFeatures::GC | WasmFeatures::SIMD, true), "garbage collection");
+    check(
+        keys,
+        "memory protection keys (`memory_protection_keys`); memories are kept apart by address space, and `Enabled::Auto` does without keys",
+    );
     // SAFETY: a flag is not handed on, so there is nothing to promise.
-    check(|config| _ = unsafe { config.cranelift_flag_set("opt_level", "none") }, "`opt_level=none`");
+    check(
+        |config| _ = unsafe { config.cranelift_flag_set("opt_level", "none") },
+        "the compiler flag `opt_level=none`; take the setting out",
+    );
     // SAFETY: as above.
-    check(|config| _ = unsafe { config.cranelift_flag_enable("enable_x") }, "`enable_x`");
+    check(|config| _ = unsafe { config.cranelift_flag_enable("enable_x") }, "the compiler flag `enable_x`; take the setting out");
+    assert_eq!(refused(|config| _ = config.max_wasm_stack(100)), "max_wasm_stack is 100 bytes, expected at least 16384; set a larger one");
+    let reservation = refused(|config| _ = config.memory_reservation(1 << 46).memory_guard_size(0));
+    let expected = "memory_reservation is 70368744177664 bytes and memory_guard_size 0, expected at most 35184372088832 together; set one of them lower";
+    assert_eq!(reservation, expected);
     assert!(refused(|config| _ = config.profiler(ProfilingStrategy::VTune)).contains("VTune"));
     // What was asked for can be taken back.
     let mut config = Config::new();

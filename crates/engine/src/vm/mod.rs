@@ -57,7 +57,7 @@ pub use parking::WaitResult;
 pub(crate) use pending::Pending;
 pub(crate) use preempt::Interruption;
 pub(crate) use shared_memory::SharedMemory;
-pub(crate) use store::{StoreHost, Unusual, VmShared, VmStore, is_no_room};
+pub(crate) use store::{DEFAULT_FRAMES, StoreHost, Unusual, VmShared, VmStore, is_no_room};
 pub(crate) use types::HeldTypes;
 pub use value::ValRaw;
 

@@ -34,6 +34,9 @@ use std::task::Context;
 /// Up to this many modules are compared one by one: faster than hashing, and without an allocation.
 const FEW_MODULES: usize = 8;
 
+/// How many frames backtraces have unless the embedder says otherwise.
+pub(crate) const DEFAULT_FRAMES: usize = 256;
+
 /// What all stores of an engine share.
 pub(crate) struct VmShared {
     /// Identities of types.
@@ -54,6 +57,8 @@ pub(crate) struct VmShared {
     pub(crate) warm: WarmModules,
     /// Makes memories in place of the engine, if there is one.
     pub(crate) memory_creator: OnceLock<Arc<dyn MemoryCreator>>,
+    /// The most frames that a backtrace holds; a deep recursion has hundreds of thousands.
+    pub(crate) most_frames: usize,
     /// How many stores have a guest stack.
     pub(crate) held_stacks: HeldStacks,
     /// What the instances are of that own shared memories which came from outside.
@@ -73,6 +78,7 @@ impl VmShared {
             stores_used: StoresUsed::default(),
             warm: WarmModules::default(),
             held_stacks: HeldStacks::default(),
+            most_frames: DEFAULT_FRAMES,
             memory_creator: OnceLock::new(),
             adopting: OnceLock::new(),
         }

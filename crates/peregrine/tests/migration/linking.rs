@@ -100,3 +100,54 @@ fn functions_of_types_known_at_run_time() -> Result<()> {
     assert_eq!(max.call(&mut store, (3, -4))?, 3);
     Ok(())
 }
+
+/// A module is a command or a reactor, and what makes it one is a function.
+#[test]
+fn a_module_that_is_neither_command_nor_reactor_is_refused() -> Result<()> {
+    let engine = Engine::default();
+    let cases = [
+        (r#"(func (export "_start")) (func (export "_initialize"))"#, "a command, or `_initialize`, as a reactor, found both"),
+        (r#"(memory (export "_start") 1)"#, "expected the export `_start` to be a function, found a memory"),
+        (r#"(global (export "_initialize") i32 (i32.const 1))"#, "expected the export `_initialize` to be a function, found a global"),
+    ];
+    for (fields, expected) in cases {
+        let module = Module::new(&engine, format!("(module {fields})"))?;
+        let mut linker = Linker::new(&engine);
+        let mut store = Store::new(&engine, ());
+        let error = linker.module(&mut store, "x", &module).err().expect("it is refused");
+        assert!(format!("{error:#}").contains(expected), "{error:#}");
+        let error = {
+            let mut defined = std::pin::pin!(linker.module_async(&mut store, "x", &module));
+            let polled = defined.as_mut().poll(&mut std::task::Context::from_waker(std::task::Waker::noop()));
+            let std::task::Poll::Ready(outcome) = polled else { panic!("it does not wait") };
+            outcome.err().expect("it is refused")
+        };
+        assert!(format!("{error:#}").contains(expected), "{error:#}");
+    }
+    Ok(())
+}
+
+/// The hook may keep what no other thread may have.
+#[test]
+fn hooks_that_wait_are_for_stores_of_any_data() -> Result<()> {
+    struct Nothing;
+    impl CallHookHandler<std::rc::Rc<()>> for Nothing {
+        fn handle_call_event<'a, 'b, 'c>(
+            &'a self,
+            _: StoreContextMut<'b, std::rc::Rc<()>>,
+            _: CallHook,
+        ) -> std::pin::Pin<Box<dyn Future<Output = Result<()>> + Send + 'c>>
+        where
+            'a: 'c,
+            'b: 'c,
+            Self: 'c,
+        {
+            Box::pin(std::future::ready(Ok(())))
+        }
+    }
+    let engine = Engine::default();
+    let module = Module::new(&engine, r#"(module (func (export "run")))"#)?;
+    let mut store = Store::new(&engine, std::rc::Rc::new(()));
+    store.call_hook_async(Nothing);
+    Instance::new(&mut store, &module, &[])?.get_typed_func::<(), ()>(&mut store, "run")?.call(&mut store, ())
+}

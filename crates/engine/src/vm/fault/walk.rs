@@ -9,9 +9,6 @@ use peregrine_wasm::{FuncIndex, Trap};
 use std::ops::Range;
 use std::sync::Arc;
 
-/// The most frames that a backtrace holds; a deep recursion has hundreds of thousands.
-const MAX_FRAMES: usize = 256;
-
 /// One frame of the guest.
 #[derive(Clone)]
 pub(crate) struct RawFrame {
@@ -33,6 +30,7 @@ pub(crate) fn backtrace(store: &VmStore) -> Vec<RawFrame> {
 /// The frames of the guest, beginning with that of a fault if there is one.
 pub(super) fn backtrace_from(store: &VmStore, fault: Option<Fault>) -> Vec<RawFrame> {
     let mut frames = Vec::new();
+    let most = store.shared().most_frames;
     let mut fp = store.context.exit_fp as usize;
     if let Some(fault) = fault {
         // A function that runs off the stack has no frame yet.
@@ -40,7 +38,7 @@ pub(super) fn backtrace_from(store: &VmStore, fault: Option<Fault>) -> Vec<RawFr
         push_frame(&mut frames, fault.pc, place);
         fp = fault.fp;
     }
-    while fp != 0 && frames.len() < MAX_FRAMES {
+    while fp != 0 && frames.len() < most {
         if !store.is_on_stack(fp) {
             // The frame of `enter`, on the host's stack, which remembers where the activation below left the guest. The walk may begin with it: an
             // Enter stub that runs off the stack at once has no frame of its own.
@@ -55,7 +53,7 @@ pub(super) fn backtrace_from(store: &VmStore, fault: Option<Fault>) -> Vec<RawFr
         push_frame(&mut frames, return_address.wrapping_sub(1), Some((store, fp + 2 * size_of::<usize>()..caller_fp)));
         fp = caller_fp;
     }
-    frames.truncate(MAX_FRAMES);
+    frames.truncate(most);
     frames
 }
 
