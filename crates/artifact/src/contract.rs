@@ -42,7 +42,7 @@ pub const CONTRACT_HASH: u64 = {
         abi::UNCHECKED_BULK_LEN,
         SLOT_SIZE_BYTES,
         BUDGET_SIZE_BYTES,
-        BUDGET_CALLS_OFFSET as u64,
+        BUDGET_CALLS_OFFSET,
         CELL_SIZE_BYTES,
         CALL_CELL_MAX_OTHERS as u64,
         CALL_CELL_TARGETS as u64,

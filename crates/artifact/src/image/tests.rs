@@ -93,8 +93,12 @@ fn every_flipped_bit_of_the_header_and_many_others_are_refused() {
 #[test]
 fn another_version_says_so() {
     let mut bytes = sample();
-    bytes[8] = 0xfe;
-    assert_eq!(ImageLayout::check(&bytes).err(), Some(ImageError::Version { found: 0xfe }));
+    // Another contract, and another revision.
+    for flip in [1, 1 << 16] {
+        let found = FORMAT_VERSION ^ flip;
+        bytes[8..12].copy_from_slice(&found.to_le_bytes());
+        assert_eq!(ImageLayout::check(&bytes).err(), Some(ImageError::Version { found }));
+    }
 }
 
 #[test]

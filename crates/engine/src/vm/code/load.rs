@@ -388,19 +388,25 @@ impl LoadedModule {
     pub(crate) fn redirect_references(&self, function: DefinedFuncIndex, code: usize) {
         let Some(tiered) = self.tiered() else { return };
         let is_baseline = tiered.find(code).is_none_or(|blob| blob.kind == BlobKind::Baseline);
-        self.change_references(function, code, is_baseline.then(|| tiered.follower(function) as u64));
+        match (is_baseline, tiered.follower_if_there(function)) {
+            (false, _) => self.change_references(tiered, function, code, None),
+            (true, Some(follower)) => self.change_references(tiered, function, code, Some(follower as u64)),
+            // No reference goes there.
+            (true, None) => {}
+        }
     }
 
     /// The same whatever they went to before, for tests that go back to the baseline.
     pub(crate) fn force_references(&self, function: DefinedFuncIndex, code: usize) {
-        self.change_references(function, code, None);
+        if let Some(tiered) = self.tiered() {
+            self.change_references(tiered, function, code, None);
+        }
     }
 
-    fn change_references(&self, function: DefinedFuncIndex, code: usize, from: Option<u64>) {
-        if self.tiered().and_then(|tiered| tiered.find(code)).is_none_or(|blob| blob.function != function || blob.start != code) {
-            return;
-        }
-        if let Some(position) = self.module().functions[self.module().func_index(function)].func_ref {
+    fn change_references(&self, tiered: &TieredCode, function: DefinedFuncIndex, code: usize, from: Option<u64>) {
+        let blob = tiered.find(code).filter(|blob| blob.function == function && blob.start == code && blob.kind != BlobKind::LoopEntry);
+        let func_ref = self.module().functions[self.module().func_index(function)].func_ref;
+        if let (Some(_), Some(position)) = (blob, func_ref) {
             let offset = self.vm_layout.func_ref(position);
             // SAFETY: the offset is that of the function's reference, and the code was found to be that of the function.
             unsafe { self.contexts.redirect(offset, code as u64, from) };

@@ -292,6 +292,14 @@ impl TieredCode {
         if is_last { entry } else { self.follower(function) }
     }
 
+    /// The address that [`follower`](Self::follower) gave for a function, if it may have given it to anybody.
+    pub(crate) fn follower_if_there(&self, function: DefinedFuncIndex) -> Option<usize> {
+        let offset = function.as_usize() * veneer::FOLLOWER_BYTES;
+        // Paired with the store in `follower`.
+        let is_there = self.followers.pages[offset / page_size()].load(Ordering::Acquire);
+        is_there.then_some(self.followers.start + offset)
+    }
+
     /// Code that goes on to better code: it goes to where the slot points at the time of each call.
     pub(crate) fn follower(&self, function: DefinedFuncIndex) -> usize {
         let offset = function.as_usize() * veneer::FOLLOWER_BYTES;
