@@ -94,7 +94,7 @@ impl Drop for ModuleInner {
 pub(crate) enum FoundKept {
     Module(Module),
     /// It is not there, or no more.
-    Nothing(Kept),
+    Nothing(Box<Kept>),
 }
 
 /// An export of a module, looked up once. See [`Module::get_export_index`].
@@ -220,7 +220,7 @@ impl Module {
                 FoundKept::Module(module) => return Ok(module),
                 FoundKept::Nothing(entry) => {
                     engine.count_cached(false);
-                    kept = Some(entry);
+                    kept = Some(*entry);
                 }
             }
         }
@@ -273,7 +273,7 @@ impl Module {
 
     /// What an entry of the cache has of a module.
     pub(crate) fn from_kept(engine: &Engine, mut kept: Kept, binary: impl FnOnce() -> std::io::Result<Binary>) -> Result<FoundKept> {
-        let Some(file) = kept.open() else { return Ok(FoundKept::Nothing(kept)) };
+        let Some(file) = kept.open() else { return Ok(FoundKept::Nothing(Box::new(kept))) };
         match Self::load_file(engine, &file) {
             Ok(loaded) if loaded.settings() == Some(engine.settings()) => {
                 engine.config().budget.check_sizes(&loaded.meta().sizes)?;
@@ -287,7 +287,7 @@ impl Module {
             found => {
                 tracing::debug!(error = found.err().map(|error| format!("{error:#}")), "what was kept of a module is of no use");
                 kept.remove();
-                Ok(FoundKept::Nothing(kept))
+                Ok(FoundKept::Nothing(Box::new(kept)))
             }
         }
     }

@@ -118,7 +118,7 @@ impl Module {
             if let Some(found) = Self::kept(engine, &content) {
                 match Self::from_kept(engine, found, || Ok(in_file.clone()))? {
                     FoundKept::Module(module) => return Ok(Some(module)),
-                    FoundKept::Nothing(entry) => kept = Some(entry),
+                    FoundKept::Nothing(entry) => kept = Some(*entry),
                 }
             }
             binary = Some(in_file);
