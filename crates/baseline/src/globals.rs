@@ -1,19 +1,10 @@
 //! `global.get` and `global.set`.
 
 use crate::compile::Compiler;
-use crate::isa::machine::assembler::Mem;
 use crate::values::{Ty, Value};
 use peregrine_wasm::{ConstExpr, ConstOp, GlobalIndex};
 
 impl Compiler<'_> {
-    /// Where a global is. May be based on the scratch register.
-    fn global_place(&mut self, index: GlobalIndex) -> Mem {
-        match self.module.defined_global_index(index) {
-            Some(defined) => self.context_item(self.layout.global(defined), false),
-            None => self.context_item(self.layout.global_import(index), true),
-        }
-    }
-
     /// `global.get`.
     pub(crate) fn global_get(&mut self, index: u32) {
         let index = GlobalIndex::from_u32(index);

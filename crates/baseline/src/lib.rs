@@ -23,6 +23,7 @@ mod isa;
 mod joins;
 mod masm;
 mod metering;
+mod operators;
 mod plan;
 mod references;
 mod registers;

@@ -1,7 +1,6 @@
 //! References: `ref.null`, `ref.is_null`, `ref.func` and `ref.as_non_null`.
 
 use crate::compile::Compiler;
-use crate::isa::machine::assembler::Cc;
 use crate::values::{Ty, Value};
 use peregrine_artifact::builtins::Builtin;
 use peregrine_artifact::vmctx::VmFunctionImport;
@@ -36,8 +35,7 @@ impl Compiler<'_> {
     pub(crate) fn ref_as_non_null(&mut self) {
         let ty = self.stack.last().map_or(Ty::I64, |operand| operand.ty);
         let reg = self.pop_reg(ty);
-        self.masm.test(ty.is_wide(), reg, reg);
-        self.trap_if(Cc::E, Trap::NullReference);
+        self.trap_if_null(ty, reg, Trap::NullReference);
         if self.regs.is_temporary(reg) {
             return self.push_reg(ty, reg);
         }

@@ -1,8 +1,8 @@
 //! `cargo xtask layers`: proves that the arrows between the crates point the way ARCHITECTURE.md says.
 //!
-//! Three checks. The direct edges between the crates of the workspace are in a table. Some crates must not be reached from
+//! Four checks. The direct edges between the crates of the workspace are in a table. Some crates must not be reached from
 //! others, however long the way. Code marked `unsafe` lives in the rooms that are named for it, and the pure crates forbid
-//! it. Only normal dependencies count: what tests and build scripts use does not end up in the product.
+//! it. Files of the baseline above the processors' folders name nothing of a processor but roles of registers. Only normal dependencies count: what tests and build scripts use does not end up in the product.
 
 use crate::arguments::Arguments;
 use crate::failure::{Context, Result};
@@ -73,6 +73,29 @@ const PROMISES: &str = "crates/engine/src/";
 /// Unsafe blocks of an embedder: the file, and how many. To run an image is to vouch for it.
 const ACCEPTED: [(&str, usize); 1] = [("crates/cli/src/commands/run.rs", 1)];
 
+/// Where the baseline knows no processor, and the folder in it that does.
+const SEAM: (&str, &str) = ("crates/baseline/src/", "crates/baseline/src/isa/");
+/// What files above the folder may name of it: modules, and what of them; nothing where that is any name.
+const ACROSS_SEAM: [(&str, &[&str]); 3] = [
+    ("moves", &["Condition"]),
+    (
+        "registers",
+        &[
+            "ALWAYS_TEMPORARY",
+            "DESTROYED_FOR_LOCALS",
+            "INTEGER",
+            "JOIN",
+            "PREFERRED",
+            "PRESERVED",
+            "PRESERVED_FOR_LOCALS",
+            "VECTOR",
+            "VECTORS_FOR_LOCALS",
+            "VECTOR_JOIN",
+        ],
+    ),
+    ("target", &["self", "target", "features", "Features", "PADDING"]),
+];
+
 /// The normal dependencies: package name to the names of the packages it depends on.
 #[derive(Debug, Default)]
 struct Graph {
@@ -102,6 +125,7 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
         if file.extension().is_some_and(|extension| extension == "rs") {
             let text = std::fs::read_to_string(root.join(&file)).context(file.display())?;
             wrong.extend(check_unsafe(&file, &text));
+            wrong.extend(check_seam(&file, &text));
         }
     }
     for line in &wrong {
@@ -242,6 +266,32 @@ fn check_unsafe(file: &Path, text: &str) -> Vec<String> {
     wrong
 }
 
+/// Names of a processor's folder in files above it.
+fn check_seam(file: &Path, text: &str) -> Vec<String> {
+    let path = file.to_string_lossy().replace('\\', "/");
+    if !path.starts_with(SEAM.0) || path.starts_with(SEAM.1) {
+        return Vec::new();
+    }
+    let code = source_text::code_only(text);
+    let mut wrong = Vec::new();
+    for (position, rest) in code.match_indices("isa::").map(|(position, found)| (position, &code[position + found.len()..])) {
+        // Up to the end of the path, a list in braces included.
+        let is_part = |c: char| c.is_alphanumeric() || matches!(c, '_' | ':');
+        let end = match (rest.find(|c| !is_part(c)), rest.find('}')) {
+            (Some(brace), Some(end)) if rest[brace..].starts_with('{') => end,
+            (end, _) => end.unwrap_or(rest.len()),
+        };
+        let mut names = rest[..end].split(|c: char| !(c.is_alphanumeric() || c == '_')).filter(|name| !name.is_empty());
+        let (machine, module) = (names.next(), names.next());
+        let allowed = ACROSS_SEAM.iter().find(|(allowed, _)| module == Some(allowed)).map_or(&[][..], |(_, names)| names);
+        if machine != Some("machine") || allowed.is_empty() || names.any(|name| !allowed.contains(&name)) {
+            let line = code[..position].lines().count();
+            wrong.push(format!("{path}:{line}: `isa::{}` is of the processor alone; say what is meant by `operators.rs`", &rest[..end]));
+        }
+    }
+    wrong
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -321,6 +371,30 @@ mod tests {
         let graph = Graph::read(&metadata);
         assert_eq!(graph.edges["peregrine-wasm"].iter().collect::<Vec<_>>(), ["serde"]);
         assert!(graph.check().is_empty());
+    }
+
+    #[test]
+    fn names_of_processors_are_found_above_their_folder() {
+        let found = |path: &str, text: &str| check_seam(Path::new(path), text).len();
+        for good in [
+            "use crate::isa::machine::moves::Condition;",
+            "use crate::isa::machine::registers::{INTEGER, VECTOR};",
+            "use crate::isa::machine::target::{self, Features};",
+            "//! isa::machine::assembler::Mem",
+            "mod isa;",
+        ] {
+            assert_eq!(found("crates/baseline/src/a.rs", good), 0, "{good}");
+        }
+        for bad in [
+            "use crate::isa::machine::assembler::{Alu, Cc};",
+            "use crate::isa::machine::moves::{Condition, Mem};",
+            "use crate::isa::machine::registers::RAX;",
+            "use crate::isa::x64::registers::INTEGER;",
+            "fn f() { crate::isa::machine::memory::Load::U8 }",
+        ] {
+            assert_eq!(found("crates/baseline/src/a.rs", bad), 1, "{bad}");
+            assert_eq!(found("crates/baseline/src/isa/x64/a.rs", bad), 0, "{bad}");
+        }
     }
 
     #[test]

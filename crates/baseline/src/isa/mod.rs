@@ -14,7 +14,9 @@
 //! | `atomics` | atomic instructions |
 //! | `simd/…` | vector instructions |
 //!
-//! The rest of the crate says `crate::isa::target` and not which processor that is.
+//! The rest of the crate names three things of `crate::isa::machine`, and not which processor that is: what [`moves`](machine::moves) has as a
+//! `Condition`, which registers have which role, and the `target`. What operators do is said by `operators.rs`, and each folder extends
+//! [`Compiler`](crate::compile::Compiler) and [`Masm`](crate::masm::Masm) by methods of the same names. `cargo xtask layers` proves the first.
 
 pub(crate) mod x64;
 

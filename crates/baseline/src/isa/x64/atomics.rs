@@ -9,6 +9,7 @@ use super::memory::Address;
 use super::registers::{RAX, SCRATCH};
 use crate::body::MemArg;
 use crate::compile::Compiler;
+use crate::operators::IntegerOp;
 use crate::registers::Reg;
 use crate::values::{Ty, Value};
 use peregrine_artifact::builtins::Builtin;
@@ -68,7 +69,7 @@ impl Compiler<'_> {
     }
 
     /// `and`, `or`, `xor`: computed until nothing was written in between.
-    pub(crate) fn atomic_logic(&mut self, op: Alu, ty: Ty, size_bytes: u32, memarg: &MemArg) {
+    pub(crate) fn atomic_logic(&mut self, op: IntegerOp, ty: Ty, size_bytes: u32, memarg: &MemArg) {
         let operand = self.pop_beside_rax(ty);
         self.take(RAX);
         let address = self.atomic_address(memarg, size_bytes);
@@ -78,7 +79,7 @@ impl Compiler<'_> {
         let again = self.masm.label();
         self.masm.bind(again);
         self.masm.mov(ty.is_wide(), replacement, RAX);
-        self.masm.alu(op, ty.is_wide(), replacement, operand);
+        self.masm.alu(Alu::from(op), ty.is_wide(), replacement, operand);
         self.memory_may_trap();
         self.masm.lock_cmpxchg(size_bytes, address.mem, replacement);
         self.masm.jcc(Cc::Ne, again);

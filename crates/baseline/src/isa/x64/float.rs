@@ -4,6 +4,7 @@ use super::assembler::{Cc, Rm, Sse};
 use super::moves::Condition;
 use super::registers::{VECTOR_SCRATCH, VECTOR_SCRATCH_2};
 use crate::compile::Compiler;
+use crate::operators::{FloatCompare, FloatOp, Rounding};
 use crate::registers::Reg;
 use crate::values::{Ty, Value};
 
@@ -37,23 +38,18 @@ const ANDNPS: Sse = Sse::new(0, 0x55);
 const ORPS: Sse = Sse::new(0, 0x56);
 const XORPS: Sse = Sse::new(0, 0x57);
 
-/// Comparisons of floats.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum FloatCompare {
-    Equal,
-    NotEqual,
-    Less,
-    Greater,
-    LessOrEqual,
-    GreaterOrEqual,
-}
-
 impl Compiler<'_> {
-    /// Addition 0x58, multiplication 0x59, subtraction 0x5c, division 0x5e.
-    pub(crate) fn float(&mut self, ty: Ty, opcode: u8) {
+    /// An operator on two floats.
+    pub(crate) fn float(&mut self, ty: Ty, op: FloatOp) {
+        let opcode = match op {
+            FloatOp::Add => 0x58,
+            FloatOp::Mul => 0x59,
+            FloatOp::Sub => 0x5c,
+            FloatOp::Div => 0x5e,
+        };
         let mut right = self.pop();
         let mut left = self.pop();
-        let commutes = matches!(opcode, 0x58 | 0x59) && self.settings.nan_canonicalization;
+        let commutes = matches!(op, FloatOp::Add | FloatOp::Mul) && self.settings.nan_canonicalization;
         if commutes && matches!((left, right), (Value::Slot(_) | Value::Const(_), Value::Reg(_))) {
             std::mem::swap(&mut left, &mut right);
         }
@@ -148,8 +144,14 @@ impl Compiler<'_> {
         self.push_reg(ty, target);
     }
 
-    /// `nearest` 0, `floor` 1, `ceil` 2, `trunc` 3.
-    pub(crate) fn float_round(&mut self, ty: Ty, mode: u8) {
+    /// Rounding to an integer that is a float.
+    pub(crate) fn float_round(&mut self, ty: Ty, rounding: Rounding) {
+        let mode = match rounding {
+            Rounding::Nearest => 0,
+            Rounding::Floor => 1,
+            Rounding::Ceil => 2,
+            Rounding::Trunc => 3,
+        };
         let (source, target) = self.float_unary_operands(ty);
         // Bit 3: inexact results are nothing special.
         self.masm.sse_imm(Sse::map3a(if ty == Ty::F32 { 0x0a } else { 0x0b }), target, source, mode | 8);

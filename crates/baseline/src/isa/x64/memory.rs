@@ -4,6 +4,7 @@ use super::assembler::{Alu, Cc, Mem, Shift};
 use super::registers::SCRATCH;
 use crate::body::MemArg;
 use crate::compile::{Cold, Compiler};
+use crate::operators::Load;
 use crate::registers::Reg;
 use crate::values::{Ty, Value};
 use peregrine_artifact::settings::MemoryStyle;
@@ -20,25 +21,6 @@ pub(crate) struct Address {
     pub mem: Mem,
     /// A register to release afterwards.
     held: Value,
-}
-
-/// How a load makes a value of bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Load {
-    /// All bytes of the type.
-    Whole,
-    /// 1 byte.
-    U8,
-    /// 1 byte, sign-extended.
-    S8,
-    /// 2 bytes.
-    U16,
-    /// 2 bytes, sign-extended.
-    S16,
-    /// 4 bytes.
-    U32,
-    /// 4 bytes, sign-extended.
-    S32,
 }
 
 /// Bytes of a type in memory.

@@ -9,7 +9,7 @@ use crate::masm::Label;
 use crate::registers::Reg;
 use crate::values::{Ty, Value};
 use peregrine_artifact::vmctx::{VmContextHeader, VmMemory};
-use peregrine_wasm::Trap;
+use peregrine_wasm::{GlobalIndex, Trap};
 use std::mem::offset_of;
 
 /// What flags say.
@@ -218,6 +218,14 @@ impl Compiler<'_> {
         Mem::new(SCRATCH, 0)
     }
 
+    /// Where a global is. May be based on the scratch register.
+    pub(crate) fn global_place(&mut self, index: GlobalIndex) -> Mem {
+        match self.module.defined_global_index(index) {
+            Some(defined) => self.context_item(self.layout.global(defined), false),
+            None => self.context_item(self.layout.global_import(index), true),
+        }
+    }
+
     /// The register with the base of memory 0: its own, or the scratch register.
     pub(crate) fn memory_zero_base(&mut self) -> Reg {
         match self.base_pin {
@@ -309,6 +317,12 @@ impl Compiler<'_> {
     pub(crate) fn may_trap(&mut self, trap: Trap) {
         self.masm.address_here(self.offset);
         self.masm.trap_here(trap);
+    }
+
+    /// Traps if a reference is null.
+    pub(crate) fn trap_if_null(&mut self, ty: Ty, reference: Reg, trap: Trap) {
+        self.masm.test(ty.is_wide(), reference, reference);
+        self.trap_if(Cc::E, trap);
     }
 
     /// Traps if a condition holds.

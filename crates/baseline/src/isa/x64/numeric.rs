@@ -4,6 +4,7 @@ use super::assembler::{Alu, Cc, Mem, Rm, Shift};
 use super::moves::Condition;
 use super::registers::{RAX, RCX, RDX, SCRATCH};
 use crate::compile::Compiler;
+use crate::operators::{IntegerCompare, IntegerOp, ShiftOp, WideOp};
 use crate::registers::{NO_OWNER, Reg};
 use crate::values::{Ty, Value};
 use peregrine_wasm::Trap;
@@ -19,7 +20,8 @@ fn immediate(wide: bool, value: Value) -> Option<i32> {
 
 impl Compiler<'_> {
     /// Addition, subtraction and bitwise instructions.
-    pub(crate) fn integer(&mut self, op: Alu, ty: Ty) {
+    pub(crate) fn integer(&mut self, op: IntegerOp, ty: Ty) {
+        let op = Alu::from(op);
         let wide = ty.is_wide();
         let mut right = self.pop();
         let mut left = self.pop();
@@ -105,7 +107,8 @@ impl Compiler<'_> {
     }
 
     /// Shifts and rotations. Counts are taken modulo the width, by the processor.
-    pub(crate) fn shift(&mut self, op: Shift, ty: Ty) {
+    pub(crate) fn shift(&mut self, op: ShiftOp, ty: Ty) {
+        let op = Shift::from(op);
         let wide = ty.is_wide();
         let count = self.pop();
         let mut left = self.pop();
@@ -215,7 +218,8 @@ impl Compiler<'_> {
     }
 
     /// Comparisons. The outcome stays in the flags.
-    pub(crate) fn compare(&mut self, ty: Ty, cc: Cc) {
+    pub(crate) fn compare(&mut self, ty: Ty, compare: IntegerCompare) {
+        let cc = Cc::from(compare);
         let wide = ty.is_wide();
         let right = self.pop();
         let left = self.pop();
@@ -401,7 +405,11 @@ impl Compiler<'_> {
     // 128-bit arithmetic.
 
     /// `i64.add128`, `i64.sub128`.
-    pub(crate) fn wide_arithmetic(&mut self, low_op: Alu, high_op: Alu) {
+    pub(crate) fn wide_arithmetic(&mut self, op: WideOp) {
+        let (low_op, high_op) = match op {
+            WideOp::Add => (Alu::Add, Alu::Adc),
+            WideOp::Sub => (Alu::Sub, Alu::Sbb),
+        };
         self.hint = None;
         let right_high = self.pop();
         let right_low = self.pop();

@@ -1,5 +1,6 @@
 //! What instructions of x86-64 are made of, besides registers: places in memory, and the families of operations. [`super::assembler`] encodes them.
 
+use crate::operators::{IntegerCompare, IntegerOp, ShiftOp};
 use crate::registers::Reg;
 
 /// A place in memory: `base + index << scale + disp`, or a constant of the function.
@@ -85,6 +86,47 @@ pub(crate) enum Shift {
     Shl = 4,
     Shr = 5,
     Sar = 7,
+}
+
+impl From<IntegerOp> for Alu {
+    fn from(op: IntegerOp) -> Self {
+        match op {
+            IntegerOp::Add => Self::Add,
+            IntegerOp::Sub => Self::Sub,
+            IntegerOp::And => Self::And,
+            IntegerOp::Or => Self::Or,
+            IntegerOp::Xor => Self::Xor,
+        }
+    }
+}
+
+impl From<ShiftOp> for Shift {
+    fn from(op: ShiftOp) -> Self {
+        match op {
+            ShiftOp::Left => Self::Shl,
+            ShiftOp::RightSigned => Self::Sar,
+            ShiftOp::RightUnsigned => Self::Shr,
+            ShiftOp::RotateLeft => Self::Rol,
+            ShiftOp::RotateRight => Self::Ror,
+        }
+    }
+}
+
+impl From<IntegerCompare> for Cc {
+    fn from(compare: IntegerCompare) -> Self {
+        match compare {
+            IntegerCompare::Equal => Self::E,
+            IntegerCompare::NotEqual => Self::Ne,
+            IntegerCompare::LessSigned => Self::L,
+            IntegerCompare::LessUnsigned => Self::B,
+            IntegerCompare::GreaterSigned => Self::G,
+            IntegerCompare::GreaterUnsigned => Self::A,
+            IntegerCompare::LessOrEqualSigned => Self::Le,
+            IntegerCompare::LessOrEqualUnsigned => Self::Be,
+            IntegerCompare::GreaterOrEqualSigned => Self::Ge,
+            IntegerCompare::GreaterOrEqualUnsigned => Self::Ae,
+        }
+    }
 }
 
 /// Conditions of flags, by their number in instructions.
