@@ -11,8 +11,9 @@
 //! | `PEREGRINE_STRESS_SLACK_MIB` | memory that may have been kept | 64 |
 
 use peregrine::{
-    AsContextMut, Caller, Config, Engine, Error, Extern, ExternRef, Func, Instance, Linker, Memory, MemoryType, Module, Result,
-    SharedMemory, Store, StoreLimits, StoreLimitsBuilder, Trap, TypedFunc, Val,
+    AsContextMut, Caller, Config, Engine, Error, Extern, ExternRef, Func, GrowthFuture, Instance, Linker, Memory, MemoryType, Module,
+    ResourceLimiter, ResourceLimiterAsync, Result, SharedMemory, Store, StoreLimits, StoreLimitsBuilder, Trap, TypedFunc, UpdateDeadline,
+    Val,
 };
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -70,12 +71,64 @@ const GUEST: &str = r#"(module
     (func (export "wait") (param i64) (result i32) (memory.atomic.wait32 $shared (i32.const 64) (i32.const 0) (local.get 0)))
     (func (export "notify") (result i32) (memory.atomic.notify $shared (i32.const 64) (i32.const 2))))"#;
 
+/// A module whose start function waits some turns.
+const STARTING: &str = r#"(module
+    (import "host" "pause" (func $pause (param i32) (result i32)))
+    (import "host" "shared" (memory 1 1 shared))
+    (memory 1) (table 3 externref)
+    (func $start (drop (call $pause (i32.const 1)))) (start $start))"#;
+
+/// A module that uses a shared memory which comes and goes.
+const SHARING: &str = r#"(module
+    (import "host" "brief" (memory 1 6 shared))
+    (memory $own 1)
+    (func (export "grow") (param i32) (result i32)
+        (i32.atomic.store (i32.const 16) (local.get 0))
+        (memory.grow (i32.const 1))))"#;
+
 /// What stores hold for the host.
 struct Host {
     limits: StoreLimits,
     random: Random,
     /// Calls of `enter` and `pause` that are under way.
     depth: u32,
+    /// Whether the call under way is one that may wait.
+    may_wait: bool,
+}
+
+impl Host {
+    /// The limiter's answer after some turns, where the call may wait.
+    fn slowly<'b>(&mut self, answer: Result<bool>) -> GrowthFuture<'b> {
+        let count = if self.may_wait { self.random.below(3) } else { 0 };
+        Box::pin(async move {
+            turns(count).await;
+            answer
+        })
+    }
+}
+
+impl ResourceLimiterAsync for Host {
+    fn memory_growing<'a, 'b>(&'a mut self, current: usize, desired: usize, max: Option<usize>) -> GrowthFuture<'b>
+    where
+        'a: 'b,
+        Self: 'b,
+    {
+        let answer = self.limits.memory_growing(current, desired, max);
+        self.slowly(answer)
+    }
+
+    fn table_growing<'a, 'b>(&'a mut self, current: usize, desired: usize, max: Option<usize>) -> GrowthFuture<'b>
+    where
+        'a: 'b,
+        Self: 'b,
+    {
+        let answer = self.limits.table_growing(current, desired, max);
+        self.slowly(answer)
+    }
+
+    fn instances(&self) -> usize {
+        self.limits.instances()
+    }
 }
 
 /// A generator of numbers that look random (splitmix64).
@@ -100,7 +153,11 @@ struct Shared {
     engine: Engine,
     linker: Linker<Host>,
     module: Module,
+    starting: Module,
+    sharing: Module,
     memory: SharedMemory,
+    /// Shared memories that come and go, for whoever takes them.
+    brief: Mutex<Vec<SharedMemory>>,
     /// Stores that go to whoever takes them.
     stores: Mutex<Vec<(Store<Host>, Instance)>>,
     counted: AtomicU64,
@@ -114,16 +171,34 @@ impl Shared {
         change(config.max_wasm_stack(128 << 10));
         let engine = Engine::new(&config).expect("the configuration works");
         let module = Module::new(&engine, GUEST).expect("the guest is valid");
+        let [starting, sharing] = [STARTING, SHARING].map(|text| Module::new(&engine, text).expect("the guest is valid"));
         let memory = SharedMemory::new(&engine, MemoryType::shared(1, 1)).expect("there is memory");
+        let brief = Mutex::default();
         let linker = linker(&engine).expect("every name is defined once");
         let is_metered = Store::new(&engine, ()).set_fuel(1).is_ok();
-        Self { engine, linker, module, memory, stores: Mutex::default(), counted: AtomicU64::new(0), is_metered }
+        Self { engine, linker, module, starting, sharing, memory, brief, stores: Mutex::default(), counted: AtomicU64::new(0), is_metered }
     }
 
     fn store(&self, random: &mut Random) -> Store<Host> {
         let limits = StoreLimitsBuilder::new().memory_size(20 << 16).table_elements(200).instances(50).build();
-        let mut store = Store::new(&self.engine, Host { limits, random: Random(random.next()), depth: 0 });
-        store.limiter(|host| &mut host.limits);
+        let mut store = Store::new(&self.engine, Host { limits, random: Random(random.next()), depth: 0, may_wait: false });
+        if random.below(2) == 0 {
+            store.limiter(|host| &mut host.limits);
+        } else {
+            store.limiter_async(|host| host);
+        }
+        if random.below(2) == 0 {
+            store.epoch_deadline_callback(|mut context| {
+                let host = context.data_mut();
+                Ok(match host.random.below(4) {
+                    0 => UpdateDeadline::Interrupt,
+                    1 if host.may_wait => UpdateDeadline::Yield(1),
+                    2 if host.may_wait => UpdateDeadline::YieldCustom(1, Box::pin(turns(host.random.below(3)))),
+                    3 => return Err(Trap::Interrupt.into()),
+                    _ => UpdateDeadline::Continue(1),
+                })
+            });
+        }
         self.refuel(&mut store, 200_000);
         store
     }
@@ -205,28 +280,65 @@ fn turns(mut count: u64) -> impl Future<Output = ()> + Send {
 /// Calls an export as a future, which is polled `polls` times and then dropped, wherever it is. Gives the result if it came to that.
 fn call_and_abandon(store: &mut Store<Host>, instance: Instance, name: &str, value: i32, polls: u64) -> Option<i32> {
     let function = instance.get_typed_func::<i32, i32>(&mut *store, name).expect("the guest exports it");
-    let outcome = {
-        let mut call = std::pin::pin!(function.call_async(&mut *store, value));
-        let mut task = Context::from_waker(Waker::noop());
-        let mut outcome = None;
-        for _ in 0..polls {
-            let polled = catch_unwind(AssertUnwindSafe(|| call.as_mut().poll(&mut task)));
-            match polled {
-                Ok(Poll::Ready(result)) => {
-                    outcome = result.inspect_err(|error| assert!(!format!("{error:?}").is_empty())).ok();
-                    break;
-                }
-                Ok(Poll::Pending) => {}
-                Err(payload) => {
-                    assert_eq!(payload.downcast_ref::<&str>(), Some(&"the host panics"), "a panic that is not the host function's");
-                    break;
-                }
+    store.data_mut().may_wait = true;
+    let outcome = poll_and_abandon(function.call_async(&mut *store, value), polls);
+    (store.data_mut().depth, store.data_mut().may_wait) = (0, false);
+    outcome
+}
+
+/// Polls a future some times, and then drops it, wherever it is. Gives the result if it came to that.
+fn poll_and_abandon<R>(future: impl Future<Output = Result<R>>, polls: u64) -> Option<R> {
+    let mut future = std::pin::pin!(future);
+    let mut task = Context::from_waker(Waker::noop());
+    for _ in 0..polls {
+        match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(&mut task))) {
+            Ok(Poll::Ready(result)) => return result.inspect_err(|error| assert!(!format!("{error:?}").is_empty())).ok(),
+            Ok(Poll::Pending) => {}
+            Err(payload) => {
+                assert_eq!(payload.downcast_ref::<&str>(), Some(&"the host panics"), "a panic that is not the host function's");
+                return None;
             }
         }
-        outcome
-    };
-    store.data_mut().depth = 0;
-    outcome
+    }
+    None
+}
+
+/// A module with a start function that waits is instantiated, and given up somewhere on the way.
+fn start_and_abandon(shared: &Shared, store: &mut Store<Host>, polls: u64) {
+    let mut linker = shared.linker.clone();
+    linker.define(&*store, "host", "shared", shared.memory.clone()).expect("it is defined once");
+    let pre = linker.instantiate_pre(&shared.starting).expect("everything is defined");
+    store.data_mut().may_wait = true;
+    if let Some(instance) = poll_and_abandon(pre.instantiate_async(&mut *store), polls) {
+        // Nothing refers to it.
+        store.drop_instance(instance).expect("no guest runs");
+    }
+    (store.data_mut().depth, store.data_mut().may_wait) = (0, false);
+}
+
+/// A shared memory comes into a store, which may be one that others use too, is grown by guests and the host, and leaves it again.
+fn share_briefly(shared: &Shared, random: &mut Random, store: &mut Store<Host>) {
+    let lock = || shared.brief.lock().expect("nobody panics with the lock");
+    let taken = lock().pop().filter(|memory| memory.size() < 6);
+    let memory = taken.unwrap_or_else(|| SharedMemory::new(&shared.engine, MemoryType::shared(1, 6)).expect("there is memory"));
+    if random.below(2) == 0 {
+        lock().push(memory.clone());
+    }
+    let mut linker = Linker::new(&shared.engine);
+    linker.define(&*store, "host", "brief", memory.clone()).expect("it is defined once");
+    // Beyond the limit of the store it is refused.
+    let Ok(instance) = linker.instantiate(&mut *store, &shared.sharing) else { return };
+    let number = random.below(1000) as i32;
+    if random.below(2) == 0 {
+        let _ = call_and_abandon(store, instance, "grow", number, random.below(6));
+    } else {
+        drop(call(store, instance, "grow", &[Val::I32(number)]));
+    }
+    let _ = memory.grow(1);
+    if random.below(4) != 0 {
+        store.drop_instance(instance).expect("nothing refers to it");
+    }
+    assert!(memory.size() >= 1);
 }
 
 /// Calls an export, which may fail in any way that is not the engine's fault.
@@ -264,7 +376,18 @@ fn trapped(store: &mut Store<Host>, instance: Instance, name: &str, params: &[Va
 fn act(shared: &Shared, random: &mut Random, (store, instance): (&mut Store<Host>, Instance)) {
     let number = random.below(1 << 20) as i32;
     shared.refuel(store, 200_000);
-    match random.below(24) {
+    match random.below(32) {
+        24 => start_and_abandon(shared, store, random.below(8)),
+        25 | 26 => share_briefly(shared, random, store),
+        27 => drop(call_and_abandon(store, instance, "grow", number % 4, random.below(8))),
+        28 if shared.is_metered => {
+            // A deadline that comes soon, at any moment of what follows, or is taken back.
+            if store.deadline(Duration::from_micros(number as u64 % 2000)).is_ok() {
+                assert!(call(store, instance, "spin", &[]).is_none());
+                let _ = call_and_abandon(store, instance, "pause", number, random.below(6));
+                store.set_deadline(None).expect("there was one");
+            }
+        }
         20 | 21 => {
             let result = call_and_abandon(store, instance, "pause", number, random.below(12));
             assert!(result.is_none_or(|result| result == number + 1));
@@ -368,7 +491,12 @@ fn work(shared: &[Shared], mut random: Random, rounds: u64) {
                 let (store, instance) = &mut mine[at];
                 shared.refuel(store, 200_000);
                 // Beyond the limit of the store it is refused.
-                *instance = shared.instantiate(store).unwrap_or(*instance);
+                if let Ok(new) = shared.instantiate(store) {
+                    let old = std::mem::replace(instance, new);
+                    if random.below(2) == 0 {
+                        store.drop_instance(old).expect("nothing refers to it, and no guest runs");
+                    }
+                }
             }
             6 => modules(shared, &mut random),
             _ if !mine.is_empty() => {
