@@ -24,6 +24,8 @@ pub(super) type Placed = SmallVec<[(Ty, Location); 16]>;
 
 /// More zeros than these are written by a loop.
 const MAX_UNROLLED_ZEROS: usize = 16;
+/// Locals that are made zero by one loop are this far apart at most: the loop does the same to those in between.
+const MAX_ZERO_STEP: usize = 4;
 /// Bytes of a register that is kept below the frame.
 const KEPT_REGISTER_BYTES: u32 = 16;
 /// More than all registers that are kept below the frame take: not even the stack and frame pointers are left out.
@@ -221,13 +223,26 @@ impl Compiler<'_> {
             }
         }
         if homes > MAX_UNROLLED_ZEROS {
-            let lowest = needing().min().unwrap_or(first);
-            let highest = needing().max().unwrap_or(first);
-            self.zero_homes(lowest, highest);
+            let mut homes: Vec<usize> =
+                needing().filter(|index| self.locals[*index].pin.is_none() && self.scan.needs_zero(*index)).collect();
+            homes.sort_unstable();
+            self.zero_groups(&homes);
         } else {
             self.zero_homes_one_by_one(needing());
         }
         self.scan.touched = touched;
+    }
+
+    /// Makes zero of the homes of locals, by rising number: where many are close together by a loop, so that those far from others cost no more
+    /// than themselves.
+    fn zero_groups(&mut self, locals: &[usize]) {
+        let is_close = |a: &usize, b: &usize| b - a <= MAX_ZERO_STEP;
+        for group in locals.chunk_by(is_close) {
+            match group {
+                [first, .., last] if group.len() > MAX_UNROLLED_ZEROS => self.zero_homes(*first, *last),
+                _ => self.zero_homes_one_by_one(group.iter().copied()),
+            }
+        }
     }
 
     fn zero_homes_one_by_one(&mut self, locals: impl Iterator<Item = usize>) {
