@@ -68,7 +68,7 @@ pub(crate) enum Binary {
     InFile(Arc<FileBinary>),
 }
 
-/// A binary in a file, and the state that the file was recognized by.
+/// A binary in a file, and the state that the file was in when it was recognized or read.
 pub(crate) struct FileBinary {
     file: File,
     identity: Identity,

@@ -129,6 +129,7 @@ fn replaced_and_repeated_bytes_are_read_without_a_panic() {
 #[test]
 fn damaged_text_is_read_without_a_panic() {
     let mut numbers = Numbers(0xdead_beef_0bad_cafe);
+    let (mut refused, mut invalid, mut valid) = (0, 0, 0);
     for text in SAMPLES {
         for _ in 0..1000 {
             let mut damaged = text.as_bytes().to_vec();
@@ -138,9 +139,13 @@ fn damaged_text_is_read_without_a_panic() {
                 1 => damaged.truncate(position),
                 _ => drop(damaged.remove(position)),
             }
-            if let Ok(wasm) = to_binary(&damaged) {
-                let _ = validate(&wasm);
+            match to_binary(&damaged).map(|wasm| validate(&wasm)) {
+                Err(_) => refused += 1,
+                Ok(Err(CompileError::Internal { message })) => panic!("{}: {message}", String::from_utf8_lossy(&damaged)),
+                Ok(Err(_)) => invalid += 1,
+                Ok(Ok(())) => valid += 1,
             }
         }
     }
+    assert!(refused > 100 && invalid > 0 && valid > 100, "{refused} refused, {invalid} invalid, {valid} valid");
 }

@@ -126,7 +126,8 @@ fn a_stack_is_within_the_budget() {
 #[test]
 fn the_presets_take_what_programs_are() {
     let engine = Engine::new(Config::new().budget(Budget::untrusted())).unwrap();
-    Module::new(&engine, functions(20_000, "(drop (i32.add (local.get 0) (i32.const 1)))")).unwrap();
+    let module = Module::new(&engine, functions(20_000, "(drop (i32.add (local.get 0) (i32.const 1)))")).unwrap();
+    assert_eq!(module.functions().len(), 20_000);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The operating system: pages, images, faults, stacks, instruction cache and profiling.
 //!
-//! This crate is the only place, besides the machine in the engine, where unsafe code lives. It knows nothing about
+//! This crate is where unsafe code lives, with the machine in the engine (`cargo xtask layers` lists the rooms). It knows nothing about
 //! WebAssembly: it offers memory, files, threads and signals with the rules of the platform already obeyed.
 //!
 //! Every platform is a folder with the same file list; this file selects one. What a file means is the same everywhere:
@@ -11,7 +11,6 @@
 //! | `residence` | which pages of the process are in memory                                |
 //! | `huge`    | huge pages for memory that grew large                                     |
 //! | `image`   | code mapped from a file or from bytes, and copy-on-write memory content   |
-//! | `moving`  | memories that begin small and move as they grow                          |
 //! | `room`    | room for code that is made while it runs                                  |
 //! | `icache`  | making freshly written code visible to instruction fetch                  |
 //! | `faults`  | hardware faults as a callback, with the earlier handlers kept in the chain |

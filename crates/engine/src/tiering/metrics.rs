@@ -35,7 +35,8 @@ pub struct TieringMetrics {
     pub room_used_bytes: u64,
     /// See `room_used_bytes`.
     pub room_bytes: u64,
-    /// Bodies of functions that were read one by one from the file of the module, which the [cache](crate::Config::cache) recognized.
+    /// Bodies of functions that were read one by one from the file of the module, which is not held in memory: it was read in pieces, or
+    /// the [cache](crate::Config::cache) recognized it.
     pub bodies_read: u64,
     /// Whether all of that file was read after all, 0 or 1.
     pub whole_reads: u64,
