@@ -330,7 +330,8 @@ impl Config {
     }
 
     /// Whether guests can be stopped by [`Store::deadline`](crate::Store::deadline). Off by default; [`epoch_interruption`]
-    /// turns it on too. It costs a load that nobody waits for in each turn of a loop.
+    /// turns it on too. It costs a load that nobody waits for in each turn of a loop, but for short loops of a known number of turns, and at
+    /// the entry of functions that call others, have such loops, or are long.
     ///
     /// [`epoch_interruption`]: Self::epoch_interruption
     pub fn deadlines(&mut self, enable: bool) -> &mut Self {

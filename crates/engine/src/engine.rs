@@ -180,8 +180,8 @@ impl Engine {
         Arc::ptr_eq(&a.inner, &b.inner)
     }
 
-    /// Begins the next epoch: guests whose deadline it is stop with [`Trap::Interrupt`](crate::Trap::Interrupt) at the next call or turn of
-    /// a loop. From any thread; not from a signal handler, since it takes a lock.
+    /// Begins the next epoch: guests whose deadline it is stop with [`Trap::Interrupt`](crate::Trap::Interrupt) where they look next: at a call
+    /// or turn of a loop, but for what is over in a moment, as [`Store::deadline`](crate::Store::deadline) says. From any thread; not from a signal handler, since it takes a lock.
     ///
     /// Costs the running guests nothing, and this call one system call for each store whose deadline is reached. Wakes the tasks whose
     /// guests wait.

@@ -29,6 +29,8 @@ pub(crate) enum EpochAction<T: 'static> {
     Trap,
     Yield(u64),
     Ask(EpochCallback<T>),
+    /// While the callback is asked: guests that it calls stop.
+    Asking,
 }
 
 pub(crate) type EpochCallback<T> = Box<dyn FnMut(StoreContextMut<'_, T>) -> Result<UpdateDeadline> + Send + Sync>;
@@ -79,10 +81,16 @@ impl<T: 'static> Store<T> {
     }
 
     /// Makes guests stop with [`Trap::Interrupt`] when `after` has passed from now, wherever they are: in loops, in calls, and in long
-    /// operations on memories and tables. A guest that is called later stops at once. Nobody has to increment epochs for it; a thread of
+    /// operations on memories and tables. A guest that is called later does not begin. Nobody has to increment epochs for it; a thread of
     /// the process watches the clock while there are deadlines.
     ///
-    /// A host function is not interrupted; the guest stops when it returns. After a fork, nothing watches the clock in the child until a
+    /// A guest looks where it turns in a loop, calls, or begins a slice of a long operation, unless what is ahead is over in a moment: of loops that
+    /// turn a known number of times, and short functions that call nothing, a guest that is about to end may end. Instantiation
+    /// stops too where it writes much: what was written to imported tables and memories stays.
+    ///
+    /// A host function is not interrupted; the guest stops when it returns, or where it looks next. The thread also wakes the tasks whose guests wait,
+    /// one after another: a waker that takes long, as one does that runs its task at once or waits for a lock, holds up the deadlines that come after
+    /// the next look at the clock, which is when all those are told that are due together. After a fork, nothing watches the clock in the child until a
     /// deadline is set there; from then on those that were set before hold there too.
     ///
     /// ```
@@ -186,16 +194,16 @@ impl<T: 'static> StoreInner<T> {
         if !page.is_raised(Cause::Epoch) {
             return Ok(Interruption::GoOn);
         }
-        let update = match std::mem::replace(&mut self.epoch_action, EpochAction::Trap) {
-            EpochAction::Trap => UpdateDeadline::Interrupt,
-            EpochAction::Yield(ticks) => {
-                self.epoch_action = EpochAction::Yield(ticks);
-                UpdateDeadline::Yield(ticks)
-            }
-            EpochAction::Ask(mut callback) => {
+        let update = match &mut self.epoch_action {
+            EpochAction::Trap | EpochAction::Asking => UpdateDeadline::Interrupt,
+            EpochAction::Yield(ticks) => UpdateDeadline::Yield(*ticks),
+            action @ EpochAction::Ask(_) => {
+                let EpochAction::Ask(mut callback) = std::mem::replace(action, EpochAction::Asking) else {
+                    unreachable!("it was just seen")
+                };
                 let update = callback(StoreContextMut(self));
                 // Unless the callback chose something else.
-                if matches!(self.epoch_action, EpochAction::Trap) {
+                if matches!(self.epoch_action, EpochAction::Asking) {
                     self.epoch_action = EpochAction::Ask(callback);
                 }
                 update?

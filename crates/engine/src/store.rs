@@ -504,6 +504,7 @@ impl StoreOpaque {
         if !self.engine.config().epochs {
             return;
         }
+        self.vm.set_has_epoch_deadline();
         if let Some(page) = self.vm.interrupt_page() {
             self.epoch_deadline = self.engine.set_deadline(self.id.number(), page, self.epoch_deadline, ticks);
         }

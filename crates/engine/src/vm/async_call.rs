@@ -32,6 +32,8 @@ pub(crate) struct GuestCall<'a, T: 'static> {
 
 enum State {
     New(Callee, *mut ValRaw),
+    /// It was interrupted before it began, and waits for that.
+    Yielded(Wait, Callee, *mut ValRaw),
     Suspended(Suspended),
     Done,
 }
@@ -52,12 +54,43 @@ impl<'a, T: 'static> GuestCall<'a, T> {
         Self { store: NonNull::from(store), vm, state: State::New(callee, values.as_mut_ptr()), borrowed: PhantomData }
     }
 
-    /// Does one turn, with the store lent.
-    fn turn(&mut self, task: &mut Context<'_>) -> Progress {
+    /// Does one turn, with the store lent. `None` if it waits before it begins.
+    fn turn(&mut self, task: &mut Context<'_>) -> Option<Progress> {
         let vm = self.vm;
-        match std::mem::replace(&mut self.state, State::Done) {
-            // SAFETY: the store is lent to this call; the values are as `new` asks, and there are enough of them.
-            State::New(callee, values) => with_task(vm, task, || unsafe { callee.begin(vm, values) }),
+        let (wait, callee, values) = match std::mem::replace(&mut self.state, State::Done) {
+            // SAFETY: the store is lent to this call.
+            State::New(callee, values) => match unsafe { callee.look(vm, task) } {
+                Ok(wait) => (wait, callee, values),
+                Err(pending) => return Some(Progress::Ended(pending)),
+            },
+            State::Yielded(mut wait, callee, values) => match catch_unwind(AssertUnwindSafe(|| wait.poll(task))) {
+                Ok(Poll::Pending) => (Some(wait), callee, values),
+                Ok(Poll::Ready(Ok((_, ticks)))) => {
+                    if let Some(ticks) = ticks {
+                        // SAFETY: as above; the host is the store's other part, which is lent too.
+                        unsafe { extend_deadline(vm, ticks) };
+                    }
+                    (None, callee, values)
+                }
+                Ok(Poll::Ready(Err(pending))) => return Some(Progress::Ended(pending)),
+                Err(payload) => return Some(Progress::Ended(Pending::Panic(payload))),
+            },
+            begun => return Some(self.go_on(begun, task)),
+        };
+        match wait {
+            // SAFETY: as above; the values are as `new` asks, and there are enough of them.
+            None => Some(with_task(vm, task, || unsafe { callee.begin(vm, values) })),
+            Some(wait) => {
+                self.state = State::Yielded(wait, callee, values);
+                None
+            }
+        }
+    }
+
+    /// [`turn`](Self::turn) of a call that has begun.
+    fn go_on(&mut self, state: State, task: &mut Context<'_>) -> Progress {
+        let vm = self.vm;
+        match state {
             State::Suspended(mut suspended) => {
                 // SAFETY: the store is lent, and the guest's stack is as it was left: whoever used the store meanwhile is gone.
                 let polled = unsafe {
@@ -87,7 +120,7 @@ impl<'a, T: 'static> GuestCall<'a, T> {
                     Err(payload) => Progress::Ended(Pending::Panic(payload)),
                 }
             }
-            State::Done => panic!("a call was polled after it had ended"),
+            _ => panic!("a call was polled after it had ended"),
         }
     }
 }
@@ -109,7 +142,8 @@ impl<T: 'static> Future for GuestCall<'_, T> {
     fn poll(mut self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<Self::Output> {
         // SAFETY: the store is borrowed by this call, and nobody but what it waits for uses it in the meantime.
         let _loan = unsafe { StoreLoan::new(self.vm, self.store) };
-        let outcome = match self.turn(task) {
+        let Some(progress) = self.turn(task) else { return Poll::Pending };
+        let outcome = match progress {
             Progress::Returned => Ok(()),
             Progress::Ended(pending) => Err(pending),
             Progress::Suspended(suspended) => {

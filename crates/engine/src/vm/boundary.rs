@@ -8,7 +8,8 @@ use super::code::{LoadError, LoadOptions, LoadedModule};
 use super::entry::direct::{self, Registers, Returned, Shape};
 use super::hooked_call::{HookedCall, Values, hooked_call};
 use super::host::{HostCall, HostCode};
-use super::suspend::{Progress, Suspended};
+use super::preempt::decide;
+use super::suspend::{Progress, Suspended, Wait};
 use super::value::ValRaw;
 use super::{Cause, FuncId, InstanceId, Pending, SharedMemory, StoreHost, Unusual, VmImport, VmShared, VmStore, memory, table};
 use crate::Caller;
@@ -26,6 +27,7 @@ use std::ops::{Deref, DerefMut};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
 use std::sync::Arc;
+use std::task::Context;
 
 /// A store on the heap. Unlike in a `Box`, pointers to the content stay good while the owner is moved.
 pub(crate) struct StoreBox<T: 'static>(NonNull<StoreInner<T>>);
@@ -236,7 +238,8 @@ impl Callee {
             // types to them.
             Code::Wasm(func_ref) => unsafe {
                 (*vm.as_ptr()).used.count_call();
-                let outcome = super::call(vm, func_ref, values);
+                // A call that waits is looked at where it begins; this one cannot, so that there is nothing to wait for.
+                let outcome = look(vm, None).and_then(|_| super::call(vm, func_ref, values));
                 (*vm.as_ptr()).rest();
                 outcome
             },
@@ -289,6 +292,23 @@ impl Callee {
         assert!(slots >= self.slots as usize, "too few slots for a call");
     }
 
+    /// Looks for an interruption before a call that may be suspended begins. Gives what is to be waited for first, if there is something.
+    ///
+    /// # Errors
+    ///
+    /// What ends the call.
+    ///
+    /// # Safety
+    ///
+    /// 1. The store is lent.
+    pub(super) unsafe fn look(&self, vm: NonNull<VmStore>, task: &mut Context<'_>) -> Result<Option<Wait>, Pending> {
+        match self.code {
+            // SAFETY: as the caller says (1).
+            Code::Wasm(_) => unsafe { look(vm, Some(task)) },
+            Code::Host(..) => Ok(None),
+        }
+    }
+
     /// Begins a call that may be suspended; the task is noted.
     ///
     /// # Safety
@@ -314,6 +334,31 @@ impl Callee {
                 }
             }
         }
+    }
+}
+
+/// Looks for an interruption before a guest is entered: short functions do not look themselves. `task` is that of the call, if it can wait; without
+/// one there is nothing to wait for.
+///
+/// # Errors
+///
+/// What ends the call.
+///
+/// # Safety
+///
+/// 1. `vm` is valid and lent, and no reference into it is held.
+#[inline]
+unsafe fn look(vm: NonNull<VmStore>, task: Option<&mut Context<'_>>) -> Result<Option<Wait>, Pending> {
+    // SAFETY: as the caller says (1).
+    unsafe {
+        if !(*vm.as_ptr()).is_interrupted() {
+            return Ok(None);
+        }
+        decide(vm, task).inspect_err(|pending| {
+            if let Pending::Trap(..) = pending {
+                (*vm.as_ptr()).used.count_trap();
+            }
+        })
     }
 }
 

@@ -42,10 +42,15 @@ impl VmStore {
     ///
     /// # Errors
     ///
-    /// A trap of a segment that does not fit (what was written before stays written), a refusal of the limits, or an error of the system.
+    /// A trap of a segment that does not fit or of an interruption (what was written before stays written), a refusal of the limits, or an error
+    /// of the system.
     pub(crate) fn instantiate<'a>(&mut self, module: impl Into<ModuleSource<'a>>, imports: &[VmImport]) -> Result<InstanceId, Pending> {
         let id = self.create(module.into(), imports).map_err(|error| Pending::Error(error, Vec::new()))?;
-        if let Err(trap) = self.run_element_segments(id).and_then(|()| self.run_data_segments(id)) {
+        let mut pace = Pace::default();
+        let initialized = self.initialize_tables(id, &mut pace);
+        let initialized =
+            initialized.and_then(|()| self.run_element_segments(id, &mut pace)).and_then(|()| self.run_data_segments(id, &mut pace));
+        if let Err(trap) = initialized {
             // Functions of it that were written to tables stay, and it with them.
             self.discard_instance(id);
             return Err(Pending::Trap(trap, Vec::new()));
@@ -114,7 +119,6 @@ impl VmStore {
         self.fill_imports(&mut instance, imports);
         self.push_instance(instance, what);
         self.initialize_globals(id);
-        self.initialize_tables(id);
         Ok(id)
     }
 
@@ -299,17 +303,17 @@ impl VmStore {
         }
     }
 
-    fn initialize_tables(&mut self, id: InstanceId) {
+    fn initialize_tables(&mut self, id: InstanceId, pace: &mut Pace) -> Result<(), Trap> {
         let module = self.instance(id).module();
         let description = module.module();
         for (index, table) in description.tables.iter().skip(description.imported_tables as usize) {
             let Some(init) = &table.init else { continue };
             let element = self.evaluate(id, init) as u64;
             let Some(defined) = description.defined_table_index(index) else { continue };
-            let table = self.instance_mut(id).table_mut(defined);
-            let len = table.len();
-            table.fill(0, element, len).expect("a table holds its own length");
+            let len = self.instance(id).table(defined).len();
+            pace.go(self, len, ELEMENT_BYTES, |store, offset, len| store.instance_mut(id).table_mut(defined).fill(offset, element, len))?;
         }
+        Ok(())
     }
 
     /// The bits of a constant expression's value in an instance.
@@ -344,7 +348,7 @@ impl VmStore {
         u128::from_le_bytes(global.bytes)
     }
 
-    fn run_element_segments(&mut self, id: InstanceId) -> Result<(), Trap> {
+    fn run_element_segments(&mut self, id: InstanceId, pace: &mut Pace) -> Result<(), Trap> {
         let module = self.instance(id).module();
         for (index, segment) in module.module().elements.iter() {
             let done = index.as_usize() < module.lazy_segments();
@@ -354,7 +358,9 @@ impl VmStore {
                 ElementMode::Active { .. } if done => {}
                 ElementMode::Active { table, offset } => {
                     let start = self.evaluate(id, offset) as u64;
-                    self.table_init(id, *table, index, start, 0, segment.items.len() as u64)?;
+                    let len = segment.items.len() as u64;
+                    self.check_table_init(id, (*table, start), (index, 0), len)?;
+                    pace.go(self, len, ELEMENT_BYTES, |store, at, len| store.table_init(id, *table, index, start + at, at, len))?;
                 }
             }
             self.instance_mut(id).drop_element(index);
@@ -404,14 +410,17 @@ impl VmStore {
         Ok(())
     }
 
-    fn run_data_segments(&mut self, id: InstanceId) -> Result<(), Trap> {
+    fn run_data_segments(&mut self, id: InstanceId, pace: &mut Pace) -> Result<(), Trap> {
         let module = self.instance(id).module();
         let mapped = module.meta().mapped_data_segments;
         for (position, segment) in module.module().data.iter() {
             let index = DataIndex::from_u32(mapped + position.as_u32());
             if let peregrine_wasm::DataMode::Active { memory, offset } = &segment.mode {
                 let target = self.evaluate(id, offset) as u64;
-                self.memory_init(id, *memory, index, target, 0, segment.len_bytes)?;
+                let (owner, defined) = self.instance(id).memory_origin(*memory);
+                check_range(target, segment.len_bytes, self.instance(owner).memory(defined).len_bytes())?;
+                self.check_data(id, index, 0, segment.len_bytes)?;
+                pace.go(self, segment.len_bytes, 1, |store, at, len| store.memory_init(id, *memory, index, target + at, at, len))?;
                 self.instance_mut(id).drop_data(index);
             }
         }
@@ -449,6 +458,46 @@ impl VmStore {
     /// The reference that `ref.func` gives.
     pub(super) fn ref_func(&mut self, id: InstanceId, index: FuncIndex) -> u64 {
         self.instance_mut(id).func_ref(index).as_ptr() as u64
+    }
+}
+
+/// What writing an element counts as, in bytes: the function has to be found, too.
+const ELEMENT_BYTES: u64 = 4;
+/// What a segment counts as before anything of it is written.
+const SEGMENT_BYTES: u64 = 64;
+/// What is written between two looks, in bytes.
+const PACE_BYTES: u64 = 256 << 10;
+
+/// The work of initializing an instance since somebody looked whether it shall stop.
+#[derive(Default)]
+struct Pace {
+    done_bytes: u64,
+}
+
+impl Pace {
+    /// Does `work(store, offset, len)` for all of `len` items, which count as so many bytes each, and looks in between.
+    fn go(
+        &mut self,
+        store: &mut VmStore,
+        len: u64,
+        item_bytes: u64,
+        mut work: impl FnMut(&mut VmStore, u64, u64) -> Result<(), Trap>,
+    ) -> Result<(), Trap> {
+        let mut offset = 0;
+        self.done_bytes += SEGMENT_BYTES;
+        loop {
+            if self.done_bytes >= PACE_BYTES {
+                store.look()?;
+                self.done_bytes = 0;
+            }
+            let slice = (len - offset).min((PACE_BYTES - self.done_bytes).div_ceil(item_bytes));
+            work(store, offset, slice)?;
+            offset += slice;
+            self.done_bytes += slice * item_bytes;
+            if offset == len {
+                return Ok(());
+            }
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use peregrine_sys::forks;
 use peregrine_sys::pages::page_size;
 use std::io;
 use std::mem::ManuallyDrop;
+use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -132,6 +133,11 @@ impl InterruptPage {
             state.is_closed = close;
         }
         Ok(())
+    }
+
+    /// Where the causes that are raised are, for as long as this lives: not 0 if there are any.
+    pub(super) fn causes(&self) -> NonNull<AtomicU8> {
+        NonNull::from(&self.causes)
     }
 
     /// Whether the guest is to stop.

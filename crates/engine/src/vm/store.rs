@@ -24,10 +24,11 @@ use peregrine_artifact::abi::MOST_TYPES_WITH_ALL_STUBS;
 use peregrine_artifact::settings::Settings;
 use peregrine_artifact::vmctx::{INSTANCE_MAGIC, VmContextHeader, VmFuncRef, VmStoreContext};
 use peregrine_sys::stack::{GuestStack, StackPool};
-use peregrine_wasm::TypeIndex;
+use peregrine_wasm::{Trap, TypeIndex};
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::Context;
 
@@ -161,6 +162,9 @@ pub(crate) enum Unusual {
     HostCall = 16,
 }
 
+/// The causes of interruptions of stores that have none.
+static NONE: AtomicU8 = AtomicU8::new(0);
+
 /// One store. Made on the heap, never moves: contexts and compiled code point to it.
 #[repr(C)]
 pub(crate) struct VmStore {
@@ -168,6 +172,8 @@ pub(crate) struct VmStore {
     pub(crate) context: VmStoreContext,
     /// Bits of [`Unusual`].
     unusual: u32,
+    /// Where the causes of an interruption are that are raised, for the look before each call: in `interrupt`, or [`NONE`].
+    causes: NonNull<AtomicU8>,
     pub(crate) used: Used,
     shared: KeptShared,
     stack: Option<GuestStack>,
@@ -212,6 +218,8 @@ pub(crate) struct VmStore {
     pub(super) held_still: u32,
     /// A guest that is interrupted may go on, so that one which cannot, for want of room on its stack, has another reason to stop.
     pub(super) may_go_on: bool,
+    /// Whether the epoch of the deadline was set, ever.
+    has_epoch_deadline: bool,
     /// How many of its activations are on stacks that are not the thread's, those of stores below counted: see [`super::entry::go_deeper`].
     pub(super) unknown_depth: u32,
     /// The fault that is being turned into a trap.
@@ -232,6 +240,7 @@ impl VmStore {
         Ok(Box::new(Self {
             context: VmStoreContext { counts_fuel: u64::from(shared.settings.fuel), ..VmStoreContext::default() },
             unusual: Unusual::NoStack as u32,
+            causes: interrupt.as_ref().map_or(NonNull::from(&NONE), |page| page.causes()),
             used: Used::default(),
             shared,
             stack: None,
@@ -257,6 +266,7 @@ impl VmStore {
             interrupt,
             held_still: 0,
             may_go_on: false,
+            has_epoch_deadline: false,
             unknown_depth: 0,
             fault: None,
         }))
@@ -270,7 +280,37 @@ impl VmStore {
     /// Whether there is nothing that a call has to look at.
     #[inline(always)]
     pub(super) fn is_usual(&self) -> bool {
-        self.unusual == 0
+        self.unusual | u32::from(self.raised_causes()) == 0
+    }
+
+    /// The causes of an interruption that are raised.
+    #[inline(always)]
+    fn raised_causes(&self) -> u8 {
+        // SAFETY: the store keeps its page, and `NONE` is there for ever.
+        unsafe { self.causes.as_ref() }.load(Ordering::Acquire)
+    }
+
+    /// Whether guests are to stop.
+    #[inline(always)]
+    pub(super) fn is_interrupted(&self) -> bool {
+        self.raised_causes() != 0
+    }
+
+    /// Says that the embedder chose the epoch of the deadline, which is not that of a new store any longer.
+    pub(crate) fn set_has_epoch_deadline(&mut self) {
+        self.has_epoch_deadline = true;
+    }
+
+    /// Looks for an interruption of work that is done for a guest which does not run: whether a deadline that was set is over, and it would not
+    /// go on then.
+    ///
+    /// # Errors
+    ///
+    /// [`Trap::Interrupt`].
+    pub(super) fn look(&self) -> Result<(), Trap> {
+        let Some(page) = self.interrupt.as_ref().filter(|page| page.is_requested()) else { return Ok(()) };
+        let is_over = page.is_raised(Cause::Time) || self.has_epoch_deadline && !self.may_go_on;
+        if is_over { Err(Trap::Interrupt) } else { Ok(()) }
     }
 
     /// Whether the embedder is told of calls.
