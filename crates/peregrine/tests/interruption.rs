@@ -142,14 +142,14 @@ fn a_guest_goes_on_with_all_its_values() {
         store.set_epoch_deadline(1);
         let run = run_of(&mut store, &text);
         let expected = run.call(&mut store, 5000).unwrap();
-        // The deadline has come again each time that it is moved: at the entry, since the function is long, and in every turn.
+        // The deadline has come again each time that it is moved: before the call, at the entry, since the function is long, and in every turn.
         store.epoch_deadline_callback(|mut context| {
             *context.data_mut() += 1;
             Ok(UpdateDeadline::Continue(0))
         });
         store.set_epoch_deadline(0);
         assert_eq!(run.call(&mut store, 5000).unwrap(), expected);
-        assert_eq!(*store.data(), 5001);
+        assert_eq!(*store.data(), 5002);
     }
 }
 
@@ -164,7 +164,7 @@ fn a_guest_yields_in_every_turn_and_goes_on() {
         store.epoch_deadline_async_yield_and_update(0);
         store.set_epoch_deadline(0);
         let (sum, polls) = drive(run.call_async(&mut store, 500));
-        assert_eq!((sum.unwrap(), polls), (expected, 502));
+        assert_eq!((sum.unwrap(), polls), (expected, 503));
         // Each poll on a thread of its own.
         let (sum, polls) = {
             let mut call = pin!(run.call_async(&mut store, 20));
@@ -238,7 +238,7 @@ fn what_the_callback_says_is_done() {
         });
         let error = run.call(&mut store, 5).unwrap_err();
         assert_eq!((error.root_cause().to_string().as_str(), *store.data()), ("enough", 2));
-        assert_eq!(error.downcast_ref::<WasmBacktrace>().unwrap().frames().len(), 1);
+        assert_eq!(error.downcast_ref::<WasmBacktrace>().unwrap().frames().len(), 1, "1 was before the call");
         let caught = catch_unwind(AssertUnwindSafe(|| run.call(&mut store, 5))).unwrap_err();
         assert_eq!(caught.downcast_ref::<&str>(), Some(&"much"));
         store.epoch_deadline_callback(|_| Ok(UpdateDeadline::Yield(0)));
@@ -253,7 +253,7 @@ fn what_the_callback_says_is_done() {
             });
             Ok(UpdateDeadline::YieldCustom(0, Box::pin(wait)))
         });
-        assert_eq!(drive(run.call_async(&mut store, 5)).1, 13, "two waits at the entry and in each of five turns");
+        assert_eq!(drive(run.call_async(&mut store, 5)).1, 15, "two waits before the call, at the entry and in each of five turns");
         store.epoch_deadline_trap();
         assert_eq!(run.call(&mut store, 5).unwrap_err().downcast_ref::<Trap>(), Some(&Trap::Interrupt));
         store.set_epoch_deadline(1);
@@ -287,7 +287,7 @@ fn backtraces_are_exact_at_interruptions() {
             let engine = engine.clone();
             move || {
                 for _ in 0..2 {
-                    std::thread::sleep(Duration::from_millis(20));
+                    std::thread::sleep(Duration::from_millis(100));
                     engine.increment_epoch();
                 }
             }
@@ -310,8 +310,17 @@ fn backtraces_are_exact_at_interruptions() {
             *context.data_mut() = Some(error);
             Ok(UpdateDeadline::Interrupt)
         });
-        store.set_epoch_deadline(0);
+        store.set_epoch_deadline(1);
+        // Later than the call begins: before, there are no frames.
+        let ticker = std::thread::spawn({
+            let engine = engine.clone();
+            move || {
+                std::thread::sleep(Duration::from_millis(100));
+                engine.increment_epoch();
+            }
+        });
         let error = run.call(&mut store, 3).unwrap_err();
+        ticker.join().unwrap();
         let (at_end, inside) = (places(&error), places(&store.data_mut().take().unwrap()));
         assert_eq!(at_end, inside[1..], "{error:?}");
         assert_eq!(inside[0].0, 2);
@@ -561,7 +570,7 @@ fn guests_that_wait_and_guests_that_are_interrupted_mix() {
         let run = instance.get_typed_func::<i32, i32>(&mut store, "run").unwrap();
         store.epoch_deadline_async_yield_and_update(0);
         let (result, polls) = drive(run.call_async(&mut store, 10));
-        // A turn each for the loops and the calls of the host, and the first. Functions that call only in loops do not look at their entry.
-        assert_eq!((result.unwrap(), *store.data(), polls), (20, 4, 1 + 10 + 10 + 2 + 2));
+        // A turn each for the loops and the calls of the host, and the first; one before each call. Functions that call only in loops do not look at their entry.
+        assert_eq!((result.unwrap(), *store.data(), polls), (20, 4, 1 + 10 + 10 + 2 + 2 + 2));
     }
 }

@@ -116,7 +116,12 @@ fn what_was_written_before_an_interruption_is_there() -> Result<()> {
     for (name, engine) in engines(|config| _ = config.epoch_interruption(true)) {
         let module = Module::new(&engine, text)?;
         for turns in [1, 1000, 1_000_000] {
-            let mut store = Store::new(&engine, ());
+            let mut store = Store::new(&engine, 0_u32);
+            // Asked before the call, and then at the head of the loop.
+            store.epoch_deadline_callback(|mut context| {
+                *context.data_mut() += 1;
+                Ok(if *context.data() % 2 == 1 { UpdateDeadline::Continue(0) } else { UpdateDeadline::Interrupt })
+            });
             let instance = Instance::new(&mut store, &module, &[])?;
             let [value, none] = [ExternRef::new(&mut store, 1u32).map(Some)?, None];
             let run = instance.get_func(&mut store, "run").expect("exported");
