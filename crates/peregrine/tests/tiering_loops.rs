@@ -3,7 +3,7 @@
 #[path = "../../baseline/tests/two_tiers/mod.rs"]
 mod two_tiers;
 
-use peregrine::{Config, Engine, Instance, Module, Store, Strategy, TieringStress, Trap, Val, WasmBacktrace};
+use peregrine::{Config, Engine, Instance, Module, Store, Strategy, TieringStress, Trap, UpdateDeadline, Val, WasmBacktrace};
 
 /// Engines that enter loops, and what they are called; after the one to compare with.
 fn engines(change: impl Fn(&mut Config)) -> Vec<(String, Engine)> {
@@ -291,9 +291,12 @@ fn interruptions_are_at_the_same_places() {
     for (name, engine) in engines(|config| _ = config.epoch_interruption(true)) {
         let module = Module::new(&engine, text).expect("it is valid");
         for export in ["calls", "loops"] {
-            let mut store = Store::new(&engine, ());
-            // It is past at once.
-            store.set_epoch_deadline(0);
+            let mut store = Store::new(&engine, 0_u32);
+            // It is past at once. Asked before the call, and then where the guest looks first.
+            store.epoch_deadline_callback(|mut context| {
+                *context.data_mut() += 1;
+                Ok(if *context.data() == 1 { UpdateDeadline::Continue(0) } else { UpdateDeadline::Interrupt })
+            });
             let run = Instance::new(&mut store, &module, &[]).unwrap().get_typed_func::<i32, i32>(&mut store, export).unwrap();
             let error = run.call(&mut store, 1).expect_err("it is interrupted");
             let backtrace = error.downcast_ref::<WasmBacktrace>().expect("a backtrace");
