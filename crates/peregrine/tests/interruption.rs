@@ -183,7 +183,7 @@ fn a_guest_yields_in_every_turn_and_goes_on() {
             }
         };
         store.set_epoch_deadline(1);
-        assert_eq!((sum, polls), (run.call(&mut store, 20).unwrap(), 22));
+        assert_eq!((sum, polls), (run.call(&mut store, 20).unwrap(), 23));
     }
 }
 
