@@ -40,3 +40,22 @@ impl Failure {
         matches!(self, Self::System(_) | Self::Compile(CompileError::Unreadable { .. }))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_system_refuses_may_be_had_later() {
+        let install = |error| Failure::of_install(String::from("function 1 cannot be compiled"), &InstallError::Io(error));
+        let no_memory = install(std::io::Error::from_raw_os_error(12));
+        assert!(no_memory.may_pass() && !no_memory.stays());
+        let full = install(std::io::ErrorKind::StorageFull.into());
+        assert!(!full.may_pass() && full.stays());
+        let unreadable = Failure::Compile(CompileError::Unreadable { message: "the file is gone".into() });
+        assert!(unreadable.may_pass() && !unreadable.stays());
+        // A fault of the optimizing compiler is one the next time too; the baseline is asked again.
+        let fault = Failure::Compile(CompileError::Internal { message: "a fault".into() });
+        assert!(!fault.may_pass() && !fault.stays());
+    }
+}
