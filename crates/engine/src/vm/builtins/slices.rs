@@ -119,8 +119,8 @@ impl<W: FnMut(u64, u64) -> Result<(), Trap>> Slices<W> {
         let Range { slice_len, len, is_backward } = self.range;
         let store = self.caller.store();
         loop {
-            // SAFETY: no reference into the store is held.
             if !std::mem::replace(&mut self.has_looked, true)
+                // SAFETY: no reference into the store is held.
                 && unsafe { self.caller.is_interrupted() }
                 // SAFETY: as above.
                 && let Some(wait) = unsafe { decide(store, task.as_deref_mut()) }?
