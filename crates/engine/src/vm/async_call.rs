@@ -54,6 +54,13 @@ impl<'a, T: 'static> GuestCall<'a, T> {
         Self { store: NonNull::from(store), vm, state: State::New(callee, values.as_mut_ptr()), borrowed: PhantomData }
     }
 
+    /// The call has ended.
+    #[inline]
+    fn rest(&mut self) {
+        // SAFETY: the store is lent to this call.
+        unsafe { (*self.vm.as_ptr()).rest() };
+    }
+
     /// Does one turn, with the store lent. `None` if it waits before it begins.
     fn turn(&mut self, task: &mut Context<'_>) -> Option<Progress> {
         let vm = self.vm;
@@ -142,18 +149,22 @@ impl<T: 'static> Future for GuestCall<'_, T> {
     fn poll(mut self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<Self::Output> {
         // SAFETY: the store is borrowed by this call, and nobody but what it waits for uses it in the meantime.
         let _loan = unsafe { StoreLoan::new(self.vm, self.store) };
-        let Some(progress) = self.turn(task) else { return Poll::Pending };
-        let outcome = match progress {
-            Progress::Returned => Ok(()),
-            Progress::Ended(pending) => Err(pending),
-            Progress::Suspended(suspended) => {
-                self.state = State::Suspended(suspended);
-                return Poll::Pending;
+        // Each by itself, so that what comes of a call that returned is not moved.
+        match self.turn(task) {
+            None => Poll::Pending,
+            Some(Progress::Returned) => {
+                self.rest();
+                Poll::Ready(Ok(()))
             }
-        };
-        // SAFETY: as above; the call has ended.
-        unsafe { (*self.vm.as_ptr()).rest() };
-        Poll::Ready(outcome)
+            Some(Progress::Ended(pending)) => {
+                self.rest();
+                Poll::Ready(Err(pending))
+            }
+            Some(Progress::Suspended(suspended)) => {
+                self.state = State::Suspended(suspended);
+                Poll::Pending
+            }
+        }
     }
 }
 
