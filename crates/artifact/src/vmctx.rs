@@ -7,9 +7,7 @@
 //!        | tables | memories | (align 16) globals | function references
 //! ```
 
-use peregrine_wasm::{
-    DefinedGlobalIndex, DefinedMemoryIndex, DefinedTableIndex, FuncIndex, GlobalIndex, MemoryIndex, Module, TableIndex, TagIndex,
-};
+use peregrine_wasm::{DefinedGlobalIndex, DefinedMemoryIndex, DefinedTableIndex, FuncIndex, GlobalIndex, MemoryIndex, Module, TableIndex};
 use std::mem::{offset_of, size_of};
 
 /// A machine pointer as compiled code sees it. Numbers, because this crate dereferences nothing.
@@ -177,7 +175,6 @@ pub struct VmLayout {
     table_imports: u32,
     memory_imports: u32,
     global_imports: u32,
-    tag_imports: u32,
     tables: u32,
     memories: u32,
     globals: u32,
@@ -202,7 +199,8 @@ impl VmLayout {
         let table_imports = array(imported[1], pointer, 8);
         let memory_imports = array(imported[2], pointer, 8);
         let global_imports = array(imported[3], pointer, 8);
-        let tag_imports = array(imported[4], pointer, 8);
+        // Of tags.
+        array(imported[4], pointer, 8);
         let tables = array(defined(module.tables.len(), imported[1]), size_of::<VmTable>(), 8);
         let memories = array(defined(module.memories.len(), imported[2]), size_of::<VmMemory>(), 8);
         let globals = array(defined(module.globals.len(), imported[3]), size_of::<VmGlobal>(), 16);
@@ -213,7 +211,6 @@ impl VmLayout {
             table_imports,
             memory_imports,
             global_imports,
-            tag_imports,
             tables,
             memories,
             globals,
@@ -264,12 +261,6 @@ impl VmLayout {
     pub fn global_import(&self, index: GlobalIndex) -> u32 {
         debug_assert!(index.as_u32() < self.imported[3]);
         self.global_imports + index.as_u32() * 8
-    }
-
-    /// The pointer to an imported tag.
-    pub fn tag_import(&self, index: TagIndex) -> u32 {
-        debug_assert!(index.as_u32() < self.imported[4]);
-        self.tag_imports + index.as_u32() * 8
     }
 
     /// The [`VmTable`] of a defined table.

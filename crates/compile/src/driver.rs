@@ -57,14 +57,9 @@ impl ImageCompiler {
         self
     }
 
-    /// Replaces the limits on modules.
-    pub fn with_limits(mut self, limits: ModuleLimits) -> Self {
-        self.limits = limits;
-        self
-    }
-
     /// Replaces the limits on what is made of modules.
-    pub fn with_budget(mut self, budget: Budget) -> Self {
+    #[cfg(test)]
+    pub(crate) fn with_budget(mut self, budget: Budget) -> Self {
         self.budget = budget;
         self
     }

@@ -165,7 +165,7 @@ impl<T: 'static> Store<T> {
     /// assert_eq!(*store.data(), 2);
     /// # Ok::<(), peregrine::Error>(())
     /// ```
-    pub fn call_hook_async(&mut self, hook: impl CallHookHandler<T> + Send + Sync + 'static) {
+    pub fn call_hook_async(&mut self, hook: impl CallHookHandler<T> + Sync + 'static) {
         self.set_call_hook(Hook::Async(Box::new(hook)));
     }
 

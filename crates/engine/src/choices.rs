@@ -87,7 +87,7 @@ impl From<bool> for Inlining {
 }
 
 /// What images are marked with, and must be marked with to be loaded. See [`Config::module_version`](crate::Config::module_version).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub enum ModuleVersionStrategy {
     /// The version of this crate, which the name does not say for the sake of compatibility.
     #[default]

@@ -275,6 +275,34 @@ impl<T: 'static> crate::Store<T> {
     }
 }
 
+impl<T: 'static> crate::StoreContextMut<'_, T> {
+    /// See [`Store::throw`](crate::Store::throw).
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn throw<R>(&mut self, exception: Rooted<ExnRef>) -> crate::Result<R> {
+        exception.absent()
+    }
+
+    /// See [`Store::take_pending_exception`](crate::Store::take_pending_exception).
+    pub fn take_pending_exception(&mut self) -> Option<Rooted<ExnRef>> {
+        None
+    }
+
+    /// See [`Store::has_pending_exception`](crate::Store::has_pending_exception).
+    pub fn has_pending_exception(&self) -> bool {
+        false
+    }
+}
+
+impl<T: 'static> crate::Caller<'_, T> {
+    /// See [`Store::gc_heap_capacity`](crate::Store::gc_heap_capacity).
+    pub fn gc_heap_capacity(&self) -> usize {
+        0
+    }
+}
+
 impl Rooted<AnyRef> {
     /// The type of the value.
     ///

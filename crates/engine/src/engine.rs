@@ -83,6 +83,8 @@ struct EngineInner {
 pub enum Precompiled {
     /// A module.
     Module,
+    /// A component: never said, since components are not compiled. Here so that a `match` may name it.
+    Component,
 }
 
 impl Engine {

@@ -8,9 +8,9 @@ use crate::error::{Error, Result, bail};
 use crate::exhausted;
 use crate::extern_ref::HandleTable;
 use crate::global::HOST_OBJECT_BYTES;
-use crate::growing::LimiterPanic;
 use crate::host_func::HostFunc;
 use crate::interruption::EpochAction;
+use crate::limiter::LimiterPanic;
 use crate::vm::alloc::EngineLease;
 use crate::vm::boundary::{OwnedVm, StoreBox};
 use crate::vm::{Asking, Cause, FuncId, Growth, Held, InstanceId, Interruption, MOST_DROPS, Pending, StoreHost, Unusual};
@@ -108,10 +108,6 @@ pub(crate) enum Limiter<T: 'static> {
     /// One that may wait.
     Async(AsyncLimiter<T>),
 }
-
-/// Bytes that a host function takes in a store, for [`Budget::host_bytes`](crate::Budget::host_bytes): its context, its reference, the handle
-/// of its closure, and its places in the tables.
-const HOST_FUNC_BYTES: usize = 256;
 
 /// How many of the types that were kept last are compared with a new one.
 const FEW_TYPES: usize = 8;
@@ -463,7 +459,7 @@ impl StoreOpaque {
     /// If its type belongs to another engine, whose identities mean other types here.
     pub(crate) fn add_host_func(&mut self, function: &HostFunc) -> u32 {
         assert!(function.ty().comes_from(&self.engine), "function used with a store of another engine");
-        self.counts.add_host_bytes_anyway(HOST_FUNC_BYTES);
+        self.counts.add_host_bytes_anyway(crate::vm::HOST_FUNC_BYTES);
         self.vm.new_host_func(function.ty().id(), function.codes(), function.data())
     }
 

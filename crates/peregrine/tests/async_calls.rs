@@ -1,5 +1,8 @@
 //! Calls as futures: suspended and gone on with at every kind of place, on executors of any kind, cancelled, nested, and moved between threads.
 
+mod executor;
+
+use executor::poll_once;
 use peregrine::{
     Caller, Config, Engine, Error, Extern, Func, FuncType, GrowthFuture, Instance, Linker, Memory, MemoryType, Module, Ref, RefType,
     ResourceLimiterAsync, Result, Store, Strategy, Table, TableType, Trap, TypedFunc, Val, ValType, WasmBacktrace,
@@ -51,10 +54,6 @@ fn drive<F: Future>(future: F) -> (F::Output, usize) {
         assert!(counter.0.load(Ordering::SeqCst) > woken, "nobody will wake the task");
     }
     unreachable!()
-}
-
-fn poll_once<F: Future + ?Sized>(future: Pin<&mut F>) -> Poll<F::Output> {
-    future.poll(&mut Context::from_waker(Waker::noop()))
 }
 
 /// Adds to its argument after waiting as many times as the store's data says.

@@ -1,5 +1,8 @@
 //! Call hooks that wait, and the time that guests run.
 
+mod executor;
+
+use executor::drive;
 use peregrine::*;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -14,17 +17,6 @@ fn turn() -> impl Future<Output = ()> + Send {
         task.waker().wake_by_ref();
         if std::mem::replace(&mut is_done, true) { Poll::Ready(()) } else { Poll::Pending }
     })
-}
-
-/// Polls until it is ready; how often that was.
-fn drive<R>(future: impl Future<Output = R>) -> (R, u32) {
-    let mut future = pin!(future);
-    for polls in 1.. {
-        if let Poll::Ready(result) = future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-            return (result, polls);
-        }
-    }
-    unreachable!("it waits for ever")
 }
 
 /// Waits at each crossing, and refuses one of them.

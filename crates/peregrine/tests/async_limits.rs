@@ -1,9 +1,12 @@
 //! Limiters that may wait: each question is asked once, each answer is for one operation, and their panics go on in the caller.
 
+mod executor;
+
+use executor::{poll_once, ready};
 use peregrine::*;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::{Pin, pin};
-use std::task::{Context, Poll, Waker};
+use std::pin::pin;
+use std::task::Poll;
 
 /// What the limiter does when it is asked.
 #[derive(Clone, Copy, PartialEq)]
@@ -55,18 +58,6 @@ impl ResourceLimiterAsync for Host {
 
     fn instances(&self) -> usize {
         self.instances
-    }
-}
-
-fn poll_once<F: Future + ?Sized>(future: Pin<&mut F>) -> Poll<F::Output> {
-    future.poll(&mut Context::from_waker(Waker::noop()))
-}
-
-/// The output of a future that does not wait.
-fn ready<F: Future>(future: F) -> F::Output {
-    match poll_once(pin!(future)) {
-        Poll::Ready(output) => output,
-        Poll::Pending => panic!("it waits"),
     }
 }
 

@@ -1,6 +1,9 @@
 //! Instances that are dropped before their store.
 
+mod process;
+
 use peregrine::*;
+use process::mappings;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{PoisonError, RwLock};
 
@@ -28,10 +31,6 @@ fn engines() -> Result<Vec<Engine>> {
 fn panic_of<R>(use_it: impl FnOnce() -> R) -> String {
     let payload = catch_unwind(AssertUnwindSafe(use_it)).err().expect("it panics");
     payload.downcast_ref::<&str>().map(|text| (*text).to_owned()).or_else(|| payload.downcast_ref::<String>().cloned()).expect("a text")
-}
-
-fn mappings() -> usize {
-    std::fs::read_to_string("/proc/self/maps").map_or(0, |maps| maps.lines().count())
 }
 
 /// Bytes of this process in memory.

@@ -1,15 +1,16 @@
 //! Panics of what the embedder gives the engine, and guests of other stores that run there: memories, stacks, limiters. A panic goes on in who
 //! called the engine, whatever guest is between, and leaves the engine and the store as they were.
 
+mod executor;
+
+use executor::drive;
 use peregrine::{
     Config, Engine, Error, GrowthFuture, Instance, LinearMemory, MemoryCreator, MemoryType, Module, ResourceLimiter, ResourceLimiterAsync,
     Result, StackCreator, StackMemory, Store, Strategy, TieringStress, Trap,
 };
 use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
-use std::task::{Context, Poll, Waker};
 
 fn engines(change: impl Fn(&mut Config)) -> Vec<Engine> {
     let tiers = [
@@ -31,15 +32,6 @@ fn engines(change: impl Fn(&mut Config)) -> Vec<Engine> {
 fn panic_of<R>(work: impl FnOnce() -> R) -> &'static str {
     let caught = catch_unwind(AssertUnwindSafe(|| _ = work())).expect_err("it panics");
     caught.downcast_ref::<&str>().expect("a text")
-}
-
-fn drive<F: Future>(future: F) -> F::Output {
-    let mut future = pin!(future);
-    loop {
-        if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-            return output;
-        }
-    }
 }
 
 /// A memory in ordinary bytes, for code that checks all accesses.
@@ -108,7 +100,7 @@ fn of_memories() -> Result<()> {
         for _ in 0..2 {
             assert_eq!(panic_of(|| grow.call(&mut store, 2)), "four pages");
             assert_eq!(panic_of(|| memory.grow(&mut store, 2)), "four pages");
-            assert_eq!(panic_of(|| drive(grow.call_async(&mut store, 2))), "four pages");
+            assert_eq!(panic_of(|| drive(grow.call_async(&mut store, 2)).0), "four pages");
             assert_eq!(memory.size(&store), 2);
         }
         // What was not grown is not counted.
@@ -193,18 +185,18 @@ fn of_limiters_that_may_wait() -> Result<()> {
         for (at_once, expected) in [(true, "at once"), (false, "later")] {
             let mut store = Store::new(&engine, Panicking { at_once, asked: 0 });
             store.limiter_async(|limiter| limiter);
-            let instance = drive(Instance::new_async(&mut store, &module, &[]))?;
+            let instance = drive(Instance::new_async(&mut store, &module, &[])).0?;
             let memory = instance.get_memory(&mut store, "memory").expect("exported");
             for name in ["grow", "grow_table"] {
                 let grow = instance.get_typed_func::<i32, i32>(&mut store, name)?;
-                assert_eq!(panic_of(|| drive(grow.call_async(&mut store, 4))), expected);
+                assert_eq!(panic_of(|| drive(grow.call_async(&mut store, 4)).0), expected);
                 assert_eq!(panic_of(|| grow.call(&mut store, 4)), expected);
                 // Asked once for each growth, whether it can wait or not.
                 let asked = store.data().asked;
-                assert_eq!((drive(grow.call_async(&mut store, 1))?, grow.call(&mut store, 1)?), (1, 2));
+                assert_eq!((drive(grow.call_async(&mut store, 1)).0?, grow.call(&mut store, 1)?), (1, 2));
                 assert_eq!(store.data().asked, asked + 2, "{name}");
             }
-            assert_eq!(panic_of(|| drive(memory.grow_async(&mut store, 2))), expected);
+            assert_eq!(panic_of(|| drive(memory.grow_async(&mut store, 2)).0), expected);
             assert_eq!(memory.size(&store), 3);
         }
     }

@@ -60,7 +60,7 @@ fn functions(store: &mut Store<f64>) -> [Func; 4] {
     let many = Func::wrap(&mut *store, |a: i32, b: f32, c: i64| (c + 1, b + 1.0, a + 1));
     let refs = FuncType::new(&engine, [ValType::EXTERNREF, ValType::FUNCREF], [ValType::FUNCREF, ValType::EXTERNREF]);
     let refs = Func::new(&mut *store, refs, |_, params, results| {
-        (results[0], results[1]) = (params[1].clone(), params[0].clone());
+        (results[0], results[1]) = (params[1], params[0]);
         Ok(())
     });
     let nothing = Func::wrap_async(&mut *store, |mut caller: Caller<'_, f64>, ()| {

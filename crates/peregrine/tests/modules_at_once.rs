@@ -1,16 +1,15 @@
 //! Ten thousand modules at once in one process, each compiled one function at a time: all of them run, and they cost neither descriptors nor
 //! more than a few mappings and pages each.
 
+mod process;
+
 use peregrine::{Config, Engine, Instance, Module, Store, Strategy};
+use process::mappings;
 
 const MODULES: i32 = 10_000;
 
 fn descriptors() -> usize {
     std::fs::read_dir("/proc/self/fd").expect("the system lists them").count()
-}
-
-fn mappings() -> usize {
-    std::fs::read_to_string("/proc/self/maps").expect("the system lists them").lines().count()
 }
 
 #[test]

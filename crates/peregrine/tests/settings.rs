@@ -37,10 +37,8 @@ fn what_there_is_not_is_refused_by_name() {
         "memory protection keys (`memory_protection_keys`); memories are kept apart by address space, and `Enabled::Auto` does without keys",
     );
     // SAFETY: a flag is not handed on, so there is nothing to promise.
-    check(
-        |config| _ = unsafe { config.cranelift_flag_set("opt_level", "none") },
-        "the compiler flag `opt_level=none`; take the setting out",
-    );
+    let flag = |config: &mut Config| _ = unsafe { config.cranelift_flag_set("opt_level", "none") };
+    check(flag, "the compiler flag `opt_level=none`; take the setting out");
     // SAFETY: as above.
     check(|config| _ = unsafe { config.cranelift_flag_enable("enable_x") }, "the compiler flag `enable_x`; take the setting out");
     assert_eq!(refused(|config| _ = config.max_wasm_stack(100)), "max_wasm_stack is 100 bytes, expected at least 16384; set a larger one");

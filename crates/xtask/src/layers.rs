@@ -1,13 +1,14 @@
 //! `cargo xtask layers`: proves that the arrows between the crates point the way ARCHITECTURE.md says.
 //!
-//! Four checks. The direct edges between the crates of the workspace are in a table. Some crates must not be reached from
-//! others, however long the way. Code marked `unsafe` lives in the rooms that are named for it, and the pure crates forbid
-//! it. Files of the baseline above the processors' folders name nothing of a processor but roles of registers. Only normal dependencies count: what tests and build scripts use does not end up in the product.
+//! Five checks. The direct edges between the crates of the workspace are in a table. Some crates must not be reached from
+//! others, however long the way. Each dependency is named by who lists it. Code marked `unsafe` lives in the rooms that are named
+//! for it, and the pure crates forbid it. Files of the baseline above the processors' folders name nothing of a processor but roles of
+//! registers. Only normal dependencies count for the first two: what tests and build scripts use does not end up in the product.
 
 use crate::arguments::Arguments;
 use crate::failure::{Context, Result};
 use crate::process::Job;
-use crate::{source_text, workspace};
+use crate::{dependencies, source_text, workspace};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -117,8 +118,10 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let metadata = ["metadata", "--format-version", "1", "--all-features"];
     let output = Job::new(&cargo).args(metadata).folder(&root).run_well()?;
-    let graph = Graph::read(&serde_json::from_slice(&output.stdout).context("cargo metadata")?);
+    let metadata = serde_json::from_slice(&output.stdout).context("cargo metadata")?;
+    let graph = Graph::read(&metadata);
     let mut wrong = graph.check();
+    wrong.extend(dependencies::unnamed(&metadata, &root)?);
     // What is built for users: unlike the metadata, the tree leaves out the features that only tests turn on.
     let mut tree = Job::new(&cargo).args(["tree", "--edges", "normal", "--prefix", "depth", "--format", " {p}"]).folder(&root);
     for member in graph.product_members() {

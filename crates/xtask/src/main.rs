@@ -5,6 +5,7 @@
 
 mod arguments;
 mod bench;
+mod dependencies;
 mod engines;
 mod failure;
 mod fuzz;

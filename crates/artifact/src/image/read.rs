@@ -266,11 +266,6 @@ impl ImageLayout {
         tables::traps::lookup(stream, text_offset - function.code_start.get())
     }
 
-    /// The offset in the binary that the code at `text_offset` comes from.
-    pub fn wasm_offset_at(&self, bytes: &[u8], text_offset: u32) -> Option<u32> {
-        self.frames_at(bytes, text_offset).first()?.1
-    }
-
     /// The functions that the code at `text_offset` belongs to, newest call first, and where in the binary: several where functions were compiled
     /// into their callers. None in stubs, and where a loop entry is called, whose frame stands for that of the caller.
     pub fn frames_at(&self, bytes: &[u8], text_offset: u32) -> Vec<(DefinedFuncIndex, Option<u32>)> {

@@ -61,7 +61,7 @@ fn parts_come_back() {
     assert_eq!(layout.function_name(&bytes, FuncIndex::from_u32(0)), Some("main"));
     assert_eq!(layout.trap_at(&bytes, 18), Some(Trap::UnreachableCodeReached));
     assert_eq!(layout.trap_at(&bytes, 19), None);
-    assert_eq!(layout.wasm_offset_at(&bytes, 20), Some(41));
+    assert_eq!(layout.frames_at(&bytes, 20).first().and_then(|frame| frame.1), Some(41));
     assert_eq!(layout.function_at(&bytes, 15), None);
     assert_eq!(layout.function_at(&bytes, 24), None);
     assert_eq!(layout.settings_hash(), &layout.settings(&bytes).expect("good settings").hash());

@@ -49,7 +49,7 @@ fn traps_and_addresses_are_found() {
     assert_eq!(image.layout.trap_at(&image.bytes, start + 10), Some(Trap::UnreachableCodeReached));
     assert_eq!(image.layout.trap_at(&image.bytes, start + 9), None);
     // The body is: no locals, nop, nop, call.
-    assert_eq!(image.layout.wasm_offset_at(&image.bytes, start + 7), Some(entry.body_start.get() + 3));
+    assert_eq!(image.layout.frames_at(&image.bytes, start + 7).first().and_then(|frame| frame.1), Some(entry.body_start.get() + 3));
     let wasm = wat::parse_str(text).expect("good text");
     assert_eq!(wasm[entry.body_start.get() as usize..][..4], [0, 1, 1, 0x10]);
 }

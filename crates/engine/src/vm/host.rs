@@ -22,6 +22,12 @@ pub(crate) struct HostCodes {
     pub(crate) registers: Option<*const u8>,
 }
 
+/// Bytes that a host function takes in a store, for [`Budget::host_bytes`](crate::Budget::host_bytes): its context, its reference, the handle
+/// of its closure, and its places in three tables.
+pub(crate) const HOST_FUNC_BYTES: usize = 256;
+
+const _: () = assert!(size_of::<HostFunc>() + 3 * 16 <= HOST_FUNC_BYTES);
+
 /// One host function of one store. Boxed; never moves.
 pub(crate) struct HostFunc {
     context: HostContext,

@@ -48,7 +48,7 @@ pub(crate) use entry::call;
 pub(crate) use entry::prepare_thread;
 pub(crate) use fault::walk::{RawFrame, backtrace};
 pub(crate) use growth::{Asking, Growth};
-pub(crate) use host::{HostCode, HostCodes};
+pub(crate) use host::{HOST_FUNC_BYTES, HostCode, HostCodes};
 pub(crate) use instance::{FuncId, InstanceId, VmInstance};
 pub(crate) use instantiate::VmImport;
 pub(crate) use interrupt::{Cause, InterruptPage, Raised};

@@ -114,13 +114,13 @@ fn a_module_that_is_neither_command_nor_reactor_is_refused() -> Result<()> {
         let module = Module::new(&engine, format!("(module {fields})"))?;
         let mut linker = Linker::new(&engine);
         let mut store = Store::new(&engine, ());
-        let error = linker.module(&mut store, "x", &module).err().expect("it is refused");
+        let error = linker.module(&mut store, "x", &module).expect_err("it is refused");
         assert!(format!("{error:#}").contains(expected), "{error:#}");
         let error = {
             let mut defined = std::pin::pin!(linker.module_async(&mut store, "x", &module));
             let polled = defined.as_mut().poll(&mut std::task::Context::from_waker(std::task::Waker::noop()));
             let std::task::Poll::Ready(outcome) = polled else { panic!("it does not wait") };
-            outcome.err().expect("it is refused")
+            outcome.expect_err("it is refused")
         };
         assert!(format!("{error:#}").contains(expected), "{error:#}");
     }

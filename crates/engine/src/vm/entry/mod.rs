@@ -190,11 +190,11 @@ unsafe fn on_this_thread(store: NonNull<VmStore>, run: impl FnOnce(*mut VmStore)
     // SAFETY: as the caller says (1).
     let _deeper = unsafe { go_deeper(store)? };
     let outer = CURRENT.replace(pointer);
-    if outer == UNPREPARED || IDLE.get() == UNPREPARED {
-        if let Err(error) = prepare_for_guests() {
-            CURRENT.set(outer);
-            return Err(Pending::Error(error, Vec::new()));
-        }
+    if (outer == UNPREPARED || IDLE.get() == UNPREPARED)
+        && let Err(error) = prepare_for_guests()
+    {
+        CURRENT.set(outer);
+        return Err(Pending::Error(error, Vec::new()));
     }
     let ended = run(pointer);
     if outer.is_null() || outer == UNPREPARED {
