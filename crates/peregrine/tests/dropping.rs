@@ -376,6 +376,7 @@ fn shared_memories_leave_a_store_with_those_who_import_them() -> Result<()> {
         let other = SharedMemory::new(&engine, MemoryType::shared(1, 3))?;
         assert!(Instance::new(&mut *store, &failing, &[other.into()]).is_err());
         // It goes on where somebody else has it.
+        // SAFETY: nothing else runs.
         assert_eq!(unsafe { *memory.data()[0].get() }, 7);
         assert_eq!((store.metrics().instances_live, store.metrics().host_bytes, memory.size()), (0, 0, 3));
         Ok(())

@@ -2,7 +2,7 @@
 
 use peregrine::*;
 use std::pin::pin;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Waker};
 
 const PLENTY: u64 = 1 << 40;
 
@@ -171,7 +171,7 @@ fn long_operations_yield() -> Result<()> {
             let mut yields = 0;
             {
                 let mut call = pin!(run.call_async(&mut store, ()));
-                while let Poll::Pending = call.as_mut().poll(&mut Context::from_waker(Waker::noop())).map(Result::unwrap) {
+                while call.as_mut().poll(&mut Context::from_waker(Waker::noop())).map(Result::unwrap).is_pending() {
                     yields += 1;
                 }
             }

@@ -52,7 +52,7 @@ fn ways(engine: &Engine) -> Result<Ways> {
     linker.func_wrap("host", "nop", || ())?;
     // 0 does not wait, and everything else waits for ever.
     linker.func_wrap_async("host", "wait", |_: Caller<'_, ()>, (turns,): (i32,)| {
-        Box::new(async move { if turns == 0 { Ok(()) } else { Ok(std::future::pending::<()>().await) } })
+        Box::new(async move { if turns == 0 { Ok(()) } else { std::future::pending().await } })
     })?;
     Ok(Ways {
         pre: linker.instantiate_pre(&Module::new(engine, GUEST)?)?,

@@ -81,6 +81,7 @@ fn an_engine_says_what_the_system_says() -> Result<()> {
         // A shared memory of the host's, and a table that grows.
         let before = figures(&engine)?;
         let shared = SharedMemory::new(&engine, MemoryType::shared(100, 200))?;
+        // SAFETY: nobody else has the memory.
         (0..100 << 16).step_by(4096).for_each(|at| unsafe { *shared.data()[at].get() = 1 });
         shared.grow(50)?;
         let table = Table::new(&mut warm_up, TableType::new(RefType::FUNCREF, 10, None), Ref::Func(None))?;

@@ -152,7 +152,7 @@ fn engines_count_what_living_stores_do() -> Result<()> {
     let all = std::thread::scope(|scope| {
         let work = |number: u64| {
             let mut store = Store::new(&engine, ());
-            store.measure_time_in_guest(number % 2 == 0);
+            store.measure_time_in_guest(number.is_multiple_of(2));
             let instance = Instance::new(&mut store, &module, &[])?;
             let run = instance.get_typed_func::<(), ()>(&mut store, "run")?;
             (0..number).try_for_each(|_| run.call(&mut store, ()))?;
