@@ -75,7 +75,8 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
         }
     }
     assert_eq!(fs::read(&outside).expect("it is there"), SECRET);
-    let mut names: Vec<_> = fs::read_dir(guest.scratch.path()).expect("a folder").map(|entry| entry.expect("an entry").file_name()).collect();
+    let mut names: Vec<_> =
+        fs::read_dir(guest.scratch.path()).expect("a folder").map(|entry| entry.expect("an entry").file_name()).collect();
     names.sort();
     assert_eq!(names, ["root", "secret"]);
 });

@@ -1,7 +1,7 @@
 //! Any program does the same in every tier and in the reference interpreter: `cargo +nightly fuzz run tiers`.
 #![no_main]
 
-use peregrine_harness::cases::{Case, Kind, Variant};
+use peregrine_harness::cases::Case;
 use peregrine_harness::tiers::Tiers;
 use std::cell::RefCell;
 
@@ -11,9 +11,7 @@ thread_local! {
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let Some((choice, bytes)) = bytes.split_first() else { return };
-    let kind = [Kind::Loops, Kind::Common, Kind::Wide][usize::from(*choice) % 3];
-    let variants = [Variant::Plain, Variant::Fuel, Variant::Checked, Variant::Unoptimized, Variant::CanonicalNans];
-    let case = Case { kind, variant: variants[usize::from(*choice) / 3 % 5], bytes: bytes.to_vec() };
+    let case = Case::of_choice(*choice, bytes.to_vec());
     if let Err(difference) = TIERS.with_borrow_mut(|tiers| tiers.check(&case, &mut |_| {})) {
         panic!("{difference}");
     }

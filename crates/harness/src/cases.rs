@@ -90,6 +90,12 @@ impl Case {
         Self { kind, variant, bytes: seed_bytes(seed, len_bytes) }
     }
 
+    /// A case of any kind and variant, as `choice` says.
+    pub fn of_choice(choice: u8, bytes: Vec<u8>) -> Self {
+        let choice = usize::from(choice);
+        Self { kind: KINDS[choice % KINDS.len()].0, variant: VARIANTS[choice / KINDS.len() % VARIANTS.len()].0, bytes }
+    }
+
     /// The module; `None` if the bytes make none that can be run.
     pub fn module(&self) -> Option<Vec<u8>> {
         match self.kind {

@@ -97,7 +97,10 @@ impl Options {
             _ => None,
         };
         let target = || self.target.as_ref().filter(|_| !read.contains(&Use::Code)).map(|_| "--target".to_string());
-        group::unread(&self.codegen, read)
+        // What makes or reads code without a cache does as it is told.
+        let mut codegen = self.codegen.clone();
+        codegen.cache = codegen.cache.filter(|on| *on || !read.contains(&Use::Code));
+        group::unread(&codegen, read)
             .or_else(|| group::unread(&self.debug, read))
             .or_else(|| group::unread(&self.optimize, read))
             .or_else(|| group::unread(&self.wasi, read))
