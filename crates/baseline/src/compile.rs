@@ -302,11 +302,7 @@ impl<'m> Compiler<'m> {
             } else {
                 self.visit_unreachable(opcode, &mut body);
             }
-            if self.masm.position() > self.max_code_bytes {
-                let (most, body_bytes) = (self.max_code_bytes, end - start);
-                let message = format!("a function body of {body_bytes} bytes becomes more than {most} bytes of code");
-                return Err(CompileError::Limit { message });
-            }
+            self.check_code_bytes(self.masm.position() as usize)?;
             if self.stack.len() > MAX_FRAME_BYTES as usize >> self.home_log2 {
                 return Ok(self.overflowing());
             }
@@ -326,6 +322,7 @@ impl<'m> Compiler<'m> {
         let cold = std::mem::take(&mut self.cold);
         for path in &cold {
             self.cold_path(path);
+            self.check_code_bytes(self.masm.position() as usize)?;
         }
         self.cold = cold;
         if let Some(label) = self.loop_entry {
@@ -336,7 +333,21 @@ impl<'m> Compiler<'m> {
             self.masm.bind(label);
             self.count_other_target();
         }
-        Ok(CompiledFunc { sites: self.sites.clone(), ..self.masm.finish(target::PADDING) })
+        let made = self.masm.finish(target::PADDING);
+        // With tables of branches and constants.
+        self.check_code_bytes(made.code.len())?;
+        Ok(CompiledFunc { sites: self.sites.clone(), ..made })
+    }
+
+    /// Whether so much code is within the bound of the body.
+    fn check_code_bytes(&self, code_bytes: usize) -> Result<(), CompileError> {
+        let most = self.max_code_bytes;
+        if code_bytes as u64 <= u64::from(most) {
+            return Ok(());
+        }
+        let body_bytes = self.env.translation.body_bytes(self.function).len();
+        let message = format!("a function body of {body_bytes} bytes becomes more than {most} bytes of code");
+        Err(CompileError::Limit { message })
     }
 
     /// The code of a function whose frame no stack has room for: each call of it finds that.
