@@ -8,6 +8,9 @@
 //! Short loops in a row are not short together. Whoever looks, looks at the head of every loop that has others in it and at the entry of a function
 //! that has short loops, so from one look to the next each short loop is passed once at most: those of one turn of the loop around them, and then
 //! those of the loops around that, outwards. What all loops of one turn do together has a limit, which is half of it for each loop around them.
+//!
+//! A recursion may be as deep as the stack, and nobody looks when its calls return. So loops that a call leads to without a look in between are
+//! short only if they are tiny together.
 
 use cranelift_codegen::flowgraph::{BlockPredecessor, ControlFlowGraph};
 use cranelift_codegen::ir::condcodes::{CondCode, IntCC};
@@ -20,6 +23,8 @@ use std::collections::{HashMap, HashSet};
 /// The most that all turns of the loops do which nobody looks in, those of one turn of the loop around them, in instructions of one cycle: some
 /// hundred microseconds.
 const MAX_WORK: u64 = 1 << 18;
+/// The most that all loops do together which a call leads to and nobody looks in: every frame of a recursion may do as much.
+const MAX_WORK_AFTER_CALLS: u64 = 1 << 10;
 /// The most additions of constants that are followed.
 const MAX_CHAIN: usize = 4;
 
@@ -29,6 +34,8 @@ pub(crate) struct Loops<'f> {
     cfg: &'f ControlFlowGraph,
     analysis: &'f LoopAnalysis,
     inside: SecondaryMap<Loop, Inside>,
+    /// The blocks that call something.
+    calls: Vec<Block>,
 }
 
 /// What is in a loop, without the loops in it.
@@ -53,6 +60,8 @@ impl<'f> Loops<'f> {
     /// The loops of a function, with what is in each.
     pub(crate) fn new(func: &'f Function, cfg: &'f ControlFlowGraph, analysis: &'f LoopAnalysis) -> Self {
         let mut inside: SecondaryMap<Loop, Inside> = SecondaryMap::new();
+        let has_call = |block: &Block| func.layout.block_insts(*block).any(|inst| func.dfg.insts[inst].opcode().is_call());
+        let calls = func.layout.blocks().filter(has_call).collect();
         for block in func.layout.blocks() {
             let Some(own) = analysis.innermost_loop(block) else { continue };
             for inst in func.layout.block_insts(block) {
@@ -64,12 +73,12 @@ impl<'f> Loops<'f> {
         for parent in analysis.loops().filter_map(|inner| analysis.loop_parent(inner)) {
             inside[parent].has_loop = true;
         }
-        Self { func, cfg, analysis, inside }
+        Self { func, cfg, analysis, inside, calls }
     }
 
     /// The headers among `headers`, in the order of the code, of loops that nobody has to look in: as many as are short together.
-    pub(crate) fn short(&self, headers: impl Iterator<Item = Block>) -> HashSet<Block> {
-        let mut found: Vec<(u64, Block)> = headers.filter_map(|header| Some((self.work(header)?, header))).collect();
+    pub(crate) fn short(&self, headers: &[Block]) -> HashSet<Block> {
+        let mut found: Vec<(u64, Block)> = headers.iter().filter_map(|&header| Some((self.work(header)?, header))).collect();
         // The shortest first: they are the most, and a look costs them the most.
         found.sort_by_key(|(work, _)| *work);
         let mut together: HashMap<Option<Loop>, u64> = HashMap::new();
@@ -81,7 +90,25 @@ impl<'f> Loops<'f> {
             *together += if fits { *work } else { 0 };
             fits
         });
+        let short: HashSet<Block> = found.iter().map(|(_, header)| *header).collect();
+        let after_calls = self.after_calls(&headers.iter().copied().filter(|header| !short.contains(header)).collect());
+        let mut together: u64 = 0;
+        found.retain(|(work, header)| {
+            let is_after_call = after_calls.contains(header);
+            let fits = !is_after_call || together.saturating_add(*work) <= MAX_WORK_AFTER_CALLS;
+            together += if is_after_call && fits { *work } else { 0 };
+            fits
+        });
         found.into_iter().map(|(_, header)| header).collect()
+    }
+
+    /// The blocks that calls lead to, without those that are in `looked` in between.
+    fn after_calls(&self, looked: &HashSet<Block>) -> HashSet<Block> {
+        let (mut reached, mut open) = (HashSet::new(), self.calls.clone());
+        while let Some(block) = open.pop() {
+            open.extend(self.cfg.succ_iter(block).filter(|next| !looked.contains(next) && reached.insert(*next)));
+        }
+        reached
     }
 
     /// What all turns of the loop with this header do, if that is known and there is no other loop and no call in it.

@@ -255,7 +255,7 @@ impl<'m> Compiler<'m> {
             self.context.compute_loop_analysis();
             let Context { func, cfg, loop_analysis, .. } = &self.context;
             let loops = Loops::new(func, cfg, loop_analysis);
-            let short = loops.short(looks.iter().map(|(header, _)| *header));
+            let short = loops.short(&looks.iter().map(|(header, _)| *header).collect::<Vec<_>>());
             looks.retain(|(header, _)| !short.contains(header));
         }
         // Calls in loops need no look of their own where the loops have one.

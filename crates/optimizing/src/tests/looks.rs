@@ -85,3 +85,28 @@ fn what_takes_long_counts_more() {
         assert!(found > 40, "{slow}: {found}");
     }
 }
+
+/// The function calls itself.
+const CALL: &str = "(if (local.get $n) (then (call 0 (i32.sub (local.get $n) (i32.const 1)))))";
+
+#[test]
+fn what_runs_while_a_recursion_returns_is_tiny() {
+    let long = turns(20_000, ADD);
+    assert_eq!(looks_of(&format!("{long} {CALL}")), 1, "at the entry, which is passed on the way down");
+    assert_eq!(looks_of(&format!("{CALL} {long}")), 2, "in the loop and at the entry");
+    // Also after a call in a loop that is left at once, and if no block is between call and loop.
+    let in_loop = format!("(loop {CALL} (br_if 0 (i32.eq (local.get $n) (i32.const -1))))");
+    assert_eq!(looks_of(&format!("{in_loop} {long}")), 2, "in both loops");
+    assert_eq!(looks_of(&format!("(call 0 (i32.const 1)) {long}")), 2);
+    // In a loop around, but before its next turn.
+    let around = format!("(loop {CALL} {long} (br_if 0 (local.tee $n (i32.sub (local.get $n) (i32.const 1)))))");
+    assert_eq!(looks_of(&around), 2, "in both loops");
+    // Where a look is in between, as in kernels.
+    let nest = format!("(loop {long} (br_if 0 (local.tee $n (i32.sub (local.get $n) (i32.const 1)))))");
+    assert_eq!(looks_of(&format!("{CALL} {nest}")), 2, "the outer loop and the entry");
+    // Tiny ones may be after calls, but not many.
+    let tiny = turns(10, ADD);
+    assert_eq!(looks_of(&format!("{CALL} {tiny}")), 1);
+    let found = looks_of(&format!("{CALL} {}", tiny.repeat(200)));
+    assert!(found > 150, "{found} looks");
+}
