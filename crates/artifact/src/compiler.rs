@@ -29,11 +29,13 @@ pub enum CompilerKind {
     Baseline,
 }
 
-/// How a compiler works, without effect on what it makes.
+/// How a compiler works. Who runs a program does not see it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct CompilerOptions {
     /// How many threads it uses; `None` means as many as the machine has.
     pub threads: Option<NonZeroUsize>,
+    /// Whether the baseline makes all code in the way that it has for bodies which would become too much: for tests.
+    pub plain: bool,
 }
 
 /// From WebAssembly to images. Implemented above the engine; the engine holds it as a trait object and works without one too (images only).

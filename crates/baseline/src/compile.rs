@@ -81,6 +81,8 @@ pub(crate) struct Compiler<'m> {
     pub keeps_locals: bool,
     /// Whether nothing has a register for longer than an operator needs it: the body would become too much code otherwise.
     pub plain: bool,
+    /// Whether that is so for every body.
+    pub always_plain: bool,
     /// Homes have `1 << home_log2` bytes.
     pub home_log2: u32,
     /// What code of the functions of the module may become.
@@ -172,6 +174,7 @@ impl<'m> Compiler<'m> {
             local_of: [u32::MAX; 32],
             keeps_locals: false,
             plain: false,
+            always_plain: false,
             home_log2: 3,
             code_bounds: CodeBounds::of(&env.translation.module),
             max_code_bytes: 0,
@@ -259,7 +262,8 @@ impl<'m> Compiler<'m> {
         let body_bytes = self.env.translation.body_bytes(index).len() as u64;
         self.plain = false;
         self.max_code_bytes = MAX_CODE_BYTES.min(FUNCTION_CODE_BYTES + MAX_CODE_PER_BODY_BYTE * body_bytes) as u32;
-        match self.compile_once(index) {
+        let made = if self.always_plain { Err(CompileError::Limit { message: String::new() }) } else { self.compile_once(index) };
+        match made {
             Err(CompileError::Limit { .. }) => {
                 self.plain = true;
                 self.max_code_bytes = u32::try_from(self.code_bounds.function(body_bytes)).unwrap_or(u32::MAX);

@@ -33,4 +33,4 @@ mod tier;
 mod values;
 mod visit;
 
-pub use tier::Baseline;
+pub use tier::{Baseline, PlainBaseline};

@@ -17,6 +17,24 @@ impl Baseline {
     }
 }
 
+/// The same, which compiles every function in the plain way: what is otherwise left to those that would become too much code. For tests of that.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PlainBaseline;
+
+impl Tier for PlainBaseline {
+    fn name(&self) -> &'static str {
+        "plain baseline"
+    }
+
+    fn target(&self, triple: Option<&str>) -> Result<Target, CompileError> {
+        target::target(triple)
+    }
+
+    fn function_compiler<'m>(&self, env: &'m ModuleEnv<'m>) -> Result<Box<dyn FunctionCompiler + 'm>, CompileError> {
+        Ok(Box::new(Compiler { always_plain: true, ..Compiler::new(env)? }))
+    }
+}
+
 impl Tier for Baseline {
     fn name(&self) -> &'static str {
         "baseline"

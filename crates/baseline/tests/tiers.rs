@@ -6,7 +6,7 @@ use peregrine::{Engine, Func, FuncType, Instance, Linker, Module, Store, Trap, V
 use std::fmt::Write;
 use two_tiers::{Which, load};
 
-const BOTH: [Which; 2] = [Which::Baseline, Which::Optimizing];
+const EACH: [Which; 3] = [Which::Baseline, Which::Plain, Which::Optimizing];
 
 /// xorshift64*.
 struct Random(u64);
@@ -113,9 +113,9 @@ fn tiers_and_host_pass_values_to_each_other() {
         let expect: Vec<u128> = sources.iter().map(|source| bits(&arguments[*source])).collect();
         let callee = returning(&params, &results, &sources);
         let callers = [passing(&params, &results, "call $f"), passing_in_place(&params, &results)];
-        let callees = BOTH.map(|which| load(&engine, which, callee.as_bytes()).expect("the callee compiles"));
+        let callees = EACH.map(|which| load(&engine, which, callee.as_bytes()).expect("the callee compiles"));
         let callers: Vec<Module> =
-            callers.iter().flat_map(|text| BOTH.map(|which| load(&engine, which, text.as_bytes()).expect("the caller compiles"))).collect();
+            callers.iter().flat_map(|text| EACH.map(|which| load(&engine, which, text.as_bytes()).expect("the caller compiles"))).collect();
         let mut store = Store::new(&engine, ());
         let mut inner: Vec<Func> = callees
             .iter()
@@ -184,15 +184,16 @@ const TRAPS: &str = r#"(module
 #[test]
 fn backtraces_are_the_same_to_the_letter() {
     let engine = Engine::default();
-    let modules = BOTH.map(|which| load(&engine, which, TRAPS.as_bytes()).expect("the module compiles"));
+    let modules = EACH.map(|which| load(&engine, which, TRAPS.as_bytes()).expect("the module compiles"));
     for which in 0..16 {
-        let [baseline, optimizing] = modules.each_ref().map(|module| {
+        let [baseline, plain, optimizing] = modules.each_ref().map(|module| {
             let mut store = Store::new(&engine, ());
             let instance = Instance::new(&mut store, module, &[]).expect("no imports");
             let func = instance.get_typed_func::<i32, i32>(&mut store, "f").expect("the export");
             func.call(&mut store, which).map_err(|error| (error.downcast_ref::<Trap>().copied(), frames(&error), format!("{error:?}")))
         });
         assert_eq!(baseline, optimizing, "trap number {which}");
+        assert_eq!(plain, optimizing, "trap number {which}, plain");
         assert_eq!(baseline.is_err(), which < 15, "trap number {which}");
     }
 }
@@ -209,7 +210,7 @@ fn fuel_is_counted_the_same() {
                 (drop) (local.get 1))))"#;
     let engine = Engine::new(peregrine::Config::new().consume_fuel(true)).expect("an engine");
     let text = text.replace("(br_if $again (i32.const 7)", "(br_if $again").replace("(drop) (local.get 1)", "(local.get 1)");
-    let used = BOTH.map(|which| {
+    let used = EACH.map(|which| {
         let module = two_tiers::load_with(&engine, which, text.as_bytes(), |settings| settings.fuel = true).expect("the module compiles");
         let mut store = Store::new(&engine, ());
         store.set_fuel(100_000).expect("fuel is on");
@@ -221,7 +222,7 @@ fn fuel_is_counted_the_same() {
         let error = func.call(&mut store, 100).expect_err("not enough fuel");
         (result, left, error.downcast_ref::<Trap>().copied())
     });
-    assert_eq!(used[0], used[1]);
+    assert_eq!((used[0], used[1]), (used[2], used[2]));
     assert_eq!(used[0].2, Some(Trap::OutOfFuel));
 }
 

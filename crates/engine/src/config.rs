@@ -653,7 +653,10 @@ impl Config {
     }
 
     pub(crate) fn compiler_options(&self) -> CompilerOptions {
-        CompilerOptions { threads: if self.parallel_compilation { None } else { Some(NonZeroUsize::MIN) } }
+        CompilerOptions {
+            threads: if self.parallel_compilation { None } else { Some(NonZeroUsize::MIN) },
+            plain: self.tiering_stress == TieringStress::Plain,
+        }
     }
 
     /// What code is compiled with, for `target`, where 32-bit memories reserve `default_reservation_bytes` unless the embedder says otherwise.

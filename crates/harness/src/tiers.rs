@@ -49,10 +49,12 @@ enum Way {
 }
 
 /// The first one is what the others are compared with.
-const WAYS: [Way; 15] = [
+const WAYS: [Way; 17] = [
     Way::Tier(Strategy::Ahead, TieringStress::None),
     Way::Tier(Strategy::Baseline, TieringStress::None),
+    Way::Tier(Strategy::Baseline, TieringStress::Plain),
     Way::Tier(Strategy::Tiered, TieringStress::None),
+    Way::Tier(Strategy::Tiered, TieringStress::Plain),
     Way::Tier(Strategy::Tiered, TieringStress::OptimizeAtOnce),
     Way::Tier(Strategy::Tiered, TieringStress::LoopEntryEverywhere),
     Way::Tier(Strategy::Tiered, TieringStress::OneInstructionBudget),

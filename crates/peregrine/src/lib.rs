@@ -41,7 +41,7 @@
 pub use peregrine_engine::*;
 
 use peregrine_artifact::compiler::{Compiler, CompilerEntry, CompilerKind, CompilerOptions};
-use peregrine_baseline::Baseline;
+use peregrine_baseline::{Baseline, PlainBaseline};
 use peregrine_compile::ImageCompiler;
 use peregrine_compile::tier::Tier;
 use peregrine_optimizing::OptimizingOr;
@@ -50,12 +50,16 @@ use std::sync::Arc;
 #[linkme::distributed_slice(COMPILERS)]
 static OPTIMIZING: CompilerEntry = CompilerEntry {
     kind: CompilerKind::Optimizing,
-    make: |options| compiler(ImageCompiler::new(optimizing()).with_fast_tier(Arc::new(Baseline)), options),
+    make: |options| compiler(ImageCompiler::new(optimizing()).with_fast_tier(baseline(options)), options),
 };
 
 #[linkme::distributed_slice(COMPILERS)]
 static BASELINE: CompilerEntry =
-    CompilerEntry { kind: CompilerKind::Baseline, make: |options| compiler(ImageCompiler::new(Arc::new(Baseline)), options) };
+    CompilerEntry { kind: CompilerKind::Baseline, make: |options| compiler(ImageCompiler::new(baseline(options)), options) };
+
+fn baseline(options: &CompilerOptions) -> Arc<dyn Tier> {
+    if options.plain { Arc::new(PlainBaseline) } else { Arc::new(Baseline) }
+}
 
 fn optimizing() -> Arc<dyn Tier> {
     Arc::new(OptimizingOr::new(Arc::new(Baseline)))

@@ -4,7 +4,7 @@
 use peregrine::{Caller, Engine, Error, Extern, Linker, Module, Result, Store};
 use peregrine_artifact::compiler::Compiler;
 use peregrine_artifact::settings::Settings;
-use peregrine_baseline::Baseline;
+use peregrine_baseline::{Baseline, PlainBaseline};
 use peregrine_compile::ImageCompiler;
 use peregrine_compile::tier::Tier;
 use peregrine_optimizing::Optimizing;
@@ -15,6 +15,8 @@ use std::time::Instant;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Which {
     Baseline,
+    /// The baseline, as it compiles what would become too much code.
+    Plain,
     Optimizing,
 }
 
@@ -27,6 +29,7 @@ pub fn load(engine: &Engine, which: Which, wasm: &[u8]) -> Result<Module> {
 pub fn load_with(engine: &Engine, which: Which, wasm: &[u8], change: impl FnOnce(&mut Settings)) -> Result<Module> {
     let tier: Arc<dyn Tier> = match which {
         Which::Baseline => Arc::new(Baseline::new()),
+        Which::Plain => Arc::new(PlainBaseline),
         Which::Optimizing => Arc::new(Optimizing),
     };
     let compiler = ImageCompiler::new(tier);

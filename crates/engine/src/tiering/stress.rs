@@ -22,6 +22,8 @@ pub enum TieringStress {
     OptimizeAtOnce,
     /// Functions stay in the baseline, and each loop is entered with optimized code at its first turn.
     LoopEntryEverywhere,
+    /// The same, and the baseline makes all code in the way that it otherwise has for bodies which would become too much.
+    Plain,
     /// The usual policy, with budgets that are used up by one instruction.
     OneInstructionBudget,
     /// Each time that a budget is used up, after one instruction, something else happens: the number is the seed.
@@ -68,7 +70,7 @@ pub(super) fn hot_function(tiering: &ModuleTiering, module: &Arc<LoadedModule>, 
     code.set_budget(function, 0);
     let request = Request { function, loop_entry: None };
     match tiering.stress {
-        TieringStress::None | TieringStress::LoopEntryEverywhere => {}
+        TieringStress::None | TieringStress::LoopEntryEverywhere | TieringStress::Plain => {}
         TieringStress::OneInstructionBudget => tiering.request(module, &mut tiering.hot(), request),
         TieringStress::OptimizeAtOnce => _ = tiering.now(module, request),
         TieringStress::Random(_) => choose(tiering, module, function),
@@ -96,7 +98,7 @@ pub(super) fn hot_loop(
             }
         }
         TieringStress::OptimizeAtOnce => tiering.now(module, request),
-        TieringStress::LoopEntryEverywhere => {
+        TieringStress::LoopEntryEverywhere | TieringStress::Plain => {
             let address = tiering.now(module, request);
             let entries = {
                 let mut hot = tiering.hot();
