@@ -18,7 +18,8 @@ pub enum UpdateDeadline {
     /// It goes on; the next deadline is so many epochs from now.
     Continue(u64),
     /// It lets other tasks run, and goes on in its task's next turn; the next deadline is so many epochs from then. Ends the call with an
-    /// error if it is not one of those that are futures.
+    /// error if it is not one of those that are futures; one that a host function makes begins nevertheless, and the guest below is asked
+    /// about again where it looks next.
     Yield(u64),
     /// It goes on when the future is ready; the next deadline is so many epochs from then. As [`Yield`](Self::Yield) otherwise.
     YieldCustom(u64, Pin<Box<dyn Future<Output = ()> + Send>>),
@@ -43,7 +44,7 @@ impl<T: 'static> Store<T> {
     }
 
     /// Makes guests let other tasks run at the epoch of their deadline, and go on with the next deadline `delta` epochs later. They have to
-    /// be called as futures.
+    /// be called as futures. A host function that such a guest calls may call short functions without being a future: the guest below yields.
     pub fn epoch_deadline_async_yield_and_update(&mut self, delta: u64) {
         self.inner_mut().set_epoch_action(EpochAction::Yield(delta));
     }

@@ -187,6 +187,67 @@ fn a_task_yields_before_a_leaf() -> Result<()> {
     Ok(())
 }
 
+/// A store whose guest `run` calls a host function, and turns in a loop afterwards. The host function increments the epoch and calls a leaf, without
+/// being a future.
+fn nested(engine: &Engine) -> Result<(Store<u32>, TypedFunc<(), ()>)> {
+    let text = r#"(module (import "" "host" (func $host)) (func (export "leaf"))
+        (func (export "run") (local i32) (call $host)
+            (loop (br_if 0 (i32.lt_u (local.tee 0 (i32.add (local.get 0) (i32.const 1))) (i32.const 100000))))))"#;
+    let module = Module::new(engine, text)?;
+    let mut linker = Linker::new(engine);
+    linker.func_wrap("", "host", |mut caller: Caller<'_, u32>| -> Result<()> {
+        let leaf = caller.get_export("leaf").and_then(Extern::into_func).expect("exported");
+        caller.engine().increment_epoch();
+        let typed = leaf.typed::<(), ()>(&caller)?;
+        typed.call(&mut caller, ())?;
+        leaf.call(&mut caller, &[], &mut [])
+    })?;
+    let mut store = Store::new(engine, 0);
+    store.set_epoch_deadline(1);
+    let run = linker.instantiate(&mut store, &module)?.get_typed_func::<(), ()>(&mut store, "run")?;
+    Ok((store, run))
+}
+
+#[test]
+fn a_leaf_below_a_guest_that_is_to_yield_is_called() -> Result<()> {
+    for strategy in [Strategy::Ahead, Strategy::Baseline, Strategy::Tiered] {
+        let engine = Engine::new(Config::new().epoch_interruption(true).strategy(strategy))?;
+        let (mut store, run) = nested(&engine)?;
+        store.epoch_deadline_async_yield_and_update(1);
+        // The guest that called the host function is the one that yields, once.
+        assert_eq!(polls(run.call_async(&mut store, ()))?, 2);
+        store.set_epoch_deadline(1);
+        // As before, a guest that was not called as a future cannot.
+        let error = run.call(&mut store, ()).unwrap_err();
+        assert!(format!("{error:#}").contains("call_async"), "{error:#}");
+
+        // A callback that answers so.
+        let (mut store, run) = nested(&engine)?;
+        store.epoch_deadline_callback(|mut context| {
+            *context.data_mut() += 1;
+            Ok(UpdateDeadline::YieldCustom(1, Box::pin(std::future::ready(()))))
+        });
+        polls(run.call_async(&mut store, ()))?;
+        assert_eq!(*store.data(), 3, "before either leaf, and in the loop");
+        store.epoch_deadline_callback(|_| Ok(UpdateDeadline::Yield(1)));
+        store.set_epoch_deadline(1);
+        assert_eq!(polls(run.call_async(&mut store, ()))?, 2);
+    }
+    Ok(())
+}
+
+#[test]
+fn a_leaf_below_a_guest_that_is_to_stop_is_not_called() -> Result<()> {
+    let engine = Engine::new(Config::new().epoch_interruption(true))?;
+    let (mut store, run) = nested(&engine)?;
+    interrupted(polls(run.call_async(&mut store, ())));
+    store.set_epoch_deadline(1);
+    store.epoch_deadline_callback(|_| Ok(UpdateDeadline::Interrupt));
+    interrupted(polls(run.call_async(&mut store, ())));
+    assert_eq!(store.metrics().calls, 4, "neither got to the second leaf");
+    Ok(())
+}
+
 /// Modules whose instantiation writes a million elements to an imported table, and megabytes to an imported memory.
 fn large() -> [String; 2] {
     let elements = "$f ".repeat(60_000);

@@ -8,7 +8,7 @@ use super::code::{LoadError, LoadOptions, LoadedModule};
 use super::entry::direct::{self, Registers, Returned, Shape};
 use super::hooked_call::{HookedCall, Values, hooked_call};
 use super::host::{HostCall, HostCode};
-use super::preempt::decide;
+use super::preempt::{decide, decide_nested};
 use super::suspend::{Progress, Suspended, Wait};
 use super::value::ValRaw;
 use super::{Cause, FuncId, InstanceId, Pending, SharedMemory, StoreHost, Unusual, VmImport, VmShared, VmStore, memory, table};
@@ -354,7 +354,12 @@ unsafe fn look(vm: NonNull<VmStore>, task: Option<&mut Context<'_>>) -> Result<O
         if !(*vm.as_ptr()).is_interrupted() {
             return Ok(None);
         }
-        decide(vm, task).inspect_err(|pending| {
+        let decided = match task {
+            // The guest below is the one to yield.
+            None if (*vm.as_ptr()).context.exit_fp != 0 => decide_nested(vm).map(|()| None),
+            task => decide(vm, task),
+        };
+        decided.inspect_err(|pending| {
             if let Pending::Trap(..) = pending {
                 (*vm.as_ptr()).used.count_trap();
             }

@@ -29,12 +29,12 @@ pub(crate) enum Interruption {
     },
 }
 
-/// Asks the host. `Ok(None)` is to go on. `task` is that of the call, if it can wait.
+/// What the host answers.
 ///
 /// # Safety
 ///
 /// 1. `store` is valid and no reference into it is held.
-pub(super) unsafe fn decide(store: NonNull<VmStore>, task: Option<&mut Context<'_>>) -> Result<Option<Wait>, Pending> {
+unsafe fn ask(store: NonNull<VmStore>) -> Result<Interruption, Pending> {
     // SAFETY: the store is valid (1).
     let frames = || backtrace(unsafe { store.as_ref() });
     // SAFETY: as above.
@@ -47,23 +47,34 @@ pub(super) unsafe fn decide(store: NonNull<VmStore>, task: Option<&mut Context<'
         (*store.as_ptr()).held_still -= 1;
         interruption
     };
-    let interruption = match interruption {
-        Ok(interruption) => interruption,
-        Err(payload) => return Err(Pending::Panic(payload)),
+    match interruption {
+        Ok(interruption) => interruption.map_err(|error| Pending::of_error(error, frames())),
+        Err(payload) => Err(Pending::Panic(payload)),
+    }
+}
+
+/// Asks the host. `Ok(None)` is to go on. `task` is that of the call, if it can wait.
+///
+/// # Safety
+///
+/// 1. `store` is valid and no reference into it is held.
+pub(super) unsafe fn decide(store: NonNull<VmStore>, task: Option<&mut Context<'_>>) -> Result<Option<Wait>, Pending> {
+    // SAFETY: as the caller says (1).
+    let Interruption::Yield { until, then_ticks } = (unsafe { ask(store) })? else { return Ok(None) };
+    let Some(task) = task else {
+        // SAFETY: as above.
+        return Err(Pending::Error(anyhow::anyhow!("{CANNOT_YIELD}"), backtrace(unsafe { store.as_ref() })));
     };
-    let (until, then_ticks) = match interruption {
-        Ok(Interruption::GoOn) => return Ok(None),
-        Ok(Interruption::Yield { until, then_ticks }) => (until, then_ticks),
-        Err(error) => return Err(Pending::of_error(error, frames())),
-    };
-    let Some(task) = task else { return Err(Pending::Error(anyhow::anyhow!("{CANNOT_YIELD}"), frames())) };
     let Some(mut until) = until else { return Ok(Some(Wait::for_turn(task)?.then_ticks(then_ticks))) };
     // It may panic when it is dropped, too.
     let still_waits = catch_unwind(AssertUnwindSafe(|| until.as_mut().poll(task).is_pending().then_some(until)));
     match still_waits.map_err(Pending::Panic)? {
         None => {
-            // SAFETY: as above.
-            unsafe { host.as_mut() }.extend_deadline(then_ticks);
+            // SAFETY: the host's part of the store is another object that lives as long, and nothing of it is borrowed.
+            if let Some(mut host) = unsafe { store.as_ref() }.host() {
+                // SAFETY: as above.
+                unsafe { host.as_mut() }.extend_deadline(then_ticks);
+            }
             Ok(None)
         }
         Some(until) => {
@@ -74,6 +85,19 @@ pub(super) unsafe fn decide(store: NonNull<VmStore>, task: Option<&mut Context<'
             Ok(Some(wait.then_ticks(then_ticks)))
         }
     }
+}
+
+/// Asks the host before a call begins that cannot wait, and that a host function makes which a guest of the store called. Where the answer is to
+/// yield, the call begins, and the store stays interrupted: the guest that called the host function yields where it looks next.
+///
+/// # Safety
+///
+/// 1. As for [`decide`].
+pub(super) unsafe fn decide_nested(store: NonNull<VmStore>) -> Result<(), Pending> {
+    // SAFETY: as the caller says (1).
+    let interruption = unsafe { ask(store) }?;
+    // A future may panic when it is dropped.
+    catch_unwind(AssertUnwindSafe(|| drop(interruption))).map_err(Pending::Panic)
 }
 
 /// Asks the host for more fuel. `Ok(None)` is to go on. `task` is that of the call, if it can wait.
