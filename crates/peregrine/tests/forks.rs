@@ -338,3 +338,47 @@ fn a_child_process_leaves_another_loop_than_its_parent() {
         child => assert!(well && child > 0 && is_well(child), "the child stays in the baseline: {child}"),
     }
 }
+
+/// Who asks for metrics walks over all stores, which takes its time.
+#[test]
+fn a_child_process_finds_no_list_of_stores_locked() {
+    const STORES: usize = 2000;
+    let engine = Engine::new(&Config::new()).expect("an engine");
+    let text = r#"(module (memory 1) (table 10 funcref) (func (export "run") (result i32) (i32.load (i32.const 0))))"#;
+    let module = Module::new(&engine, text).expect("it is valid");
+    // It is listed as one whose guest ran, and its memory and table are too.
+    let run = || {
+        let mut store = Store::new(&engine, 0);
+        let instance = Instance::new(&mut store, &module, &[]).expect("there are no imports");
+        let run = instance.get_typed_func::<(), i32>(&mut store, "run").expect("it is exported");
+        assert_eq!(run.call(&mut store, ()).expect("it does not trap"), 0);
+        store
+    };
+    let stores: Vec<Store<i32>> = (0..STORES).map(|_| run()).collect();
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                assert!(engine.metrics().calls >= STORES as u64);
+            }
+        });
+        for round in 0..3 * FORKS {
+            std::thread::sleep(Duration::from_micros(200 + round * 7));
+            let child = fork();
+            if child == 0 {
+                let work = || {
+                    let kept = [run(), run()];
+                    assert_eq!(engine.metrics().calls, STORES as u64 + 2);
+                    drop(kept);
+                };
+                let well = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).is_ok();
+                // SAFETY: ends the child, and nothing of the test with it.
+                unsafe { libc::_exit(i32::from(!well)) };
+            }
+            let well = child > 0 && is_well(child);
+            done.store(!well || round + 1 == 3 * FORKS, Ordering::Relaxed);
+            assert!(well, "round {round}: the child hangs or failed");
+        }
+    });
+    drop(stores);
+}

@@ -2,9 +2,11 @@
 //! without asking the stores that they belong to.
 //!
 //! A place in the list is written where address space is reserved, made accessible, moved or given back, which takes system calls anyway, and
-//! never where an instance is made of a warm slot.
+//! never where an instance is made of a warm slot. A part of the list is locked for moments, except by who walks it, which is done inside of the
+//! gate for forks.
 
 use super::pool::{SHARDS, own_shard};
+use peregrine_sys::forks;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -61,26 +63,32 @@ impl Mappings {
         Listed { mappings: Arc::clone(self), shard: shard as u32, number }
     }
 
+    /// Walks the whole list. A fork waits while a part is walked: else it would stay locked in the child.
+    fn walk(&self, mut each: impl FnMut(&Place)) {
+        for shard in 0..SHARDS {
+            let _inside = forks::enter();
+            self.part(shard).places.iter().for_each(&mut each);
+        }
+    }
+
     /// What all of them have together.
     pub(crate) fn mapped(&self) -> Mapped {
         let mut all = Mapped::default();
-        for shard in 0..SHARDS {
-            for place in &self.part(shard).places {
-                all.reserved_bytes += place.reserved_bytes as u64;
-                all.committed_bytes += place.committed_bytes as u64;
-            }
-        }
+        self.walk(|place| {
+            all.reserved_bytes += place.reserved_bytes as u64;
+            all.committed_bytes += place.committed_bytes as u64;
+        });
         all
     }
 
     /// The addresses of what is accessible.
     pub(crate) fn accessible(&self) -> Vec<Range<usize>> {
         let mut ranges = Vec::new();
-        for shard in 0..SHARDS {
-            let part = self.part(shard);
-            let places = part.places.iter().filter(|place| place.committed_bytes != 0);
-            ranges.extend(places.map(|place| place.address..place.address + place.committed_bytes));
-        }
+        self.walk(|place| {
+            if place.committed_bytes != 0 {
+                ranges.push(place.address..place.address + place.committed_bytes);
+            }
+        });
         ranges
     }
 }

@@ -3,8 +3,11 @@
 //! A store's own numbers are written by whoever has the store, with plain instructions, and read by any thread. A store is listed when its guest is
 //! about to run for the first time. Its numbers stay readable as long as it is in the list; when it leaves, they are added to what those did that
 //! are gone.
+//!
+//! A part of the list is locked for moments, except by who sums up, which is done inside of the gate for forks.
 
 use super::pool::{Apart, SHARDS, own_shard};
+use peregrine_sys::forks;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -132,6 +135,8 @@ impl StoresUsed {
     pub(crate) fn all(&self) -> UsedSoFar {
         let mut all = UsedSoFar::default();
         for shard in 0..SHARDS {
+            // As long as there are many stores: a fork waits, so that the part is not locked for ever in the child.
+            let _inside = forks::enter();
             let part = self.part(shard);
             all.add(part.gone);
             for used in &part.live {
