@@ -382,3 +382,66 @@ fn a_child_process_finds_no_list_of_stores_locked() {
     });
     drop(stores);
 }
+
+/// Lets a child process have no thread, or as many as it may have.
+fn limit_threads(is_none: bool) {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the child is alone in its process; who may do everything is not limited, so it is nobody from now on.
+    unsafe {
+        assert_eq!(libc::getrlimit(libc::RLIMIT_NPROC, &mut limit), 0);
+        limit.rlim_cur = if is_none { 0 } else { limit.rlim_max };
+        assert_eq!(libc::setrlimit(libc::RLIMIT_NPROC, &limit), 0);
+        if is_none && libc::geteuid() == 0 {
+            assert_eq!(libc::setresuid(65534, 65534, 65534), 0);
+        }
+    }
+}
+
+/// A call that ended in a child in which no guest can go on says why it ended, and leaves nothing to the next call.
+#[test]
+fn what_ended_a_call_is_told_where_the_guest_below_cannot_be_prepared() {
+    let engine = Engine::new(Config::new().deadlines(true)).expect("an engine");
+    let text = r#"(module (import "host" "inner" (func $inner (param i32) (result i32)))
+        (func (export "run") (param i32) (result i32) (call $inner (local.get 0))))"#;
+    let module = Module::new(&engine, text).expect("it is valid");
+    let mut linker = Linker::<i32>::new(&engine);
+    linker
+        .func_wrap("host", "inner", |number: i32| match number {
+            0 => match fork() {
+                0 => {
+                    limit_threads(true);
+                    Err(Error::msg("this is the child"))
+                }
+                child => Ok(child),
+            },
+            number => Ok(number),
+        })
+        .expect("it is new");
+    let mut outer_linker = Linker::<i32>::new(&engine);
+    let (inner_engine, inner_module) = (engine.clone(), module.clone());
+    outer_linker
+        .func_wrap("host", "inner", move |number: i32| {
+            let mut store = Store::new(&inner_engine, 0);
+            store.deadline(Duration::from_secs(3600)).expect("there is a thread");
+            let instance = linker.instantiate(&mut store, &inner_module).expect("the import is there");
+            let run = instance.get_typed_func::<i32, i32>(&mut store, "run").expect("it is exported");
+            let error = match run.call(&mut store, number) {
+                Ok(child) => return child,
+                Err(error) => format!("{error:#}"),
+            };
+            limit_threads(false);
+            let next = run.call(&mut store, 3).map_err(|error| format!("{error:#}"));
+            let well = error.contains("this is the child") && next == Ok(3);
+            if !well {
+                eprintln!("{error}; {next:?}");
+            }
+            // SAFETY: ends the child, and nothing of the test with it.
+            unsafe { libc::_exit(i32::from(!well)) }
+        })
+        .expect("it is new");
+    let mut store = Store::new(&engine, 0);
+    let instance = outer_linker.instantiate(&mut store, &module).expect("the import is there");
+    let run = instance.get_typed_func::<i32, i32>(&mut store, "run").expect("it is exported");
+    let child = run.call(&mut store, 0).expect("it does not trap");
+    assert!(child > 0 && is_well(child), "the child hangs or failed");
+}

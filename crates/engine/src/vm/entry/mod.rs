@@ -204,7 +204,12 @@ unsafe fn on_this_thread(store: NonNull<VmStore>, run: impl FnOnce(*mut VmStore)
     CURRENT.set(outer);
     if IDLE.get() == UNPREPARED {
         // The guest below goes on without being entered.
-        prepare_for_guests().map_err(|error| Pending::Error(error, Vec::new()))?;
+        let prepared = prepare_for_guests();
+        if ended == RETURNED {
+            prepared.map_err(|error| Pending::Error(error, Vec::new()))?;
+        }
+        // Else the store holds what ended the call or what it waits for, which is told first. A thread that is not prepared finds it out when the
+        // next guest is entered.
     }
     Ok(ended)
 }
