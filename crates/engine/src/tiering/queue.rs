@@ -89,16 +89,10 @@ impl Queue {
             state.modules.retain(|module| module.strong_count() > 0);
         }
         state.modules.push_back(Arc::downgrade(module));
-        if state.modules.len() > state.waiting_threads && state.threads < shared.max_threads {
-            match shared.start("peregrine-tier", Shared::work) {
-                Ok(()) => state.threads += 1,
-                Err(error) if state.threads == 0 => {
-                    tracing::debug!(%error, "no thread for the optimizing tier");
-                    state.modules.pop_back();
-                    return false;
-                }
-                Err(_) => {}
-            }
+        if let Err(error) = shared.ensure_thread(&mut state) {
+            tracing::debug!(%error, "no thread for the optimizing tier");
+            state.modules.pop_back();
+            return false;
         }
         drop(state);
         shared.changed.notify_one();
@@ -133,6 +127,35 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Lists a module that a thread took a job of and that has others, behind all others. Another thread may take it at once: as a module is
+    /// listed once however many jobs it has, that thread is started here where there is none.
+    fn list_again(self: &Arc<Self>, module: Weak<LoadedModule>) {
+        let mut state = self.lock();
+        if state.closed {
+            return;
+        }
+        state.modules.push_back(module);
+        // Whoever calls this is a thread that works on, so this does not fail.
+        let _ = self.ensure_thread(&mut state);
+        drop(state);
+        self.changed.notify_one();
+    }
+
+    /// Starts another thread to work where more modules are listed than threads wait for one, if there may be more threads.
+    ///
+    /// # Errors
+    /// What the system said, where there is no thread at all.
+    fn ensure_thread(self: &Arc<Self>, state: &mut State) -> std::io::Result<()> {
+        if state.modules.len() > state.waiting_threads && state.threads < self.max_threads {
+            match self.start("peregrine-tier", Self::work) {
+                Ok(()) => state.threads += 1,
+                Err(error) if state.threads == 0 => return Err(error),
+                Err(_) => {}
+            }
+        }
+        Ok(())
+    }
+
     /// Starts a quiet thread.
     fn start(self: &Arc<Self>, name: &str, work: impl FnOnce(&Arc<Self>) + Send + 'static) -> std::io::Result<()> {
         let shared = Arc::clone(self);
@@ -150,9 +173,7 @@ impl Shared {
         while let Some(module) = self.next() {
             let (job, has_others) = install::take_job(&module);
             if has_others {
-                // Behind all others. Another thread may take it at once.
-                self.lock().modules.push_back(Weak::clone(&module));
-                self.changed.notify_one();
+                self.list_again(Weak::clone(&module));
             }
             let Some(request) = job else {
                 self.lock().running -= 1;
@@ -220,5 +241,37 @@ impl Shared {
             }
         }
         self.lock().is_keeping = false;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Instant;
+
+    #[test]
+    fn a_module_that_is_listed_again_brings_about_more_threads() {
+        const THREADS: usize = 3;
+        let shared = Shared::new(THREADS);
+        // This thread is the first one: it takes one job after the other of a module that always has more.
+        shared.lock().threads = 1;
+        let start = Instant::now();
+        while shared.lock().threads < THREADS {
+            // Whoever takes it finds nothing to do in a module that is gone; those that are started are not told to end.
+            shared.list_again(Weak::new());
+            shared.list_again(Weak::new());
+            assert!(start.elapsed() < Duration::from_secs(60), "{} threads", shared.lock().threads);
+        }
+        (0..100).for_each(|_| shared.list_again(Weak::new()));
+        assert_eq!(shared.lock().threads, THREADS);
+        while shared.lock().waiting_threads < THREADS - 1 {
+            assert!(start.elapsed() < Duration::from_secs(60), "they do not come to an end");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert!(shared.lock().is_quiet());
+        shared.lock().closed = true;
+        shared.changed.notify_all();
+        shared.list_again(Weak::new());
+        assert!(shared.lock().modules.is_empty());
     }
 }
