@@ -1,7 +1,7 @@
 //! A process that forks while the engine's threads are at work: the child, which has none of them, goes on calling guests, compiles what it
 //! calls for the first time, and optimizes what is hot there with threads of its own. The parent goes on as well.
 
-use peregrine::{Config, Engine, Error, Instance, Linker, Module, Store, Strategy, Trap};
+use peregrine::{Config, Engine, Error, Global, GlobalType, Instance, Linker, Module, Mutability, Store, Strategy, Trap, Val, ValType};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -268,6 +268,47 @@ fn the_deadlines_of_the_parent_hold_in_a_child_that_sets_none() {
             call(store, &through, "fork and spin")
         });
     }
+}
+
+#[test]
+fn a_fork_in_a_host_function_is_no_deadline_for_what_it_instantiates() {
+    let engine = Engine::new(Config::new().epoch_interruption(true)).expect("an engine");
+    let text = r#"(module (import "host" "fork" (func $fork)) (func (export "run") (call $fork)))"#;
+    let module = Module::new(&engine, text).expect("it is valid");
+    // Initializing it takes so long that it is looked for interruptions meanwhile.
+    let large = format!(r#"(module (import "host" "at" (global $at i32)) (memory 32) (data (global.get $at) "{}"))"#, "x".repeat(1 << 20));
+    let large = Module::new(&engine, large).expect("it is valid");
+    let run = |ticks: u64| {
+        let (engine_of_host, large) = (engine.clone(), large.clone());
+        let mut linker = Linker::new(&engine);
+        let host = move |mut caller: peregrine::Caller<'_, i32>| {
+            if ticks == 1 {
+                engine_of_host.increment_epoch();
+            }
+            let child = fork();
+            *caller.data_mut() = child;
+            let at = GlobalType::new(ValType::I32, Mutability::Const);
+            let at = Global::new(&mut caller, at, Val::I32(8))?;
+            Instance::new(&mut caller, &large, &[at.into()]).map(|_| ())
+        };
+        linker.func_wrap("host", "fork", host).expect("it is new");
+        let mut store = Store::new(&engine, -1);
+        store.set_epoch_deadline(ticks);
+        let instance = linker.instantiate(&mut store, &module).expect("the import is there");
+        let outcome = instance.get_typed_func::<(), ()>(&mut store, "run").expect("it is exported").call(&mut store, ());
+        let interrupted = outcome.is_err_and(|error| error.downcast_ref() == Some(&Trap::Interrupt));
+        let child = *store.data();
+        let is_right = interrupted == (ticks == 1);
+        if child == 0 {
+            // SAFETY: ends the child, and nothing of the test with it.
+            unsafe { libc::_exit(i32::from(!is_right)) };
+        }
+        assert!(is_right, "in the parent, with {ticks} ticks");
+        assert!(is_well(child), "in the child, with {ticks} ticks");
+    };
+    run(1_000_000);
+    // An epoch that is over is found there all the same.
+    run(1);
 }
 
 /// A call that goes from one loop on to another one; the host says when.

@@ -309,7 +309,8 @@ impl VmStore {
     /// [`Trap::Interrupt`].
     pub(super) fn look(&self) -> Result<(), Trap> {
         let Some(page) = self.interrupt.as_ref().filter(|page| page.is_requested()) else { return Ok(()) };
-        let is_over = page.is_raised(Cause::Time) || self.has_epoch_deadline && !self.may_go_on;
+        // Other causes, such as that the process forked, are no deadline.
+        let is_over = page.is_raised(Cause::Time) || page.is_raised(Cause::Epoch) && self.has_epoch_deadline && !self.may_go_on;
         if is_over { Err(Trap::Interrupt) } else { Ok(()) }
     }
 
