@@ -66,7 +66,19 @@ impl<'a> Account<'a> {
     ///
     /// [`CompileError::Limit`].
     pub(crate) fn add_code(&self, len_bytes: usize) -> Result<(), CompileError> {
-        let code = self.code_bytes.fetch_add(len_bytes, Ordering::Relaxed).saturating_add(len_bytes);
+        self.check(self.code_bytes.fetch_add(len_bytes, Ordering::Relaxed).saturating_add(len_bytes))
+    }
+
+    /// Whether there is memory for more code, which is not kept.
+    ///
+    /// # Errors
+    ///
+    /// [`CompileError::Limit`].
+    pub(crate) fn check_code(&self, len_bytes: usize) -> Result<(), CompileError> {
+        self.check(self.code_bytes.load(Ordering::Relaxed).saturating_add(len_bytes))
+    }
+
+    fn check(&self, code: usize) -> Result<(), CompileError> {
         let total = self.description_bytes.saturating_add(code.saturating_mul(BYTES_PER_CODE_BYTE));
         // Half of it is left to compilers that ask before they take much.
         if total > self.allowance.memory_bytes / 2 {

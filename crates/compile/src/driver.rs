@@ -259,10 +259,10 @@ impl Compiler for ImageCompiler {
         refuse_whole(settings)?;
         let translation = translate(wasm, &settings.features, &self.limits)?;
         let account = Account::open(&self.allowance, &translation)?;
-        let env = ModuleEnv::new(&translation, settings);
+        let env = account.env(ModuleEnv::new(&translation, settings));
         if validation == Validation::Complete {
             self.validate_bodies(&translation, &account)?;
-            self.try_large_bodies(&env)?;
+            self.try_large_bodies(&env, &account)?;
         }
         self.image_without_code(&env, &account)
     }
@@ -292,7 +292,7 @@ impl Compiler for ImageCompiler {
             let account = Account::open(&self.allowance, env.translation)?;
             if validation == Validation::Complete {
                 self.validate_bodies(env.translation, &account)?;
-                self.try_large_bodies(env)?;
+                self.try_large_bodies(env, &account)?;
             }
             self.image_without_code(env, &account)
         })?;
@@ -321,18 +321,37 @@ impl Compiler for ImageCompiler {
 
 impl ImageCompiler {
     /// Compiles bodies that could become more code than any function may have: when they are called it is too late to refuse the module. Programs
-    /// have none.
-    fn try_large_bodies(&self, env: &ModuleEnv<'_>) -> Result<(), CompileError> {
+    /// have none. What the fast tier does not take is left to the other one, as in a first call. The code is not kept, so only that of one body
+    /// is within `account` at a time.
+    fn try_large_bodies(&self, env: &ModuleEnv<'_>, account: &Account<'_>) -> Result<(), CompileError> {
         let bounds = CodeBounds::of(&env.translation.module);
-        for (index, body) in env.translation.bodies.iter() {
-            if bounds.may_exceed(body.len() as u64) {
-                let mut compiler = self.tiers().fast_compiler(env)?;
-                let unit = Unit::Function(index);
-                let made = compiled(env, unit, || compiler.function(index))?;
-                link::check(&made, &self.budget).map_err(|error| in_unit(env.translation, unit, error))?;
-            }
+        let large: Vec<_> = env.translation.bodies.iter().filter(|(_, body)| bounds.may_exceed(body.len() as u64)).collect();
+        let tiers = self.tiers();
+        let make = |index, compiler: Result<Box<dyn FunctionCompiler + '_>, CompileError>| {
+            account.check_time()?;
+            let unit = Unit::Function(index);
+            let mut compiler = compiler?;
+            let made = compiled(env, unit, || compiler.function(index))?;
+            link::check(&made, &self.budget).map_err(|error| in_unit(env.translation, unit, error))?;
+            Ok(made.code.len())
+        };
+        let work = |(): &mut (), batch: &Batch| {
+            large[batch.items.clone()].iter().try_for_each(|&(index, _)| {
+                let made = match make(index, tiers.fast_compiler(env)) {
+                    Err(CompileError::Limit { .. } | CompileError::Unsupported { .. }) if tiers.fast.is_some() => {
+                        make(index, tiers.optimizing.function_compiler(env))
+                    }
+                    made => made,
+                };
+                account.check_code(made?)
+            })
+        };
+        if large.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        let batches: Vec<_> = (0..large.len()).map(|item| Batch { items: item..item + 1, cost: large[item].1.len() }).collect();
+        // One at a time, for each takes much memory; on a thread of its own, for the second tier recurses.
+        run_in_order(Threads::New(1), &batches, || Ok(()), work, |()| Ok(()))
     }
 }
 

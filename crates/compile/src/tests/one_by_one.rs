@@ -5,6 +5,7 @@ use crate::budget::Budget;
 use crate::driver::ImageCompiler;
 use crate::tier::{FunctionCompiler, ModuleEnv, Tier};
 use peregrine_artifact::abi::StubKind;
+use peregrine_artifact::allowance::Allowance;
 use peregrine_artifact::compiler::{
     CompileError, Compiler, CompilerKind, FunctionRequest, LazyFunctions, LoopEntry, Validation, WasmBytes,
 };
@@ -174,6 +175,24 @@ fn what_one_tier_does_not_take_the_other_compiles() {
             assert_eq!(panicked, CompileError::Internal { message: "function 2: panic: panic 2".into() });
         }
     }
+}
+
+#[test]
+fn bodies_that_are_tried_at_once_keep_to_the_allowance_and_go_to_the_other_tier() {
+    let params = "i32 ".repeat(128);
+    let large = "nop ".repeat(450_000);
+    let module = wasm(&format!("(module (type (func (param {params}))) (func) (func i32.const {HUGE} drop {large}))"));
+    let prepare = |compiler: &dyn Compiler| compiler.prepare((*module).as_ref(), &slots(), Validation::Complete);
+    let compiler = ImageCompiler::new(Arc::new(FakeTier::default())).with_fast_tier(Arc::new(Picky));
+    prepare(&compiler).expect("the other tier takes it");
+    let error = prepare(&ImageCompiler::new(Arc::new(Picky))).expect_err("there is no other tier");
+    assert_eq!(error, CompileError::Limit { message: "function 1: picky".into() });
+    // Enough for the description, not for a megabyte of code.
+    let within = compiler.within(&Allowance { memory_bytes: 30 << 20, ..Allowance::UNLIMITED }).expect("it has limits");
+    let error = prepare(&*within).expect_err("too much code").to_string();
+    assert!(error.contains("compile_memory_bytes"), "{error}");
+    let within = compiler.within(&Allowance { memory_bytes: 40 << 20, ..Allowance::UNLIMITED }).expect("it has limits");
+    prepare(&*within).expect("enough for both");
 }
 
 #[test]
