@@ -64,8 +64,9 @@ fn a_store_makes_and_drops_any_number_of_instances() -> Result<()> {
     let before = (mappings(), resident_bytes());
     (0..99_000).try_for_each(|_| round(&mut store))?;
     let after = (mappings(), resident_bytes());
-    assert!(after.0 <= before.0 + 8, "{before:?} {after:?}");
-    assert!(after.1 <= before.1 + (4 << 20), "{before:?} {after:?}");
+    // Threads of the tiers that begin meanwhile have a few mappings and some memory; 99,000 instances would have more.
+    assert!(after.0 <= before.0 + 32, "{before:?} {after:?}");
+    assert!(after.1 <= before.1 + (8 << 20), "{before:?} {after:?}");
     assert_eq!(store.metrics().instances_live, 1);
     assert_eq!((stays.call(&mut store, ())?, *store.data()), (8, 200_001));
     let metrics = engine.metrics();
