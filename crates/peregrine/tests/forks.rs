@@ -311,6 +311,89 @@ fn a_fork_in_a_host_function_is_no_deadline_for_what_it_instantiates() {
     run(1);
 }
 
+/// A call that goes from one loop on to another one; the host says when.
+const TWO_LOOPS: &str = r#"(module
+    (import "host" "leave" (func $leave (param i32) (result i32)))
+    (func (export "run") (result i32) (local $turns i32)
+        (loop $first
+            (local.set $turns (i32.add (local.get $turns) (i32.const 1)))
+            (br_if $first (i32.and (local.get $turns) (i32.const 0xffff)))
+            (br_if $first (i32.eqz (call $leave (i32.const 0)))))
+        (loop $second
+            (local.set $turns (i32.add (local.get $turns) (i32.const 1)))
+            (br_if $second (i32.and (local.get $turns) (i32.const 0xffff)))
+            (br_if $second (i32.eqz (call $leave (i32.const 1)))))
+        (local.get $turns)))"#;
+
+/// What stands for no process.
+const NOT_FORKED: i32 = i32::MAX;
+
+/// What the parent's threads are at is nobody's business in the child: another loop of the same call is entered there.
+#[test]
+fn a_child_process_leaves_another_loop_than_its_parent() {
+    const ATTEMPTS: usize = 20;
+    // A thread that is quick is done with the first loop before the fork.
+    assert!((0..ATTEMPTS).any(|_| forks_while_a_loop_waits()), "the first loop never waits");
+}
+
+/// Whether the process forked while a loop waited. If so, the child was well.
+fn forks_while_a_loop_waits() -> bool {
+    // Keeps the one thread of the optimizing tier busy.
+    let slow = format!(
+        r#"(module (memory 1) (func (export "slow") (param i32) (result i32) (loop $again {}
+            (br_if $again (local.tee 0 (i32.sub (local.get 0) (i32.const 1))))) (local.get 0)))"#,
+        "(i32.store (i32.const 8) (i32.mul (i32.load (i32.const 4)) (i32.load (i32.const 8))))".repeat(3000)
+    );
+    let engine = Engine::new(Config::new().strategy(Strategy::Tiered).parallel_compilation(false)).expect("an engine");
+    let module = Module::new(&engine, TWO_LOOPS).expect("it is valid");
+    let slow_module = Module::new(&engine, slow).expect("it is valid");
+    let mut store = Store::new(&engine, -1);
+    let (metrics, start) = (module.clone(), Instant::now());
+    let mut linker = Linker::new(&engine);
+    let slow_engine = engine.clone();
+    // How often the host was asked since the function was optimized, and how many loops were when it forked.
+    let state = std::sync::Mutex::new((0, 0));
+    linker
+        .func_wrap("host", "leave", move |mut caller: peregrine::Caller<'_, i32>, which: i32| {
+            let state = &mut *state.lock().expect("one thread");
+            assert!(start.elapsed() < PATIENCE, "{:?}", metrics.tiering_metrics());
+            let now = metrics.tiering_metrics();
+            if which == 1 {
+                return i32::from(*caller.data() > 0 || now.loop_entries > state.1);
+            }
+            if now.optimized_functions == 0 {
+                return 0;
+            }
+            state.0 += 1;
+            if state.0 == 1 {
+                let mut store = Store::new(&slow_engine, ());
+                let instance = Instance::new(&mut store, &slow_module, &[]).expect("it can be made");
+                let slow = instance.get_typed_func::<i32, i32>(&mut store, "slow").expect("it is exported");
+                slow.call(&mut store, 600).expect("it does not trap");
+            }
+            // Meanwhile the first loop is asked for, and waits.
+            if state.0 < 40 {
+                return 0;
+            }
+            state.1 = now.loop_entries;
+            *caller.data_mut() = if state.1 > 0 { NOT_FORKED } else { fork() };
+            1
+        })
+        .expect("it is new");
+    let instance = linker.instantiate(&mut store, &module).expect("the import is there");
+    let run = instance.get_typed_func::<(), i32>(&mut store, "run").expect("it is exported");
+    let well = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run.call(&mut store, ()).is_ok())).unwrap_or(false);
+    match *store.data() {
+        NOT_FORKED => false,
+        // SAFETY: ends the child, and nothing of the test with it.
+        0 => unsafe { libc::_exit(i32::from(!well)) },
+        child => {
+            assert!(well && child > 0 && is_well(child), "the child stays in the baseline: {child}");
+            true
+        }
+    }
+}
+
 /// Who asks for metrics walks over all stores, which takes its time.
 #[test]
 fn a_child_process_finds_no_list_of_stores_locked() {
