@@ -512,12 +512,12 @@ fn mixed() -> Vec<ValType> {
     [ValType::I32, ValType::V128].repeat(500)
 }
 
-/// A function of those values that repeats operators fifty thousand times.
+/// A function of those values that repeats operators thirty thousand times.
 fn of_mixed_values(repeated: &[Instruction<'_>]) -> Vec<u8> {
     let mut builder = Builder::new();
     let ty = builder.ty(&mixed(), &mixed());
     let mut body: Vec<Instruction<'_>> = (0..1000).map(Instruction::LocalGet).collect();
-    for _ in 0..50_000 {
+    for _ in 0..30_000 {
         body.extend_from_slice(repeated);
     }
     builder.function(ty, 0, &body);
