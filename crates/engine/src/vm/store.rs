@@ -69,6 +69,8 @@ pub(crate) struct VmShared {
 impl VmShared {
     /// For an engine that compiles with `settings` and whose guests run on `stacks`.
     pub(crate) fn new(settings: Settings, room: AddressRoom, stacks: StackPool) -> Self {
+        // Before there is anything to lock: a fork does not wait for who enters the gate for the first time meanwhile.
+        peregrine_sys::forks::generation();
         Self {
             types: TypeRegistry::default(),
             stacks,

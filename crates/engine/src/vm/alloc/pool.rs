@@ -156,6 +156,7 @@ impl<S> Pool<S> {
 
     /// How many leases were ever begun, and how many have not ended.
     pub(crate) fn leases(&self) -> (u64, u64) {
+        let _inside = peregrine_sys::forks::enter();
         (0..SHARDS).map(|number| self.shard(number)).fold((0, 0), |(begun, open), shard| (begun + shard.leased, open + shard.leases as u64))
     }
 
