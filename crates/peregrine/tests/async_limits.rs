@@ -130,14 +130,20 @@ fn an_answer_is_for_one_operation() -> Result<()> {
     Ok(())
 }
 
+/// An instance of [`GROWS`], its memory and its table, once the limiter has been asked for them.
+fn grows(store: &mut Store<Host>) -> Result<(Instance, Memory, Table)> {
+    let module = Module::new(store.engine(), GROWS)?;
+    let instance = ready(Instance::new_async(&mut *store, &module, &[]))?;
+    let memory = instance.get_memory(&mut *store, "m").expect("a memory");
+    let table = instance.get_table(&mut *store, "t").expect("a table");
+    store.data_mut().asked = 0;
+    Ok((instance, memory, table))
+}
+
 #[test]
 fn a_question_is_asked_once() -> Result<()> {
     let mut store = store(Mood::Allows, 10);
-    let module = Module::new(store.engine(), GROWS)?;
-    let instance = ready(Instance::new_async(&mut store, &module, &[]))?;
-    let memory = instance.get_memory(&mut store, "m").expect("a memory");
-    let table = instance.get_table(&mut store, "t").expect("a table");
-    store.data_mut().asked = 0;
+    let (instance, memory, table) = grows(&mut store)?;
     for name in ["memory", "table"] {
         let grow = instance.get_typed_func::<i32, i32>(&mut store, name)?;
         assert_eq!((grow.call(&mut store, 1)?, std::mem::take(&mut store.data_mut().asked)), (1, 1));
@@ -230,11 +236,7 @@ fn the_budget_is_asked_before_the_limiter() -> Result<()> {
     let mut budget = store.budget();
     (budget.memory_bytes, budget.table_elements, budget.tables) = (3 << 16, 3, 2);
     store.set_budget(budget);
-    let module = Module::new(store.engine(), GROWS)?;
-    let instance = ready(Instance::new_async(&mut store, &module, &[]))?;
-    let memory = instance.get_memory(&mut store, "m").expect("a memory");
-    let table = instance.get_table(&mut store, "t").expect("a table");
-    store.data_mut().asked = 0;
+    let (instance, memory, table) = grows(&mut store)?;
     for name in ["memory", "table"] {
         let grow = instance.get_typed_func::<i32, i32>(&mut store, name)?;
         assert_eq!((ready(grow.call_async(&mut store, 3))?, store.data().asked), (-1, 0), "{name}");

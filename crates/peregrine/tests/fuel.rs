@@ -1,20 +1,11 @@
 //! Fuel: what `docs/fuel.md` says is counted, and every compiler counts the same.
 
-use peregrine::{Config, Engine, Instance, Module, OptLevel, Result, Store, Strategy, TieringStress, Trap};
+mod counting_engines;
+
+use counting_engines::engines;
+use peregrine::{Engine, Instance, Module, Result, Store, Trap};
 
 const PLENTY: u64 = 1 << 40;
-
-fn engines() -> Vec<Engine> {
-    let engine = |config: &mut Config| Engine::new(config.consume_fuel(true)).expect("the settings are fine");
-    vec![
-        engine(Config::new().strategy(Strategy::Winch)),
-        engine(Config::new().strategy(Strategy::Cranelift)),
-        engine(Config::new().strategy(Strategy::Cranelift).epoch_interruption(true)),
-        engine(Config::new().strategy(Strategy::Cranelift).cranelift_opt_level(OptLevel::None)),
-        engine(Config::new().strategy(Strategy::Tiered).tiering_stress(TieringStress::LoopEntryEverywhere)),
-        engine(Config::new().strategy(Strategy::Tiered).tiering_stress(TieringStress::Random(5))),
-    ]
-}
 
 /// The fuel that calling the export `run` of `text` with 3 takes on an engine, whether it traps or not.
 fn consumed(engine: &Engine, text: &str) -> Result<u64> {

@@ -1,22 +1,13 @@
 //! Fuel of operations on many bytes or elements: `docs/fuel.md` says what they cost, the same in every compiler, and where it may run out.
 
+mod counting_engines;
+
+use counting_engines::engines;
 use peregrine::*;
 use std::pin::pin;
 use std::task::{Context, Waker};
 
 const PLENTY: u64 = 1 << 40;
-
-fn engines() -> Vec<Engine> {
-    let engine = |config: &mut Config| Engine::new(config.consume_fuel(true)).expect("the settings are fine");
-    vec![
-        engine(Config::new().strategy(Strategy::Winch)),
-        engine(Config::new().strategy(Strategy::Cranelift)),
-        engine(Config::new().strategy(Strategy::Cranelift).epoch_interruption(true)),
-        engine(Config::new().strategy(Strategy::Cranelift).cranelift_opt_level(OptLevel::None)),
-        engine(Config::new().strategy(Strategy::Tiered).tiering_stress(TieringStress::OptimizeAtOnce)),
-        engine(Config::new().strategy(Strategy::Tiered).tiering_stress(TieringStress::LoopEntryEverywhere)),
-    ]
-}
 
 fn store(engine: &Engine, fuel: u64) -> Result<Store<()>> {
     let mut store = Store::new(engine, ());
