@@ -33,18 +33,6 @@ fn panic_of<R>(use_it: impl FnOnce() -> R) -> String {
     payload.downcast_ref::<&str>().map(|text| (*text).to_owned()).or_else(|| payload.downcast_ref::<String>().cloned()).expect("a text")
 }
 
-/// Bytes of this process in memory.
-fn resident_bytes() -> usize {
-    let statm = std::fs::read_to_string("/proc/self/statm").expect("there is such a file");
-    statm.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok()).expect("pages") * 4096
-}
-
-/// Bytes of address space of this process.
-fn address_bytes() -> usize {
-    let statm = std::fs::read_to_string("/proc/self/statm").expect("there is such a file");
-    statm.split(' ').next().and_then(|pages| pages.parse::<usize>().ok()).expect("pages") * 4096
-}
-
 #[test]
 fn a_store_makes_and_drops_any_number_of_instances() -> Result<()> {
     let _process = PROCESS.write().unwrap_or_else(PoisonError::into_inner);
@@ -61,9 +49,9 @@ fn a_store_makes_and_drops_any_number_of_instances() -> Result<()> {
         store.drop_instance(plugin)
     };
     (0..1_000).try_for_each(|_| round(&mut store))?;
-    let before = (mappings(), resident_bytes());
+    let before = (mappings(), process::bytes()[1]);
     (0..99_000).try_for_each(|_| round(&mut store))?;
-    let after = (mappings(), resident_bytes());
+    let after = (mappings(), process::bytes()[1]);
     // Threads of the tiers that begin meanwhile have a few mappings and some memory; 99,000 instances would have more.
     assert!(after.0 <= before.0 + 32, "{before:?} {after:?}");
     assert!(after.1 <= before.1 + (8 << 20), "{before:?} {after:?}");
@@ -382,12 +370,13 @@ fn shared_memories_leave_a_store_with_those_who_import_them() -> Result<()> {
         assert_eq!((store.metrics().instances_live, store.metrics().host_bytes, memory.size()), (0, 0, 3));
         Ok(())
     };
+    process::maps_nothing_for_threads();
     (0..100).try_for_each(|_| round(&mut store))?;
-    let before = (mappings(), address_bytes(), resident_bytes());
+    let before = (mappings(), process::bytes());
     (0..2_000).try_for_each(|_| round(&mut store))?;
-    let after = (mappings(), address_bytes(), resident_bytes());
-    assert!(after.0 <= before.0 + 8 && after.1 <= before.1 + (64 << 20), "{before:?} {after:?}");
-    assert!(after.2 <= before.2 + (4 << 20), "{before:?} {after:?}");
+    let after = (mappings(), process::bytes());
+    assert!(after.0 <= before.0 + 8, "{before:?} {after:?}");
+    assert!(after.1[0] <= before.1[0] + (64 << 20) && after.1[1] <= before.1[1] + (4 << 20), "{before:?} {after:?}");
     Ok(())
 }
 

@@ -1,17 +1,12 @@
 //! What an idle instance takes of the machine, with a store of its own and many others beside it. Alone in its process, as it looks at all of
 //! it.
 
+mod process;
+
 use peregrine::*;
 
 /// Instances that are alive at once.
 const COUNT: u64 = 10_000;
-
-/// Bytes of address space, and bytes that are resident, of this process.
-fn held() -> [u64; 2] {
-    let statm = std::fs::read_to_string("/proc/self/statm").expect("there is such a file");
-    let mut pages = statm.split(' ').map(|pages| pages.parse::<u64>().expect("pages"));
-    [(); 2].map(|()| pages.next().expect("two figures") * 4096)
-}
 
 /// What is done with an instance before it is idle.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -27,7 +22,7 @@ fn each(text: &str, used: Use) -> Result<[u64; 2]> {
     let module = Module::new(&engine, text)?;
     let pre = Linker::<()>::new(&engine).instantiate_pre(&module)?;
     let mut stores = Vec::with_capacity(COUNT as usize);
-    let before = held();
+    let before = process::bytes();
     for _ in 0..COUNT {
         let mut store = Store::new(&engine, ());
         let instance = pre.instantiate(&mut store)?;
@@ -43,12 +38,13 @@ fn each(text: &str, used: Use) -> Result<[u64; 2]> {
         }
         stores.push(store);
     }
-    let after = held();
+    let after = process::bytes();
     Ok([0, 1].map(|at| after[at].saturating_sub(before[at]) / COUNT))
 }
 
 #[test]
 fn an_idle_instance_takes_little() -> Result<()> {
+    process::maps_nothing_for_threads();
     let data = "x".repeat(64 << 10);
     // Its content is mapped and not touched.
     let text = format!(r#"(module (memory 1) (data (i32.const 0) "{data}") (func (export "f")))"#);

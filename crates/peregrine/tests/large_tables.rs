@@ -1,5 +1,7 @@
 //! Tables of millions of elements: how far they grow, and what they take before anybody writes to them.
 
+mod process;
+
 use peregrine::*;
 use std::sync::Mutex;
 
@@ -20,12 +22,6 @@ fn growing(ty: &str, index: &str) -> String {
             (func (export "grow") (param {index}) (result {index}) (table.grow (ref.null func) (local.get 0)))
             (func (export "call") (param {index}) (result i32) (table.set (local.get 0) (ref.func $f)) (call_indirect (result i32) (local.get 0))))"#
     )
-}
-
-/// Bytes of this process in memory.
-fn resident_bytes() -> usize {
-    let statm = std::fs::read_to_string("/proc/self/statm").expect("there is such a file");
-    statm.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok()).expect("pages") * 4096
 }
 
 #[test]
@@ -94,14 +90,14 @@ fn tables_of_nulls_take_no_memory() -> Result<()> {
     let _process = PROCESS.lock();
     let engine = Engine::default();
     let mut store = Store::new(&engine, ());
-    let before = resident_bytes();
+    let before = process::bytes()[1];
     let module = Module::new(&engine, r#"(module (import "host" "table" (table 15000000 funcref)))"#)?;
     let mut linker = Linker::new(&engine);
     linker.define_unknown_imports_as_default_values(&mut store, &module)?;
     linker.instantiate(&mut store, &module)?;
     let own = Table::new(&mut store, TableType::new(RefType::EXTERNREF, 15_000_000, None), Ref::Extern(None))?;
     assert!(own.get(&mut store, 14_999_999).is_some_and(|element| element.is_null()));
-    let taken = resident_bytes().saturating_sub(before);
+    let taken = process::bytes()[1].saturating_sub(before);
     assert!(taken < 16 << 20, "{taken} bytes for nulls");
     // Nulls that were asked for are as null as others.
     let func = Func::wrap(&mut store, || 5);

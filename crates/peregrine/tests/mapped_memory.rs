@@ -1,18 +1,13 @@
 //! What an engine says of its memory, against what the system says of the process. Alone in it, as it looks at all of it.
 
+mod process;
+
 use peregrine::*;
 use std::sync::Mutex;
 
-/// Bytes of address space, and bytes that are resident, of this process.
-fn held() -> [u64; 2] {
-    let statm = std::fs::read_to_string("/proc/self/statm").expect("there is such a file");
-    let mut pages = statm.split(' ').map(|pages| pages.parse::<u64>().expect("pages"));
-    [(); 2].map(|()| pages.next().expect("two figures") * 4096)
-}
-
 /// What the engine and the process have: address space, and resident bytes.
 fn figures(engine: &Engine) -> Result<[[u64; 2]; 2]> {
-    Ok([[engine.metrics().reserved_bytes, engine.resident_bytes()?], held()])
+    Ok([[engine.metrics().reserved_bytes, engine.resident_bytes()?], process::bytes()])
 }
 
 /// Checks that the engine says of its address space and its resident bytes what the system says, but for some bytes that others took.
@@ -34,6 +29,7 @@ static PROCESS: Mutex<()> = Mutex::new(());
 #[test]
 fn an_engine_says_what_the_system_says() -> Result<()> {
     let _process = PROCESS.lock();
+    process::maps_nothing_for_threads();
     for strategy in [Strategy::Ahead, Strategy::Tiered] {
         let engine = Engine::new(Config::new().strategy(strategy).shared_memory(true))?;
         let text = r#"(module (memory (export "memory") 16) (table (export "table") 1000 funcref) (data (i32.const 70000) "abc")

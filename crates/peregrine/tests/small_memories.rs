@@ -1,5 +1,7 @@
 //! Memories that take little address space, and move when they grow or when other code needs more.
 
+mod process;
+
 use peregrine::*;
 
 /// Engines of every strategy, each configured by `change`.
@@ -12,12 +14,6 @@ fn engines(change: impl Fn(&mut Config)) -> Vec<Engine> {
         Engine::new(&config).expect("the configuration is good")
     };
     strategies.into_iter().map(engine).collect()
-}
-
-/// The address space of this process, in bytes.
-fn mapped_bytes() -> u64 {
-    let statm = std::fs::read_to_string("/proc/self/statm").expect("there is such a file");
-    statm.split(' ').next().and_then(|pages| pages.parse::<u64>().ok()).expect("pages") * 4096
 }
 
 /// A memory of one page with content, which its module does not grow. `work` uses it in a loop, with a call of the host in each turn.
@@ -52,12 +48,12 @@ fn many_instances_take_little_address_space() -> Result<()> {
             r#"(module (memory (export "memory") 1) (data (i32.const 0) "x") (func (export "f") (result i32) (i32.load8_u (i32.const 0))))"#,
         )?;
         let mut store = Store::new(&engine, ());
-        let before = mapped_bytes();
+        let before = process::bytes()[0];
         let mut instances = Vec::new();
         for _ in 0..COUNT {
             instances.push(Instance::new(&mut store, &module, &[])?);
         }
-        let each = (mapped_bytes() - before) / COUNT;
+        let each = (process::bytes()[0] - before) / COUNT;
         assert!(each < (4 << 30) / 1000, "{each} bytes of address space for each instance");
         let last = instances[instances.len() - 1].get_typed_func::<(), i32>(&mut store, "f")?;
         assert_eq!(last.call(&mut store, ())?, i32::from(b'x'));
@@ -302,12 +298,12 @@ fn memories_that_no_guard_helps_take_what_they_hold() -> Result<()> {
             )?;
             let mut store = Store::new(&engine, ());
             let value = |bytes: u64| if address == "i64" { Val::I64(bytes as i64) } else { Val::I32(bytes as i32) };
-            let before = mapped_bytes();
+            let before = process::bytes()[0];
             let mut instances = Vec::new();
             for _ in 0..COUNT {
                 instances.push(Instance::new(&mut store, &module, &[])?);
             }
-            let each = mapped_bytes().saturating_sub(before) / COUNT;
+            let each = process::bytes()[0].saturating_sub(before) / COUNT;
             assert!(each < 1 << 20, "{each} bytes of address space for each instance with a memory `{memory}`");
             // It grows by the hand of either as far as anybody wants, with what it holds.
             let instance = instances[instances.len() - 1];
