@@ -50,7 +50,10 @@ impl Module {
     /// As [`new`](Self::new), and [`ProfileError::OtherModule`] if the profile is not of this module.
     pub fn new_with_profile(engine: &Engine, bytes: impl AsRef<[u8]>, profile: &Profile) -> Result<Self> {
         if engine.settings().tiering == Tiering::Whole {
-            return Self::from_image(engine, &engine.precompile_module_with_profile(bytes.as_ref(), profile, &())?);
+            let bytes = bytes.as_ref();
+            let module = Self::from_image(engine, &engine.precompile_module_with_profile(bytes, profile, &())?)?;
+            module.keep_for_dumps(&engine.compiler_from_now()?.to_binary(bytes)?);
+            return Ok(module);
         }
         let module = Self::new(engine, bytes)?;
         module.add_profile(profile)?;

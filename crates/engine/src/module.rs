@@ -192,13 +192,7 @@ impl Module {
             content
         });
         match engine.settings().tiering {
-            Tiering::Whole => {
-                let module = Self::compile_whole(engine, compiler, &wasm, content, progress)?;
-                if engine.config().coredump_on_trap {
-                    module.loaded().keep_binary((*wasm).into());
-                }
-                Ok(module)
-            }
+            Tiering::Whole => Self::compile_whole(engine, compiler, &wasm, content, progress),
             Tiering::Slots | Tiering::Counted => Self::prepare(engine, compiler, wasm, content, progress),
         }
     }
@@ -341,6 +335,25 @@ impl Module {
     }
 
     fn compile_whole(
+        engine: &Engine,
+        compiler: &dyn Compiler,
+        wasm: &[u8],
+        content: Option<ContentHash>,
+        progress: &dyn Progress,
+    ) -> Result<Self> {
+        let module = Self::find_or_compile_whole(engine, compiler, wasm, content, progress)?;
+        module.keep_for_dumps(wasm);
+        Ok(module)
+    }
+
+    /// Keeps the binary of a module that is compiled as a whole, if core dumps are to have the types of its locals.
+    pub(crate) fn keep_for_dumps(&self, wasm: &[u8]) {
+        if self.engine().config().coredump_on_trap {
+            self.loaded().keep_binary(wasm.into());
+        }
+    }
+
+    fn find_or_compile_whole(
         engine: &Engine,
         compiler: &dyn Compiler,
         wasm: &[u8],

@@ -289,6 +289,22 @@ fn vectors_are_known_beside_the_file() -> Result<()> {
     })
 }
 
+/// Modules that are compiled by a profile know the types of their locals as others do.
+#[test]
+fn a_profile_takes_no_locals_away() -> Result<()> {
+    let text = r#"(module (func (export "run") (param i32) (local i64) (local.set 1 (i64.const 5)) unreachable))"#;
+    let counting = Engine::new(Config::new().gather_profile(true))?;
+    let profile = Module::new(&counting, text)?.profile().expect("it is counted");
+    for (name, engine) in engines() {
+        let module = Module::new_with_profile(&engine, text, &profile)?;
+        let mut store = Store::new(&engine, ());
+        let run = Instance::new(&mut store, &module, &[])?.get_typed_func::<i32, ()>(&mut store, "run")?;
+        let error = run.call(&mut store, 1).unwrap_err();
+        assert_eq!(calls(&mut store, &error), [(0, vec![I32(1), I64(5)])], "{name}");
+    }
+    Ok(())
+}
+
 /// Imported globals are those of the instances that define them, however many there are, and none takes longer than another.
 #[test]
 fn globals_are_looked_at_once() -> Result<()> {
