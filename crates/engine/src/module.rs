@@ -7,7 +7,7 @@ use crate::error::{Context, Error, Result, bail};
 use crate::exhausted;
 use crate::gdb_elf;
 use crate::kept::{Kept, Occasion};
-use crate::tiering::{FirstTier, ModuleTiering, TieringMetrics, TieringSource, TieringStress};
+use crate::tiering::{FirstTier, ModuleTiering, TieringMetrics, TieringSource};
 use crate::verified::Identity;
 use crate::vm::alloc::pool::Anchor;
 use crate::vm::alloc::{Counting, Pool, Spares};
@@ -288,8 +288,7 @@ impl Module {
 
     /// The entry of the cache for a module whose functions are compiled one by one.
     pub(crate) fn kept(engine: &Engine, content: &ContentHash) -> Option<Kept> {
-        // Tests of the tiers want the same of each run.
-        let cache = engine.config().cache.as_ref().filter(|_| engine.config().tiering_stress == TieringStress::None)?;
+        let cache = engine.config().cache.as_ref().filter(|_| engine.config().tiering_stress.keeps_code())?;
         let validated = engine.validation() == Validation::Complete;
         let key = CacheKey::of_validated(content, engine.settings(), engine.config().compiler_kind(), validated);
         Some(Kept::new(cache.clone(), key))

@@ -66,7 +66,7 @@ impl Module {
     /// The module of a file that is known, if the cache has it.
     fn recognized(engine: &Engine, file: &File, identity: &Identity) -> Option<Self> {
         let config = engine.config();
-        let cache = config.cache.as_ref().filter(|_| config.tiering_stress == TieringStress::None)?;
+        let cache = config.cache.as_ref().filter(|_| config.tiering_stress.keeps_code())?;
         let len_bytes = identity.len_bytes();
         config.budget.check_module(usize::try_from(len_bytes).ok()?).ok()?;
         let content = cache.content(identity)?;

@@ -11,6 +11,8 @@ pub struct TieringMetrics {
     pub functions: u64,
     /// Functions whose code was in the image that the module was loaded from.
     pub precompiled_functions: u64,
+    /// Of these, how many the optimizing tier made the code of.
+    pub precompiled_optimized_functions: u64,
     /// Functions that the baseline compiled.
     pub baseline_functions: u64,
     /// Functions that the optimizing tier compiled.
@@ -47,6 +49,7 @@ impl TieringMetrics {
     pub(crate) fn add(&mut self, other: &Self) {
         self.functions += other.functions;
         self.precompiled_functions += other.precompiled_functions;
+        self.precompiled_optimized_functions += other.precompiled_optimized_functions;
         self.baseline_functions += other.baseline_functions;
         self.optimized_functions += other.optimized_functions;
         self.loop_entries += other.loop_entries;

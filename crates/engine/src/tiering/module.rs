@@ -209,12 +209,14 @@ impl ModuleTiering {
     /// What was done so far for `module`, whose tiers these are.
     pub(crate) fn metrics(&self, module: &LoadedModule) -> TieringMetrics {
         let functions = (0..module.module().defined_functions()).map(DefinedFuncIndex::from_usize);
-        let precompiled = functions.filter(|function| module.has_image_code(*function)).count();
+        let precompiled = functions.clone().filter(|function| module.has_image_code(*function)).count();
+        let optimized = functions.filter(|function| module.image_tier(*function) == Some(CompilerKind::Optimizing)).count();
         let (used, all) = module.tiered().map_or((0, 0), TieredCode::room_bytes);
         let (bodies_read, whole_reads) = self.source.binary.reads();
         TieringMetrics {
             functions: self.states.len() as u64,
             precompiled_functions: precompiled as u64,
+            precompiled_optimized_functions: optimized as u64,
             room_used_bytes: used as u64,
             room_bytes: all as u64,
             bodies_read,

@@ -30,6 +30,13 @@ pub enum TieringStress {
     Random(u64),
 }
 
+impl TieringStress {
+    /// Whether code is kept in the cache, and taken from there. Otherwise tests want the same of each run, whatever an earlier one left.
+    pub(crate) fn keeps_code(self) -> bool {
+        matches!(self, Self::None | Self::OptimizeAtOnce)
+    }
+}
+
 /// What happens at one occasion of [`TieringStress::Random`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Choice {

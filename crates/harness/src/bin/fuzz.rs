@@ -116,8 +116,8 @@ fn say(line: &str) {
 }
 
 fn line_of(tally: &Tally) -> String {
-    let Tally { modules, with_reference, calls, traps, loop_entries, guided, kept, .. } = tally;
-    let mut line = format!("{modules} {with_reference} {calls} {traps} {loop_entries} {guided} {kept}");
+    let Tally { modules, with_reference, calls, traps, loop_entries, guided, kept, kept_optimized, locals, .. } = tally;
+    let mut line = format!("{modules} {with_reference} {calls} {traps} {loop_entries} {guided} {kept} {kept_optimized} {locals}");
     for (reason, count) in &tally.skipped {
         line.push_str(&format!(";{count} {reason}"));
     }
@@ -127,11 +127,11 @@ fn line_of(tally: &Tally) -> String {
 fn tally_of(line: &str) -> Option<Tally> {
     let mut parts = line.split(';');
     let numbers: Vec<u64> = parts.next()?.split(' ').map(str::parse).collect::<Result<_, _>>().ok()?;
-    let [modules, with_reference, calls, traps, loop_entries, guided, kept] = numbers[..] else { return None };
+    let [modules, with_reference, calls, traps, loop_entries, guided, kept, kept_optimized, locals] = numbers[..] else { return None };
     let skipped = parts
         .map(|part| part.split_once(' ').and_then(|(count, reason)| Some((reason.to_owned(), count.parse().ok()?))))
         .collect::<Option<_>>()?;
-    Some(Tally { modules, with_reference, calls, traps, loop_entries, guided, kept, skipped })
+    Some(Tally { modules, with_reference, calls, traps, loop_entries, guided, kept, kept_optimized, locals, skipped })
 }
 
 fn read_case(path: &Path) -> Result<Case, String> {
@@ -278,12 +278,13 @@ fn run(options: &Options) -> Result<usize, String> {
 }
 
 fn print(options: &Options, found: &Found, time: Duration) {
-    let Tally { modules, with_reference, calls, traps, loop_entries, guided, kept, skipped } = &found.tally;
+    let Tally { modules, with_reference, calls, traps, loop_entries, guided, kept, kept_optimized, locals, skipped } = &found.tally;
     println!("seeds {}..{} in {:.0} s", options.seed, options.seed + found.seeds, time.as_secs_f64());
     println!("{modules} modules ran in every tier, {with_reference} of them in wasmi as well");
     println!("{calls} calls were compared, {traps} of them trapped; optimized code was entered at loops {loop_entries} times");
     println!("{guided} times a module was compiled by a profile of its indirect calls, true or made up");
-    println!("{kept} modules began with code that was kept of an earlier run");
+    println!("{kept} times a module began with code that was kept of an earlier run, {kept_optimized} of them with optimized code");
+    println!("{locals} locals in core dumps were compared");
     for (reason, count) in skipped {
         println!("skipped {count}: {reason}");
     }
