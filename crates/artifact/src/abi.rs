@@ -24,7 +24,7 @@
 //!
 //! | number | holds |
 //! |---|---|
-//! | `0` to `locals - 1` | the locals by index: the parameters first, then all declared ones, used or not |
+//! | `0` to `locals - 1` | the locals by index: the parameters first, then all declared ones, used or not; [where there are many](has_homes_by_rank) those that the body names |
 //! | `locals + d` | the operand at depth `d` of the function's operand stack, counted from its bottom; the parameters of the loop are the topmost ones |
 //!
 //! Every operand counts as one, also those that are below enclosing blocks. `log2` is 3, or 4 if the function may have vectors; `v128`
@@ -69,6 +69,16 @@ pub const UNCHECKED_BULK_LEN: u64 = 64;
 
 /// Functions with more locals keep none: the places of so many take 128 KiB of the guest's stack in every call.
 pub const MOST_KEPT_LOCALS: usize = 8192;
+/// Functions with more locals have homes for those only that their bodies name, unless they keep them.
+pub const MOST_HOMES_BY_INDEX: usize = 64;
+
+/// Whether a function of so many locals, parameters included, has homes for those only that a `local.get`, `local.set` or `local.tee` names
+/// anywhere in the body, reached or not: the first home is that of the lowest one. A function may declare tens of thousands and name
+/// a few.
+pub const fn has_homes_by_rank(locals: usize, keeps_locals: bool) -> bool {
+    locals > MOST_HOMES_BY_INDEX && !(keeps_locals && locals <= MOST_KEPT_LOCALS)
+}
+
 /// Bytes of each local that is kept.
 pub const KEPT_LOCAL_BYTES: usize = 16;
 /// Tells that locals are kept.

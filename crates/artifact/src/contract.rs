@@ -35,6 +35,7 @@ pub const CONTRACT_HASH: u64 = {
     let words = [
         abi::VALUE_SIZE_BYTES as u64,
         abi::MOST_KEPT_LOCALS as u64,
+        abi::MOST_HOMES_BY_INDEX as u64,
         abi::KEPT_LOCAL_BYTES as u64,
         abi::KEPT_MARK as u64,
         abi::KEPT_MARK_OFFSET as u64,

@@ -10,7 +10,7 @@ use crate::masm::{Label, Masm};
 use crate::registers::{NO_OWNER, Reg, RegSet, Registers};
 use crate::scan::Scan;
 use crate::values::{Local, Operand, Ty, parsed_type};
-use peregrine_artifact::abi::{KEPT_LOCAL_BYTES, LONG_BODY_BYTES, MOST_KEPT_LOCALS, StubKind};
+use peregrine_artifact::abi::{KEPT_LOCAL_BYTES, LONG_BODY_BYTES, MOST_KEPT_LOCALS, StubKind, has_homes_by_rank};
 use peregrine_artifact::code_bounds::{CodeBounds, FUNCTION_CODE_BYTES};
 use peregrine_artifact::compiler::{CompileError, Guidance};
 use peregrine_artifact::func::CompiledFunc;
@@ -73,6 +73,8 @@ pub(crate) struct Compiler<'m> {
     /// The locals, up to `local_count`; only parameters and those that are used are those of this function.
     pub locals: Vec<Local>,
     pub local_count: usize,
+    /// How many of them have homes.
+    pub local_homes: usize,
     /// Types of locals: each holds up to the local of this number, from where the one before ends.
     pub local_types: Vec<(u32, Ty)>,
     /// The local that has a register.
@@ -170,6 +172,7 @@ impl<'m> Compiler<'m> {
             flags_pending: false,
             locals: Vec::new(),
             local_count: 0,
+            local_homes: 0,
             local_types: Vec::new(),
             local_of: [u32::MAX; 32],
             keeps_locals: false,
@@ -245,16 +248,22 @@ impl<'m> Compiler<'m> {
     /// Forgets what the last function knew of the locals that this one uses, and of parameters.
     fn begin_locals(&mut self) {
         if self.locals.len() < self.local_count {
-            self.locals.resize(self.local_count, Local { ty: Ty::I32, pin: None, operands: NO_OWNER });
+            self.locals.resize(self.local_count, Local { ty: Ty::I32, pin: None, operands: NO_OWNER, home: 0 });
         }
         let params = self.module.types[self.ty].params.len();
         for (index, &(_, ty)) in self.local_types[..params].iter().enumerate() {
-            self.locals[index] = Local { ty, pin: None, operands: NO_OWNER };
+            self.locals[index] = Local { ty, pin: None, operands: NO_OWNER, home: index as u32 };
         }
-        for &index in &self.scan.touched {
+        let by_rank = has_homes_by_rank(self.local_count, self.settings.keeps_locals);
+        if by_rank {
+            self.scan.touched.sort_unstable();
+        }
+        for (rank, &index) in (0..).zip(&self.scan.touched) {
             let run = self.local_types.partition_point(|run| run.0 <= index);
-            self.locals[index as usize] = Local { ty: self.local_types[run].1, pin: None, operands: NO_OWNER };
+            let home = if by_rank { rank } else { index };
+            self.locals[index as usize] = Local { ty: self.local_types[run].1, pin: None, operands: NO_OWNER, home };
         }
+        self.local_homes = if by_rank { self.scan.touched.len() } else { self.local_count };
     }
 
     /// The code of a function, made in the plain way if it is too much otherwise.

@@ -33,7 +33,7 @@ impl Compiler<'_> {
                 self.memory_zero_base();
             } else {
                 let index = self.local_of[reg.0 as usize] as usize;
-                let home = self.home(index);
+                let home = self.local_home(index);
                 self.load_slot(self.locals[index].ty, reg, home);
             }
         }
@@ -58,7 +58,7 @@ impl Compiler<'_> {
     pub(crate) fn save_local(&mut self, reg: Reg) {
         let index = self.local_of[reg.0 as usize];
         if index != u32::MAX {
-            let home = self.home(index as usize);
+            let home = self.local_home(index as usize);
             self.store_slot(self.locals[index as usize].ty, home, reg);
         }
     }

@@ -16,7 +16,7 @@ const MAX_LOOPS: u32 = 6;
 pub(crate) struct Scan {
     /// Uses of each local. Longer than there are locals, if an earlier function had more.
     pub locals: Vec<u32>,
-    /// The locals that are used, in the order of their first uses. Only these cost anything: a function may declare many more.
+    /// The locals that are used, in the order of their first uses, or sorted. Only these cost anything: a function may declare many more.
     pub touched: Vec<u32>,
     /// Locals beyond the parameters that are written before anything can read them, as bits.
     written_first: Vec<u64>,

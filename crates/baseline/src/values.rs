@@ -114,6 +114,8 @@ pub(crate) struct Local {
     pub pin: Option<Reg>,
     /// The topmost operand that is in it, or [`NO_OWNER`].
     pub operands: u32,
+    /// The number of its home.
+    pub home: u32,
 }
 
 impl Compiler<'_> {
@@ -210,7 +212,7 @@ impl Compiler<'_> {
     #[inline]
     fn local_value(&mut self, index: u32) -> Value {
         match self.locals[index as usize].pin {
-            None => Value::Slot(self.home(index as usize)),
+            None => Value::Slot(self.local_home(index as usize)),
             Some(reg) => {
                 if self.volatile.has(reg) && !self.valid.has(reg) {
                     self.reload_local(index, reg);
@@ -223,7 +225,7 @@ impl Compiler<'_> {
     #[cold]
     fn reload_local(&mut self, index: u32, reg: Reg) {
         let ty = self.locals[index as usize].ty;
-        let home = self.home(index as usize);
+        let home = self.local_home(index as usize);
         self.load_slot(ty, reg, home);
         self.valid = self.valid.with(reg);
     }
@@ -463,7 +465,7 @@ impl Compiler<'_> {
                 self.dirty = self.dirty.with(reg);
             }
             None => {
-                let home = self.home(index as usize);
+                let home = self.local_home(index as usize);
                 self.store_value(ty, home, value);
                 if keep
                     && let Value::Reg(reg) = value

@@ -13,6 +13,8 @@ use wasm_encoder::{BlockType, HeapType, MemArg, MemArgTarget, ValType};
 
 /// Turns of loops and calls that one call of a function may come to.
 pub(super) const MAX_COST: u32 = 1500;
+/// Further locals of some functions: more than have homes by their index.
+const MANY_LOCALS: usize = 90;
 /// Instructions of a body, after which nothing is begun.
 const MAX_INSTRUCTIONS: usize = 900;
 /// Nested blocks.
@@ -93,6 +95,10 @@ impl<'a, 'b> Body<'a, 'b> {
         for _ in 0..2 + self.choices.below(8) {
             let ty = self.any_type();
             self.locals.push(ty.val_type());
+        }
+        if self.choices.once_in(8) {
+            // Of these the body names some, as it comes.
+            self.locals.extend(Ty::ALL.iter().cycle().take(MANY_LOCALS).map(|ty| ty.val_type()));
         }
         self.emit([LocalGet(0), I32Const(MAX_DEPTH as i32), I32And, LocalSet(0)]);
         let results = self.plan.functions[self.number].results.clone();

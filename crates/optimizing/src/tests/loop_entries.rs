@@ -3,15 +3,17 @@
 use super::{check, check_tables, settings, with_module};
 use crate::budget::Mode;
 use crate::function::Compiler;
+use peregrine_artifact::abi::has_homes_by_rank;
 use peregrine_artifact::builtins::pack_homes;
 use peregrine_artifact::compiler::{CompileError, LoopEntry};
 use peregrine_artifact::settings::{Settings, Tiering};
 use peregrine_compile::tier::{FunctionCompiler, ModuleEnv};
 use peregrine_frontend::Translation;
 use peregrine_wasm::DefinedFuncIndex;
+use std::collections::HashSet;
 use wasmparser::Operator;
 
-/// The offsets of the loops of a body, and how many locals it has, parameters included.
+/// The offsets of the loops of a body, and how many locals have homes, parameters included.
 fn loops(translation: &Translation<'_>, index: DefinedFuncIndex) -> (Vec<u32>, u32) {
     let module = &translation.module;
     let params = module.types[module.functions[module.func_index(index)].ty].params.len() as u32;
@@ -19,14 +21,18 @@ fn loops(translation: &Translation<'_>, index: DefinedFuncIndex) -> (Vec<u32>, u
     let locals = body.get_locals_reader().unwrap().into_iter().map(|group| group.unwrap().0).sum::<u32>();
     let start = translation.bodies[index].start as u64;
     let mut operators = body.get_operators_reader().unwrap();
-    let mut found = Vec::new();
+    let (mut found, mut named) = (Vec::new(), HashSet::new());
     while !operators.eof() {
         let (op, position) = operators.read_with_offset().unwrap();
+        if let Operator::LocalGet { local_index } | Operator::LocalSet { local_index } | Operator::LocalTee { local_index } = op {
+            named.insert(local_index);
+        }
         if matches!(op, Operator::Loop { .. }) {
             found.push((position - start) as u32);
         }
     }
-    (found, params + locals)
+    let by_rank = has_homes_by_rank((params + locals) as usize, false);
+    (found, if by_rank { named.len() as u32 } else { params + locals })
 }
 
 /// Enters every function at every loop. How many entries there were, and how many loops that are never reached.

@@ -18,8 +18,11 @@ use super::translator::{FunctionInput, Stopped, Translator};
 use crate::budget::Mode;
 use cranelift_codegen::ir::{Block, BlockArg, Endianness, InstBuilder, MemFlagsData, Type, Value};
 use cranelift_frontend::{FunctionBuilder, Variable};
+use peregrine_artifact::abi::{MOST_HOMES_BY_INDEX, has_homes_by_rank};
 use peregrine_artifact::builtins::unpack_homes;
 use peregrine_artifact::compiler::{CompileError, LoopEntry};
+use peregrine_compile::tier::ModuleEnv;
+use peregrine_wasm::DefinedFuncIndex;
 use wasmparser::Operator;
 
 /// The entry of a translation that begins at the head of a loop.
@@ -32,6 +35,8 @@ pub(crate) struct Arrival {
     homes: Value,
     /// How many homes of locals come before those of operands.
     locals: usize,
+    /// The locals that the body names, rising, if there are so many locals that it matters.
+    named: Option<Vec<u32>>,
     /// Bytes of a home.
     home_log2: u32,
     /// Loads the homes; `None` once it does.
@@ -49,6 +54,7 @@ impl Arrival {
     pub(super) fn begin(input: &FunctionInput<'_>, entry: LoopEntry, builder: &mut FunctionBuilder<'_>) -> Result<Self, Stopped> {
         let around = blocks_around(input, entry.offset)?.ok_or_else(|| no_entry(entry.offset))?;
         let (locals, home_log2) = unpack_homes(entry.homes);
+        let named = named_locals(input.env, input.index)?;
         let current = builder.current_block().expect("the entry block is current");
         let homes = builder.block_params(current)[1];
         let block = builder.create_block();
@@ -56,7 +62,8 @@ impl Arrival {
         let start = builder.create_block();
         builder.switch_to_block(start);
         builder.seal_block(start);
-        Ok(Self { offset: entry.offset, around, homes, locals: locals as usize, home_log2, block: Some(block), operands: Vec::new() })
+        let locals = locals as usize;
+        Ok(Self { offset: entry.offset, around, homes, locals, named, home_log2, block: Some(block), operands: Vec::new() })
     }
 
     /// An error if the loop was never met: it is in code that validation calls unreachable.
@@ -95,6 +102,26 @@ fn blocks_around(input: &FunctionInput<'_>, offset: u32) -> Result<Option<Vec<u3
     Ok(None)
 }
 
+/// The locals that the body names, rising; `None` if there are few anyway.
+pub(super) fn named_locals(env: &ModuleEnv<'_>, index: DefinedFuncIndex) -> Result<Option<Vec<u32>>, Stopped> {
+    let (translation, module) = (env.translation, &env.translation.module);
+    let body = translation.body(index);
+    let mut locals = module.types[module.functions[module.func_index(index)].ty].params.len();
+    for declared in body.get_locals_reader()? {
+        locals += declared?.0 as usize;
+    }
+    if locals <= MOST_HOMES_BY_INDEX {
+        return Ok(None);
+    }
+    let mut named = vec![false; locals];
+    for op in body.get_operators_reader()? {
+        if let Operator::LocalGet { local_index } | Operator::LocalSet { local_index } | Operator::LocalTee { local_index } = op? {
+            named[local_index as usize] = true;
+        }
+    }
+    Ok(Some((0..).zip(named).filter(|(_, named)| *named).map(|(local, _)| local).collect()))
+}
+
 impl Translator<'_, '_> {
     /// Before a block with `height` operands below: if it is around the loop that is entered, or is that loop, they become variables.
     pub(super) fn name_operands(&mut self, height: usize) {
@@ -119,15 +146,25 @@ impl Translator<'_, '_> {
     pub(super) fn arrive(&mut self, header: Block, count: usize) {
         let Some(arrival) = self.arrival.as_mut().filter(|arrival| arrival.offset == self.offset) else { return };
         let Some(block) = arrival.block.take() else { return };
-        let found = arrival.locals;
+        let (found, named) = (arrival.locals, arrival.named.take());
         self.begin_sealed(block);
-        if found != self.locals.len() {
-            self.unsupported = Some(format!("homes of {found} locals, of a function with {}", self.locals.len()));
+        let locals = self.locals.len();
+        let by_rank = has_homes_by_rank(locals, self.settings().keeps_locals);
+        let homes = named.as_ref().filter(|_| by_rank).map_or(locals, Vec::len);
+        if found != homes {
+            self.unsupported = Some(format!("homes of {found} locals, of a function with {homes}"));
             return;
         }
-        for local in 0..found {
-            let value = self.load_home(local, self.locals.types()[local]);
-            self.set_local(local as u32, value);
+        match named {
+            // Nothing reads the others, but those who look at what is kept: all of them are zero there, but parameters.
+            Some(named) => {
+                let params = self.clear_kept_locals();
+                let others = named.into_iter().filter(|local| *local >= params);
+                for (rank, local) in (0..params).chain(others).enumerate() {
+                    self.arrive_with(if by_rank { rank } else { local as usize }, local);
+                }
+            }
+            None => (0..locals).for_each(|local| self.arrive_with(local, local as u32)),
         }
         self.mark_kept_locals();
         let height = self.stack.len() - count;
@@ -148,6 +185,13 @@ impl Translator<'_, '_> {
         }
         self.budget.arguments(args.len());
         self.builder.ins().jump(header, &args);
+    }
+
+    /// Gives a local the value that is in a home.
+    fn arrive_with(&mut self, home: usize, local: u32) {
+        let value = self.load_home(home, self.locals.types()[local as usize]);
+        self.set_local(local, value);
+        self.budget.operations(2);
     }
 
     fn load_home(&mut self, number: usize, ty: Type) -> Value {

@@ -2,6 +2,7 @@
 //!
 //! In [`Mode::Optimized`] a local is a variable of the SSA builder, in [`Mode::Plain`] a place in the frame.
 
+use super::entry::named_locals;
 use super::stack::FRAME_VALUE_BYTES;
 use super::translator::{Stopped, Translator};
 use crate::abi;
@@ -12,10 +13,13 @@ use cranelift_codegen::ir::types::{F32, F64, I8X16, I64};
 use cranelift_codegen::ir::{InstBuilder, StackSlot, StackSlotData, StackSlotKind, Type, Value};
 use cranelift_frontend::Variable;
 use peregrine_artifact::abi::{KEPT_HEADER_BYTES, KEPT_LOCAL_BYTES, KEPT_MARK, MOST_KEPT_LOCALS};
+use peregrine_wasm::DefinedFuncIndex;
 use wasmparser::{LocalsReader, Operator};
 
 /// Places of the frame before the locals that are kept.
 const KEPT_HEADER_PLACES: usize = KEPT_HEADER_BYTES / KEPT_LOCAL_BYTES;
+/// Of a local that the body does not name.
+const NO_PLACE: u32 = u32::MAX;
 /// More places of kept locals are made zero by a loop.
 const MOST_ZEROS_ONE_BY_ONE: usize = 128;
 const _: () = assert!(KEPT_LOCAL_BYTES == FRAME_VALUE_BYTES as usize);
@@ -28,6 +32,10 @@ pub(crate) struct Locals {
     variables: Vec<Variable>,
     /// Plain mode.
     slot: Option<StackSlot>,
+    /// Plain mode: how many places the slot has.
+    places: usize,
+    /// Plain mode, of functions with many locals: the place of each that the body names, or [`NO_PLACE`].
+    place_of: Option<Vec<u32>>,
     /// Plain mode: for each local, its value if the current block has read or written it, with the number of the block.
     known: Vec<Option<(u32, Value)>>,
     /// Plain mode: the number of the current block.
@@ -49,7 +57,15 @@ impl Locals {
 
     /// The slot of the frame, and the bytes it needs.
     pub(crate) fn frame(&self) -> Option<(StackSlot, u64)> {
-        self.slot.map(|slot| (slot, self.types.len() as u64 * u64::from(FRAME_VALUE_BYTES)))
+        self.slot.map(|slot| (slot, self.places as u64 * u64::from(FRAME_VALUE_BYTES)))
+    }
+
+    /// Plain mode: where a local is, if it has a place.
+    fn place(&self, position: usize) -> Option<usize> {
+        match &self.place_of {
+            None => Some(position),
+            Some(places) => Some(places[position]).filter(|place| *place != NO_PLACE).map(|place| place as usize),
+        }
     }
 
     /// Another block begins: what the last one knew is not known here.
@@ -60,7 +76,7 @@ impl Locals {
 
 impl Translator<'_, '_> {
     /// Declares parameters and locals, and gives them their first values.
-    pub(super) fn declare_locals(&mut self, mut reader: LocalsReader<'_>) -> Result<(), Stopped> {
+    pub(super) fn declare_locals(&mut self, mut reader: LocalsReader<'_>, index: DefinedFuncIndex) -> Result<(), Stopped> {
         let ty = &self.module.types[self.ty];
         self.locals.types.extend(ty.params.iter().map(|&ty| abi::value_type(ty)));
         let params = self.locals.types.len();
@@ -77,7 +93,7 @@ impl Translator<'_, '_> {
         let values = self.builder.block_params(entry).get(1..).unwrap_or_default().to_vec();
         match self.mode {
             Mode::Optimized => self.declare_variables(&values),
-            Mode::Plain => self.declare_places(&values, params),
+            Mode::Plain => self.declare_places(&values, params, named_locals(self.env, index)?),
         }
         if self.settings().keeps_locals && self.locals.len() <= MOST_KEPT_LOCALS {
             let slot = self.frame_slot(KEPT_HEADER_PLACES + self.locals.len());
@@ -95,6 +111,16 @@ impl Translator<'_, '_> {
             self.mark_kept_locals();
         }
         Ok(())
+    }
+
+    /// Makes zero of the places of kept locals, but of parameters. How many parameters there are; none if locals are not kept.
+    pub(super) fn clear_kept_locals(&mut self) -> u32 {
+        let Some(slot) = self.locals.kept else { return 0 };
+        let params = self.module.types[self.ty].params.len();
+        if params < self.locals.len() {
+            self.clear_places(slot, KEPT_HEADER_PLACES + params, KEPT_HEADER_PLACES + self.locals.len());
+        }
+        params as u32
     }
 
     /// Writes the header of the locals that are kept, if they are.
@@ -130,18 +156,31 @@ impl Translator<'_, '_> {
         }
     }
 
-    fn declare_places(&mut self, values: &[Value], params: usize) {
+    fn declare_places(&mut self, values: &[Value], params: usize, named: Option<Vec<u32>>) {
         self.locals.known = vec![None; self.locals.len()];
-        if self.locals.len() == 0 {
+        self.locals.places = named.as_ref().map_or(self.locals.len(), Vec::len);
+        if self.locals.places == 0 {
             return;
         }
-        let slot = self.frame_slot(self.locals.len());
+        // Those of parameters come first.
+        let mut params_places = params;
+        if let Some(named) = named {
+            params_places = named.partition_point(|local| (*local as usize) < params);
+            let mut places = vec![NO_PLACE; self.locals.len()];
+            for (place, local) in (0..).zip(named) {
+                places[local as usize] = place;
+            }
+            self.locals.place_of = Some(places);
+        }
+        let slot = self.frame_slot(self.locals.places);
         self.locals.slot = Some(slot);
         for (position, &value) in values.iter().enumerate() {
-            self.store_frame(slot, position, value);
+            if let Some(place) = self.locals.place(position) {
+                self.store_frame(slot, place, value);
+            }
         }
-        if params < self.locals.len() {
-            self.clear_places(slot, params, self.locals.len());
+        if params_places < self.locals.places {
+            self.clear_places(slot, params_places, self.locals.places);
         }
     }
 
@@ -189,11 +228,12 @@ impl Translator<'_, '_> {
 
     fn get_local(&mut self, index: u32) -> Value {
         let position = index as usize;
-        match (self.mode, self.locals.slot) {
-            (Mode::Plain, Some(slot)) => match self.locals.known[position] {
+        let place = self.locals.place(position);
+        match (self.mode, self.locals.slot.zip(place)) {
+            (Mode::Plain, Some((slot, place))) => match self.locals.known[position] {
                 Some((block, value)) if block == self.locals.block => value,
                 _ => {
-                    let value = self.load_frame(slot, position, self.locals.types[position]);
+                    let value = self.load_frame(slot, place, self.locals.types[position]);
                     self.locals.known[position] = Some((self.locals.block, value));
                     value
                 }
@@ -205,12 +245,14 @@ impl Translator<'_, '_> {
     pub(super) fn set_local(&mut self, index: u32, value: Value) {
         let position = index as usize;
         let value = self.canonical(value);
-        match (self.mode, self.locals.slot) {
-            (Mode::Plain, Some(slot)) => {
-                self.store_frame(slot, position, value);
-                self.locals.known[position] = Some((self.locals.block, value));
+        match self.mode {
+            Mode::Plain => {
+                if let (Some(slot), Some(place)) = (self.locals.slot, self.locals.place(position)) {
+                    self.store_frame(slot, place, value);
+                    self.locals.known[position] = Some((self.locals.block, value));
+                }
             }
-            _ => self.builder.def_var(self.locals.variables[position], value),
+            Mode::Optimized => self.builder.def_var(self.locals.variables[position], value),
         }
         if let Some(slot) = self.locals.kept {
             self.store_frame(slot, KEPT_HEADER_PLACES + position, value);

@@ -185,7 +185,7 @@ impl<'a> Translator<'a, '_> {
             self.require_vectors();
         }
         self.builder.set_srcloc(SourceLoc::new(0));
-        self.declare_locals(body.get_locals_reader()?)?;
+        self.declare_locals(body.get_locals_reader()?, input.index)?;
         self.enter_function();
         self.meter_entry(input.index)?;
 

@@ -167,13 +167,13 @@ impl Compiler<'_> {
                     }
                 }
                 (Location::Reg(reg), None) if self.scan.locals[index] > 0 || self.keeps_locals => {
-                    let home = self.home(index);
+                    let home = self.local_home(index);
                     self.store_slot(ty, home, reg);
                 }
                 // The arguments are above the frame pointer and the return address.
                 (Location::Stack(offset), Some(pin)) => moves.push((ty, pin, Value::Slot(ARGUMENTS_ABOVE + offset as i32))),
                 (Location::Stack(offset), None) if self.scan.locals[index] > 0 || self.keeps_locals => {
-                    let home = self.home(index);
+                    let home = self.local_home(index);
                     self.store_value(ty, home, Value::Slot(ARGUMENTS_ABOVE + offset as i32));
                 }
                 _ => {}
@@ -236,10 +236,12 @@ impl Compiler<'_> {
     /// Makes zero of the homes of locals, by rising number: where many are close together by a loop, so that those far from others cost no more
     /// than themselves.
     fn zero_groups(&mut self, locals: &[usize]) {
-        let is_close = |a: &usize, b: &usize| b - a <= MAX_ZERO_STEP;
-        for group in locals.chunk_by(is_close) {
+        let number = |compiler: &Self, local: usize| compiler.locals[local].home as usize;
+        let mut groups = Vec::new();
+        groups.extend(locals.chunk_by(|a, b| number(self, *b) - number(self, *a) <= MAX_ZERO_STEP));
+        for group in groups {
             match group {
-                [first, .., last] if group.len() > MAX_UNROLLED_ZEROS => self.zero_homes(*first, *last),
+                [first, .., last] if group.len() > MAX_UNROLLED_ZEROS => self.zero_homes(number(self, *first), number(self, *last)),
                 _ => self.zero_homes_one_by_one(group.iter().copied()),
             }
         }
@@ -251,7 +253,7 @@ impl Compiler<'_> {
             if self.locals[index].pin.is_some() || !self.scan.needs_zero(index) {
                 continue;
             }
-            let home = self.home(index);
+            let home = self.local_home(index);
             let ty = self.locals[index].ty;
             if ty == Ty::V128 {
                 if !zero {
@@ -265,7 +267,7 @@ impl Compiler<'_> {
         }
     }
 
-    /// Makes zero of all homes of locals from `first` up to `last`.
+    /// Makes zero of all homes from number `first` up to `last`.
     fn zero_homes(&mut self, first: usize, last: usize) {
         let lowest = self.home(last);
         let words = ((last + 1 - first) << self.home_log2) / 8;

@@ -51,7 +51,7 @@ impl Compiler<'_> {
             self.save_local(reg);
         }
         self.masm.lea(true, RDX, homes);
-        self.masm.mov_imm(RCX, pack_homes(self.local_count as u32, self.home_log2).into());
+        self.masm.mov_imm(RCX, pack_homes(self.local_homes as u32, self.home_log2).into());
         let context = self.context_value();
         self.load_value(Ty::I64, RDI, context);
         self.masm.mov(true, RAX, Mem::new(RDI, offset_of!(VmContextHeader, builtins) as i32));

@@ -160,7 +160,7 @@ impl Compiler<'_> {
     fn home_in_run(&mut self, first: usize, count: usize) -> Mem {
         // The last one's address is told by what is left for it: one home.
         let last = first + count - 1;
-        self.max_depth = self.max_depth.max((last + 1).saturating_sub(self.local_count));
+        self.max_depth = self.max_depth.max((last + 1).saturating_sub(self.local_homes));
         Mem::indexed(RBP, RCX, 3, self.home(last) - (1 << self.home_log2))
     }
 
@@ -178,7 +178,7 @@ impl Compiler<'_> {
         self.masm.push(RCX);
         let again = self.begin_run(run.count);
         let first = match homes {
-            Homes::Operands(depth) => self.local_count + depth,
+            Homes::Operands(depth) => self.local_homes + depth,
             Homes::Locals => 0,
         };
         let home = self.home_in_run(first + run.start, run.count);
@@ -221,7 +221,7 @@ impl Compiler<'_> {
         let ty = if self.home_log2 == 4 { Ty::V128 } else { Ty::F64 };
         self.masm.push(RCX);
         let again = self.begin_run(count);
-        let (source, target) = (self.home_in_run(self.local_count + from, count), self.home_in_run(self.local_count + to, count));
+        let (source, target) = (self.home_in_run(self.local_homes + from, count), self.home_in_run(self.local_homes + to, count));
         self.load_mem(ty, VECTOR_SCRATCH, source);
         self.store_mem(ty, target, VECTOR_SCRATCH);
         self.end_run(again);
