@@ -1,8 +1,9 @@
 //! What the cache keeps of a module whose functions are compiled one by one: an image with the code of those that ran, so that the next
 //! process maps it and compiles the rest when it is called.
 //!
-//! The entry is written when the optimizing tier has had nothing to do for a moment, when the module is dropped, and when
-//! [`Module::keep_compiled`](crate::Module::keep_compiled) asks for it. It is one file, replaced as a whole: readers see an image or
+//! The entry is written when the optimizing tier has had nothing to do for a moment, when the last handle of the module is dropped, and when
+//! [`Module::keep_compiled`](crate::Module::keep_compiled) asks for it. Dropping returns when it is written; a function that is being optimized
+//! then is not waited for, and is not in it. It is one file, replaced as a whole: readers see an image or
 //! none, and of two writers the later one adds to what the earlier one wrote, or replaces it. What is found there is checked like
 //! any image. Writing costs in proportion to the whole entry; so what is compiled later is written only once compiling it again would cost
 //! more. Where it cannot be written, on a full disk for example, nothing is lost, and it is tried again only when there is many times as much to

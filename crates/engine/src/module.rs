@@ -87,6 +87,10 @@ impl Spares for ModuleInner {
 impl Drop for ModuleInner {
     fn drop(&mut self) {
         self.engine.shared().warm.remove(self);
+        // Here, and not on a thread of the optimizing tier that may be the last to have the code: the process may end when this returns.
+        if let Some(tiering) = self.loaded.tiering() {
+            tiering.keep(&self.loaded, Occasion::Dropped);
+        }
     }
 }
 

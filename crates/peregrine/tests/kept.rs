@@ -1,6 +1,6 @@
 //! What the cache keeps of modules whose functions are compiled one by one.
 
-use peregrine::{Budget, Cache, Config, DefinedFuncIndex, Engine, Instance, Module, Store, Strategy, Trap};
+use peregrine::{Budget, Cache, Config, DefinedFuncIndex, Engine, GuestProfiler, Instance, Module, Store, Strategy, Trap};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -154,6 +154,23 @@ fn an_entry_is_written_at_a_quiet_moment() {
         !folder.entries().is_empty()
     });
     assert!(written, "nothing was kept while the module lives");
+}
+
+#[test]
+fn the_entry_is_there_when_the_last_handle_is_dropped_whoever_has_the_code() {
+    let folder = Folder::new();
+    let module = module(&folder.engine());
+    assert_eq!(call(&module, &["one"]), [42]);
+    // As a thread of the optimizing tier may at that moment.
+    let holder = GuestProfiler::new(module.engine(), "test", Duration::from_millis(1), [("module".to_owned(), module.clone())])
+        .expect("modules of one engine");
+    assert!(folder.entries().is_empty());
+    drop(module);
+    assert_eq!(folder.entries().len(), 1);
+    let written = fs::metadata(folder.entry()).and_then(|metadata| metadata.modified()).expect("it has a time");
+    drop(holder);
+    let after = fs::metadata(folder.entry()).and_then(|metadata| metadata.modified()).expect("it has a time");
+    assert_eq!(written, after, "there was nothing new to write");
 }
 
 #[test]
