@@ -169,6 +169,8 @@ pub struct ValidModule {
     pub module: Module,
     /// Where the body of each defined function begins in the binary, in bytes, rising.
     pub body_starts: Box<[u32]>,
+    /// Where the last one ends.
+    pub bodies_end: usize,
     /// Length of the binary, in bytes.
     pub wasm_len_bytes: usize,
     /// What reads bodies.

@@ -72,8 +72,8 @@ pub(crate) enum SourceModule {
 impl SourceModule {
     /// A module that is known.
     pub(crate) fn valid(module: ValidModule) -> Self {
-        let ValidModule { module, body_starts, wasm_len_bytes, bodies } = module;
-        let bodies = LaterBodies::new(body_starts, wasm_len_bytes, bodies);
+        let ValidModule { module, body_starts, bodies_end, wasm_len_bytes, bodies } = module;
+        let bodies = LaterBodies::new(body_starts, bodies_end, wasm_len_bytes, bodies);
         Self::Valid { module: Mutex::new(Some(Box::new(module))), bodies }
     }
 }

@@ -25,6 +25,7 @@ pub(crate) fn image(translation: &Translation<'_>, mut module: Module, linked: &
         mapped_data_segments: memory.mapped_segments as u32,
         debug_sections: debug_ranges,
         wasm_len_bytes: wasm.len() as u64,
+        bodies_end: translation.bodies.values().last().map_or(0, |body| body.end as u64),
         code_section_offset: translation.code_section_offset as u64,
         sizes: translation.sizes,
         has_branch_hints: !translation.branch_hints.is_empty(),

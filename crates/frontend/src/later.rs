@@ -20,16 +20,17 @@ type Body = OnceBox<Box<[u8]>>;
 /// The bodies of a module, as far as they were asked for.
 pub struct LaterBodies {
     starts: Box<[u32]>,
+    end: usize,
     wasm_len_bytes: usize,
     reader: Box<dyn ReadBody>,
     chunks: Box<[OnceBox<Box<[Body]>>]>,
 }
 
 impl LaterBodies {
-    /// The bodies that begin at `starts`, in bytes and rising, of a binary of `wasm_len_bytes`.
-    pub fn new(starts: Box<[u32]>, wasm_len_bytes: usize, reader: Box<dyn ReadBody>) -> Self {
+    /// The bodies that begin at `starts`, in bytes and rising, the last of which ends at `end`, of a binary of `wasm_len_bytes`.
+    pub fn new(starts: Box<[u32]>, end: usize, wasm_len_bytes: usize, reader: Box<dyn ReadBody>) -> Self {
         let chunks = (0..starts.len().div_ceil(CHUNK)).map(|_| OnceBox::new()).collect();
-        Self { starts, wasm_len_bytes, reader, chunks }
+        Self { starts, end, wasm_len_bytes, reader, chunks }
     }
 
     /// Length of the binary, in bytes.
@@ -66,7 +67,7 @@ impl LaterBodies {
     /// Where a body begins, and before which offset it ends: the size of the next one comes between.
     fn range(&self, position: usize) -> Range<usize> {
         let start = self.starts[position] as usize;
-        let end = self.starts.get(position + 1).map_or(self.wasm_len_bytes, |next| (*next as usize).saturating_sub(1));
+        let end = self.starts.get(position + 1).map_or(self.end, |next| (*next as usize).saturating_sub(1));
         start..end.max(start)
     }
 }

@@ -380,3 +380,31 @@ fn hot_functions_are_optimized_in_the_background() {
     }
     panic!("{:?}", module.tiering_metrics());
 }
+
+/// What follows the last body in the binary is no part of it: neither of the work it has to do, nor of the room for what it becomes.
+#[test]
+fn the_last_function_is_not_thought_to_be_as_large_as_the_data_behind_it() {
+    let engine = engine(|_| {});
+    let text = format!(
+        r#"(module (memory 64) (data (i32.const 0) "{}")
+            (func (export "spin") (param i32) (result i32) (local i32)
+                (loop
+                    (local.set 1 (i32.add (local.get 1) (local.get 0)))
+                    (br_if 0 (local.tee 0 (i32.sub (local.get 0) (i32.const 1)))))
+                (local.get 1)))"#,
+        "abcdefgh".repeat(400_000)
+    );
+    let module = Module::new(&engine, text).unwrap();
+    let mut store = Store::new(&engine, ());
+    let spin = Instance::new(&mut store, &module, &[]).unwrap().get_typed_func::<i32, i32>(&mut store, "spin").unwrap();
+    // Work of some ten million bytes: a hundred times what is enough for a body of this size, and a hundredth of it for 3 MB.
+    for _ in 0..500 {
+        assert_eq!(spin.call(&mut store, 1000).unwrap(), 500_500);
+    }
+    let start = std::time::Instant::now();
+    while module.tiering_metrics().optimized_functions == 0 {
+        assert!(start.elapsed().as_secs() < 60, "{:?}", module.tiering_metrics());
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    assert!(module.tiering_metrics().room_bytes < 4 << 20, "{:?}", module.tiering_metrics());
+}

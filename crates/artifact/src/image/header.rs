@@ -11,7 +11,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 pub const MAGIC: [u8; 8] = *b"\x7fPGN\r\n\x1a\n";
 
 /// Raised with every change of the format or of what code expects from the engine.
-const REVISION: u32 = 8;
+const REVISION: u32 = 9;
 
 /// What an image has to say to be read: the revision of the format, and 16 bits of [what code expects](CONTRACT_HASH).
 pub const FORMAT_VERSION: u32 = REVISION << 16 | (CONTRACT_HASH >> 48) as u32;

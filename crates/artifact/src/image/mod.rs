@@ -38,6 +38,8 @@ pub struct ImageMeta {
     pub debug_sections: Vec<(Box<str>, u64, u64)>,
     /// Length of the binary that the image was made from, in bytes.
     pub wasm_len_bytes: u64,
+    /// Offset in the binary where its last function body ends: data, names and others may follow. 0 if there is none.
+    pub bodies_end: u64,
     /// Offset in the binary of its code section's contents: what DWARF addresses count from.
     pub code_section_offset: u64,
     /// What a budget limits of the binary.

@@ -461,6 +461,7 @@ fn valid_module(module: &LoadedModule, binary: &Binary) -> ValidModule {
     ValidModule {
         module: module.module().clone(),
         body_starts: functions.map(|function| module.body_start(function).unwrap_or(0)).collect(),
+        bodies_end: usize::try_from(module.meta().bodies_end).unwrap_or(usize::MAX),
         wasm_len_bytes: usize::try_from(module.meta().wasm_len_bytes).unwrap_or(usize::MAX),
         bodies: binary.bodies(),
     }

@@ -440,7 +440,7 @@ impl LoadedModule {
     pub(crate) fn body_bytes(&self, index: DefinedFuncIndex) -> u32 {
         let start = self.body_start(index).unwrap_or(0);
         let next = self.body_start(DefinedFuncIndex::from_usize(index.as_usize() + 1));
-        next.unwrap_or_else(|| u32::try_from(self.meta.wasm_len_bytes).unwrap_or(u32::MAX)).saturating_sub(start)
+        next.unwrap_or_else(|| u32::try_from(self.meta.bodies_end).unwrap_or(u32::MAX)).saturating_sub(start)
     }
 
     /// The calls of a defined function that count into cells, if its code is in the image: the position of the first among all of them, and the
@@ -568,11 +568,11 @@ fn beside(layout: &ImageLayout, bytes: &[u8], meta: &ImageMeta, kind: RoomKind) 
     if layout.settings(bytes)?.tiering == Tiering::Whole {
         return Ok((Beside::default(), OptimizedShare::Bytes(0)));
     }
-    let first = layout.functions(bytes).first().map_or(meta.wasm_len_bytes, |entry| u64::from(entry.body_start.get()));
+    let first = layout.functions(bytes).first().map_or(meta.bodies_end, |entry| u64::from(entry.body_start.get()));
     let needs = Needs {
         image_len_bytes: bytes.len(),
         functions: layout.function_count(),
-        code_bytes: meta.wasm_len_bytes.saturating_sub(first),
+        code_bytes: meta.bodies_end.saturating_sub(first),
         bounds: CodeBounds::of(&meta.module),
         image_sites: layout.sites(bytes).len(),
         takes_pages: kind.takes_whole_pages(),
