@@ -12,13 +12,19 @@ pub enum Strategy {
     #[default]
     Auto,
     /// Each function is compiled by the baseline when it is first called, and again by the optimizing compiler, in the background, when it
-    /// turns out to be hot: starts at once, and runs at full speed soon. As `Ahead` where the baseline has no code for
-    /// the processor, and for modules with more than some 170 MB of code, whose code could not reach itself.
+    /// turns out to be hot: starts at once, and runs at full speed soon. As `Ahead` where the baseline has no code for the processor, and for
+    /// modules with more than some 170 MB of code, whose machine code could not reach itself
+    /// ([`EngineMetrics::modules_too_large`](crate::EngineMetrics::modules_too_large)).
+    ///
+    /// There is room for whatever functions may become in modules with up to 14 MB of code (3 MB, with function types of 128 values), and in
+    /// larger ones for twelve times the code and more, up to 2 GiB; programs need three times theirs for both tiers. Where the room is full all the
+    /// same, functions stay in the baseline ([`TieringMetrics::refused`](crate::TieringMetrics::refused)), and one that was never called
+    /// fails at its first call ([`TieringMetrics::failed_functions`](crate::TieringMetrics::failed_functions)).
     Tiered,
     /// The optimizing compiler, for everything, before the first call.
     Ahead,
     /// The baseline compiler alone, for each function when it is first called: compiles many times faster, and the code is slower. x86-64
-    /// only. A function whose code would be a megabyte larger than 64 times its body is refused, at its first call: no program's is.
+    /// only. For large modules as [`Tiered`](Self::Tiered).
     Baseline,
     /// Nothing is compiled: images are loaded ([`Module::deserialize`](crate::Module::deserialize)), and a module in the binary or text format
     /// is refused. [`Engine::precompile_module`](crate::Engine::precompile_module) makes images, as with `Ahead`.

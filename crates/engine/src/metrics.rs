@@ -59,6 +59,9 @@ pub struct EngineMetrics {
     pub interruptions_failed: u64,
     /// Modules compiled; where functions are compiled one by one, modules that were made ready for it.
     pub modules_compiled: u64,
+    /// Of these, how many were compiled ahead although the [strategy](crate::Strategy) compiles functions when they are called: modules with more
+    /// than some 170 MB of code.
+    pub modules_too_large: u64,
     /// Time spent on that.
     pub compile_time: Duration,
     /// Functions that the baseline compiled at their first call.
@@ -157,6 +160,7 @@ impl Engine {
             looks_in_vain: get(Counting::LooksInVain),
             interruptions_failed: failed_interruptions(),
             modules_compiled: get(Counting::ModulesCompiled),
+            modules_too_large: get(Counting::ModulesTooLarge),
             compile_time: time(Counting::CompileNanoseconds),
             time_in_guest: Duration::from_nanos(used.guest_nanoseconds),
             baseline_functions: get(Counting::BaselineFunctions),

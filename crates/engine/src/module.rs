@@ -231,11 +231,11 @@ impl Module {
             }
             prepared => prepared?,
         };
-        counters.add(Counting::ModulesCompiled, 1);
         counters.add(Counting::CompileNanoseconds, u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX));
         check_settings(engine, &image)?;
         let loaded = match Self::load_bytes(engine, &image) {
             Err(LoadError::TooLarge) => {
+                counters.add(Counting::ModulesTooLarge, 1);
                 tracing::info!(
                     len_bytes = (*wasm).as_ref().len(),
                     "a module is too large for functions one by one and compiled as a whole"
@@ -244,6 +244,7 @@ impl Module {
             }
             loaded => loaded.map_err(load_error)?,
         };
+        counters.add(Counting::ModulesCompiled, 1);
         Self::set_tiering(engine, &loaded, Binary::Held(wasm), validation, Some(functions), kept)?;
         Self::from_loaded(engine, loaded)
     }

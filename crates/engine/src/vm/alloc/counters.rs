@@ -34,6 +34,8 @@ counters! {
     LooksInVain,
     /// Modules compiled.
     ModulesCompiled,
+    /// Modules compiled as a whole because they are too large for functions one by one.
+    ModulesTooLarge,
     /// Nanoseconds spent compiling.
     CompileNanoseconds,
     /// Functions that the baseline compiled at their first call.

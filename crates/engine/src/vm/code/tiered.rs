@@ -407,3 +407,29 @@ impl TieredCode {
         self.room.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How much room there is for each byte of code, and whether that is enough for whatever it may become; nothing if it is compiled as a whole.
+    fn room(code_megabytes: u64) -> Option<(u64, bool)> {
+        let code_bytes = code_megabytes << 20;
+        let bounds = CodeBounds::of(&Module::default());
+        let needs =
+            Needs { image_len_bytes: 1 << 20, functions: 1000, code_bytes, bounds, image_sites: 0, takes_pages: false, is_short: false };
+        let (beside, share) = beside(&needs)?;
+        Some((beside.room_len_bytes as u64 / code_bytes, matches!(share, OptimizedShare::Bytes(_))))
+    }
+
+    #[test]
+    fn there_is_room_for_all_that_code_may_become_then_for_what_programs_need_and_then_none() {
+        assert_eq!(room(1).map(|room| room.1), Some(true));
+        assert_eq!(room(14).map(|room| room.1), Some(true));
+        let (per_byte, is_all) = room(100).expect("it has room");
+        assert!((18..22).contains(&per_byte) && !is_all, "{per_byte}");
+        let (per_byte, is_all) = room(165).expect("it has room");
+        assert!((12..13).contains(&per_byte) && !is_all, "{per_byte}");
+        assert_eq!(room(175), None);
+    }
+}
