@@ -21,7 +21,7 @@ use cranelift_entity::SecondaryMap;
 use std::collections::{HashMap, HashSet};
 
 /// The most that all turns of the loops do which nobody looks in, those of one turn of the loop around them, in instructions of one cycle: some
-/// hundred microseconds.
+/// hundred microseconds, but some ten milliseconds where each store is the first one to a page.
 const MAX_WORK: u64 = 1 << 18;
 /// The most that all loops do together which a call leads to and nobody looks in: every frame of a recursion may do as much.
 const MAX_WORK_AFTER_CALLS: u64 = 1 << 10;
@@ -239,6 +239,11 @@ fn cycles(opcode: Opcode) -> u64 {
     match opcode {
         Opcode::Sdiv | Opcode::Udiv | Opcode::Srem | Opcode::Urem => 40,
         Opcode::Fdiv | Opcode::Sqrt => 20,
+        // Functions of the host, on old processors.
+        Opcode::Ceil | Opcode::Floor | Opcode::Trunc | Opcode::Nearest => 20,
+        // Where each waits for the one before.
+        Opcode::Fadd | Opcode::Fsub | Opcode::Fmul | Opcode::Fma | Opcode::Fmin | Opcode::Fmax => 4,
+        Opcode::Imul | Opcode::Umulhi | Opcode::Smulhi => 4,
         Opcode::AtomicRmw | Opcode::AtomicCas | Opcode::Fence => 20,
         _ if opcode.can_load() || opcode.can_store() => 4,
         _ => 1,

@@ -76,6 +76,9 @@ fn what_takes_long_counts_more() {
     assert_eq!(looks_of(&turns(10_000, ADD)), 1);
     for slow in [
         "(local.set $x (f64.sqrt (f64.div (local.get $x) (f64.const 3))))",
+        "(local.set $x (f64.mul (f64.add (f64.mul (f64.add (f64.mul (f64.add (f64.mul (f64.add (local.get $x) (f64.const 3)) (local.get $x))
+            (f64.const 3)) (local.get $x)) (f64.const 3)) (local.get $x)) (f64.const 3)) (local.get $x)))",
+        "(local.set $x (f64.ceil (f64.floor (local.get $x))))",
         "(local.set $j (i32.div_u (local.get $j) (local.get $n)))",
         "(local.set $j (i32.rem_s (local.get $j) (local.get $n)))",
     ] {
@@ -91,7 +94,7 @@ const CALL: &str = "(if (local.get $n) (then (call 0 (i32.sub (local.get $n) (i3
 
 #[test]
 fn what_runs_while_a_recursion_returns_is_tiny() {
-    let long = turns(20_000, ADD);
+    let long = turns(15_000, ADD);
     assert_eq!(looks_of(&format!("{long} {CALL}")), 1, "at the entry, which is passed on the way down");
     assert_eq!(looks_of(&format!("{CALL} {long}")), 2, "in the loop and at the entry");
     // Also after a call in a loop that is left at once, and if no block is between call and loop.
