@@ -163,12 +163,14 @@ struct Shared {
     counted: AtomicU64,
     /// Whether guests that do not end by themselves are stopped.
     is_metered: bool,
+    /// Whether they look at epochs and deadlines.
+    has_epochs: bool,
 }
 
 impl Shared {
-    fn new(change: impl FnOnce(&mut Config) -> &mut Config) -> Self {
+    fn new(has_epochs: bool, change: impl FnOnce(&mut Config) -> &mut Config) -> Self {
         let mut config = Config::new();
-        change(config.max_wasm_stack(128 << 10));
+        change(config.max_wasm_stack(128 << 10).epoch_interruption(has_epochs));
         let engine = Engine::new(&config).expect("the configuration works");
         let module = Module::new(&engine, GUEST).expect("the guest is valid");
         let [starting, sharing] = [STARTING, SHARING].map(|text| Module::new(&engine, text).expect("the guest is valid"));
@@ -176,7 +178,8 @@ impl Shared {
         let brief = Mutex::default();
         let linker = linker(&engine).expect("every name is defined once");
         let is_metered = Store::new(&engine, ()).set_fuel(1).is_ok();
-        Self { engine, linker, module, starting, sharing, memory, brief, stores: Mutex::default(), counted: AtomicU64::new(0), is_metered }
+        let (stores, counted) = (Mutex::default(), AtomicU64::new(0));
+        Self { engine, linker, module, starting, sharing, memory, brief, stores, counted, is_metered, has_epochs }
     }
 
     fn store(&self, random: &mut Random) -> Store<Host> {
@@ -187,7 +190,7 @@ impl Shared {
         } else {
             store.limiter_async(|host| host);
         }
-        if random.below(2) == 0 {
+        if self.has_epochs && random.below(2) == 0 {
             store.epoch_deadline_callback(|mut context| {
                 let host = context.data_mut();
                 Ok(match host.random.below(4) {
@@ -382,7 +385,9 @@ fn act(shared: &Shared, random: &mut Random, (store, instance): (&mut Store<Host
         27 => drop(call_and_abandon(store, instance, "grow", number % 4, random.below(8))),
         28 if shared.is_metered => {
             // A deadline that comes soon, at any moment of what follows, or is taken back.
-            if store.deadline(Duration::from_micros(number as u64 % 2000)).is_ok() {
+            let deadline = store.deadline(Duration::from_micros(number as u64 % 2000));
+            assert_eq!(deadline.is_ok(), shared.has_epochs, "{deadline:?}");
+            if shared.has_epochs {
                 assert!(call(store, instance, "spin", &[]).is_none());
                 let _ = call_and_abandon(store, instance, "pause", number, random.below(6));
                 store.set_deadline(None).expect("there was one");
@@ -512,9 +517,9 @@ fn work(shared: &[Shared], mut random: Random, rounds: u64) {
 /// All threads at once, until each has done its rounds. Everything is dropped afterwards.
 fn run(seed: u64, rounds: u64) {
     let shared = Arc::new([
-        Shared::new(|config| config),
-        Shared::new(|config| config.memory_reservation(0).memory_guard_size(0).consume_fuel(true)),
-        Shared::new(|config| config.epoch_interruption(true).consume_fuel(true)),
+        Shared::new(false, |config| config),
+        Shared::new(false, |config| config.memory_reservation(0).memory_guard_size(0).consume_fuel(true)),
+        Shared::new(true, |config| config.consume_fuel(true)),
     ]);
     let done = Arc::new(AtomicBool::new(false));
     let ticker = {
