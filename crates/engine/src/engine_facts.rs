@@ -115,6 +115,9 @@ impl Engine {
     /// Takes back what the engine changed in the process: the handlers of the signals that faults of guests cause. The first call of a guest
     /// in a store that had none yet installs them again; stores that had one rely on them without looking.
     ///
+    /// Code of the engine stays where it is: each thread that called a guest calls some when it ends. A shared object that the engine is part of is
+    /// therefore not unloaded before the process ends, whoever closes it.
+    ///
     /// # Panics
     ///
     /// If there are other handles of the engine: modules and stores are.

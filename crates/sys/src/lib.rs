@@ -22,6 +22,7 @@
 //! | `file`    | private directories, atomic writes and files that nobody else could change |
 //! | `address_space` | how much address space there is and may be used             |
 //! | `threads` | how many threads are worth starting, and quiet ones                       |
+//! | `thread_main` | whether the function that a thread was started with has returned  |
 //! | `forks`   | a gate that forks of the process wait at                                  |
 //! | `program` | which build of the code runs                                              |
 
@@ -42,5 +43,6 @@ compile_error!("peregrine-sys does not support this operating system: it needs a
 compile_error!("peregrine-sys supports 64-bit hosts only");
 
 pub use platform::{
-    address_space, cpu, faults, file, forks, gdb, huge, icache, image, pages, perf, program, residence, room, stack, threads, unwind,
+    address_space, cpu, faults, file, forks, gdb, huge, icache, image, pages, perf, program, residence, room, stack, thread_main, threads,
+    unwind,
 };

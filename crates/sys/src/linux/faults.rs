@@ -19,6 +19,7 @@ use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use super::pages::{Reservation, page_size};
+use super::thread_main;
 
 /// Which fault it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -443,11 +444,19 @@ thread_local! {
 /// Under this the system keeps the alternate stack of each thread, so that it outlives all that is `thread_local!`: a destructor may call a guest.
 static KEY: OnceLock<Result<libc::pthread_key_t, i32>> = OnceLock::new();
 
-/// Gives this thread an alternate stack for faults, unless it has one that is large enough. It is freed when the thread has ended.
+/// How many rounds of destructors of keys every system has at least, as long as keys are set again in them (POSIX, `_POSIX_THREAD_DESTRUCTOR_ITERATIONS`).
+const ROUNDS: u32 = 4;
+
+/// Gives this thread an alternate stack for faults, unless it has one that is large enough. It is freed when the thread has ended: in the last
+/// of the rounds in which destructors of keys (`pthread_key_create`) run.
 ///
 /// It does not stay the thread's to the end: the standard library takes the alternate stack of the threads that it started out of use before
-/// their destructors run. `on_end` is called among the first of these, and again when the stack is freed; who prepares threads then forgets that
-/// this one is ready, and comes here again.
+/// their destructors run. [`thread_main::has_ended`] tells when it may have done so, and `on_end` is called by one of these destructors, and again
+/// when the stack is freed; who prepares threads then forgets that this one is ready, and comes here again. Where a process ends with
+/// `exit`, which takes the stack out of use too, only the latter tells.
+///
+/// The system knows functions of this code from now on, for as long as the process lives: the shared object that it is in, if it is in one, stays
+/// where it is, whoever closes it.
 ///
 /// # Errors
 /// What the system said, or `Unsupported` where the thread has nothing left to run but the C library's own end.
@@ -458,11 +467,19 @@ pub fn ensure_thread_ready(on_end: fn()) -> io::Result<()> {
     let key = KEY.get_or_init(make_key).map_err(io::Error::from_raw_os_error)?;
     // Gone already where a destructor asks, and nothing more is to be told then.
     let _ = ENDING.try_with(|ending| ending.0.set(Some(on_end)));
+    if thread_main::has_ended() {
+        // What was taken out of use is not taken again.
+        thread_main::forget();
+    }
     // SAFETY: the key was made, and is never deleted.
     let kept = unsafe { libc::pthread_getspecific(key) }.cast::<AlternateStack>();
     if !kept.is_null() {
         // SAFETY: what is kept under the key is a stack of this thread, which nobody else refers to.
         return unsafe { &mut *kept }.ensure();
+    }
+    if current_alternate_stack()?.ss_flags & libc::SS_DISABLE == 0 {
+        // Whoever it belongs to takes it, or ours in its place, out of use some day.
+        thread_main::watch();
     }
     let mut stack = Box::new(AlternateStack { own: None, on_end, rounds: 0 });
     stack.ensure()?;
@@ -482,13 +499,29 @@ fn make_key() -> Result<libc::pthread_key_t, i32> {
     let mut key = 0;
     // SAFETY: the call writes the key; the destructor is a function of the right type that lives forever.
     match unsafe { libc::pthread_key_create(&mut key, Some(thread_ended)) } {
-        0 => Ok(key),
+        0 => {
+            pin(thread_ended as *const c_void);
+            Ok(key)
+        }
         error => Err(error),
     }
 }
 
-/// What the C library calls when the thread has ended. It is put off by a round, for the destructors of the same round may be those of
-/// `thread_local!`, where the C library has none of its own for them.
+/// Keeps the shared object that `address` is in where it is for the life of the process, if it is in one: threads that end later call it.
+fn pin(address: *const c_void) {
+    let mut found = MaybeUninit::<libc::Dl_info>::zeroed();
+    // SAFETY: the call fills in what is asked for, or says that it did not. The name is that of an object that is there, since its code runs.
+    unsafe {
+        if libc::dladdr(address, found.as_mut_ptr()) == 0 || found.assume_init_ref().dli_fname.is_null() {
+            return;
+        }
+        // Nothing is loaded by this. The program itself is not found by its name, and is not closed either.
+        libc::dlopen(found.assume_init_ref().dli_fname, libc::RTLD_NOW | libc::RTLD_NOLOAD | libc::RTLD_NODELETE);
+    }
+}
+
+/// What the C library calls when the thread has ended. It is put off to the last round, for destructors that call guests: those of other keys, and
+/// those of `thread_local!`, where the C library has none of its own for them.
 unsafe extern "C" fn thread_ended(kept: *mut c_void) {
     let stack = kept.cast::<AlternateStack>();
     // SAFETY: what is kept under the key is a stack of this thread, which nobody else refers to.
@@ -496,7 +529,9 @@ unsafe extern "C" fn thread_ended(kept: *mut c_void) {
         (*stack).rounds += 1;
         ((*stack).on_end, (*stack).rounds)
     };
-    if let (1, Some(Ok(key))) = (rounds, KEY.get()) {
+    if rounds < ROUNDS
+        && let Some(Ok(key)) = KEY.get()
+    {
         // SAFETY: the key was made, and is never deleted.
         if unsafe { libc::pthread_setspecific(*key, kept) } == 0 {
             return;
@@ -588,6 +623,33 @@ mod tests {
         let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
         let bounds = format!("{start:08x}-{:08x} ", start + len_bytes);
         assert!(!maps.lines().any(|line| line.starts_with(&bounds)), "{bounds} is still mapped:\n{maps}");
+    }
+
+    #[test]
+    #[cfg(target_env = "gnu")]
+    fn an_object_that_is_pinned_stays_when_it_is_closed() {
+        // Whichever the C library brings and nobody uses.
+        let names = [c"libBrokenLocale.so.1", c"libanl.so.1", c"libutil.so.1", c"libnsl.so.1"];
+        let stays = |is_pinned: bool, name: &std::ffi::CStr| {
+            // SAFETY: the object is the C library's own; what is looked up in it is not called, and it is closed once.
+            unsafe {
+                let object = libc::dlopen(name.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL);
+                if object.is_null() {
+                    return None;
+                }
+                let mut map = std::ptr::null_mut::<*const c_void>();
+                // The description of an object begins with its address.
+                assert_eq!(libc::dlinfo(object, libc::RTLD_DI_LINKMAP, (&raw mut map).cast()), 0);
+                let address = (*map).wrapping_byte_add(64);
+                if is_pinned {
+                    pin(address);
+                }
+                assert_eq!(libc::dlclose(object), 0);
+                Some(libc::dladdr(address, MaybeUninit::<libc::Dl_info>::uninit().as_mut_ptr()) != 0)
+            }
+        };
+        let unused = names.iter().find(|name| stays(false, name) == Some(false)).expect("an object that nobody uses");
+        assert_eq!(stays(true, unused), Some(true));
     }
 
     #[test]

@@ -32,6 +32,8 @@ pub mod file;
 
 pub mod threads;
 
+pub mod thread_main;
+
 pub mod forks;
 
 pub mod program;

@@ -56,7 +56,7 @@ pub fn stack_left() -> Option<(usize, usize)> {
 }
 
 /// The usable addresses of the calling thread's stack.
-fn thread_stack() -> Option<Range<usize>> {
+pub(super) fn thread_stack() -> Option<Range<usize>> {
     let mut attributes = MaybeUninit::<libc::pthread_attr_t>::uninit();
     // SAFETY: the thread is this one; the call fills in the attributes.
     if unsafe { libc::pthread_getattr_np(libc::pthread_self(), attributes.as_mut_ptr()) } != 0 {

@@ -11,6 +11,7 @@ use crate::vm::references;
 use crate::vm::store::VmStore;
 use crate::vm::value::ValRaw;
 use peregrine_artifact::vmctx::VmFuncRef;
+use peregrine_sys::thread_main;
 use std::ptr::NonNull;
 
 /// How many parameters that are no floating point numbers have registers, the context left out.
@@ -139,7 +140,9 @@ impl Returned {
 #[inline(always)]
 pub(in crate::vm) unsafe fn is_possible(store: NonNull<VmStore>) -> bool {
     // SAFETY: as the caller says (1).
-    unsafe { (*store.as_ptr()).is_usual() && (*store.as_ptr()).context.exit_fp == 0 && CURRENT.get().is_null() }
+    unsafe {
+        (*store.as_ptr()).is_usual() && (*store.as_ptr()).context.exit_fp == 0 && CURRENT.get().is_null() && !thread_main::has_ended()
+    }
 }
 
 /// Calls a wasm function directly.

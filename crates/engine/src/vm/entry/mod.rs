@@ -40,7 +40,7 @@ use super::store::VmStore;
 use super::suspend::{Progress, Suspended, SuspendedFrame, first_stack_pointer};
 use super::value::ValRaw;
 use peregrine_artifact::vmctx::VmFuncRef;
-use peregrine_sys::forks;
+use peregrine_sys::{forks, thread_main};
 use std::cell::Cell;
 use std::ptr::{self, NonNull};
 
@@ -190,7 +190,8 @@ unsafe fn on_this_thread(store: NonNull<VmStore>, run: impl FnOnce(*mut VmStore)
     // SAFETY: as the caller says (1).
     let _deeper = unsafe { go_deeper(store)? };
     let outer = CURRENT.replace(pointer);
-    if (outer == UNPREPARED || IDLE.get() == UNPREPARED)
+    // In destructors of the thread it has to be prepared again.
+    if (outer == UNPREPARED || IDLE.get() == UNPREPARED || thread_main::has_ended())
         && let Err(error) = prepare_for_guests()
     {
         CURRENT.set(outer);

@@ -1,0 +1,148 @@
+//! Whether the function that a thread was started with has returned, in a few instructions.
+//!
+//! The standard library takes the alternate signal stack of its threads out of use between the end of their function and the destructors of
+//! what is thread-local. These run in the reverse order of their registration, so no destructor of ours is sure to be the first, and asking the
+//! system costs more than calling a guest. But the C library calls the function of every thread from one place: the return address that it puts
+//! at the top of the thread's stack is there until it calls whatever runs the destructors from another place. So [`watch`] looks for that
+//! address on the stack, once, and [`has_ended`] compares it.
+//!
+//! The function that a process begins with is not known by this: where it ends, the process does. For `faults` and the machine (in the engine).
+
+use std::cell::Cell;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Where the C library goes on when the function of a thread has returned. 0 until somebody asked, [`UNKNOWN`] where it cannot be told.
+static RETURN_ADDRESS: AtomicUsize = AtomicUsize::new(0);
+/// No code is there.
+const UNKNOWN: usize = 1;
+
+thread_local! {
+    /// What holds that address until the function of this thread has returned: a word at the top of its stack, or that which it is compared with.
+    static PLACE: Cell<*const AtomicUsize> = const { Cell::new(&raw const RETURN_ADDRESS) };
+}
+
+/// Whether the function that this thread was started with has returned since it was [watched](watch).
+#[inline(always)]
+pub fn has_ended() -> bool {
+    // SAFETY: a word of this thread's stack, which is there as long as the thread; or the static.
+    let found = unsafe { (*PLACE.get()).load(Ordering::Relaxed) };
+    found != RETURN_ADDRESS.load(Ordering::Relaxed)
+}
+
+/// Ends what [`watch`] began.
+pub(super) fn forget() {
+    PLACE.set(&raw const RETURN_ADDRESS);
+}
+
+/// Lets [`has_ended`] tell when the function returns that this thread was started with. Does nothing on the first thread of a process, on a stack that
+/// is not the thread's own, and where threads begin in another way.
+#[cfg(target_arch = "x86_64")]
+pub(super) fn watch() {
+    if rustix::thread::gettid() == rustix::process::getpid() {
+        return;
+    }
+    let address = match RETURN_ADDRESS.load(Ordering::Relaxed) {
+        0 => learn(),
+        address => address,
+    };
+    if let Some(place) = super::threads::thread_stack().filter(|_| address != UNKNOWN).and_then(|stack| find(&stack, address)) {
+        PLACE.set(place);
+    }
+}
+
+/// Lets [`has_ended`] tell when the function returns that this thread was started with: not on this processor.
+#[cfg(not(target_arch = "x86_64"))]
+pub(super) fn watch() {}
+
+/// How far from the top of a stack the address is looked for: what is thread-local is up there too.
+#[cfg(target_arch = "x86_64")]
+const REACH_BYTES: usize = 1 << 20;
+
+/// The topmost word of this thread's stack that holds `address`.
+#[cfg(target_arch = "x86_64")]
+fn find(stack: &std::ops::Range<usize>, address: usize) -> Option<*const AtomicUsize> {
+    const WORD: usize = size_of::<usize>();
+    let here = std::ptr::from_ref(&address).addr();
+    // On another stack nothing is known of what is mapped.
+    let range = stack.contains(&here).then(|| here.max(stack.end.saturating_sub(REACH_BYTES)).next_multiple_of(WORD)..stack.end)?;
+    let places = range.step_by(WORD).rev().map(|place| place as *const AtomicUsize);
+    // SAFETY: words of this thread's stack, above the frame of this function, which nobody else writes.
+    places.into_iter().find(|place| unsafe { (**place).load(Ordering::Relaxed) } == address)
+}
+
+/// Asks a thread that is there for nothing else.
+#[cfg(target_arch = "x86_64")]
+fn learn() -> usize {
+    let address = ask_thread().unwrap_or(UNKNOWN);
+    RETURN_ADDRESS.store(address, Ordering::Relaxed);
+    address
+}
+
+#[cfg(target_arch = "x86_64")]
+fn ask_thread() -> Option<usize> {
+    use std::mem::MaybeUninit;
+    /// Enough for what is thread-local in most programs; the function itself needs none.
+    const STACK_BYTES: usize = 256 << 10;
+    let mut attributes = MaybeUninit::<libc::pthread_attr_t>::uninit();
+    let mut thread = MaybeUninit::<libc::pthread_t>::uninit();
+    let mut returned = std::ptr::null_mut();
+    // SAFETY: the attributes are made, used and destroyed once; the function is one for threads, and the thread is joined if it was started.
+    unsafe {
+        if libc::pthread_attr_init(attributes.as_mut_ptr()) != 0 {
+            return None;
+        }
+        let set = libc::pthread_attr_setstacksize(attributes.as_mut_ptr(), STACK_BYTES);
+        let failed = match set {
+            0 => libc::pthread_create(thread.as_mut_ptr(), attributes.as_ptr(), tell_return_address, std::ptr::null_mut()),
+            error => error,
+        };
+        libc::pthread_attr_destroy(attributes.as_mut_ptr());
+        if failed != 0 || libc::pthread_join(thread.assume_init(), &mut returned) != 0 {
+            return None;
+        }
+    }
+    Some(returned.addr())
+}
+
+/// The function of a thread: gives the address that it returns to.
+#[cfg(target_arch = "x86_64")]
+#[unsafe(naked)]
+extern "C" fn tell_return_address(_: *mut std::ffi::c_void) -> *mut std::ffi::c_void {
+    std::arch::naked_asm!("endbr64", "mov rax, [rsp]", "ret")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc::{Sender, channel};
+
+    /// Says when it is dropped whether the function of the thread has returned, before and after that is forgotten.
+    struct Last(Sender<[bool; 2]>);
+
+    impl Drop for Last {
+        fn drop(&mut self) {
+            let before = has_ended();
+            forget();
+            self.0.send([before, has_ended()]).unwrap();
+        }
+    }
+
+    thread_local! {
+        static LAST: Cell<Option<Last>> = const { Cell::new(None) };
+    }
+
+    #[test]
+    #[cfg(target_arch = "x86_64")]
+    fn a_thread_tells_when_its_function_has_returned() {
+        for _ in 0..3 {
+            let (sender, receiver) = channel();
+            let during = std::thread::spawn(move || {
+                watch();
+                LAST.set(Some(Last(sender)));
+                has_ended()
+            });
+            assert!(!during.join().unwrap());
+            assert_eq!(receiver.recv().unwrap(), [true, false]);
+        }
+    }
+}
