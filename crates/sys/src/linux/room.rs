@@ -7,15 +7,16 @@
 //!
 //! A child process after `fork` has the same file as its parent, so it continues in a file of its own, from the next page on. What it got from its
 //! parent it goes on executing, whatever becomes of it there: memory of a room that was there at a fork is given back with the file alone.
-//! So that this happens some day, rooms that are made after a fork are in another file.
+//! So that this happens when the last room in it goes, rooms that are made after a fork are in another file. The memory needs the rooms' mappings
+//! only: where there are many files, the descriptor of the oldest is closed, and rooms in it go on in the newest, as in a child process.
 //!
 //! `image` gives out the rooms; what is written and when it may run is the machine's business (in the engine).
 
+use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 
 use rustix::fs::{FallocateFlags, MemfdFlags};
 use rustix::process::Resource;
@@ -37,7 +38,7 @@ impl RoomKind {
     /// Whether each piece of code takes whole pages in such rooms.
     pub fn takes_whole_pages(self) -> bool {
         // Rooms are made of the file as soon as there is one.
-        self == Self::Plain || claim(&FILE, 0).is_err()
+        self == Self::Plain || claim(&FILES, 0).is_err()
     }
 }
 
@@ -49,6 +50,8 @@ pub struct CodeRoom {
     start: usize,
     used: usize,
     backing: Backing,
+    /// The file of the backing, held open from when the next address was told until it is used.
+    ready: Option<Arc<File>>,
     /// Where pages that were put aside are in a file.
     aside: Option<(Arc<CodeFile>, u64)>,
 }
@@ -72,7 +75,7 @@ impl CodeRoom {
             RoomKind::Shared => Backing::None,
             RoomKind::Plain => Backing::Plain,
         };
-        Self { reservation, start, used: start, backing, aside: None }
+        Self { reservation, start, used: start, backing, ready: None, aside: None }
     }
 
     /// The address that the next code will have: a multiple of `align_bytes`, a power of two from [`CODE_ALIGN_BYTES`] up to a page.
@@ -103,9 +106,12 @@ impl CodeRoom {
     /// of it by something that orders memory.
     ///
     /// # Errors
-    /// As [`reserve`](Self::reserve) and [`Place::fill`].
+    /// `StorageFull` where it does not fit, otherwise what the system said; nothing is used up then.
     pub fn append(&mut self, code: &[u8]) -> io::Result<()> {
-        self.reserve(code.len())?.fill(code)
+        self.next_address(CODE_ALIGN_BYTES)?;
+        let used = self.used;
+        // Nobody else has taken any meanwhile.
+        self.reserve(code.len())?.fill(code).inspect_err(|_| self.used = used)
     }
 
     /// Uses up the bytes from the address on that [`next_address`](Self::next_address) told, to be filled without the room.
@@ -119,7 +125,10 @@ impl CodeRoom {
             return Err(io::Error::new(io::ErrorKind::StorageFull, message));
         }
         let file = match &self.backing {
-            Backing::File { file, file_offset, start, .. } => Some((Arc::clone(file), file_offset + (self.used - start) as u64)),
+            Backing::File { file_offset, start, .. } => {
+                let file = self.ready.take().ok_or(io::ErrorKind::NotFound)?;
+                Some((file, file_offset + (self.used - start) as u64))
+            }
             _ => None,
         };
         let place = Place { reservation: Arc::clone(&self.reservation), start: self.used, len_bytes, file };
@@ -134,6 +143,7 @@ impl CodeRoom {
     pub fn put_aside(&mut self, len_bytes: usize) -> io::Result<usize> {
         debug_assert_eq!(self.used, self.start);
         self.prepare()?;
+        self.ready = None;
         let len_bytes = len_bytes.next_multiple_of(page_size());
         if len_bytes > self.left_bytes() {
             return Err(io::Error::new(io::ErrorKind::StorageFull, format!("{len_bytes} bytes cannot be put aside")));
@@ -153,8 +163,14 @@ impl CodeRoom {
     pub fn fill_page(&mut self, page: usize, code: &[u8]) -> io::Result<()> {
         debug_assert!(code.len() <= page_size() && (page + 1) * page_size() <= self.used - self.start);
         let offset = page * page_size();
-        match &self.aside {
-            Some((file, file_offset)) => file.file.write_all_at(code, file_offset + offset as u64)?,
+        match self.aside.as_ref().map(|(file, file_offset)| (file.open(), file_offset)) {
+            Some((Some(file), file_offset)) => file.write_all_at(code, file_offset + offset as u64)?,
+            Some((None, _)) => {
+                // The page is mapped of a file that is not written to any more: one of its own takes its place.
+                let page = self.start + offset..self.start + offset + page_size();
+                self.reservation.reserve_over(page.clone())?;
+                fill_fresh(&self.reservation, page.start, code)?;
+            }
             None => fill_fresh(&self.reservation, self.start + offset, code)?,
         }
         // SAFETY: the page is in the reservation, mapped and filled.
@@ -162,28 +178,33 @@ impl CodeRoom {
         Ok(())
     }
 
-    /// Makes sure that the room beyond `used` is backed, by this process alone.
+    /// Makes sure that the room beyond `used` is backed, by this process alone, and that the file which does it stays open.
     fn prepare(&mut self) -> io::Result<()> {
         match &self.backing {
             Backing::Plain => return Ok(()),
-            Backing::File { file, .. } if file.is_own() => return Ok(()),
+            Backing::File { file, .. } if file.is_own() => {
+                self.ready = self.ready.take().or_else(|| file.open());
+                if self.ready.is_some() {
+                    return Ok(());
+                }
+            }
             _ => {}
         }
         let start = round_up_to_pages(self.used).unwrap_or(self.reservation.len_bytes()).min(self.reservation.len_bytes());
         let len_bytes = self.reservation.len_bytes() - start;
         // Before it is mapped: a fork from now on gives it to the child.
         let forks = forks::count();
-        let mapped = claim(&FILE, len_bytes as u64).and_then(|(file, file_offset)| {
-            self.reservation.map_shared_read_execute(start, &file.file, file_offset, len_bytes)?;
-            Ok(Backing::File { file, file_offset, start, forks })
+        let mapped = claim(&FILES, len_bytes as u64).and_then(|claimed| {
+            self.reservation.map_shared_read_execute(start, &claimed.open, claimed.offset, len_bytes)?;
+            Ok((Backing::File { file: claimed.file, file_offset: claimed.offset, start, forks }, Some(claimed.open)))
         });
         self.used = start;
-        self.backing = match mapped {
-            Ok(backing) => backing,
-            // Whatever was mapped of the parent's file goes, beyond what is used.
+        (self.backing, self.ready) = match mapped {
+            Ok(backed) => backed,
+            // Whatever was mapped of the earlier file goes, beyond what is used.
             Err(_) => {
                 self.reservation.reserve_over(start..self.reservation.len_bytes())?;
-                Backing::Plain
+                (Backing::Plain, None)
             }
         };
         Ok(())
@@ -192,17 +213,19 @@ impl CodeRoom {
 
 impl Drop for CodeRoom {
     fn drop(&mut self) {
-        // A child that was forked since executes what is there.
-        if let Backing::File { file, file_offset, start, forks } = &self.backing
-            && file.is_own()
-            && *forks == forks::count()
-        {
-            let used = (self.used - start).next_multiple_of(page_size()) as u64;
-            if used > 0 {
-                // The room's range is not used again, so this gives its memory back. If it fails, the memory stays until the process ends.
-                let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-                let _ = rustix::fs::fallocate(&file.file, flags, *file_offset, used);
-            }
+        let Backing::File { file, file_offset, start, forks } = &self.backing else { return };
+        if !file.is_own() {
+            return;
+        }
+        if *forks != forks::count() {
+            // A child that was forked since executes what is there. The file is not to stay for whoever might want a range of it.
+            return release_stale(&FILES);
+        }
+        let used = (self.used - start).next_multiple_of(page_size()) as u64;
+        if let Some(file) = file.open().filter(|_| used > 0) {
+            // The room's range is not used again, so this gives its memory back. If it fails, the memory stays until the file goes.
+            let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+            let _ = rustix::fs::fallocate(&*file, flags, *file_offset, used);
         }
     }
 }
@@ -216,7 +239,7 @@ pub struct Place {
     start: usize,
     len_bytes: usize,
     /// Where it is in a file; `None` for fresh pages.
-    file: Option<(Arc<CodeFile>, u64)>,
+    file: Option<(Arc<File>, u64)>,
 }
 
 impl Place {
@@ -229,7 +252,7 @@ impl Place {
             return Err(io::ErrorKind::InvalidInput.into());
         }
         match &self.file {
-            Some((file, offset)) => file.file.write_all_at(code, *offset)?,
+            Some((file, offset)) => file.write_all_at(code, *offset)?,
             None => fill_fresh(&self.reservation, self.start, code)?,
         }
         // SAFETY: the range is in the reservation, mapped and filled.
@@ -252,7 +275,7 @@ fn fill_fresh(reservation: &Reservation, start: usize, code: &[u8]) -> io::Resul
 pub struct RepeatedCode {
     reservation: Reservation,
     code: Vec<u8>,
-    file: Option<(Arc<CodeFile>, u64)>,
+    file: Option<(Arc<File>, u64)>,
     times: usize,
 }
 
@@ -264,9 +287,9 @@ impl RepeatedCode {
     pub fn new(code: Vec<u8>, max_times: usize) -> io::Result<Self> {
         debug_assert!(code.len().is_multiple_of(page_size()));
         let reservation = Reservation::new(code.len().saturating_mul(max_times))?;
-        let file = claim(&REPEATED, code.len() as u64).and_then(|(file, offset)| {
-            file.file.write_all_at(&code, offset)?;
-            Ok((file, offset))
+        let file = claim(&REPEATED, code.len() as u64).and_then(|claimed| {
+            claimed.open.write_all_at(&code, claimed.offset)?;
+            Ok((claimed.open, claimed.offset))
         });
         Ok(Self { reservation, code, file: file.ok(), times: 0 })
     }
@@ -284,7 +307,7 @@ impl RepeatedCode {
         while self.times < times {
             let start = self.times * self.code.len();
             let shared = self.file.as_ref().is_some_and(|(file, file_offset)| {
-                self.reservation.map_shared_read_execute(start, &file.file, *file_offset, self.code.len()).is_ok()
+                self.reservation.map_shared_read_execute(start, file, *file_offset, self.code.len()).is_ok()
             });
             if !shared {
                 self.file = None;
@@ -303,54 +326,100 @@ impl RepeatedCode {
 /// A file that code is written to.
 #[derive(Debug)]
 struct CodeFile {
-    file: std::fs::File,
+    /// `None` when it was closed. What is mapped of it stays.
+    file: RwLock<Option<Arc<File>>>,
     /// The process that writes to it.
     generation: usize,
+}
+
+/// The files of a process.
+#[derive(Debug)]
+struct Files {
+    /// That which ranges are taken of now.
+    current: Option<Current>,
+    /// All that were made, the oldest first, without those that were closed and found gone.
+    open: Vec<Weak<CodeFile>>,
 }
 
 /// The file that ranges are taken of now.
 #[derive(Debug)]
 struct Current {
     file: Arc<CodeFile>,
+    open: Arc<File>,
     /// How much of it is given away.
     given: u64,
     /// How many forks there were when it was made.
     forks: usize,
 }
 
-/// The file of this process for rooms.
-static FILE: Mutex<Option<Current>> = Mutex::new(None);
-/// That for code that is there until the process ends. In the other one, it would keep the memory of all rooms that were there at a fork.
-static REPEATED: Mutex<Option<Current>> = Mutex::new(None);
-/// How many files there are.
-static FILES: AtomicUsize = AtomicUsize::new(0);
+/// A range of a file.
+struct Claimed {
+    file: Arc<CodeFile>,
+    open: Arc<File>,
+    offset: u64,
+}
 
-/// With so many files, each of which takes a descriptor, a fork is no reason to begin another one.
+/// The files for rooms.
+static FILES: Mutex<Files> = Mutex::new(Files { current: None, open: Vec::new() });
+/// Those for code that is there until the process ends. In the others, it would keep the memory of all rooms that were there at a fork.
+static REPEATED: Mutex<Files> = Mutex::new(Files { current: None, open: Vec::new() });
+
+/// So many files are open, each of which takes a descriptor.
 const MANY_FILES: usize = 16;
 
-/// A range of the file, page-aligned, that nobody else has or gets.
-fn claim(current: &Mutex<Option<Current>>, len_bytes: u64) -> io::Result<(Arc<CodeFile>, u64)> {
-    let mut current = current.lock().unwrap_or_else(PoisonError::into_inner);
+/// A range of a file, page-aligned, that nobody else has or gets.
+fn claim(files: &Mutex<Files>, len_bytes: u64) -> io::Result<Claimed> {
+    let mut files = files.lock().unwrap_or_else(PoisonError::into_inner);
     let forks = forks::count();
     // The file of before a fork lasts as long as its rooms.
-    let is_good = |current: &Current| current.file.is_own() && (current.forks == forks || FILES.load(Ordering::Relaxed) >= MANY_FILES);
-    if !current.as_ref().is_some_and(is_good) {
-        *current = None;
-        *current = Some(Current { file: Arc::new(CodeFile::create()?), given: 0, forks });
+    if !files.current.as_ref().is_some_and(|current| current.file.is_own() && current.forks == forks) {
+        files.current = None;
+        files.make_room();
+        let (file, open) = CodeFile::create()?;
+        files.open.push(Arc::downgrade(&file));
+        files.current = Some(Current { file, open, given: 0, forks });
     }
-    let Some(Current { file, given, .. }) = &mut *current else { return Err(io::ErrorKind::NotFound.into()) };
-    let (file, start) = (Arc::clone(file), *given);
+    let Some(Current { file, open, given, .. }) = &mut files.current else { return Err(io::ErrorKind::NotFound.into()) };
+    let (file, open, start) = (Arc::clone(file), Arc::clone(open), *given);
     let end = start.saturating_add(len_bytes).next_multiple_of(page_size() as u64);
     if end > start {
         // The file is sparse: only what is written takes memory.
-        file.file.set_len(end)?;
+        open.set_len(end)?;
         *given = end;
     }
-    Ok((file, start))
+    Ok(Claimed { file, open, offset: start })
+}
+
+/// Lets go of the file that ranges were taken of before a fork: it goes with its last room.
+fn release_stale(files: &Mutex<Files>) {
+    // As whoever gives ranges away is, so that no child finds it locked for ever.
+    let _inside = forks::enter();
+    // Whoever has it locked looks itself.
+    if let Ok(mut files) = files.try_lock()
+        && files.current.as_ref().is_some_and(|current| current.forks != forks::count())
+    {
+        files.current = None;
+    }
+}
+
+impl Files {
+    /// Closes the oldest files, so that there may be another one.
+    fn make_room(&mut self) {
+        self.open.retain(|file| file.strong_count() > 0);
+        while self.open.len() >= MANY_FILES {
+            if let Some(oldest) = self.open.remove(0).upgrade()
+                && !oldest.close()
+            {
+                // Somebody looks at it in this moment: the next time.
+                self.open.push(Arc::downgrade(&oldest));
+                return;
+            }
+        }
+    }
 }
 
 impl CodeFile {
-    fn create() -> io::Result<Self> {
+    fn create() -> io::Result<(Arc<Self>, Arc<File>)> {
         if rustix::process::getrlimit(Resource::Fsize).current.is_some() {
             // The limit counts files in memory too, and going beyond it ends the process.
             return Err(io::Error::new(io::ErrorKind::FileTooLarge, "the size of files is limited"));
@@ -362,19 +431,25 @@ impl CodeFile {
             Err(rustix::io::Errno::INVAL) => rustix::fs::memfd_create(name, flags),
             result => result,
         }?;
-        FILES.fetch_add(1, Ordering::Relaxed);
-        Ok(Self { file: fd.into(), generation: forks::generation() })
+        let open = Arc::new(File::from(fd));
+        let file = RwLock::new(Some(Arc::clone(&open)));
+        Ok((Arc::new(Self { file, generation: forks::generation() }), open))
+    }
+
+    /// The file, unless it was closed. One that cannot be looked at without waiting is as good as closed: in a child process, who closes it may be
+    /// a thread that is not there.
+    fn open(&self) -> Option<Arc<File>> {
+        self.file.try_read().ok()?.clone()
+    }
+
+    /// Closes it, as soon as nobody writes to it. Whether that was possible.
+    fn close(&self) -> bool {
+        self.file.try_write().map(|mut file| *file = None).is_ok()
     }
 
     /// Whether this process writes to it. Not by the number of the process: a child in another namespace may have that of its parent.
     fn is_own(&self) -> bool {
         self.generation == forks::generation()
-    }
-}
-
-impl Drop for CodeFile {
-    fn drop(&mut self) {
-        FILES.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -460,6 +535,23 @@ mod tests {
     }
 
     #[test]
+    fn what_the_system_does_not_take_uses_nothing_up() {
+        let mapping = mapping();
+        let mut room = mapping.room(RoomKind::Shared);
+        for _ in 0..3 {
+            let address = room.next_address(CODE_ALIGN_BYTES).unwrap();
+            let good = room.ready.take().unwrap();
+            // Opened to be read.
+            room.ready = Some(Arc::new(File::open(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&good))).unwrap()));
+            assert_eq!(room.append(&returns(1)).unwrap_err().raw_os_error(), Some(libc::EBADF));
+            assert_eq!(room.next_address(CODE_ALIGN_BYTES).unwrap(), address);
+        }
+        let address = room.next_address(CODE_ALIGN_BYTES).unwrap();
+        room.append(&returns(1)).unwrap();
+        assert_eq!(run(address), 1);
+    }
+
+    #[test]
     fn rooms_share_one_descriptor() {
         let count = || {
             std::fs::read_dir("/proc/self/fd")
@@ -503,7 +595,7 @@ mod tests {
         let first = room.next_address(CODE_ALIGN_BYTES).unwrap();
         room.append(&returns(1)).unwrap();
         // Another test must not have it locked in the child for ever.
-        let file = FILE.lock().unwrap();
+        let file = FILES.lock().unwrap();
         // SAFETY: the child only makes system calls and ends without running anything of the parent's.
         let child = unsafe { libc::fork() };
         drop(file);
@@ -521,11 +613,16 @@ mod tests {
         assert!(good && status == 0 && run(second) == 2, "{status}");
     }
 
-    /// Bytes of memory that the file of a room takes.
-    fn file_bytes(room: &CodeRoom) -> u64 {
-        use std::os::unix::fs::MetadataExt;
+    /// The file of a room, unless it was closed: tests of other threads make files too.
+    fn file_of(room: &CodeRoom) -> Option<Arc<File>> {
         let Backing::File { file, .. } = &room.backing else { panic!("the room has a file") };
-        file.file.metadata().unwrap().blocks() * 512
+        file.open()
+    }
+
+    /// Bytes of memory that a file takes.
+    fn file_bytes(file: &File) -> u64 {
+        use std::os::unix::fs::MetadataExt;
+        file.metadata().unwrap().blocks() * 512
     }
 
     #[test]
@@ -540,7 +637,7 @@ mod tests {
         room.append(&returns(1)).unwrap();
         // SAFETY: both are descriptors of this test.
         assert_eq!(unsafe { libc::pipe(ends.as_mut_ptr()) }, 0);
-        let file = FILE.lock().unwrap();
+        let file = FILES.lock().unwrap();
         // SAFETY: the child only makes system calls and ends without running anything of the parent's.
         let child = unsafe { libc::fork() };
         if child == 0 {
@@ -574,15 +671,16 @@ mod tests {
             let [mut kept, mut dropped] = [&mappings[0], &mappings[1]].map(|mapping| mapping.room(RoomKind::Shared));
             fill(&mut kept);
             fill(&mut dropped);
-            let before = file_bytes(&kept);
+            let Some(file) = file_of(&kept) else { return false };
+            let before = file_bytes(&file);
             drop(dropped);
-            file_bytes(&kept) < before
+            file_bytes(&file) < before
         });
         assert!(emptied, "the memory of a room stays");
         let (before, mut after) = (mapping(), mapping());
         let mut before = before.room(RoomKind::Shared);
         fill(&mut before);
-        let file = FILE.lock().unwrap();
+        let file = FILES.lock().unwrap();
         // SAFETY: the child ends at once.
         let child = unsafe { libc::fork() };
         if child == 0 {
@@ -599,5 +697,67 @@ mod tests {
             panic!("both have files")
         };
         assert!(!Arc::ptr_eq(old, new), "what is new would keep what is old");
+    }
+
+    /// A child process that ends at once.
+    fn fork() {
+        let file = FILES.lock().unwrap();
+        // SAFETY: the child ends at once.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            // SAFETY: as above.
+            unsafe { libc::_exit(0) };
+        }
+        drop(file);
+        // SAFETY: waits for the child made above.
+        unsafe { libc::waitpid(child, &mut 0, 0) };
+    }
+
+    #[test]
+    fn a_room_goes_on_when_its_file_is_closed() {
+        let old_mapping = mapping();
+        let mut old = old_mapping.room(RoomKind::Shared);
+        let aside = old.put_aside(2 * page_size()).unwrap();
+        old.fill_page(1, &returns(1)).unwrap();
+        let first = old.next_address(CODE_ALIGN_BYTES).unwrap();
+        old.append(&returns(2)).unwrap();
+        // In a file each, which stay.
+        let others: Vec<_> = (0..=MANY_FILES)
+            .map(|_| {
+                fork();
+                let mapping = mapping();
+                let mut room = mapping.room(RoomKind::Shared);
+                let address = room.next_address(CODE_ALIGN_BYTES).unwrap();
+                room.append(&returns(3)).unwrap();
+                (mapping, room, address)
+            })
+            .collect();
+        let Backing::File { file, .. } = &old.backing else { panic!("the room has a file") };
+        assert!(file.open().is_none(), "there are {} files", others.len());
+        let second = old.next_address(CODE_ALIGN_BYTES).unwrap();
+        old.append(&returns(4)).unwrap();
+        old.fill_page(0, &returns(5)).unwrap();
+        let all = [aside + page_size(), first, second, aside].map(run);
+        assert_eq!(all, [1, 2, 4, 5]);
+        assert!(others.iter().all(|(.., address)| run(*address) == 3));
+        drop(old);
+        assert!(others.iter().all(|(.., address)| run(*address) == 3));
+    }
+
+    #[test]
+    fn the_file_of_before_a_fork_goes_with_its_last_room() {
+        // Tests of other threads make rooms and fork, so now and then it is not that of this test alone.
+        let gone = (0..50).any(|_| {
+            fork();
+            let mapping = mapping();
+            let mut room = mapping.room(RoomKind::Shared);
+            room.append(&returns(1)).unwrap();
+            fork();
+            let Backing::File { file, .. } = &room.backing else { panic!("the room has a file") };
+            let file = Arc::downgrade(file);
+            drop(room);
+            file.upgrade().is_none()
+        });
+        assert!(gone, "somebody holds it");
     }
 }
