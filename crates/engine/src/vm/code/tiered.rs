@@ -64,6 +64,9 @@ pub(crate) struct TieredCode {
     optimized_share: OptimizedShare,
     /// Bytes of the room that optimized code has. Written while the room is locked.
     optimized_bytes: AtomicUsize,
+    /// Whether the system refused to take code that had its place already: from then on code is written while the room is locked, so that the
+    /// place is the next one's if that happens again.
+    was_refused: AtomicBool,
     /// The addresses of code in the image.
     image_text: Range<usize>,
 }
@@ -226,6 +229,7 @@ impl TieredCode {
             blobs: Blobs::new(),
             optimized_share,
             optimized_bytes: AtomicUsize::new(0),
+            was_refused: AtomicBool::new(false),
             image_text: text,
         })
     }
@@ -324,7 +328,8 @@ impl TieredCode {
     ///
     /// # Errors
     ///
-    /// If there is no room, or the code refers to what cannot be expressed.
+    /// If there is no room, the code refers to what cannot be expressed, or the system refused. Of the room nothing is used up then, but for
+    /// what was being added when the system refused for the first time: its description is in the list that is read without locks.
     pub(crate) fn add(&self, function: DefinedFuncIndex, kind: BlobKind, compiled: &CompiledFunc) -> Result<usize, InstallError> {
         let mut code = compiled.code.clone();
         let len = u32::try_from(code.len()).ok().filter(|len| *len > 0).ok_or(InstallError::Code("no bytes, or too many"))?;
@@ -335,7 +340,13 @@ impl TieredCode {
         let used = room.used_bytes();
         let start = room.next_address(align).map_err(InstallError::Io)?;
         let cells = self.cells.take(compiled.sites.len());
-        let linked = self.link(compiled, &mut code, start, cells).and_then(|()| room.reserve(code.len()).map_err(InstallError::Io));
+        let linked = self.link(compiled, &mut code, start, cells).and_then(|()| {
+            let place = match self.was_refused.load(Ordering::Relaxed) {
+                true => room.append(&code).map(|()| None),
+                false => room.reserve(code.len()).map(Some),
+            };
+            place.map_err(InstallError::Io)
+        });
         let place = match linked {
             Ok(place) => place,
             Err(error) => {
@@ -353,7 +364,10 @@ impl TieredCode {
         unsafe { self.blobs.push(blob) };
         self.cells.give(function, cells, &compiled.sites);
         drop(room);
-        place.fill(&code).map_err(InstallError::Io)?;
+        if let Some(Err(error)) = place.map(|place| place.fill(&code)) {
+            self.was_refused.store(true, Ordering::Relaxed);
+            return Err(InstallError::Io(error));
+        }
         Ok(start)
     }
 
