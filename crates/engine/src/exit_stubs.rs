@@ -1,42 +1,79 @@
 //! Exit stubs that no module of a store has: a module with very many types has those of its imports alone, and a host function that it is to call
 //! through a table, of a type that needs one, gets it from a module that consists of nothing else.
 //!
-//! Asked for where a function of the host becomes a reference and where a module is instantiated; each type is compiled once for an engine.
+//! Asked for where a function of the host becomes a reference and where a module is instantiated; each type is compiled once for an engine. What
+//! could not be had for want of time or memory is tried again when it is asked for, ever less often.
 
 use crate::engine::Engine;
 use crate::module::Module;
 use crate::store::StoreOpaque;
 use crate::vm::LoadedModule;
+use peregrine_artifact::compiler::CompileError;
 use peregrine_sys::forks;
 use peregrine_wasm::{FuncType, ValType};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-/// The stubs that an engine made: by the binary that they are compiled from, nothing where that failed.
+/// The stubs that an engine made: by the binary that they are compiled from.
 #[derive(Default)]
-pub(crate) struct ExitStubs(Mutex<Known>);
+pub(crate) struct ExitStubs(Mutex<HashMap<Vec<u8>, Known>>);
 
-type Known = HashMap<Vec<u8>, Option<Arc<LoadedModule>>>;
+/// What is known of stubs of one type.
+#[derive(Clone)]
+enum Known {
+    Made(Arc<LoadedModule>),
+    /// They cannot be made.
+    Never,
+    /// They could not be made; to be tried again at that time, and so much later if it fails again.
+    Later(Instant, Duration),
+}
+
+/// How long stubs that could not be made are not tried again: the first time, and at most.
+const FIRST_PAUSE: Duration = Duration::from_millis(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 impl ExitStubs {
-    /// A module whose one type has an Exit stub that serves for `ty`. `None` if the engine cannot compile it.
-    fn get(&self, engine: &Engine, ty: &FuncType) -> Option<Arc<LoadedModule>> {
-        let binary = importing(ty)?;
-        // Locked for moments inside of the gate, so that a forked child finds it free.
-        let known = |work: &mut dyn FnMut(&mut Known) -> Option<Option<Arc<LoadedModule>>>| {
-            let _inside = forks::enter();
-            work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    /// A module whose one type has an Exit stub that serves for `ty`. [`Known::Never`] if the engine cannot compile it.
+    fn get(&self, engine: &Engine, ty: &FuncType) -> Known {
+        let Some(binary) = importing(ty) else { return Known::Never };
+        let known = self.locked(|stubs| stubs.get(&binary).cloned());
+        let pause = match known {
+            Some(Known::Later(time, pause)) if Instant::now() >= time => pause,
+            Some(known) => return known,
+            None => FIRST_PAUSE,
         };
-        if let Some(made) = known(&mut |known| known.get(&binary).cloned()) {
-            return made;
-        }
-        let made = make(engine, &binary);
-        if let Err(error) = &made {
-            tracing::warn!(%error, "no stub for a host function: guests of modules with very many types cannot call it through tables");
-        }
-        let made = made.ok();
-        known(&mut |known| Some(known.entry(binary.clone()).or_insert_with(|| made.clone()).clone()))?
+        let made = match make(engine, &binary) {
+            Ok(made) => Known::Made(made),
+            Err(error) => {
+                tracing::warn!(%error, "no stub for a host function: guests of modules with very many types cannot call it through tables");
+                match may_pass(&error) {
+                    true => Known::Later(Instant::now() + pause, (pause * 2).min(LONGEST_PAUSE)),
+                    false => Known::Never,
+                }
+            }
+        };
+        self.locked(|stubs| match stubs.get(&binary) {
+            // Another thread was faster.
+            Some(Known::Made(first)) => Known::Made(Arc::clone(first)),
+            _ => {
+                stubs.insert(binary, made.clone());
+                made
+            }
+        })
     }
+
+    /// Locked for moments inside of the gate, so that a forked child finds it free.
+    fn locked<R>(&self, work: impl FnOnce(&mut HashMap<Vec<u8>, Known>) -> R) -> R {
+        let _inside = forks::enter();
+        work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Whether stubs that cannot be made for the reason `error` may be made later: there was no time, no memory or no address space.
+fn may_pass(error: &crate::Error) -> bool {
+    let refusal = error.downcast_ref::<CompileError>();
+    !matches!(refusal, Some(CompileError::Invalid { .. } | CompileError::Unsupported { .. } | CompileError::Internal { .. }))
 }
 
 fn make(engine: &Engine, binary: &[u8]) -> crate::Result<Arc<LoadedModule>> {
@@ -55,12 +92,18 @@ impl StoreOpaque {
 
     #[cold]
     fn make_exits(&mut self) {
+        let mut is_to_look_again = false;
         for type_id in self.vm.missing_exits() {
             let ty = self.func_type(type_id);
             let engine = self.engine().clone();
-            if let Some(module) = engine.exit_stubs().get(&engine, ty.as_wasm()) {
-                self.vm.give_exit(type_id, &module);
+            match engine.exit_stubs().get(&engine, ty.as_wasm()) {
+                Known::Made(module) => self.vm.give_exit(type_id, &module),
+                Known::Never => {}
+                Known::Later(..) => is_to_look_again = true,
             }
+        }
+        if is_to_look_again {
+            self.vm.look_for_exits_again();
         }
     }
 }

@@ -526,6 +526,11 @@ impl VmStore {
         missing
     }
 
+    /// Makes [`missing_exits`](Self::missing_exits) tell again what it told.
+    pub(crate) fn look_for_exits_again(&mut self) {
+        self.without_exit_looked_at = 0;
+    }
+
     /// Gives the host functions of a type the Exit stub that `module` has for its one type, and keeps the module.
     pub(crate) fn give_exit(&mut self, type_id: u32, module: &Arc<LoadedModule>) {
         self.keep(ModuleSource::Own(module));
