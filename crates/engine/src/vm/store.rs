@@ -694,8 +694,9 @@ impl VmStore {
     pub(super) fn ensure_stack(&mut self) -> std::io::Result<()> {
         if !self.guest_ran {
             self.guest_ran = true;
-            // SAFETY: a store does not move, and is removed when it is dropped.
-            unsafe { self.shared.stores_used.add(&self.used) };
+            let this = &raw mut *self;
+            // SAFETY: a store does not move, and is removed when it is dropped; the pointer is made of one to the store.
+            unsafe { self.shared.stores_used.add(NonNull::new_unchecked(&raw mut (*this).used)) };
         }
         if self.stack.is_none() {
             let stack = self.shared.stacks.take()?;

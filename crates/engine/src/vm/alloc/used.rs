@@ -8,11 +8,16 @@
 
 use super::pool::{Apart, SHARDS, own_shard};
 use peregrine_sys::forks;
+use std::marker::PhantomPinned;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// What guests of a store used. Part of the store.
+///
+/// Other threads read it through the list at any time, also while somebody has a mutable reference to the store. What is not `Unpin` may be shared
+/// that way: a mutable reference to it, or to what it is part of, does not promise that nobody else looks (RFC 3467; for the time until
+/// `UnsafePinned` is stable, that is what compilers and Miri go by). In an allocation of its own it would cost each call a load more.
 #[derive(Debug)]
 pub(crate) struct Used {
     calls: AtomicU64,
@@ -21,12 +26,13 @@ pub(crate) struct Used {
     /// Where the store is listed, [`SHARDS`] if it is not. Written under the lock of that part of the list.
     shard: AtomicUsize,
     position: AtomicUsize,
+    _shared: PhantomPinned,
 }
 
 impl Default for Used {
     fn default() -> Self {
         let [calls, traps, guest_nanoseconds] = [(); 3].map(|()| AtomicU64::new(0));
-        Self { calls, traps, guest_nanoseconds, shard: AtomicUsize::new(SHARDS), position: AtomicUsize::new(0) }
+        Self { calls, traps, guest_nanoseconds, shard: AtomicUsize::new(SHARDS), position: AtomicUsize::new(0), _shared: PhantomPinned }
     }
 }
 
@@ -105,13 +111,15 @@ impl StoresUsed {
     ///
     /// # Safety
     ///
-    /// 1. `used` stays where it is, and valid, until it was [removed](Self::remove).
-    pub(crate) unsafe fn add(&self, used: &Used) {
+    /// 1. What `listed` points to stays where it is, and may be read by any thread, until it was [removed](Self::remove).
+    pub(crate) unsafe fn add(&self, listed: NonNull<Used>) {
         let shard = own_shard();
         let mut part = self.part(shard);
+        // SAFETY: it is valid (1).
+        let used = unsafe { listed.as_ref() };
         used.shard.store(shard, Ordering::Relaxed);
         used.position.store(part.live.len(), Ordering::Relaxed);
-        part.live.push(NonNull::from(used));
+        part.live.push(listed);
     }
 
     /// Takes a store off the list, if it is on it.
@@ -147,3 +155,14 @@ impl StoresUsed {
         all
     }
 }
+
+/// A store is [shared](Used) as its numbers are. Neither compiles if it is `Unpin`: there are two answers to what is asked then.
+const _: () = {
+    trait IsNotUnpin<Answer> {
+        const IS: bool = true;
+    }
+    struct Unpinned;
+    impl<V: ?Sized> IsNotUnpin<()> for V {}
+    impl<V: ?Sized + Unpin> IsNotUnpin<Unpinned> for V {}
+    assert!(<Used as IsNotUnpin<_>>::IS && <crate::vm::VmStore as IsNotUnpin<_>>::IS);
+};
