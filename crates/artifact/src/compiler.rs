@@ -275,6 +275,10 @@ pub trait LazyFunctions: Send + Sync + 'static {
         let _ = guidance;
         self.compile(request)
     }
+
+    /// Said in a child process after a fork, before any function is compiled there: threads of the parent that were compiling are not there, and
+    /// what they took of what compilations share nobody gives back.
+    fn forget_compiling(&self) {}
 }
 
 /// What is to be learnt from code, and what was learnt for it.

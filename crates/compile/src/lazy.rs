@@ -281,4 +281,10 @@ impl LazyFunctions for OneByOne {
     fn compile_guided(&self, request: &FunctionRequest, guidance: &Guidance) -> Result<CompiledFunc, CompileError> {
         self.compilers()?.with_dependent(|env, compilers| self.compile_in(env.borrow_dependent(), compilers, request, guidance))
     }
+
+    fn forget_compiling(&self) {
+        if let Some(Ok(compilers)) = self.compilers.get() {
+            compilers.with_dependent(|env, _| env.borrow_dependent().memory.forget_taken());
+        }
+    }
 }

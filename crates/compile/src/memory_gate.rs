@@ -2,8 +2,12 @@
 //!
 //! [`crate::tier::ModuleEnv`] holds one. Tiers whose memory is many times the body ask it before they take much, and end without an answer
 //! never: whoever waits, waits for compilations that go on without it. What code is made does not depend on who waited.
+//!
+//! Waiting is looking now and then: compilations that take so much take long, and a lock could be found locked for ever in a child process after a
+//! fork, as forks do not wait for compilations. Neither do the children have them: [`MemoryGate::forget_taken`].
 
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 /// Bytes that a module may take for each of its own.
 const MAX_BYTES_PER_BYTE: u64 = 80;
@@ -12,20 +16,22 @@ const MIN_BYTES: u64 = 36 << 20;
 /// What takes less does not ask.
 const MAX_UNASKED_BYTES: u64 = 1 << 20;
 
+/// How long a thread sleeps until it looks again.
+const PAUSE: Duration = Duration::from_micros(200);
+
 /// The memory that compiling a module may take.
 #[derive(Debug)]
 pub struct MemoryGate {
     max_bytes: u64,
-    held_bytes: Mutex<u64>,
-    /// Signalled when memory was given back.
-    given_back: Condvar,
+    /// A count that orders nothing.
+    held_bytes: AtomicU64,
 }
 
 impl MemoryGate {
     /// For a module of so many bytes.
     pub fn new(module_bytes: usize) -> Self {
         let max_bytes = MIN_BYTES + MAX_BYTES_PER_BYTE * module_bytes as u64;
-        Self { max_bytes, held_bytes: Mutex::new(0), given_back: Condvar::new() }
+        Self { max_bytes, held_bytes: AtomicU64::new(0) }
     }
 
     /// The same, with at most `max_bytes`.
@@ -44,12 +50,16 @@ impl MemoryGate {
         if bytes <= MAX_UNASKED_BYTES {
             return Taken { gate: self, bytes: 0 };
         }
-        let mut held = self.held_bytes.lock().unwrap_or_else(PoisonError::into_inner);
-        while *held > 0 && held.saturating_add(bytes) > self.max_bytes {
-            held = self.given_back.wait(held).unwrap_or_else(PoisonError::into_inner);
+        let with = |held: u64| (held == 0 || held.saturating_add(bytes) <= self.max_bytes).then(|| held.saturating_add(bytes));
+        while self.held_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, with).is_err() {
+            std::thread::sleep(PAUSE);
         }
-        *held = held.saturating_add(bytes);
         Taken { gate: self, bytes }
+    }
+
+    /// In a child process after a fork, before it compiles anything: nobody there has what threads of its parent took.
+    pub fn forget_taken(&self) {
+        self.held_bytes.store(0, Ordering::Relaxed);
     }
 }
 
@@ -63,10 +73,8 @@ pub struct Taken<'g> {
 impl Drop for Taken<'_> {
     fn drop(&mut self) {
         if self.bytes > 0 {
-            let mut held = self.gate.held_bytes.lock().unwrap_or_else(PoisonError::into_inner);
-            *held = held.saturating_sub(self.bytes);
-            drop(held);
-            self.gate.given_back.notify_all();
+            let without = |held: u64| Some(held.saturating_sub(self.bytes));
+            let _ = self.gate.held_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, without);
         }
     }
 }
@@ -74,7 +82,6 @@ impl Drop for Taken<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::{AtomicU64, Ordering};
 
     #[test]
     fn what_is_held_at_once_is_bounded() {
@@ -95,7 +102,18 @@ mod tests {
             }
         });
         assert!(most.into_inner() <= gate.max_bytes());
-        assert_eq!(*gate.held_bytes.lock().expect("no panic"), 0);
+        assert_eq!(gate.held_bytes.into_inner(), 0);
+    }
+
+    #[test]
+    fn what_threads_of_another_process_took_is_forgotten() {
+        let gate = MemoryGate::new(0);
+        // Dropped by nobody.
+        std::mem::forget(gate.take(gate.max_bytes()));
+        gate.forget_taken();
+        let (first, second) = (gate.take(gate.max_bytes() / 2), gate.take(gate.max_bytes() / 2));
+        drop((first, second));
+        assert_eq!(gate.held_bytes.into_inner(), 0);
     }
 
     #[test]
@@ -103,9 +121,9 @@ mod tests {
         let gate = MemoryGate::new(0);
         for bytes in [u64::MAX, MIN_BYTES + 1] {
             let taken = gate.take(bytes);
-            assert!(*gate.held_bytes.lock().expect("no panic") > 0);
+            assert!(gate.held_bytes.load(Ordering::Relaxed) > 0);
             drop(taken);
-            assert_eq!(*gate.held_bytes.lock().expect("no panic"), 0);
+            assert_eq!(gate.held_bytes.load(Ordering::Relaxed), 0);
         }
     }
 }

@@ -367,3 +367,35 @@ fn code_of_images_has_an_order_and_counts_into_its_cells() {
     let image = compiler.add_functions(&image, &[], &[0, 1, 2, 3].map(index)).expect("a good image");
     check(&image, &[0, 1, 2, 3]);
 }
+
+/// Compilers that take all the memory that a module may, and never give it back, as those of threads that are not there in a child process.
+struct Greedy(FakeTier);
+
+impl Tier for Greedy {
+    fn name(&self) -> &'static str {
+        self.0.name()
+    }
+
+    fn target(&self, triple: Option<&str>) -> Result<Target, CompileError> {
+        self.0.target(triple)
+    }
+
+    fn function_compiler<'m>(&self, env: &'m ModuleEnv<'m>) -> Result<Box<dyn FunctionCompiler + 'm>, CompileError> {
+        std::mem::forget(env.memory.take(env.memory.max_bytes()));
+        self.0.function_compiler(env)
+    }
+}
+
+#[test]
+fn what_compilations_of_another_process_took_is_forgotten() {
+    let tiers = [OPTIMIZING, FAST].map(|mark| Arc::new(Greedy(FakeTier::marked(mark))));
+    let [optimizing, fast] = tiers;
+    let compiler = ImageCompiler::new(optimizing).with_fast_tier(fast);
+    let functions = functions(&compiler, wasm("(module (func nop) (func nop))"), Validation::Complete);
+    functions.forget_compiling();
+    for tier in [CompilerKind::Baseline, CompilerKind::Optimizing] {
+        functions.compile(&request(0, tier)).expect("a good function");
+        // Else the next compiler waits for ever.
+        functions.forget_compiling();
+    }
+}

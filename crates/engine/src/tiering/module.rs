@@ -337,6 +337,9 @@ impl ModuleTiering {
         for state in &self.states {
             let _ = state.compare_exchange(COMPILING, COLD, Ordering::SeqCst, Ordering::SeqCst);
         }
+        if let Some(Ok(functions)) = self.functions.get() {
+            functions.forget_compiling();
+        }
     }
 
     /// Compiles a function for its first call, and lets its slot point to it. Outside of the gate.
