@@ -55,7 +55,8 @@ pub struct EngineMetrics {
     /// (`vm.max_map_count`), up to 63 others stop at each turn of their loops until that one has stopped, a microsecond each time.
     pub looks_in_vain: u64,
     /// Interruptions (of an epoch, a deadline or a handle) that did not reach guest code that was running, because the system had no memory to make
-    /// them known: of all engines of the process, as they share what is used for it. The guest stops at its next call of the host.
+    /// them known: of all engines of the process, as they share what is used for it. Each attempt counts. The guest stops at its next call of the
+    /// host.
     pub interruptions_failed: u64,
     /// Modules compiled; where functions are compiled one by one, modules that were made ready for it.
     pub modules_compiled: u64,
@@ -100,7 +101,7 @@ pub struct StoreMetrics {
     pub reserved_bytes: u64,
     /// Bytes of the host's own memory that are held for the guests: what [`Budget::host_bytes`](crate::Budget::host_bytes) limits.
     pub host_bytes: u64,
-    /// Calls from the host that entered a guest.
+    /// Calls of guests by the host, those that were interrupted before they began included.
     pub calls: u64,
     /// Calls that ended with a trap.
     pub traps: u64,

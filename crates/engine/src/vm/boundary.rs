@@ -292,7 +292,7 @@ impl Callee {
         assert!(slots >= self.slots as usize, "too few slots for a call");
     }
 
-    /// Looks for an interruption before a call that may be suspended begins. Gives what is to be waited for first, if there is something.
+    /// Counts a call that may be suspended, and looks for an interruption before it begins. Gives what is to be waited for first, if there is something.
     ///
     /// # Errors
     ///
@@ -304,7 +304,11 @@ impl Callee {
     pub(super) unsafe fn look(&self, vm: NonNull<VmStore>, task: &mut Context<'_>) -> Result<Option<Wait>, Pending> {
         match self.code {
             // SAFETY: as the caller says (1).
-            Code::Wasm(_) => unsafe { look(vm, Some(task)) },
+            Code::Wasm(_) => unsafe {
+                // One that ends here is a call too.
+                (*vm.as_ptr()).used.count_call();
+                look(vm, Some(task))
+            },
             Code::Host(..) => Ok(None),
         }
     }
@@ -318,10 +322,7 @@ impl Callee {
     pub(super) unsafe fn begin(&self, vm: NonNull<VmStore>, values: *mut ValRaw) -> Progress {
         match self.code {
             // SAFETY: as the caller says (1, 2).
-            Code::Wasm(func_ref) => unsafe {
-                (*vm.as_ptr()).used.count_call();
-                super::entry::begin(vm, func_ref, values)
-            },
+            Code::Wasm(func_ref) => unsafe { super::entry::begin(vm, func_ref, values) },
             Code::Host(code, context) => {
                 // SAFETY: the code belongs to the context, which the store keeps; values as the caller says (2).
                 unsafe { code(context.as_ptr(), values) };
