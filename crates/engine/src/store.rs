@@ -571,7 +571,9 @@ impl<T: 'static> StoreHost for StoreInner<T> {
             Ok(true) => {
                 self.tell_failure(growth.is_memory, Error::msg("another thread made the memory larger before the limiter had answered"))
             }
-            _ => Ok(()),
+            Ok(false) => Ok(()),
+            // As where it is asked in time: the guest is not to go on.
+            Err(error) => Err(error),
         }
     }
 

@@ -230,6 +230,52 @@ fn an_answer_to_another_question_is_asked_again() -> Result<()> {
     Ok(())
 }
 
+/// Waits once, and fails.
+struct Fails;
+
+impl ResourceLimiterAsync for Fails {
+    fn memory_growing<'a, 'b>(&'a mut self, _: usize, _: usize, _: Option<usize>) -> GrowthFuture<'b>
+    where
+        'a: 'b,
+        Self: 'b,
+    {
+        let mut has_waited = false;
+        Box::pin(std::future::poll_fn(move |_| match std::mem::replace(&mut has_waited, true) {
+            true => Poll::Ready(Err(Error::msg("the quota cannot be read"))),
+            false => Poll::Pending,
+        }))
+    }
+
+    fn table_growing<'a, 'b>(&'a mut self, _: usize, _: usize, _: Option<usize>) -> GrowthFuture<'b>
+    where
+        'a: 'b,
+        Self: 'b,
+    {
+        Box::pin(async { Ok(true) })
+    }
+}
+
+#[test]
+fn an_error_of_the_limiter_ends_the_call_though_it_answers_another_question() -> Result<()> {
+    let engine = Engine::new(Config::new().shared_memory(true))?;
+    let text = r#"(module (import "" "m" (memory 1 9 shared)) (func (export "grow") (result i32) (memory.grow (i32.const 2))))"#;
+    let memory = SharedMemory::new(&engine, MemoryType::shared(1, 9))?;
+    let mut store = Store::new(&engine, Fails);
+    store.limiter_async(|limiter| limiter);
+    let instance = Instance::new(&mut store, &Module::new(&engine, text)?, &[memory.clone().into()])?;
+    let grow = instance.get_typed_func::<(), i32>(&mut store, "grow")?;
+    for is_outdated in [false, true] {
+        let mut call = pin!(grow.call_async(&mut store, ()));
+        assert!(poll_once(call.as_mut()).is_pending());
+        if is_outdated {
+            assert_eq!(memory.grow(1)?, 1);
+        }
+        let Poll::Ready(Err(error)) = poll_once(call) else { panic!("it goes on: {is_outdated}") };
+        assert_eq!(error.root_cause().to_string(), "the quota cannot be read");
+    }
+    Ok(())
+}
+
 #[test]
 fn the_budget_is_asked_before_the_limiter() -> Result<()> {
     let mut store = store(Mood::Allows, 10);
