@@ -178,6 +178,8 @@ impl Instance {
                 store.opaque.counts = before;
             }
             store.opaque.note_drops();
+            // What was written to tables of others before it failed may be called.
+            store.opaque.make_missing_exits();
             store.opaque.error_of(pending)
         })?;
         // A start function may call them.

@@ -130,3 +130,31 @@ fn stubs_serve_all_stores_and_outlive_modules() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn what_an_instantiation_that_failed_left_behind_calls_functions_of_the_host() -> Result<()> {
+    let begin = text().replace("(module", "").replace("(table $table 8 funcref)", "(table $table 2 funcref)");
+    let types = &begin[..begin.find("(import").expect("there is one")];
+    let text = format!(
+        r#"(module {types} (type $double (func (param f64) (result f64))) (import "host" "table" (table $table 2 funcref)) (memory 1)
+            (func $left (result f64) (call_indirect $table (type $double) (f64.const 1.5) (i32.const 0)))
+            (elem (table $table) (i32.const 1) func $left) (data (i32.const 65536) "beyond"))"#
+    );
+    for strategy in [Strategy::Tiered, Strategy::Ahead] {
+        let engine = Engine::new(Config::new().strategy(strategy))?;
+        let module = Module::new(&engine, &text)?;
+        let mut store = Store::new(&engine, ());
+        let table = Table::new(&mut store, TableType::new(RefType::FUNCREF, 2, None), Ref::Func(None))?;
+        let double = Func::new(&mut store, FuncType::new(&engine, [ValType::F64], [ValType::F64]), |_, params, results| {
+            results[0] = Val::from(params[0].unwrap_f64() * 2.0);
+            Ok(())
+        });
+        table.set(&mut store, 0, Ref::Func(Some(double)))?;
+        Instance::new(&mut store, &module, &[table.into()]).expect_err("the data do not fit");
+        let Some(Ref::Func(Some(left))) = table.get(&mut store, 1) else { panic!("it was written before") };
+        let mut results = [Val::F64(0)];
+        left.call(&mut store, &[], &mut results)?;
+        assert_eq!(results[0].unwrap_f64(), 3.0, "{strategy:?}");
+    }
+    Ok(())
+}
