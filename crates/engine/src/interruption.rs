@@ -91,8 +91,8 @@ impl<T: 'static> Store<T> {
     ///
     /// A host function is not interrupted; the guest stops when it returns, or where it looks next. The thread also wakes the tasks whose guests wait,
     /// one after another: a waker that takes long, as one does that runs its task at once or waits for a lock, holds up the deadlines that come after
-    /// the next look at the clock, which is when all those are told that are due together. After a fork, nothing watches the clock in the child until a
-    /// deadline is set there; from then on those that were set before hold there too.
+    /// the next look at the clock, which is when all those are told that are due together. After a fork, deadlines that were
+    /// set before hold in the child too: the clock is watched there from the first guest on that is entered or goes on.
     ///
     /// ```
     /// use peregrine::{Config, Engine, Instance, Module, Store, Trap};

@@ -168,6 +168,10 @@ impl ModuleTiering {
         }
         hot.jobs.add(request);
         if !hot.is_listed && !queue.list(module) {
+            // As if nobody had asked.
+            if let Some(asked) = loop_entry.and_then(|_| hot.asked_loops.get_mut(&function)) {
+                *asked -= 1;
+            }
             return hot.jobs.remove(request);
         }
         hot.is_listed = true;

@@ -88,9 +88,11 @@ const COMPILING: u8 = 1;
 /// Its slot points to code.
 pub(super) const READY: u8 = 2;
 
-/// How often a thread looks whether another one is done with a function before it sleeps, and how long it does. Most take less than that.
+/// How often a thread looks whether another one is done with a function before it sleeps, and how long it does: at first, and at most. Most
+/// functions take less than that.
 const PATIENT_LOOKS: u32 = 20;
-const PAUSE: Duration = Duration::from_micros(50);
+const FIRST_PAUSE: Duration = Duration::from_micros(50);
+const LONGEST_PAUSE: Duration = Duration::from_millis(1);
 
 /// Bytes of code of the baseline that are held until they are kept in the cache.
 const MAX_HELD_BYTES: usize = 32 << 20;
@@ -388,6 +390,12 @@ impl ModuleTiering {
                 drop(hot);
                 // There may be many instances, and other threads want the state.
                 module.redirect_references(function, address);
+                // References that were made while better code came may have been redirected to this code now, when those to the better one were
+                // done.
+                let entry = code.entry(function);
+                if entry != address {
+                    module.redirect_references(function, entry);
+                }
                 Ok(address)
             }
         }
@@ -419,7 +427,7 @@ pub(crate) fn first_call(module: &LoadedModule, function: DefinedFuncIndex) -> R
         return Err(Error::msg("internal error: a function without code was called in a module that is not compiled further"));
     };
     let state = &tiering.states[function.as_usize()];
-    for looks in 0u32.. {
+    loop {
         let inside = forks::enter();
         let hot = tiering.hot();
         if let Some(failure) = hot.failed.get(&function) {
@@ -438,12 +446,27 @@ pub(crate) fn first_call(module: &LoadedModule, function: DefinedFuncIndex) -> R
             }
             Err(COMPILING) => {
                 drop(inside);
-                if looks < PATIENT_LOOKS { std::thread::yield_now() } else { std::thread::sleep(PAUSE) }
+                wait_for_another(state);
             }
             Err(_) => break,
         }
     }
     Ok(code.entry(function))
+}
+
+/// Waits until another thread is done with a function, or has given it up. Without the locks that it needs for that.
+fn wait_for_another(state: &AtomicU8) {
+    let (mut looks, mut pause) = (0, FIRST_PAUSE);
+    while state.load(Ordering::SeqCst) == COMPILING {
+        if looks < PATIENT_LOOKS {
+            std::thread::yield_now();
+        } else {
+            std::thread::sleep(pause);
+            // A quarter of the time that it took so far, at most.
+            pause = (pause * 5 / 4).min(LONGEST_PAUSE);
+        }
+        looks += 1;
+    }
 }
 
 /// Ends the compilation of a function, also by a panic.
