@@ -1,6 +1,7 @@
 //! Counters of engines and stores.
 
 use peregrine::*;
+use std::task::Waker;
 
 #[test]
 fn stores_count_what_they_do_and_hold() -> Result<()> {
@@ -174,5 +175,35 @@ fn engines_count_what_living_stores_do() -> Result<()> {
         stores.truncate(stores.len() - stores.len() / 4);
     }
     assert_eq!((engine.metrics().stores_live, engine.metrics().traps), (0, STORES));
+    Ok(())
+}
+
+#[test]
+fn what_calls_that_wait_wrote_is_resident() -> Result<()> {
+    const MIB: u64 = 1 << 20;
+    let engine = Engine::default();
+    let text = r#"(module (import "host" "wait" (func $wait)) (memory 64)
+        (func (export "run") (memory.fill (i32.const 0) (i32.const 1) (i32.const 1048576)) (call $wait)))"#;
+    let mut linker = Linker::new(&engine);
+    linker.func_wrap_async("host", "wait", |_: Caller<'_, ()>, (): ()| Box::new(std::future::pending::<()>()))?;
+    let module = Module::new(&engine, text)?;
+    let before = engine.resident_bytes()?;
+    let mut stores = [(); 2].map(|()| Store::new(&engine, ()));
+    let mut calls = Vec::new();
+    for (store, count) in stores.iter_mut().zip(1..) {
+        let run = linker.instantiate(&mut *store, &module)?.get_typed_func::<(), ()>(&mut *store, "run")?;
+        let mut call = Box::pin(async move { run.call_async(store, ()).await });
+        assert!(call.as_mut().poll(&mut std::task::Context::from_waker(Waker::noop())).is_pending());
+        calls.push(call);
+        // The stores are lent to their calls; the engine knows their memories.
+        let resident = engine.resident_bytes()? - before;
+        assert!((count * MIB..(count + 1) * MIB).contains(&resident), "{resident} bytes of {count} calls");
+    }
+    // A call that is dropped leaves the memory to its store.
+    drop(calls);
+    assert!(engine.resident_bytes()? - before >= 2 * MIB);
+    drop(stores);
+    drop((linker, module));
+    assert!(engine.resident_bytes()? < before + MIB);
     Ok(())
 }
