@@ -7,6 +7,7 @@ use crate::at_once::CANNOT_WAIT;
 use crate::budget::Counts;
 use crate::context::{AsContextMut, StoreContextMut};
 use crate::error::{Error, Result};
+use crate::global::HOST_OBJECT_BYTES;
 use crate::store::{Limiter, StoreInner};
 use crate::vm::{Asking, Growth};
 use crate::{Caller, GcHeapOutOfMemory, Memory, MemoryType, Module, Ref, Store, Table, TableType, limits};
@@ -257,8 +258,10 @@ impl Memory {
     ///
     /// As [`new`](Self::new).
     pub async fn new_async(mut store: impl AsContextMut, ty: MemoryType) -> Result<Self> {
+        // What cannot be had is not asked for.
+        Self::check_type(&ty)?;
         let mut asked = Asked::new(store.as_context_mut().0);
-        asked.will_count(|counts| counts.add(0, 0, 1));
+        asked.will_count(|counts| counts.add(0, 0, 1).and_then(|()| counts.add_host_bytes(HOST_OBJECT_BYTES)));
         asked.ask(Growth::of_memory(&ty.ty)).await;
         Self::make(asked.store(), ty)
     }
@@ -295,9 +298,11 @@ impl Table {
     ///
     /// As [`new`](Self::new).
     pub async fn new_async(mut store: impl AsContextMut, ty: TableType, init: Ref) -> Result<Self> {
+        let wasm_ty = ty.to_wasm()?;
+        Self::check_type(&wasm_ty)?;
         let mut asked = Asked::new(store.as_context_mut().0);
-        asked.will_count(|counts| counts.add(0, 1, 0));
-        asked.ask(Growth::of_table(&ty.to_wasm()?)).await;
+        asked.will_count(|counts| counts.add(0, 1, 0).and_then(|()| counts.add_host_bytes(HOST_OBJECT_BYTES)));
+        asked.ask(Growth::of_table(&wasm_ty)).await;
         Self::make(asked.store(), ty, init)
     }
 

@@ -54,12 +54,21 @@ impl Memory {
         at_once(Self::new_async(store, ty))
     }
 
-    /// Makes a memory; the limiter was asked if it may wait.
-    pub(crate) fn make<T: 'static>(store: &mut StoreInner<T>, ty: MemoryType) -> Result<Self> {
+    /// Whether there are memories of one store of a type.
+    ///
+    /// # Errors
+    ///
+    /// Why there are none.
+    pub(crate) fn check_type(ty: &MemoryType) -> Result<()> {
         if ty.is_shared() {
             bail!("`Memory::new` makes memories of one store; a shared one is made with `SharedMemory::new`");
         }
-        MemoryTypeBuilder { ty: ty.ty }.build()?;
+        MemoryTypeBuilder { ty: ty.ty }.build().map(drop)
+    }
+
+    /// Makes a memory; the limiter was asked if it may wait.
+    pub(crate) fn make<T: 'static>(store: &mut StoreInner<T>, ty: MemoryType) -> Result<Self> {
+        Self::check_type(&ty)?;
         let before = store.opaque.counts;
         store.opaque.counts.add(0, 0, 1)?;
         store.opaque.counts.add_host_bytes(HOST_OBJECT_BYTES).inspect_err(|_| store.opaque.counts = before)?;

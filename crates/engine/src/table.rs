@@ -45,13 +45,23 @@ impl Table {
         at_once(Self::new_async(store, ty, init))
     }
 
+    /// Whether there are tables of a type.
+    ///
+    /// # Errors
+    ///
+    /// Why there are none.
+    pub(crate) fn check_type(ty: &wasm::TableType) -> Result<()> {
+        if ty.max.is_some_and(|max| max < ty.min) {
+            bail!("the minimum of the table ({}) is above its maximum", ty.min);
+        }
+        Ok(())
+    }
+
     /// Makes a table; the limiter was asked if it may wait.
     pub(crate) fn make<T: 'static>(store: &mut StoreInner<T>, ty: TableType, init: Ref) -> Result<Self> {
         store.opaque.keep_types_of(ty.element());
         let ty = ty.to_wasm()?;
-        if ty.max.is_some_and(|max| max < ty.min) {
-            bail!("the minimum of the table ({}) is above its maximum", ty.min);
-        }
+        Self::check_type(&ty)?;
         let element = init.to_slot(&store.opaque, ty.element, || "type mismatch: value does not match the table's elements".to_owned())?;
         let before = store.opaque.counts;
         store.opaque.counts.add(0, 1, 0)?;

@@ -118,15 +118,34 @@ fn an_answer_is_for_one_operation() -> Result<()> {
     let module = Module::new(dropped.engine(), memory_and_table)?;
     assert!(poll_once(pin!(Instance::new_async(&mut dropped, &module, &[]))).is_pending());
     assert_eq!(dropped.data().asked, 2);
-    // The type is refused after the limiter was asked.
-    let mut shared = store(Mood::Allows, 10);
-    assert!(ready(Memory::new_async(&mut shared, MemoryType::shared(1, 1))).is_err());
-    for mut store in [full, dropped, shared] {
+    for mut store in [full, dropped] {
         let host = store.data_mut();
         (host.mood, host.asked) = (Mood::Refuses, 0);
         assert!(Memory::new(&mut store, MemoryType::new(1, None)).is_err(), "the limiter refuses");
         assert_eq!(store.data().asked, 1);
     }
+    Ok(())
+}
+
+#[test]
+fn what_cannot_be_had_is_not_asked_for() -> Result<()> {
+    let mut store = store(Mood::Allows, 10);
+    let table = |min, max| TableType::new(RefType::FUNCREF, min, Some(max));
+    assert!(ready(Memory::new_async(&mut store, MemoryType::shared(1, 1))).is_err());
+    assert!(ready(Memory::new_async(&mut store, MemoryType::new(2, Some(1)))).is_err());
+    assert!(ready(Table::new_async(&mut store, table(2, 1), Ref::Func(None))).is_err());
+    // The host's own memory that they take is refused.
+    let mut budget = store.budget();
+    let host_bytes = std::mem::take(&mut budget.host_bytes);
+    store.set_budget(budget);
+    assert!(ready(Memory::new_async(&mut store, MemoryType::new(1, Some(1)))).is_err());
+    assert!(ready(Table::new_async(&mut store, table(1, 1), Ref::Func(None))).is_err());
+    assert_eq!(store.data().asked, 0);
+    budget.host_bytes = host_bytes;
+    store.set_budget(budget);
+    ready(Memory::new_async(&mut store, MemoryType::new(1, Some(1))))?;
+    ready(Table::new_async(&mut store, table(1, 1), Ref::Func(None)))?;
+    assert_eq!(store.data().asked, 2);
     Ok(())
 }
 
