@@ -126,7 +126,9 @@ fn nothing_is_left_of_a_hundred_thousand_instances() -> Result<()> {
     rounds(0, ROUNDS)?;
     let after = held();
     assert!(after.mappings <= before.mappings + 8, "{before:?} {after:?}");
-    assert_eq!((after.descriptors, after.threads), (before.descriptors, before.threads));
+    assert_eq!(after.descriptors, before.descriptors);
+    // The one of the optimizing tier, and the one that keeps, come and go.
+    assert!(after.threads <= before.threads + 2, "{before:?} {after:?}");
     assert!(after.resident_bytes <= before.resident_bytes + (1 << 20), "{before:?} {after:?}");
     Ok(())
 }
