@@ -5,7 +5,7 @@ use crate::error::{Context, Result, ensure};
 use crate::typed::{WasmParams, WasmRet, WasmTy};
 use crate::vm::boundary::host_entry;
 use crate::vm::entry::direct::{Arrived, Shape};
-use crate::vm::entry::x64_exit::exit_veneer;
+use crate::vm::entry::veneer::exit::exit_veneer;
 use crate::vm::register_entry::register_code;
 use crate::vm::{AsyncHostBody, HostCode, HostCodes, ValRaw, async_host_entry};
 use crate::{Engine, FuncType, Val};

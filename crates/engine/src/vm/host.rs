@@ -1,6 +1,6 @@
 //! Host functions as the machine sees them: a context to call them with, and a function reference that stands for them.
 
-use super::entry::x64_registers::{HostContext, register_veneer};
+use super::entry::veneer::registers::{HostContext, register_veneer};
 use super::store::VmStore;
 use super::value::ValRaw;
 use peregrine_artifact::vmctx::{HOST_MAGIC, VmContextHeader, VmFuncRef};
@@ -18,7 +18,7 @@ pub(crate) struct HostCodes {
     pub(crate) array: HostCode,
     /// The veneer that makes the array, if there is one for the function's type.
     pub(crate) veneer: Option<*const u8>,
-    /// A [`RegisterCode`](super::entry::x64_registers::RegisterCode), for where fuel is not counted.
+    /// A [`RegisterCode`](super::entry::veneer::registers::RegisterCode), for where fuel is not counted.
     pub(crate) registers: Option<*const u8>,
 }
 

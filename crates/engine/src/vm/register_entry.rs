@@ -1,8 +1,8 @@
-//! The code of host functions whose values are in registers: what [`super::entry::x64_registers`] goes to.
+//! The code of host functions whose values are in registers: what [`super::entry::veneer::registers`] goes to.
 
 use super::boundary::failed;
 use super::entry::direct::Arrived;
-use super::entry::x64_registers::{RegisterCode, give_back, give_back_float};
+use super::entry::veneer::registers::{RegisterCode, give_back, give_back_float};
 use super::hooked_call::{HookedCall, Values, hooked_call};
 use super::host::HostCall;
 use super::instance::InstanceId;

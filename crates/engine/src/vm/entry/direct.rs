@@ -1,10 +1,10 @@
 //! Calls whose values are all in registers: what typed calls with few parameters take when nothing unusual is under way in the store.
 //!
-//! Neither an array of values nor an Enter stub is involved: [`veneer::direct`](super::x64_direct) goes to the guest's stack and calls the
+//! Neither an array of values nor an Enter stub is involved: [`super::veneer::direct`] goes to the guest's stack and calls the
 //! function. Its frame on the host's stack is that of `enter`, so faults, backtraces and unwinding know nothing of the difference. Such a
 //! call is the outermost one of its thread and its store, and cannot be suspended; every other call goes by `super::call`.
 
-use super::x64_direct::enter_direct;
+use super::veneer::direct::enter_direct;
 use super::{CURRENT, IDLE, RETURNED};
 use crate::vm::pending::Pending;
 use crate::vm::references;

@@ -12,23 +12,15 @@
 //! ```
 
 #[cfg(target_arch = "x86_64")]
-#[path = "x64.rs"]
-pub(super) mod veneer;
+#[path = "x64/mod.rs"]
+pub(crate) mod veneer;
 
 #[cfg(not(target_arch = "x86_64"))]
-compile_error!("peregrine-engine runs code on x86_64 only so far: entry/ needs a file like x64.rs for this processor");
+compile_error!("peregrine-engine runs code on x86_64 only so far: entry/ needs a folder like x64 for this processor");
 
 mod depth;
 pub(crate) mod direct;
 pub(in crate::vm) mod lazy;
-#[cfg(target_arch = "x86_64")]
-mod x64_direct;
-#[cfg(target_arch = "x86_64")]
-pub(crate) mod x64_exit;
-#[cfg(target_arch = "x86_64")]
-pub(super) mod x64_look;
-#[cfg(target_arch = "x86_64")]
-pub(crate) mod x64_registers;
 
 pub(in crate::vm) use depth::go_deeper;
 

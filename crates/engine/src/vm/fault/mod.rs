@@ -8,8 +8,8 @@ pub(crate) mod walk;
 
 use super::alloc::Counting;
 use super::code::registry;
-use super::entry::x64_look::look_len_bytes;
-use super::entry::x64_registers::return_place;
+use super::entry::veneer::look::look_len_bytes;
+use super::entry::veneer::registers::return_place;
 use super::entry::{current_store, veneer};
 use super::pending::Pending;
 use super::store::VmStore;

@@ -1,6 +1,6 @@
 //! Veneers for x86-64 (System V convention).
 //!
-//! Frame of `enter` on the host's stack, by offset from its frame pointer; [`super::super::fault::walk`] reads it:
+//! Frame of `enter` on the host's stack, by offset from its frame pointer; [`crate::vm::fault::walk`] reads it:
 //!
 //! | offset | content |
 //! |---|---|
@@ -23,12 +23,17 @@
 //! | +8 | return address to the guest |
 //! | 0 | the guest's frame pointer |
 //! | -8..-40 | while the guest is suspended: its rbx, r12, r13, r14, r15 |
-//! | -128..-48 | values that the veneer has made an array of: [`super::x64_exit`] |
+//! | -128..-48 | values that the veneer has made an array of: [`exit`] |
 //! | -144 | the store's context; a nested activation begins below |
 //!
 //! An activation is suspended when the host function that the veneer called says so: `enter` returns, and no host frame is left.
 //! [`resume`] makes a new frame of the layout above and goes on in the veneer. The Enter stub keeps the frame pointer of `enter` two
 //! words below the activation's first stack pointer, and gives it back at the end: that word is made to point to the new frame.
+
+pub(super) mod direct;
+pub(crate) mod exit;
+pub(in crate::vm) mod look;
+pub(crate) mod registers;
 
 use crate::vm::suspend::PENDING_SUSPENSION;
 use crate::vm::value::ValRaw;

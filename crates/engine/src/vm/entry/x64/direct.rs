@@ -1,10 +1,10 @@
-//! The veneer of direct calls for x86-64: [`super::veneer::enter`] without a stub, for an outermost call whose values are in registers.
+//! The veneer of direct calls for x86-64: [`super::enter`] without a stub, for an outermost call whose values are in registers.
 //!
 //! Parameters are where compiled functions expect them: the context in rdi, then rsi, rdx, rcx, r8, r9, and xmm0 on; results are in rax or
 //! xmm0. Compiled code keeps no register but rsp and rbp. The compiler of the caller is told so, and keeps what it needs as it likes: in a
 //! loop of calls, nothing is saved and restored.
 
-use super::direct::{Registers, Returned, Shape};
+use crate::vm::entry::direct::{Registers, Returned, Shape};
 use peregrine_artifact::vmctx::VmStoreContext;
 use std::arch::{asm, naked_asm};
 use std::mem::offset_of;
@@ -16,7 +16,7 @@ use std::mem::offset_of;
 /// 1. `code` is that of a function with parameters of the given shape, all of which have registers; `vmctx` is its context.
 /// 2. The guest's stack is there and empty, and no activation of the store is under way.
 #[inline(always)]
-pub(super) unsafe fn enter_direct(
+pub(in crate::vm::entry) unsafe fn enter_direct(
     store: *mut VmStoreContext,
     vmctx: u64,
     code: u64,
@@ -87,7 +87,7 @@ pub(super) unsafe fn enter_direct(
 }
 
 /// Calls the code whose address is in rax on the guest's stack, with the store's context in r10. Makes the frame of
-/// [`super::veneer::enter`], of which the places for r12 to r15 mean nothing. Returns 0 in rdx; unwound, something else.
+/// [`super::enter`], of which the places for r12 to r15 mean nothing. Returns 0 in rdx; unwound, something else.
 ///
 /// # Safety
 ///

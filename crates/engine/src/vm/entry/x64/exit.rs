@@ -1,8 +1,8 @@
 //! Veneers for x86-64 by which guests call host functions that take few values, all of them integers or references, and return at most one:
-//! the frame of [`super::veneer::leave`], which has room for the values, and no Exit stub. A guest that is suspended meanwhile goes on with its
+//! the frame of [`super::leave`], which has room for the values, and no Exit stub. A guest that is suspended meanwhile goes on with its
 //! result in a register.
 
-use super::veneer::{VENEER_FRAME_BYTES, stop};
+use super::{VENEER_FRAME_BYTES, stop};
 use peregrine_artifact::vmctx::{VmContextHeader, VmStoreContext};
 use std::arch::naked_asm;
 use std::mem::offset_of;

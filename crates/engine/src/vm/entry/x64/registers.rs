@@ -16,10 +16,10 @@
 //!                              -jump-> called -call-> host function -call or jump-> give_back -return-> called -return-> guest
 //! ```
 //!
-//! The frame on the guest's stack is that of [`super::veneer::leave`]. The guest's registers that C functions keep are kept by the host
+//! The frame on the guest's stack is that of [`super::leave`]. The guest's registers that C functions keep are kept by the host
 //! function, the frame pointer among them. Stores that count fuel have no such functions: r15 is the guest's.
 
-use super::veneer::{VENEER_FRAME_BYTES, stop};
+use super::{VENEER_FRAME_BYTES, stop};
 use peregrine_artifact::vmctx::{VmContextHeader, VmStoreContext};
 use std::arch::{asm, naked_asm};
 use std::mem::offset_of;
