@@ -6,6 +6,7 @@ use crate::vm::alloc::Counting;
 use crate::vm::alloc::lease::ModuleRef;
 use crate::vm::interrupt::failed_interruptions;
 use crate::{Engine, Store, StoreContext, TieringMetrics};
+use peregrine_sys::forks;
 use std::time::Duration;
 
 /// What an [`Engine`] did so far and holds. Made by [`Engine::metrics`].
@@ -134,6 +135,8 @@ impl Engine {
     /// # Ok::<(), peregrine::Error>(())
     /// ```
     pub fn metrics(&self) -> EngineMetrics {
+        // A child process finds none of the lists locked that are looked at.
+        let _inside = forks::enter();
         let shared = self.shared();
         let get = |what| shared.counters.get(what);
         let time = |what| Duration::from_nanos(get(what));
