@@ -107,6 +107,11 @@ impl Hot {
         }
     }
 
+    /// How many requests wait for an answer.
+    pub(super) fn pending(&self) -> usize {
+        self.functions.values().chain(self.loops.values()).filter(|better| **better == Better::Requested).count()
+    }
+
     /// The hottest job, and whether there are others.
     pub(super) fn take_job(&mut self) -> (Option<Request>, bool) {
         let job = self.jobs.take_hottest();

@@ -21,6 +21,8 @@ pub struct TieringMetrics {
     pub loop_entries: u64,
     /// How often such entries were taken.
     pub loop_entries_taken: u64,
+    /// Requests for optimized code that wait for a thread, or that one is at.
+    pub pending_requests: u64,
     /// Requests for optimized code that came to nothing: no tier takes the function or the loop, or there is no room.
     pub refused: u64,
     /// How often a function could not be compiled for its first call: the module is invalid there, a limit was met, or there is no room.
@@ -54,6 +56,7 @@ impl TieringMetrics {
         self.optimized_functions += other.optimized_functions;
         self.loop_entries += other.loop_entries;
         self.loop_entries_taken += other.loop_entries_taken;
+        self.pending_requests += other.pending_requests;
         self.refused += other.refused;
         self.failed_functions += other.failed_functions;
         self.baseline_code_bytes += other.baseline_code_bytes;

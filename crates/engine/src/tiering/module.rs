@@ -215,8 +215,13 @@ impl ModuleTiering {
         let optimized = functions.filter(|function| module.image_tier(*function) == Some(CompilerKind::Optimizing)).count();
         let (used, all) = module.tiered().map_or((0, 0), TieredCode::room_bytes);
         let (bodies_read, whole_reads) = self.source.binary.reads();
+        let pending = {
+            let _inside = forks::enter();
+            self.hot().pending()
+        };
         TieringMetrics {
             functions: self.states.len() as u64,
+            pending_requests: pending as u64,
             precompiled_functions: precompiled as u64,
             precompiled_optimized_functions: optimized as u64,
             room_used_bytes: used as u64,
