@@ -22,7 +22,7 @@ pub(crate) fn execute(words: &CompileWords) -> Outcome {
     let profile = setup::profile(&options)?;
     let image =
         progress::precompile(&engine, &bytes, profile.as_ref()).with_context(|| format!("cannot compile `{}`", words.file.display()))?;
-    let output = words.output.clone().unwrap_or_else(|| default_output(&words.file));
+    let output = words.output.clone().unwrap_or_else(|| default_output(&words.file, "pgn"));
     if output.as_os_str() == "-" {
         std::io::stdout().lock().write_all(&image).context("cannot write to standard output")?;
         return Ok(ExitCode::SUCCESS);
@@ -31,11 +31,10 @@ pub(crate) fn execute(words: &CompileWords) -> Outcome {
     Ok(ExitCode::SUCCESS)
 }
 
-fn default_output(file: &Path) -> PathBuf {
-    match file.file_name() {
-        Some(name) if name != "-" => PathBuf::from(name).with_extension("pgn"),
-        _ => PathBuf::from("module.pgn"),
-    }
+/// Where what is made of the module in `file` goes unless it is said: a file of that name in the current folder.
+pub(super) fn default_output(file: &Path, extension: &str) -> PathBuf {
+    let name = file.file_name().filter(|name| *name != "-").unwrap_or("module".as_ref());
+    PathBuf::from(name).with_extension(extension)
 }
 
 /// Writes beside the file and renames, so that a program that maps the old image keeps it, and a reader never sees half of one. What

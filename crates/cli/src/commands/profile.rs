@@ -7,7 +7,7 @@ use peregrine::{Config, Context, DefinedFuncIndex, Engine, Error, Module, Profil
 use serde_json::{Value, json};
 use std::fmt::Write;
 use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 /// So many functions are shown unless all are asked for.
@@ -39,7 +39,7 @@ pub(super) fn read(path: &Path) -> Result<Profile> {
 
 fn save(words: ProfileSaveWords) -> Outcome {
     let ProfileSaveWords { groups, guest, output, merge, file, args } = words;
-    let output = output.unwrap_or_else(|| default_output(Path::new(&file)));
+    let output = output.unwrap_or_else(|| compile::default_output(Path::new(&file), "profile"));
     // A mistake is told before the program runs.
     let earlier = match merge.then(|| read(&output)) {
         Some(Err(error)) if error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == ErrorKind::NotFound) => None,
@@ -54,13 +54,6 @@ fn save(words: ProfileSaveWords) -> Outcome {
         compile::write_whole(&output, &profile.to_bytes()).with_context(|| format!("cannot write `{}`", output.display()))
     };
     run::execute_noting(RunWords { groups, guest, words }, Some(&note))
-}
-
-fn default_output(file: &Path) -> PathBuf {
-    match file.file_name() {
-        Some(name) if name != "-" => PathBuf::from(name).with_extension("profile"),
-        _ => PathBuf::from("module.profile"),
-    }
 }
 
 /// Names of the functions of the module, if it is at hand.

@@ -1,21 +1,17 @@
 //! What stops a guest.
 
 use crate::peregrine::{guest, run};
-use std::time::{Duration, Instant};
 
+/// Neither guest ends by itself.
 #[test]
 fn time_runs_out() {
-    let start = Instant::now();
     run(&["-W", "timeout=300ms"], "spin.wat", &[]).finish().code(134).complains("interrupt");
-    assert!(start.elapsed() < Duration::from_secs(30));
     run(&["-W", "timeout=60s"], "hello.wat", &[]).finish().code(0).stdout("hello\n");
 }
 
 #[test]
 fn time_runs_out_while_the_guest_sleeps() {
-    let start = Instant::now();
     run(&["-W", "timeout=300ms"], "sleep.wat", &[]).finish().code(134).complains("interrupt").complains("waiting for the host");
-    assert!(start.elapsed() < Duration::from_secs(30));
 }
 
 #[test]

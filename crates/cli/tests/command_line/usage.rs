@@ -1,6 +1,7 @@
 //! Words that are wrong, help, completion and logs.
 
 use crate::peregrine::{guest, peregrine, run};
+use serde_json::json;
 
 #[test]
 fn mistakes_on_the_command_line_are_2() {
@@ -99,6 +100,36 @@ fn proposals_are_refused_together_and_one_by_one() {
     shared(&["-W", "all-proposals=n,threads"]).code(0);
 }
 
+/// Each key changes its own setting, which images are marked with, and no other.
+#[test]
+fn each_key_of_compilation_has_its_setting() {
+    let settings = |options: &[&str]| -> serde_json::Map<String, serde_json::Value> {
+        let finished = peregrine(["settings", "--json"].iter().chain(options)).finish().code(0);
+        serde_json::from_str(&finished.stdout).expect("JSON")
+    };
+    let usual = settings(&[]);
+    for (options, name, value) in [
+        (["-C", "inlining=n"], "inlining", json!(false)),
+        (["-C", "nan-canonicalization"], "nan_canonicalization", json!(true)),
+        (["-O", "opt-level=s"], "opt_level", json!("SpeedAndSize")),
+        (["-O", "memory-reservation=64M"], "memory_reservation_bytes", json!(64 << 20)),
+        (["-O", "memory-guard-size=1M"], "memory_guard_bytes", json!(1 << 20)),
+        (["-W", "fuel=7"], "fuel", json!(true)),
+        (["-W", "epoch-interruption"], "interrupt", json!(true)),
+        (["-W", "timeout=5s"], "interrupt", json!(true)),
+    ] {
+        let changed = settings(&options);
+        assert_eq!(changed[name], value, "{options:?}");
+        let names: Vec<&String> = usual.keys().filter(|name| usual[*name] != changed[*name]).collect();
+        assert_eq!(names, [name], "{options:?}");
+    }
+    assert_eq!(settings(&["-D", "debug-info"])["debug_info"], true);
+    // What is so anyway, and what changes nothing that code depends on.
+    for options in [["-C", "inlining"], ["-C", "parallel-compilation=n"], ["-D", "address-map=n"], ["-D", "logging=n"]] {
+        assert_eq!(settings(&options), usual, "{options:?}");
+    }
+}
+
 #[test]
 fn groups_list_their_keys() {
     peregrine(["-W", "help"]).finish().code(0).says("-W fuel=N").says("-W timeout=TIME").says("-W unknown-imports-trap=y|n");
@@ -128,6 +159,10 @@ fn logs_go_where_they_are_told() {
     let finished = run(&["-D", "log-to-files"], "hello.wat", &[]).env("PEREGRINE_LOG", "trace").finish().code(0).stdout("hello\n");
     assert!(finished.left("peregrine.log."));
     run(&[], "hello.wat", &[]).env("PEREGRINE_LOG", "no=such=filter").finish().code(1).stdout("").complains("PEREGRINE_LOG is no filter");
+    // Switched off, the filter is not looked at; switched on, there need not be one.
+    let finished = run(&["-D", "logging=n"], "hello.wat", &[]).env("PEREGRINE_LOG", "no=such=filter").finish().code(0).stdout("hello\n");
+    assert_eq!(finished.stderr, "");
+    run(&["-D", "logging"], "hello.wat", &[]).finish().code(0).stdout("hello\n");
     let finished = run(&[], "hello.wat", &[]).finish().code(0).stdout("hello\n");
     assert!(!finished.left("peregrine.log."));
     assert_eq!(finished.stderr, "");

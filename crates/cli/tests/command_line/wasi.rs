@@ -45,6 +45,13 @@ fn read_only_directories_are_read_only() {
 }
 
 #[test]
+fn descriptors_are_limited() {
+    // Three streams and the directory, and no more.
+    assert!(!run(&["--dir", ".", "-S", "max-open-files=4"], "create.wat", &[]).finish().code(33).left("new.txt"));
+    assert!(run(&["--dir", ".", "-S", "max-open-files=5"], "create.wat", &[]).finish().code(0).left("new.txt"));
+}
+
+#[test]
 fn listening_sockets_are_granted() {
     run(&["-S", "tcplisten=127.0.0.1:0"], "filetype.wat", &[]).finish().code(STREAM_SOCKET);
     run(&[], "filetype.wat", &[]).finish().code(100 + BAD_DESCRIPTOR);
