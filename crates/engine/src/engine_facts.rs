@@ -102,7 +102,7 @@ impl Engine {
         Some(self.config().get_cranelift_debug_verifier())
     }
 
-    /// Flags of the compiler that were switched on: none can be, but one that always is.
+    /// Flags of the compiler that were switched on: none, as the one that can be, `preserve_frame_pointers`, is always on.
     pub fn get_cranelift_flags_enabled(&self) -> impl Iterator<Item = &str> {
         std::iter::empty()
     }

@@ -53,6 +53,18 @@ fn arguments_and_environment() {
         assert_eq!(guest.call(function, &[END - 3, OUT.into()]), Errno::Fault);
         assert_eq!(guest.call(function, &[OUT.into(), END - 3]), Errno::Fault);
     }
+    // After those that were there, and in place of variables of the same name.
+    let mut guest = Guest::bare(|builder| {
+        builder.arg("first").inherit_args().env("PATH", "mine").env("PEREGRINE_TEST_ONLY_HERE", "1").inherit_env();
+    });
+    let text = |bytes: std::ffi::OsString| bytes.into_string().expect("what the tests are started with is text");
+    let arguments: Vec<String> = std::iter::once("first".into()).chain(std::env::args()).collect();
+    assert_eq!(strings(&mut guest, Function::args_sizes_get, Function::args_get), arguments);
+    let seen = strings(&mut guest, Function::environ_sizes_get, Function::environ_get);
+    for (name, value) in std::env::vars_os() {
+        assert!(seen.contains(&format!("{}={}", text(name.clone()), text(value))), "{name:?}");
+    }
+    assert!(seen.contains(&"PEREGRINE_TEST_ONLY_HERE=1".into()) && !seen.contains(&"PATH=mine".into()), "{seen:?}");
     let mut guest = Guest::bare(|_| ());
     assert!(strings(&mut guest, Function::args_sizes_get, Function::args_get).is_empty());
     assert!(strings(&mut guest, Function::environ_sizes_get, Function::environ_get).is_empty());
