@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod bombs;
+pub mod processor_time;
 pub mod wast;
 
 #[cfg(feature = "oracles")]

@@ -1,7 +1,9 @@
 //! Locals in core dumps: what a guest's calls held when it trapped, whatever made their code.
 
+mod patience;
+
+use patience::until_answered;
 use peregrine::*;
-use std::time::Duration;
 
 /// The value of a local in a dump.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -178,7 +180,7 @@ fn with_each(mut check: impl FnMut(&str, &mut Store<()>, Instance)) -> Result<()
             let mut store = Store::new(&engine, ());
             let instance = linker.instantiate(&mut store, &module)?;
             check(&format!("{name}, round {round}"), &mut store, instance);
-            std::thread::sleep(Duration::from_millis(30));
+            until_answered(&module);
         }
     }
     Ok(())

@@ -1,6 +1,11 @@
 //! What the cache keeps of modules whose functions are compiled one by one.
 
+mod patience;
+mod settled;
+
+use patience::wait_for;
 use peregrine::{Budget, Cache, Config, DefinedFuncIndex, Engine, GuestProfiler, Instance, Module, Store, Strategy, Trap};
+use settled::{settle, while_unsettled};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -113,15 +118,10 @@ fn run_hot(module: &Module) {
     let mut store = Store::new(module.engine(), ());
     let instance = Instance::new(&mut store, module, &[]).expect("it can be instantiated");
     let hot = instance.get_typed_func::<i32, i32>(&mut store, "hot").expect("it is exported");
-    for _ in 0..5000 {
+    wait_for("something optimized", || {
         assert_eq!(hot.call(&mut store, 1000).expect("it does not trap"), 3 * 1000 * 1001 / 2);
-        let metrics = module.tiering_metrics();
-        if metrics.optimized_functions >= 1 {
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    panic!("nothing was optimized: {:?}", module.tiering_metrics());
+        (module.tiering_metrics().optimized_functions >= 1).then_some(())
+    });
 }
 
 #[test]
@@ -149,11 +149,7 @@ fn an_entry_is_written_at_a_quiet_moment() {
     let folder = Folder::new();
     let module = module(&folder.engine());
     run_hot(&module);
-    let written = (0..500).any(|_| {
-        std::thread::sleep(Duration::from_millis(20));
-        !folder.entries().is_empty()
-    });
-    assert!(written, "nothing was kept while the module lives");
+    wait_for("an entry while the module lives", || (!folder.entries().is_empty()).then_some(()));
 }
 
 #[test]
@@ -321,19 +317,18 @@ fn stamps(folder: &Folder) -> usize {
     files.filter(|file| file.as_ref().is_ok_and(|file| file.path().extension().is_some_and(|extension| extension == "content"))).count()
 }
 
-/// Longer than the grain of any clock of files.
-fn settle() {
-    std::thread::sleep(Duration::from_millis(2100));
-}
-
 #[test]
 fn a_file_that_did_not_change_is_recognized_and_one_that_did_is_read() {
     let folder = Folder::new();
     let path = large_file(&folder, "app.wasm", 42);
     let load = || Module::from_file(&folder.engine(), &path).expect("a good module");
-    assert_eq!(call(&load(), &["one"]), [42]);
-    assert_eq!(stamps(&folder), 0, "what changed just now may change again unseen");
-    settle();
+    let stamped = while_unsettled(&path, || {
+        folder.cache().clear().expect("it can be cleared");
+        assert_eq!(call(&load(), &["one"]), [42]);
+        stamps(&folder)
+    });
+    assert_eq!(stamped, 0, "what changed just now may change again unseen");
+    settle(&path);
     assert_eq!(call(&load(), &["one"]), [42]);
     assert_eq!(stamps(&folder), 1);
     let recognized = load();
@@ -348,7 +343,7 @@ fn a_file_that_did_not_change_is_recognized_and_one_that_did_is_read() {
     // Another file of that name, and the same file with other content, are others.
     large_file(&folder, "app.wasm", 44);
     assert_eq!(call(&load(), &["one"]), [44]);
-    settle();
+    settle(&path);
     assert_eq!(call(&load(), &["one"]), [44]);
     let modified = fs::metadata(&path).and_then(|metadata| metadata.modified()).expect("it has a time");
     let new = fs::read(large_file(&folder, "other.wasm", 46)).expect("it was written");
@@ -357,7 +352,7 @@ fn a_file_that_did_not_change_is_recognized_and_one_that_did_is_read() {
     assert_eq!(call(&load(), &["one"]), [46]);
 
     // Damaged stamps are none.
-    settle();
+    settle(&path);
     assert_eq!(call(&load(), &["one"]), [46]);
     for file in fs::read_dir(folder.0.path().join("cache")).expect("the cache is there").flatten() {
         if file.path().extension().is_some_and(|extension| extension == "content") {
@@ -374,7 +369,7 @@ fn a_file_that_did_not_change_is_recognized_and_one_that_did_is_read() {
 fn a_recognized_file_that_changes_in_place_is_not_compiled() {
     let folder = Folder::new();
     let path = large_file(&folder, "app.wasm", 42);
-    settle();
+    settle(&path);
     let load = || Module::from_file(&folder.engine(), &path).expect("a good module");
     assert_eq!(call(&load(), &["one"]), [42]);
     let module = load();
@@ -393,7 +388,7 @@ fn a_recognized_file_that_changes_in_place_is_not_compiled() {
 /// The module of the file, recognized, with the code of `one`.
 fn recognized(config: &Config, path: &Path) -> Module {
     let load = || Module::from_file(&Engine::new(config).expect("a good configuration"), path).expect("a good module");
-    settle();
+    settle(path);
     assert_eq!(call(&load(), &["one"]), [42]);
     let module = load();
     let metrics = module.tiering_metrics();
@@ -560,7 +555,7 @@ fn hot_functions_of_a_recognized_file_are_optimized_from_their_bodies() {
 fn a_recognized_file_obeys_the_settings_of_the_engine() {
     let folder = Folder::new();
     let path = large_file(&folder, "app.wasm", 42);
-    settle();
+    settle(&path);
     let run = |config: &Config| {
         let module = Module::from_file(&Engine::new(config).expect("a good configuration"), &path)?;
         let mut store = Store::new(module.engine(), ());
@@ -584,7 +579,7 @@ fn a_recognized_file_obeys_the_settings_of_the_engine() {
 fn a_cache_that_cannot_be_written_is_done_without() {
     let folder = Folder::new();
     let path = large_file(&folder, "app.wasm", 42);
-    settle();
+    settle(&path);
     for _ in 0..2 {
         let engine = folder.engine();
         // Whoever has it open can neither find nor write anything in it any more, whatever the user may do.
@@ -709,17 +704,6 @@ fn an_entry_that_finds_no_room_leaves_nothing_behind() {
     let name = files().into_iter().find(|name| name.ends_with(".pgn")).expect("it is there still");
     assert!(fs::read(Path::new(&path).join(name)).expect("it can be read") == entry);
     drop(first);
-}
-
-/// Waits until something is there.
-fn wait_for<T>(what: &str, mut find: impl FnMut() -> Option<T>) -> T {
-    for _ in 0..3000 {
-        if let Some(found) = find() {
-            return found;
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    panic!("{what}: not within a minute")
 }
 
 /// What cannot be written costs one attempt, not one at each quiet moment, and is not lost.

@@ -1,5 +1,8 @@
 //! Profiles: what is counted, and that code made with one is faster where the guess is right and the same wherever it is wrong.
 
+mod patience;
+
+use patience::wait_for;
 use peregrine::{
     Cache, Config, DefinedFuncIndex, Engine, Error, Func, FunctionProfile, Instance, Module, Profile, ProfileError, Ref, SiteProfile,
     Store, Strategy, Trap, TypedFunc, Val, WasmBacktrace,
@@ -377,15 +380,10 @@ fn profiles_of_other_modules_are_refused() {
 
 /// Calls until so many functions are optimized.
 fn until_optimized(program: &mut Program, module: &Module, which: i32, functions: u64) {
-    // The thread that optimizes has low priority: it gets the processor when this one sleeps, however busy the machine is.
-    for _ in 0..50_000 {
+    wait_for("something optimized", || {
         program.call("many", which, 1000).unwrap();
-        if module.tiering_metrics().optimized_functions >= functions {
-            return;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(1));
-    }
-    panic!("nothing is optimized: {:?}", module.tiering_metrics());
+        (module.tiering_metrics().optimized_functions >= functions).then_some(())
+    });
 }
 
 #[test]
@@ -432,11 +430,8 @@ fn the_background_begins_with_what_was_hot_before() {
     };
     assert!(is_counted(&mut program, "call", CALL) && is_counted(&mut program, "tail", TAIL));
     until_optimized(&mut program, &module, 0, 1);
-    let is_optimized = (0..6000).any(|_| {
-        std::thread::sleep(std::time::Duration::from_millis(10));
-        !is_counted(&mut program, "call", CALL)
-    });
-    assert!(is_optimized && is_counted(&mut program, "tail", TAIL));
+    wait_for("`call` optimized", || (!is_counted(&mut program, "call", CALL)).then_some(()));
+    assert!(is_counted(&mut program, "tail", TAIL));
 }
 
 #[test]

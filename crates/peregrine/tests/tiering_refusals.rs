@@ -1,8 +1,10 @@
 //! What the tiers do with functions that one of them does not take, and where there is little room for code.
 
+mod patience;
+
+use patience::{until_answered, wait_for};
 use peregrine::{Config, Engine, Instance, Module, ProfilingStrategy, Store, Strategy, Trap};
 use std::fmt::Write;
-use std::time::Duration;
 
 fn engine(strategy: Strategy, change: impl FnOnce(&mut Config)) -> Engine {
     let mut config = Config::new();
@@ -49,18 +51,15 @@ fn a_function_that_is_left_to_the_baseline_is_not_optimized_nor_are_its_loops() 
     let mut store = Store::new(&engine, ());
     let instance = Instance::new(&mut store, &module, &[]).unwrap();
     let run = instance.get_typed_func::<i32, ()>(&mut store, "run").unwrap();
-    for _ in 0..600 {
+    wait_for("an answer", || {
         run.call(&mut store, 100_000).unwrap();
         let metrics = module.tiering_metrics();
-        if metrics.optimized_functions + metrics.refused > 0 {
-            break;
-        }
-        std::thread::sleep(Duration::from_millis(100));
-    }
+        (metrics.optimized_functions + metrics.refused > 0).then_some(())
+    });
     // More work than is counted until functions of which nothing more is expected are looked at again, many times.
     for _ in 0..3 {
         run.call(&mut store, 2_000_000).unwrap();
-        std::thread::sleep(Duration::from_millis(10));
+        until_answered(&module);
     }
     let metrics = module.tiering_metrics();
     assert_eq!((metrics.optimized_functions, metrics.loop_entries, metrics.refused), (0, 0, 1), "{metrics:?}");

@@ -1,6 +1,9 @@
 //! What hot modules and functions may ask of the optimizing tier: each module has its turn, a function has so many entries, and guests do not wait.
 
-use peregrine::{Config, Engine, Instance, Module, OptLevel, Store, Strategy, TypedFunc};
+mod patience;
+
+use patience::until_answered;
+use peregrine::{Config, Engine, Instance, Linker, Module, OptLevel, Store, Strategy, TypedFunc};
 use std::fmt::Write;
 use std::fs;
 use std::time::{Duration, Instant};
@@ -75,20 +78,32 @@ fn a_module_with_much_to_optimize_does_not_keep_others_waiting() {
 fn a_function_has_so_many_entries_at_its_loops() {
     const LOOPS: usize = 40;
     // Each call is in another loop, calls the next one from there, and goes on there afterwards.
-    let mut text = String::from(r#"(module (func $run (export "0") (param $n i32) (result i32) (local $turns i32) "#);
+    let mut text = String::from(
+        r#"(module (import "host" "more" (func $more (param i32) (result i32)))
+            (func $run (export "0") (param $n i32) (result i32) (local $turns i32) "#,
+    );
     for number in 0..LOOPS {
         let _ = write!(
             text,
             r#"(if (i32.eq (local.get $n) (i32.const {number})) (then
                 (if (local.get $n) (then (drop (call $run (i32.sub (local.get $n) (i32.const 1))))))
                 (loop $again (local.set $turns (i32.add (local.get $turns) (i32.const 1)))
-                    (br_if $again (i32.lt_u (local.get $turns) (i32.const 30000000)))))) "#
+                    (br_if $again (if (result i32) (i32.rem_u (local.get $turns) (i32.const 1000000))
+                        (then (i32.const 1)) (else (call $more (local.get $turns)))))))) "#
         );
     }
     text.push_str("(local.get $turns)))");
     let engine = engine();
     let module = Module::new(&engine, text).expect("it is valid");
-    let (mut store, instance) = instantiate(&module);
+    let mut linker = Linker::new(&engine);
+    let asked = module.clone();
+    let more = move |turns: i32| -> i32 {
+        until_answered(&asked);
+        (turns < 30_000_000).into()
+    };
+    linker.func_wrap("host", "more", more).expect("it is new");
+    let mut store = Store::new(&engine, ());
+    let instance = linker.instantiate(&mut store, &module).expect("the import is there");
     let run = &functions(&mut store, &instance, 1)[0];
     assert_eq!(run.call(&mut store, LOOPS as i32 - 1).expect("it does not trap"), 30_000_000);
     let metrics = module.tiering_metrics();

@@ -9,7 +9,7 @@ use peregrine_wasi::p1::table::Function;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use std::collections::HashSet;
 use std::os::unix::fs::{MetadataExt, symlink};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 const FOLLOW: u32 = 1;
@@ -327,8 +327,13 @@ fn generated_paths_do_not_lead_out() {
     assert!(succeeded.iter().all(|&count| count > 10), "{succeeded:?}");
 }
 
-/// Swaps names as fast as it can while `attack` runs for a while, and on until it says that it has met both names: a busy machine may let only
-/// one of the two threads run for long.
+/// How many attacks there are in a race, and how many swaps of names meanwhile, at least.
+const ROUNDS: usize = 4000;
+/// After this, what is waited for does not happen. It ends a test that would hang.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Swaps names as fast as it can while `attack` runs, many times each, and on until it says that it has met both names: a busy machine may let
+/// only one of the two threads run for long.
 fn race(guest: &mut Guest, swap: impl Fn() + Sync, mut attack: impl FnMut(&mut Guest) -> bool) {
     /// Ends the swapping, also when the attack panics.
     struct Stop<'a>(&'a AtomicBool);
@@ -337,18 +342,21 @@ fn race(guest: &mut Guest, swap: impl Fn() + Sync, mut attack: impl FnMut(&mut G
             self.0.store(true, Ordering::Relaxed);
         }
     }
-    let stop = AtomicBool::new(false);
+    let (stop, swaps) = (AtomicBool::new(false), AtomicUsize::new(0));
     std::thread::scope(|scope| {
         scope.spawn(|| {
             while !stop.load(Ordering::Relaxed) {
                 swap();
+                swaps.fetch_add(1, Ordering::Relaxed);
             }
         });
         let _stop = Stop(&stop);
         let start = Instant::now();
-        let mut met_both = false;
-        while start.elapsed() < Duration::from_millis(700) || !met_both && start.elapsed() < Duration::from_secs(30) {
+        let (mut attacks, mut met_both) = (0, false);
+        while !met_both || attacks < ROUNDS || swaps.load(Ordering::Relaxed) < ROUNDS {
             met_both = attack(guest);
+            attacks += 1;
+            assert!(start.elapsed() < PATIENCE, "{attacks} attacks, {swaps:?} swaps, met both: {met_both}");
         }
     });
 }
