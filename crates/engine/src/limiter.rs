@@ -61,7 +61,7 @@ impl<T: 'static> StoreInner<T> {
     }
 }
 
-/// A panic of a limiter or a callback on its way through the machine, whose frames cannot be unwound: an error until it is back at the caller.
+/// A panic of a limiter, a creator of memories or a callback on its way through the machine, whose frames cannot be unwound: an error until it is back at the caller.
 pub(crate) struct LimiterPanic(Mutex<Option<Box<dyn Any + Send>>>);
 
 impl LimiterPanic {

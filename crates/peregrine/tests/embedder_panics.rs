@@ -5,8 +5,8 @@ mod executor;
 
 use executor::drive;
 use peregrine::{
-    Config, Engine, Error, GrowthFuture, Instance, LinearMemory, MemoryCreator, MemoryType, Module, ResourceLimiter, ResourceLimiterAsync,
-    Result, StackCreator, StackMemory, Store, Strategy, TieringStress, Trap,
+    Config, Engine, Error, GrowthFuture, Instance, LinearMemory, Memory, MemoryCreator, MemoryType, Module, ResourceLimiter,
+    ResourceLimiterAsync, Result, StackCreator, StackMemory, Store, Strategy, TieringStress, Trap,
 };
 use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
 use std::sync::Arc;
@@ -91,7 +91,15 @@ fn of_memories() -> Result<()> {
         let module = Module::new(&engine, text)?;
         creator.0.store(true, SeqCst);
         let mut store = Store::new(&engine, ());
-        assert_eq!(panic_of(|| Instance::new(&mut store, &module, &[])), "no memory");
+        let memory = MemoryType::new(1, Some(9));
+        for _ in 0..3 {
+            assert_eq!(panic_of(|| Instance::new(&mut store, &module, &[])), "no memory");
+            assert_eq!(panic_of(|| Memory::new(&mut store, memory.clone())), "no memory");
+            assert_eq!(panic_of(|| drive(Memory::new_async(&mut store, memory.clone())).0), "no memory");
+        }
+        // What did not come about does not count.
+        let metrics = store.metrics();
+        assert_eq!((metrics.instances_live, metrics.memories, metrics.host_bytes), (0, 0, 0), "{metrics:?}");
         creator.0.store(false, SeqCst);
         let instance = Instance::new(&mut store, &module, &[])?;
         let memory = instance.get_memory(&mut store, "memory").expect("exported");

@@ -11,6 +11,7 @@ use super::growth::Growth;
 use super::pending::Pending;
 use super::store::{VmStore, is_no_room};
 use crate::MemoryCreator;
+use crate::limiter::LimiterPanic;
 use peregrine_artifact::settings::Settings;
 use peregrine_artifact::vmctx::VmMemory;
 use peregrine_wasm::{DefinedMemoryIndex, MemoryType, Trap};
@@ -123,7 +124,10 @@ impl Memory {
         let guarded = plan.guarded_bytes.is_some() || (settings.may_be_guarded(&ty) && room.is_shown(images));
         let reserved = guarded.then(|| settings.memory_reservation_bytes.max(4 << 30) as usize);
         let guard = if guarded { reach_bytes(settings) - settings.memory_reservation_bytes.max(4 << 30) as usize } else { 0 };
-        let memory = creator.new_memory(crate::MemoryType { ty }, min_bytes, max_bytes, reserved, guard).map_err(anyhow::Error::msg)?;
+        let memory = LimiterPanic::catch(|| {
+            let made = creator.new_memory(crate::MemoryType { ty }, min_bytes, max_bytes, reserved, guard);
+            made.map_err(anyhow::Error::msg)
+        })?;
         let (bytes, capacity) = (memory.byte_size(), memory.byte_capacity());
         if bytes < min_bytes || capacity < reserved.unwrap_or(min_bytes) {
             anyhow::bail!(
