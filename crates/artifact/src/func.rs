@@ -21,6 +21,40 @@ pub struct CompiledFunc {
     pub sites: Vec<u32>,
     /// What made it. Without meaning for stubs.
     pub tier: CompilerKind,
+    /// Where in a line of the processor's caches the code is best begun, if that matters.
+    pub line_offset: Option<LineOffset>,
+}
+
+/// The bytes of a line of the processor's caches, of those that there is code for.
+pub const LINE_BYTES: usize = 64;
+
+/// A place in a line where code may begin.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LineOffset(u8);
+
+impl LineOffset {
+    /// Code begins at multiples of this.
+    const STEP_BYTES: usize = 16;
+
+    /// All that there are, by their distance from the beginning of the line.
+    pub fn all() -> impl Iterator<Item = Self> {
+        (0..LINE_BYTES).step_by(Self::STEP_BYTES).map(|bytes| Self(bytes as u8))
+    }
+
+    /// Where the code at `address` begins in its line. `None` if code does not begin there.
+    pub fn of(address: usize) -> Option<Self> {
+        (address % Self::STEP_BYTES == 0).then_some(Self((address % LINE_BYTES) as u8))
+    }
+
+    /// The distance from the beginning of the line.
+    pub fn bytes(self) -> usize {
+        usize::from(self.0)
+    }
+
+    /// The first such place from `address` on. `None` if there is none.
+    pub fn next(self, address: usize) -> Option<usize> {
+        address.checked_add(self.bytes().wrapping_sub(address) % LINE_BYTES)
+    }
 }
 
 /// One place in the code that depends on an address.

@@ -264,6 +264,7 @@ impl Masm {
             addresses: self.addresses.clone(),
             sites: Vec::new(),
             tier: CompilerKind::Baseline,
+            line_offset: None,
         }
     }
 

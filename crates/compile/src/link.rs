@@ -1,15 +1,15 @@
 //! Puts compiled functions and stubs one after the other, fills in the addresses they need of each other, and makes their tables.
 //!
 //! Text is `functions | stubs`: functions by rising index, or in another order that the image notes, those first that were called most as far as that
-//! is known ([`crate::plan`], or the cache). Functions begin at multiples of 32 bytes: constants beside the code need half of it, and small
-//! ones that are called in turns run some percent faster than at multiples of that. On processors whose calls do not reach across a large text,
+//! is known ([`crate::plan`], or the cache). Functions begin where their compiler says that loops lie well, or at multiples of 32 bytes: constants
+//! beside the code need half of it, and small ones that are called in turns run some percent faster than at multiples of that. On processors whose calls do not reach across a large text,
 //! islands of jumps that do lie between functions, as far apart as possible.
 
 use crate::budget::{Budget, exceeded};
 use crate::relocate;
 use peregrine_artifact::abi::StubKind;
-use peregrine_artifact::compiler::CompileError;
-use peregrine_artifact::func::{CompiledFunc, Reloc, RelocKind, RelocTarget};
+use peregrine_artifact::compiler::{CompileError, CompilerKind};
+use peregrine_artifact::func::{CompiledFunc, LineOffset, Reloc, RelocKind, RelocTarget};
 use peregrine_artifact::image::{EntryArea, FunctionEntry, ImageLayout, RelocEntry, Section, SiteEntry, StubEntry};
 use peregrine_artifact::settings::Target;
 use peregrine_artifact::tables;
@@ -17,7 +17,7 @@ use peregrine_wasm::{DefinedFuncIndex, Index, IndexVec, Module, TypeIndex};
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 
-/// Functions and stubs begin at multiples of this many bytes.
+/// Functions without a place of their own in a line, and stubs, begin at multiples of this many bytes.
 const CODE_ALIGN_BYTES: usize = 32;
 
 /// Code whose tables are encoded: what is left to do in order is to copy bytes.
@@ -32,6 +32,7 @@ pub(crate) struct Piece {
     traps_len: u32,
     /// See [`FunctionEntry::tier`].
     tier: u32,
+    line_offset: Option<LineOffset>,
 }
 
 impl Piece {
@@ -47,12 +48,12 @@ impl Piece {
     /// [`CompileError::Limit`] if the code is too large, [`CompileError::Internal`] if the tier broke its contract.
     pub(crate) fn new(compiled: CompiledFunc, budget: &Budget) -> Result<Self, CompileError> {
         check(&compiled, budget)?;
-        let CompiledFunc { code, relocs, traps, addresses, sites, tier } = compiled;
+        let CompiledFunc { code, relocs, traps, addresses, sites, tier, line_offset } = compiled;
         let mut streams = Vec::new();
         tables::traps::encode(&traps, &mut streams);
         let traps_len = streams.len() as u32;
         tables::addresses::encode(&addresses, &mut streams);
-        Ok(Self { code, relocs, tables: streams, sites, traps_len, tier: FunctionEntry::tier_number(tier) })
+        Ok(Self { code, relocs, tables: streams, sites, traps_len, tier: FunctionEntry::tier_number(tier), line_offset })
     }
 
     /// What is at `code` of the text of a checked image, and is no function.
@@ -79,7 +80,9 @@ impl Piece {
         let streams_len = entry.traps_len.get().checked_add(entry.addresses_len.get())?;
         let tables = layout.section(image, Section::Tables).get(entry.tables_start.get() as usize..)?.get(..streams_len as usize)?;
         let sites = layout.sites(image)[sites].iter().map(|site| site.offset.get()).collect();
-        Some(Self { tables: tables.to_vec(), sites, traps_len: entry.traps_len.get(), tier: entry.tier.get(), ..piece })
+        // Wherever it stands in a line, it was put there.
+        let line_offset = (entry.tier() == Some(CompilerKind::Optimizing)).then(|| LineOffset::of(start as usize)).flatten();
+        Some(Self { tables: tables.to_vec(), sites, traps_len: entry.traps_len.get(), tier: entry.tier.get(), line_offset, ..piece })
     }
 }
 
@@ -89,7 +92,7 @@ impl Piece {
 ///
 /// [`CompileError::Limit`] if the code is too large, [`CompileError::Internal`] if the tier broke its contract.
 pub(crate) fn check(compiled: &CompiledFunc, budget: &Budget) -> Result<(), CompileError> {
-    let CompiledFunc { code, relocs, traps, addresses, sites: _, tier: _ } = compiled;
+    let CompiledFunc { code, relocs, traps, addresses, sites: _, tier: _, line_offset: _ } = compiled;
     if code.len() > budget.max_function_code_bytes {
         return Err(exceeded("bytes of code", "max_function_code_bytes", budget.max_function_code_bytes, code.len()));
     }
@@ -316,15 +319,23 @@ impl<'a> Linker<'a> {
     /// Appends code at the next aligned place; start and length.
     fn append_code(&mut self, piece: &Piece) -> Result<(u32, u32), CompileError> {
         self.island_if_due(piece.code.len())?;
-        let start = self.append(&piece.code, CODE_ALIGN_BYTES)?;
+        let start = match piece.line_offset {
+            Some(offset) => self.append_at(&piece.code, |end| offset.next(end))?,
+            None => self.append(&piece.code, CODE_ALIGN_BYTES)?,
+        };
         Ok((start, piece.code.len() as u32))
     }
 
     /// Appends bytes at the next multiple of `align`; where they begin.
     fn append(&mut self, code: &[u8], align: usize) -> Result<u32, CompileError> {
+        self.append_at(code, |end| end.checked_next_multiple_of(align))
+    }
+
+    /// Appends bytes at the place that comes next in the view of `place`; where they begin.
+    fn append_at(&mut self, code: &[u8], place: impl FnOnce(usize) -> Option<usize>) -> Result<u32, CompileError> {
         let text = &mut self.linked.text;
-        let start = text.len().next_multiple_of(align);
-        let end = start + code.len();
+        let start = place(text.len()).unwrap_or(usize::MAX);
+        let end = start.saturating_add(code.len());
         let max_text_bytes = self.budget.max_text_bytes.min(u32::MAX as usize);
         if end > max_text_bytes {
             return Err(exceeded("bytes of code of the module", "max_text_bytes", max_text_bytes, end));
@@ -430,6 +441,7 @@ fn no_target(reloc: &Reloc) -> CompileError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use peregrine_artifact::func::LINE_BYTES;
     use peregrine_wasm::{FuncIndex, FuncType, FunctionDecl};
 
     /// Where the `bl` at `place` arrives, jumps followed.
@@ -445,6 +457,34 @@ mod tests {
         let pages = ((word(target) >> 5 & 0x7_ffff) << 2 | word(target) >> 29 & 3) as i32;
         let base = (target & !0xfff).wrapping_add_signed(((pages << 11 >> 11) as isize) << 12);
         base + (word(target + 4) >> 10 & 0xfff) as usize
+    }
+
+    #[test]
+    fn functions_begin_where_their_compiler_says() {
+        const FUNCTIONS: u32 = 40;
+        let mut module = Module::default();
+        let ty = module.types.push(FuncType { params: [].into(), results: [].into() });
+        module.functions = (0..FUNCTIONS).map(|_| FunctionDecl { ty, func_ref: None }).collect();
+        let budget = Budget::default();
+        let target = Target { triple: "x86_64-unknown-linux-gnu".into(), cpu_features: vec![] };
+        let mut linker = Linker::new(&target, &module, &budget);
+        let offset = |index: u32| LineOffset::all().nth(index as usize % 5);
+        for index in 0..FUNCTIONS {
+            let compiled = CompiledFunc { code: vec![0xc3; 1 + index as usize * 3], line_offset: offset(index), ..CompiledFunc::default() };
+            linker.function(DefinedFuncIndex::from_u32(index), &Piece::new(compiled, &budget).expect("sound"), 0).expect("small");
+        }
+        let linked = linker.finish(|ty| ty).expect("nothing refers to anything");
+        let mut end = 0;
+        for (index, function) in linked.functions.iter().enumerate() {
+            let start = function.code_start.get() as usize;
+            match offset(index as u32) {
+                Some(offset) => assert_eq!(start % LINE_BYTES, offset.bytes()),
+                None => assert_eq!(start % CODE_ALIGN_BYTES, 0),
+            }
+            assert!(start >= end && start < end + LINE_BYTES);
+            assert!(linked.text[end..start].iter().all(|byte| *byte == 0xcc));
+            end = start + function.code_len.get() as usize;
+        }
     }
 
     #[test]

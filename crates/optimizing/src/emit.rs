@@ -1,6 +1,7 @@
 //! From what Cranelift compiled to a [`CompiledFunc`].
 
 use crate::fuel;
+use crate::lines::Loops;
 use crate::places::Places;
 use crate::translate::FUNCTION_NAMESPACE;
 use cranelift_codegen::CompiledCode;
@@ -14,7 +15,7 @@ use peregrine_artifact::settings::Tiering;
 use peregrine_wasm::{FuncIndex, Trap};
 
 /// The code, relocations and tables of a compiled function. `tiering` says how functions reach each other, `places` what source locations
-/// stand for.
+/// stand for, `loops` which of them are in loops.
 ///
 /// # Errors
 ///
@@ -24,6 +25,7 @@ pub(crate) fn emit(
     params: &FunctionParameters,
     tiering: Tiering,
     places: &Places,
+    loops: &Loops,
 ) -> Result<CompiledFunc, CompileError> {
     let buffer = &compiled.buffer;
     let mut code = buffer.data().to_vec();
@@ -36,7 +38,15 @@ pub(crate) fn emit(
     let mut traps = buffer.traps().iter().map(|found| Ok((found.offset, trap(found.code)?))).collect::<Result<Vec<_>, CompileError>>()?;
     traps.sort_by_key(|entry| entry.0);
     traps.dedup_by_key(|entry| entry.0);
-    Ok(CompiledFunc { code, relocs, traps, addresses: addresses(compiled, places), sites: Vec::new(), tier: CompilerKind::Optimizing })
+    Ok(CompiledFunc {
+        code,
+        relocs,
+        traps,
+        addresses: addresses(compiled, places),
+        sites: Vec::new(),
+        tier: CompilerKind::Optimizing,
+        line_offset: loops.best_start(compiled),
+    })
 }
 
 /// Fills in a direct call, which is one of the function itself: true if `reloc` is one.

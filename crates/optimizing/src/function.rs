@@ -5,6 +5,7 @@ use crate::counted_loops::Loops;
 use crate::fuel;
 use crate::inlining::{self, Candidates};
 use crate::isa::{self, Isas};
+use crate::lines;
 use crate::merged_loads;
 use crate::places::{self, Places};
 use crate::translate::{FunctionInput, Stopped, Translated, translate, trap_code};
@@ -232,11 +233,21 @@ impl<'m> Compiler<'m> {
             insert_interruption_points(&mut self.context.func, &looks);
             self.context.verify_if(&*isa).map_err(|error| self.failed(&error))?;
         }
+        let loops = self.loops(mode);
         let compiled = isa
             .compile_function(&self.context.func, &self.context.domtree, &mut self.allocator, false, &mut control)
             .map_err(|error| self.failed(&error))?
             .apply_params(&self.context.func.params);
-        emit::emit(&compiled, &self.context.func.params, self.env.settings.tiering, &self.places)
+        emit::emit(&compiled, &self.context.func.params, self.env.settings.tiering, &self.places, &loops)
+    }
+
+    /// The loops whose place in lines matters.
+    fn loops(&mut self, mode: Mode) -> lines::Loops {
+        if mode == Mode::Plain {
+            return lines::Loops::default();
+        }
+        self.context.compute_loop_analysis();
+        lines::Loops::new(&self.context.func, &self.context.loop_analysis)
     }
 
     /// Where to look for interruptions: at the header of every loop that may turn often, and at the entry of a function that calls outside
@@ -337,7 +348,7 @@ impl FunctionCompiler for Compiler<'_> {
             }
         };
         let compiled = compiled.ok_or_else(|| CompileError::Internal { message: String::from("a stub without code") })?;
-        emit::emit(&compiled, &self.context.func.params, self.env.settings.tiering, &self.places)
+        emit::emit(&compiled, &self.context.func.params, self.env.settings.tiering, &self.places, &lines::Loops::default())
     }
 }
 

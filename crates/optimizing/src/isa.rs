@@ -129,6 +129,8 @@ fn flags(
         ("enable_nan_canonicalization", on(settings.nan_canonicalization)),
         // Code of functions that are not near is loaded from a slot, relative to the instruction: one of ours, not of a dynamic linker.
         ("is_pic", on(settings.tiering != Tiering::Whole)),
+        // Where the blocks are, for the place of loops in lines.
+        ("machine_code_cfg_info", "true"),
         ("enable_pinned_reg", on(settings.fuel && has_fuel_register(architecture))),
     ] {
         flags.set(name, value)?;

@@ -15,6 +15,7 @@ mod fuel;
 mod function;
 mod inlining;
 mod isa;
+mod lines;
 mod merged_loads;
 mod places;
 mod stubs;

@@ -3,6 +3,7 @@
 mod bombs;
 mod families;
 mod guesses;
+mod lines;
 mod looks;
 mod loop_entries;
 mod slots;

@@ -83,10 +83,23 @@ impl CodeRoom {
     /// # Errors
     /// What the system said when it was asked for backing.
     pub fn next_address(&mut self, align_bytes: usize) -> io::Result<usize> {
+        self.next_address_after(align_bytes, 0)
+    }
+
+    /// The same, so many bytes after a multiple of `align_bytes`: fewer than that, and a multiple of [`CODE_ALIGN_BYTES`]. Where each code has
+    /// pages of its own, it begins with the page.
+    ///
+    /// # Errors
+    /// As [`next_address`](Self::next_address).
+    pub fn next_address_after(&mut self, align_bytes: usize, offset_bytes: usize) -> io::Result<usize> {
+        debug_assert!(offset_bytes < align_bytes && offset_bytes.is_multiple_of(CODE_ALIGN_BYTES));
         self.prepare()?;
         self.used = match self.backing {
             Backing::Plain => round_up_to_pages(self.used),
-            _ => self.used.checked_next_multiple_of(align_bytes.max(CODE_ALIGN_BYTES)),
+            _ => {
+                let align_bytes = align_bytes.max(CODE_ALIGN_BYTES);
+                self.used.checked_add(offset_bytes.wrapping_sub(self.used) % align_bytes)
+            }
         }
         .unwrap_or(self.reservation.len_bytes());
         Ok(self.reservation.ptr().addr() + self.used)
@@ -503,6 +516,21 @@ mod tests {
                 addresses.push(address);
                 assert!(addresses.iter().enumerate().all(|(number, address)| run(*address) == number as u32), "{kind:?}");
                 assert!(matches!(&*permissions(address), "r-xs" | "r-xp"));
+            }
+        }
+    }
+
+    #[test]
+    fn code_begins_at_a_place_of_its_choice() {
+        for kind in [RoomKind::Shared, RoomKind::Plain] {
+            let mapping = mapping();
+            let mut room = mapping.room(kind);
+            for number in 0..40 {
+                let offset = number as usize * 7 % 4 * CODE_ALIGN_BYTES;
+                let address = room.next_address_after(64, offset).unwrap();
+                assert_eq!(address % 64, if kind == RoomKind::Shared { offset } else { 0 });
+                room.append(&returns(number)).unwrap();
+                assert_eq!(run(address), number as u32, "{kind:?}");
             }
         }
     }

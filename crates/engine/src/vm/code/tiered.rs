@@ -12,7 +12,7 @@ use crate::vm::entry::lazy::LazyThunks;
 use crate::vm::entry::veneer;
 use peregrine_artifact::abi;
 use peregrine_artifact::code_bounds::CodeBounds;
-use peregrine_artifact::func::{CompiledFunc, RelocTarget};
+use peregrine_artifact::func::{CompiledFunc, LINE_BYTES, RelocTarget};
 use peregrine_artifact::image::{
     BUDGET_CALLS_OFFSET, BUDGET_SIZE_BYTES, CELL_SIZE_BYTES, EntryArea, ImageLayout, PAGE_ALIGN_BYTES, SLOT_SIZE_BYTES,
 };
@@ -44,8 +44,6 @@ const MAX_CELLS: u64 = 1 << 19;
 /// Less than what code can express as a distance.
 const MAX_REACH_BYTES: u64 = (2 << 30) - (1 << 20);
 
-/// Optimized code begins where a line of the processor's cache does.
-const OPTIMIZED_ALIGN_BYTES: usize = 64;
 /// How far budgets are apart.
 const BUDGET_I32S: usize = (BUDGET_SIZE_BYTES / 4) as usize;
 
@@ -335,10 +333,14 @@ impl TieredCode {
         let len = u32::try_from(code.len()).ok().filter(|len| *len > 0).ok_or(InstallError::Code("no bytes, or too many"))?;
         // Whatever takes long is done before the room is locked, or afterwards: guests wait for it.
         let mut blob = Blob::new(0, len, function, kind, &compiled.traps, &compiled.addresses);
-        let align = if kind == BlobKind::Baseline { CODE_ALIGN_BYTES } else { OPTIMIZED_ALIGN_BYTES };
+        let (align, offset) = match (kind, compiled.line_offset) {
+            (BlobKind::Baseline, _) => (CODE_ALIGN_BYTES, 0),
+            (_, None) => (LINE_BYTES, 0),
+            (_, Some(offset)) => (LINE_BYTES, offset.bytes()),
+        };
         let mut room = self.room();
         let used = room.used_bytes();
-        let start = room.next_address(align).map_err(InstallError::Io)?;
+        let start = room.next_address_after(align, offset).map_err(InstallError::Io)?;
         let cells = self.cells.take(compiled.sites.len());
         let linked = self.link(compiled, &mut code, start, cells).and_then(|()| {
             let place = match self.was_refused.load(Ordering::Relaxed) {
