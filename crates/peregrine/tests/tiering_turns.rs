@@ -62,8 +62,10 @@ fn a_module_with_much_to_optimize_does_not_keep_others_waiting() {
     }
     let (mut store, instance) = instantiate(&small);
     let kernel = &functions(&mut store, &instance, 1)[0];
-    let before = large.tiering_metrics().optimized_functions;
+    let metrics = large.tiering_metrics();
+    let before = metrics.optimized_functions;
     assert!(before < FUNCTIONS as u64 / 2, "there has to be enough that waits: {before} are done");
+    assert!(metrics.pending_requests + before + metrics.refused >= FUNCTIONS as u64, "{metrics:?}");
     let start = Instant::now();
     while small.tiering_metrics().optimized_functions == 0 {
         kernel.call(&mut store, 100_000).expect("it does not trap");

@@ -24,7 +24,7 @@ const PACKAGES: [&str; 5] = ["peregrine-engine", "peregrine", "peregrine-wasi", 
 /// Test programs of these packages that do the same under each value, and why. Examples in the documentation are left out too: each is a
 /// program of its own that is built when it runs, and shows how the API is called rather than what code does.
 const LEFT_OUT: [(&str, &str, &str); 7] = [
-    ("peregrine", "interruption", "each test names three strategies, and measures how late a guest stops"),
+    ("peregrine", "interruption", "each test names three strategies"),
     ("peregrine", "every_tier", "its engines are of all strategies and stress modes already"),
     ("peregrine", "many_modules", "a hundred thousand modules, to count what is left of them: minutes where each is compiled ahead"),
     ("peregrine-harness", "spec", "runs each script of the specification in every tier and stress mode"),
