@@ -43,7 +43,7 @@ impl LineOffset {
 
     /// Where the code at `address` begins in its line. `None` if code does not begin there.
     pub fn of(address: usize) -> Option<Self> {
-        (address % Self::STEP_BYTES == 0).then_some(Self((address % LINE_BYTES) as u8))
+        address.is_multiple_of(Self::STEP_BYTES).then_some(Self((address % LINE_BYTES) as u8))
     }
 
     /// The distance from the beginning of the line.

@@ -1,7 +1,7 @@
 //! From what Cranelift compiled to a [`CompiledFunc`].
 
 use crate::fuel;
-use crate::lines::Loops;
+use crate::lines::LoopPlaces;
 use crate::places::Places;
 use crate::translate::FUNCTION_NAMESPACE;
 use cranelift_codegen::CompiledCode;
@@ -25,7 +25,7 @@ pub(crate) fn emit(
     params: &FunctionParameters,
     tiering: Tiering,
     places: &Places,
-    loops: &Loops,
+    loops: &LoopPlaces,
 ) -> Result<CompiledFunc, CompileError> {
     let buffer = &compiled.buffer;
     let mut code = buffer.data().to_vec();

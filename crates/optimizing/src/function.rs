@@ -242,12 +242,12 @@ impl<'m> Compiler<'m> {
     }
 
     /// The loops whose place in lines matters.
-    fn loops(&mut self, mode: Mode) -> lines::Loops {
+    fn loops(&mut self, mode: Mode) -> lines::LoopPlaces {
         if mode == Mode::Plain {
-            return lines::Loops::default();
+            return lines::LoopPlaces::default();
         }
         self.context.compute_loop_analysis();
-        lines::Loops::new(&self.context.func, &self.context.loop_analysis)
+        lines::LoopPlaces::new(&self.context.func, &self.context.loop_analysis)
     }
 
     /// Where to look for interruptions: at the header of every loop that may turn often, and at the entry of a function that calls outside
@@ -348,7 +348,7 @@ impl FunctionCompiler for Compiler<'_> {
             }
         };
         let compiled = compiled.ok_or_else(|| CompileError::Internal { message: String::from("a stub without code") })?;
-        emit::emit(&compiled, &self.context.func.params, self.env.settings.tiering, &self.places, &lines::Loops::default())
+        emit::emit(&compiled, &self.context.func.params, self.env.settings.tiering, &self.places, &lines::LoopPlaces::default())
     }
 }
 

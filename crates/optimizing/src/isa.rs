@@ -130,7 +130,7 @@ fn flags(
         // Code of functions that are not near is loaded from a slot, relative to the instruction: one of ours, not of a dynamic linker.
         ("is_pic", on(settings.tiering != Tiering::Whole)),
         // Where the blocks are, for the place of loops in lines.
-        ("machine_code_cfg_info", "true"),
+        ("machine_code_cfg_info", on(allocator == "backtracking")),
         ("enable_pinned_reg", on(settings.fuel && has_fuel_register(architecture))),
     ] {
         flags.set(name, value)?;

@@ -30,7 +30,7 @@ type Innermost = Option<u32>;
 
 /// The loops of a function before code is made of it.
 #[derive(Debug, Default)]
-pub(crate) struct Loops {
+pub(crate) struct LoopPlaces {
     /// The innermost loop of what is of each location, if that is in one; `None` where some of it is elsewhere, as what a pass took out of a
     /// loop is.
     by_location: HashMap<SourceLoc, Option<Innermost>>,
@@ -38,11 +38,12 @@ pub(crate) struct Loops {
     around: Vec<(Option<u32>, usize)>,
 }
 
-impl Loops {
+impl LoopPlaces {
     /// The loops that the analysis of the function has found.
     pub(crate) fn new(func: &Function, analysis: &LoopAnalysis) -> Self {
         let number = |found: Loop| found.as_u32();
-        let depth = |found: Loop| analysis.loop_level(analysis.loop_header(found)).level();
+        // The level of what is in no loop is 0.
+        let depth = |found: Loop| analysis.loop_level(analysis.loop_header(found)).level().saturating_sub(1);
         let around = analysis.loops().map(|found| (analysis.loop_parent(found).map(number), depth(found))).collect();
         let mut loops = Self { by_location: HashMap::new(), around };
         if loops.around.is_empty() {
@@ -50,8 +51,14 @@ impl Loops {
         }
         for block in func.layout.blocks() {
             let own = analysis.innermost_loop(block).map(number);
+            let mut last = None;
             for inst in func.layout.block_insts(block) {
-                let found = loops.by_location.entry(func.srcloc(inst)).or_insert(Some(own));
+                // Operators become several instructions each.
+                let location = func.srcloc(inst);
+                if last.replace(location) == Some(location) {
+                    continue;
+                }
+                let found = loops.by_location.entry(location).or_insert(Some(own));
                 if *found != Some(own) {
                     *found = None;
                 }
@@ -161,7 +168,7 @@ mod tests {
     fn code_belongs_to_the_loops_of_its_locations() {
         let mut by_location: HashMap<_, _> = [1, 2, 3].map(|number| (SourceLoc::new(number), Some(Some(number - 1)))).into_iter().collect();
         by_location.extend([(SourceLoc::new(8), Some(None)), (SourceLoc::new(9), None)]);
-        let loops = Loops { by_location, around: vec![(None, 0), (Some(0), 1), (None, 0)] };
+        let loops = LoopPlaces { by_location, around: vec![(None, 0), (Some(0), 1), (None, 0)] };
         let found = |blocks: &[(u32, &[(u32, u32)])], end| {
             let ends = blocks[1..].iter().map(|(start, _)| *start).chain([end]);
             let ranges: Vec<Range<u32>> = blocks.iter().zip(ends).map(|((start, _), end)| *start..end).collect();
