@@ -1,5 +1,8 @@
 //! Guests that are interrupted: they go on as if nothing had happened, let others run, or stop; by epochs, by the clock and by fuel.
 
+mod patience;
+
+use patience::wait_for;
 use peregrine::{
     AsContextMut, Caller, Config, Engine, Error, Extern, Instance, Linker, Memory, Module, Result, Store, Strategy, Trap, TypedFunc,
     UpdateDeadline, WasmBacktrace,
@@ -7,7 +10,7 @@ use peregrine::{
 use std::fmt::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -140,9 +143,7 @@ fn nothing_runs_for_long_without_being_interrupted() {
             let calls = unsafe { AtomicU32::from_ptr(memory.data()[0].get().cast()) };
             let at_deadline = std::thread::scope(|scope| {
                 let ticker = scope.spawn(|| {
-                    while calls.load(Ordering::SeqCst) == 0 {
-                        std::thread::sleep(Duration::from_millis(1));
-                    }
+                    wait_for("a call", || (calls.load(Ordering::SeqCst) != 0).then_some(()));
                     engine.increment_epoch();
                     calls.load(Ordering::SeqCst)
                 });
@@ -447,6 +448,52 @@ fn long_operations_let_others_run_and_go_on() {
         assert_eq!(memory.data(&store)[67_000_000], 7);
         store.epoch_deadline_trap();
         assert_eq!(fill.call(&mut store, ()).unwrap_err().downcast_ref::<Trap>(), Some(&Trap::Interrupt));
+    }
+}
+
+#[test]
+fn a_fill_stops_at_the_slice_after_that_in_which_it_is_told() {
+    // What is done between two looks, and as much again for where the other thread sees less than was written.
+    const MOST_BYTES: usize = 2 << 20;
+    const LEN: usize = 1 << 30;
+    let text = format!(
+        r#"(module (memory (export "memory") 16384 16384 shared)
+            (func (export "run") (param i32) (result i64) (memory.fill (i32.const 0) (i32.const 7) (i32.const {LEN})) (i64.const 0)))"#
+    );
+    // How many bytes were written after it was told; nothing if it was done before.
+    let later = |engine: &Engine| {
+        let mut store = Store::new(engine, ());
+        store.set_epoch_deadline(1);
+        let instance = start(&mut store, &text);
+        let memory = instance.get_shared_memory(&mut store, "memory").unwrap();
+        let run = instance.get_typed_func::<i32, i64>(&mut store, "run").unwrap();
+        // SAFETY: bytes inside of the memory; nobody writes anything else than 7.
+        let is_written = |at: usize| unsafe { AtomicU8::from_ptr(memory.data()[at].get()) }.load(Ordering::SeqCst) == 7;
+        // It is filled from its start on.
+        let written = || {
+            let (mut from, mut to) = (0, LEN);
+            while from < to {
+                let middle = from.midpoint(to);
+                (from, to) = if is_written(middle) { (middle + 1, to) } else { (from, middle) };
+            }
+            from
+        };
+        std::thread::scope(|scope| {
+            let ticker = scope.spawn(|| {
+                wait_for("the first page", || is_written(65_536).then_some(()));
+                engine.increment_epoch();
+                written()
+            });
+            let result = run.call(&mut store, 1);
+            let told = ticker.join().unwrap();
+            let error = result.err()?;
+            assert_eq!(error.downcast_ref::<Trap>(), Some(&Trap::Interrupt));
+            Some(written() - told)
+        })
+    };
+    for engine in engines(|config| config.epoch_interruption(true).shared_memory(true)) {
+        let later = (0..20).find_map(|_| later(&engine)).expect("one of many fills takes longer than to begin to look");
+        assert!(later <= MOST_BYTES, "{later} bytes after it was told");
     }
 }
 

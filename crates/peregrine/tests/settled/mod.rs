@@ -11,6 +11,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 const GRAIN: Duration = Duration::from_millis(100);
 const COARSE_GRAIN: Duration = Duration::from_secs(2);
 
+/// How often is looked whether a file is settled: after this, it never will.
+const MOST_LOOKS: usize = 6_000;
+
 /// Whether the last change of a file was so long ago.
 pub fn is_settled(path: &Path) -> bool {
     let metadata = fs::metadata(path).expect("it is there");
@@ -20,10 +23,17 @@ pub fn is_settled(path: &Path) -> bool {
 }
 
 /// Waits until it is. Nothing makes a file older than it is, as programs cannot set the time of a change of status.
+///
+/// # Panics
+/// If that is never.
 pub fn settle(path: &Path) {
-    while !is_settled(path) {
-        std::thread::sleep(Duration::from_millis(10));
+    for _ in 0..MOST_LOOKS {
+        if is_settled(path) {
+            return;
+        }
+        std::thread::sleep(GRAIN / 10);
     }
+    panic!("{} is not settled: does its file system have another time?", path.display());
 }
 
 /// Does `work` with a file that changed just now, and looks at what came of it. Another try is made if the file was settled by the end of it: the

@@ -530,7 +530,7 @@ mod tests {
                 let address = room.next_address_after(64, offset).unwrap();
                 assert_eq!(address % 64, if kind == RoomKind::Shared { offset } else { 0 });
                 room.append(&returns(number)).unwrap();
-                assert_eq!(run(address), number as u32, "{kind:?}");
+                assert_eq!(run(address), number, "{kind:?}");
             }
         }
     }
