@@ -171,3 +171,27 @@ fn what_destructors_of_keys_call_gives_errors() {
         }
     }
 }
+
+#[test]
+fn threads_whose_first_guest_is_called_by_a_key_leave_nothing_mapped() {
+    if !is_own_process("threads_whose_first_guest_is_called_by_a_key_leave_nothing_mapped") {
+        return;
+    }
+    // As above: the system gets to know a key of ours between these.
+    let before = new_key();
+    assert_eq!(on_a_thread(|plugin| EARLY.set(Some(plugin))), ALL);
+    for key in [before, new_key()] {
+        for rounds in 1..=3 {
+            let run = |times: usize| {
+                for _ in 0..times {
+                    assert_eq!(on_a_thread(|plugin| keep(plugin, key, rounds)), ALL.repeat(rounds as usize + 1));
+                }
+                std::fs::read_to_string("/proc/self/maps").expect("the system tells what is mapped").lines().count()
+            };
+            let warm = run(10);
+            let after = run(50);
+            // A stack and its guard are two; the last threads may still be ending.
+            assert!(after < warm + 40, "{warm} mappings became {after}, {rounds} rounds");
+        }
+    }
+}

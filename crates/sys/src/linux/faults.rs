@@ -18,6 +18,7 @@ use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
+use super::forks;
 use super::pages::{Reservation, page_size};
 use super::thread_main;
 
@@ -420,8 +421,6 @@ struct AlternateStack {
     own: Option<Reservation>,
     /// What to call when the thread is no longer as [`ensure_thread_ready`] left it.
     on_end: fn(),
-    /// How often the destructor has been put off.
-    rounds: u32,
 }
 
 /// Tells when the thread's destructors begin to run.
@@ -437,18 +436,21 @@ impl Drop for Ending {
 
 thread_local! {
     static ENDING: Ending = const { Ending(Cell::new(None)) };
-    /// The alternate stack of this thread is gone for good.
-    static IS_OVER: Cell<bool> = const { Cell::new(false) };
+    /// In how many rounds of destructors of keys this thread has lost its alternate stack.
+    static ROUNDS_LOST: Cell<u32> = const { Cell::new(0) };
 }
 
 /// Under this the system keeps the alternate stack of each thread, so that it outlives all that is `thread_local!`: a destructor may call a guest.
 static KEY: OnceLock<Result<libc::pthread_key_t, i32>> = OnceLock::new();
+/// The object that the destructor of the key is in stays where it is.
+static IS_PINNED: AtomicBool = AtomicBool::new(false);
 
 /// How many rounds of destructors of keys every system has at least, as long as keys are set again in them (POSIX, `_POSIX_THREAD_DESTRUCTOR_ITERATIONS`).
 const ROUNDS: u32 = 4;
 
-/// Gives this thread an alternate stack for faults, unless it has one that is large enough. It is freed when the thread has ended: in the last
-/// of the rounds in which destructors of keys (`pthread_key_create`) run.
+/// Gives this thread an alternate stack for faults, unless it has one that is large enough. It is freed when the thread has ended, among
+/// the destructors of keys (`pthread_key_create`); one of them that calls a guest afterwards comes here again, for a stack until the next of their
+/// rounds.
 ///
 /// It does not stay the thread's to the end: the standard library takes the alternate stack of the threads that it started out of use before
 /// their destructors run. [`thread_main::has_ended`] tells when it may have done so, and `on_end` is called by one of these destructors, and again
@@ -461,10 +463,10 @@ const ROUNDS: u32 = 4;
 /// # Errors
 /// What the system said, or `Unsupported` where the thread has nothing left to run but the C library's own end.
 pub fn ensure_thread_ready(on_end: fn()) -> io::Result<()> {
-    if IS_OVER.get() {
+    if ROUNDS_LOST.get() >= ROUNDS {
         return Err(io::Error::new(io::ErrorKind::Unsupported, "the thread is ending"));
     }
-    let key = KEY.get_or_init(make_key).map_err(io::Error::from_raw_os_error)?;
+    let key = key()?;
     // Gone already where a destructor asks, and nothing more is to be told then.
     let _ = ENDING.try_with(|ending| ending.0.set(Some(on_end)));
     if thread_main::has_ended() {
@@ -481,7 +483,7 @@ pub fn ensure_thread_ready(on_end: fn()) -> io::Result<()> {
         // Whoever it belongs to takes it, or ours in its place, out of use some day.
         thread_main::watch();
     }
-    let mut stack = Box::new(AlternateStack { own: None, on_end, rounds: 0 });
+    let mut stack = Box::new(AlternateStack { own: None, on_end });
     stack.ensure()?;
     let kept = Box::into_raw(stack);
     // SAFETY: as above. The destructor of the key frees it.
@@ -495,14 +497,31 @@ pub fn ensure_thread_ready(on_end: fn()) -> io::Result<()> {
     }
 }
 
+/// The key, whose destructor stays where it is from now on.
+fn key() -> io::Result<libc::pthread_key_t> {
+    let key = match KEY.get() {
+        Some(key) => *key,
+        None => {
+            // No child process is to find the key half made.
+            let _inside = forks::enter();
+            *KEY.get_or_init(make_key)
+        }
+    };
+    let key = key.map_err(io::Error::from_raw_os_error)?;
+    if !IS_PINNED.load(Ordering::Acquire) {
+        // With nothing held: the loader may be waited for here, and has others wait while an object that it loads calls its first guest. Each thread
+        // sees to it before it keeps anything under the key, as often as that may be.
+        pin(thread_ended as *const c_void);
+        IS_PINNED.store(true, Ordering::Release);
+    }
+    Ok(key)
+}
+
 fn make_key() -> Result<libc::pthread_key_t, i32> {
     let mut key = 0;
     // SAFETY: the call writes the key; the destructor is a function of the right type that lives forever.
     match unsafe { libc::pthread_key_create(&mut key, Some(thread_ended)) } {
-        0 => {
-            pin(thread_ended as *const c_void);
-            Ok(key)
-        }
+        0 => Ok(key),
         error => Err(error),
     }
 }
@@ -520,27 +539,14 @@ fn pin(address: *const c_void) {
     }
 }
 
-/// What the C library calls when the thread has ended. It is put off to the last round, for destructors that call guests: those of other keys, and
-/// those of `thread_local!`, where the C library has none of its own for them.
+/// What the C library calls when the thread has ended, once in each round in which a stack is kept. Destructors that call guests may follow: those of
+/// other keys, and those of `thread_local!`, where the C library has none of its own for them. They get another stack, which is freed in the next
+/// round. In the last one there is none any more: nobody would free it.
 unsafe extern "C" fn thread_ended(kept: *mut c_void) {
-    let stack = kept.cast::<AlternateStack>();
-    // SAFETY: what is kept under the key is a stack of this thread, which nobody else refers to.
-    let (on_end, rounds) = unsafe {
-        (*stack).rounds += 1;
-        ((*stack).on_end, (*stack).rounds)
-    };
-    if rounds < ROUNDS
-        && let Some(Ok(key)) = KEY.get()
-    {
-        // SAFETY: the key was made, and is never deleted.
-        if unsafe { libc::pthread_setspecific(*key, kept) } == 0 {
-            return;
-        }
-    }
-    IS_OVER.set(true);
-    on_end();
-    // SAFETY: it came from a box, and is no longer kept.
-    drop(unsafe { Box::from_raw(stack) });
+    ROUNDS_LOST.set(ROUNDS_LOST.get() + 1);
+    // SAFETY: what is kept under the key came from a box; nobody else refers to it, and it is no longer kept.
+    let stack = unsafe { Box::from_raw(kept.cast::<AlternateStack>()) };
+    (stack.on_end)();
 }
 
 impl AlternateStack {

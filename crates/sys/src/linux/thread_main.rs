@@ -11,7 +11,7 @@
 use std::cell::Cell;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Where the C library goes on when the function of a thread has returned. 0 until somebody asked, [`UNKNOWN`] where it cannot be told.
+/// Where the C library goes on when the function of a thread has returned. 0 until somebody was told, [`UNKNOWN`] where it cannot be told.
 static RETURN_ADDRESS: AtomicUsize = AtomicUsize::new(0);
 /// No code is there.
 const UNKNOWN: usize = 1;
@@ -45,7 +45,7 @@ pub(super) fn watch() {
         0 => learn(),
         address => address,
     };
-    if let Some(place) = super::threads::thread_stack().filter(|_| address != UNKNOWN).and_then(|stack| find(&stack, address)) {
+    if let Some(place) = super::threads::thread_stack().filter(|_| address > UNKNOWN).and_then(|stack| find(&stack, address)) {
         PLACE.set(place);
     }
 }
@@ -70,38 +70,51 @@ fn find(stack: &std::ops::Range<usize>, address: usize) -> Option<*const AtomicU
     places.into_iter().find(|place| unsafe { (**place).load(Ordering::Relaxed) } == address)
 }
 
-/// Asks a thread that is there for nothing else.
+/// Asks a thread that is there for nothing else. What is known now: 0 where there was no thread to be had in this moment.
 #[cfg(target_arch = "x86_64")]
 fn learn() -> usize {
-    let address = ask_thread().unwrap_or(UNKNOWN);
-    RETURN_ADDRESS.store(address, Ordering::Relaxed);
-    address
+    note(&RETURN_ADDRESS, ask_thread(tell_return_address).map(|returned| returned.addr()))
 }
 
+/// Notes what an attempt to learn an address came to, and gives what is known then. Others may have learned it meanwhile, and look for theirs already.
 #[cfg(target_arch = "x86_64")]
-fn ask_thread() -> Option<usize> {
+fn note(known: &AtomicUsize, told: Result<usize, libc::c_int>) -> usize {
+    let told = match told {
+        Ok(address) => address,
+        // There are too many threads, or there is too little memory: the next one that is watched asks again.
+        Err(libc::EAGAIN | libc::ENOMEM) => 0,
+        Err(_) => UNKNOWN,
+    };
+    known.compare_exchange(0, told, Ordering::Relaxed, Ordering::Relaxed).map_or_else(|before| before, |_| told)
+}
+
+/// What `function` returns on a thread that is there for nothing else, or the number of the error. No handler of a signal runs on that thread.
+#[cfg(target_arch = "x86_64")]
+fn ask_thread(function: extern "C" fn(*mut std::ffi::c_void) -> *mut std::ffi::c_void) -> Result<*mut std::ffi::c_void, libc::c_int> {
     use std::mem::MaybeUninit;
     /// Enough for what is thread-local in most programs; the function itself needs none.
     const STACK_BYTES: usize = 256 << 10;
+    let done = |error| if error == 0 { Ok(()) } else { Err(error) };
     let mut attributes = MaybeUninit::<libc::pthread_attr_t>::uninit();
     let mut thread = MaybeUninit::<libc::pthread_t>::uninit();
+    let (mut all, mut before) = (MaybeUninit::<libc::sigset_t>::uninit(), MaybeUninit::<libc::sigset_t>::uninit());
     let mut returned = std::ptr::null_mut();
-    // SAFETY: the attributes are made, used and destroyed once; the function is one for threads, and the thread is joined if it was started.
+    // SAFETY: the attributes are made, used and destroyed once; the function is one for threads, and the thread is joined if it was started. It begins
+    // with the mask of this thread, which is put back as it was.
     unsafe {
-        if libc::pthread_attr_init(attributes.as_mut_ptr()) != 0 {
-            return None;
-        }
-        let set = libc::pthread_attr_setstacksize(attributes.as_mut_ptr(), STACK_BYTES);
-        let failed = match set {
-            0 => libc::pthread_create(thread.as_mut_ptr(), attributes.as_ptr(), tell_return_address, std::ptr::null_mut()),
-            error => error,
-        };
+        done(libc::pthread_attr_init(attributes.as_mut_ptr()))?;
+        let started = done(libc::pthread_attr_setstacksize(attributes.as_mut_ptr(), STACK_BYTES)).and_then(|()| {
+            libc::sigfillset(all.as_mut_ptr());
+            done(libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr()))?;
+            let started = libc::pthread_create(thread.as_mut_ptr(), attributes.as_ptr(), function, std::ptr::null_mut());
+            libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), std::ptr::null_mut());
+            done(started)
+        });
         libc::pthread_attr_destroy(attributes.as_mut_ptr());
-        if failed != 0 || libc::pthread_join(thread.assume_init(), &mut returned) != 0 {
-            return None;
-        }
+        started?;
+        done(libc::pthread_join(thread.assume_init(), &mut returned))?;
     }
-    Some(returned.addr())
+    Ok(returned)
 }
 
 /// The function of a thread: gives the address that it returns to.
@@ -144,5 +157,35 @@ mod tests {
             assert!(!during.join().unwrap());
             assert_eq!(receiver.recv().unwrap(), [true, false]);
         }
+    }
+
+    #[test]
+    #[cfg(target_arch = "x86_64")]
+    fn what_passes_is_asked_again_and_what_is_known_stays() {
+        let known = AtomicUsize::new(0);
+        assert_eq!([libc::EAGAIN, libc::ENOMEM].map(|error| note(&known, Err(error))), [0, 0]);
+        assert_eq!(note(&known, Ok(0x1234)), 0x1234);
+        // Threads that asked at the same time.
+        assert_eq!([libc::EAGAIN, libc::EINVAL].map(|error| note(&known, Err(error))), [0x1234; 2]);
+        assert_eq!((known.load(Ordering::Relaxed), note(&AtomicUsize::new(0), Err(libc::EINVAL))), (0x1234, UNKNOWN));
+    }
+
+    /// Whether this thread takes a signal that embedders use: not null if so.
+    #[cfg(target_arch = "x86_64")]
+    extern "C" fn takes_signals(_: *mut std::ffi::c_void) -> *mut std::ffi::c_void {
+        let mut mask = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
+        // SAFETY: a query; it fills in the mask.
+        let is_blocked = unsafe {
+            libc::pthread_sigmask(libc::SIG_BLOCK, std::ptr::null(), mask.as_mut_ptr());
+            libc::sigismember(mask.as_ptr(), libc::SIGUSR1) == 1
+        };
+        std::ptr::without_provenance_mut(usize::from(!is_blocked))
+    }
+
+    #[test]
+    #[cfg(target_arch = "x86_64")]
+    fn the_thread_that_is_asked_takes_no_signals() {
+        assert_eq!(ask_thread(takes_signals).map(<*mut _>::is_null), Ok(true));
+        assert!(!takes_signals(std::ptr::null_mut()).is_null(), "the mask of this thread is another one now");
     }
 }
