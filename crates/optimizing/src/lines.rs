@@ -143,25 +143,26 @@ fn best(loops: &[LoopCode]) -> Option<LineOffset> {
 mod tests {
     use super::*;
 
-    fn code(parts: &[Range<u32>], depth: usize) -> LoopCode {
-        LoopCode { parts: parts.to_vec(), depth }
+    /// A loop of code from here to there.
+    fn code(parts: &[(u32, u32)], depth: usize) -> LoopCode {
+        LoopCode { parts: parts.iter().map(|(start, end)| *start..*end).collect(), depth }
     }
 
     #[test]
     fn a_loop_that_fits_in_a_line_is_put_into_one() {
         let start = |loops: &[LoopCode]| best(loops).map(LineOffset::bytes);
         assert_eq!(start(&[]), None);
-        assert_eq!(start(&[code(&[64..128], 0)]), Some(0));
-        assert_eq!(start(&[code(&[70..120], 0)]), Some(0));
-        assert_eq!(start(&[code(&[32..92], 0)]), Some(32));
-        assert_eq!(start(&[code(&[40..70], 0)]), Some(32));
+        assert_eq!(start(&[code(&[(64, 128)], 0)]), Some(0));
+        assert_eq!(start(&[code(&[(70, 120)], 0)]), Some(0));
+        assert_eq!(start(&[code(&[(32, 92)], 0)]), Some(32));
+        assert_eq!(start(&[code(&[(40, 70)], 0)]), Some(32));
         // 60 bytes from 5 on reach over the end of a line wherever the code begins.
-        assert_eq!(start(&[code(&[5..65], 0)]), Some(0));
+        assert_eq!(start(&[code(&[(5, 65)], 0)]), Some(0));
         // The inner one counts more; of a long one, one line more is little.
-        assert_eq!(start(&[code(&[0..190], 0), code(&[100..160], 1)]), Some(32));
-        assert_eq!(start(&[code(&[0..1000], 0)]), Some(0));
+        assert_eq!(start(&[code(&[(0, 190)], 0), code(&[(100, 160)], 1)]), Some(32));
+        assert_eq!(start(&[code(&[(0, 1000)], 0)]), Some(0));
         // A line that two parts are in is one.
-        assert_eq!(code(&[0..10, 20..30, 64..70], 0).cost(LineOffset::default()), UNIT);
+        assert_eq!(code(&[(0, 10), (20, 30), (64, 70)], 0).cost(LineOffset::default()), UNIT);
     }
 
     #[test]
@@ -188,9 +189,9 @@ mod tests {
             (70, &[(70, 3)]),
             (99, &[(99, 1)]),
         ];
-        assert_eq!(found(&blocks, 120), [code(&[12..40, 44..60, 99..120], 0), code(&[20..40], 1), code(&[70..99], 0)]);
+        assert_eq!(found(&blocks, 120), [code(&[(12, 40), (44, 60), (99, 120)], 0), code(&[(20, 40)], 1), code(&[(70, 99)], 0)]);
         // What is long does not matter, and what has no code is nowhere.
-        assert_eq!(found(&[(0, &[(0, 1)]), (1025, &[(1025, 3)])], 2000), [code(&[1025..2000], 0)]);
+        assert_eq!(found(&[(0, &[(0, 1)]), (1025, &[(1025, 3)])], 2000), [code(&[(1025, 2000)], 0)]);
         assert_eq!(found(&[(0, &[(0, 9)])], 2000), []);
     }
 }
