@@ -449,6 +449,56 @@ fn a_child_process_finds_no_list_of_stores_locked() {
     drop(stores);
 }
 
+/// Who makes modules, instantiates them and asks for what was compiled locks what code is put into.
+#[test]
+fn a_child_process_finds_no_room_for_code_locked() {
+    const FUNCTIONS: u32 = 300;
+    let engine = Engine::new(Config::new().strategy(Strategy::Baseline)).expect("an engine");
+    let mut linker = Linker::new(&engine);
+    linker.func_wrap("host", "fork", || {}).expect("it is new");
+    let module = Module::new(&engine, text(FUNCTIONS)).expect("it is valid");
+    let mut store = Store::new(&engine, 0);
+    let instance = linker.instantiate(&mut store, &module).expect("the import is there");
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        // The room of the module that the child calls, and what rooms of all modules have together.
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                assert!(module.tiering_metrics().room_bytes > 0);
+            }
+        });
+        scope.spawn(|| {
+            let small = text(2);
+            while !done.load(Ordering::Relaxed) {
+                let module = Module::new(&engine, &small).expect("it is valid");
+                let mut store = Store::new(&engine, 0);
+                let instance = linker.instantiate(&mut store, &module).expect("the import is there");
+                assert!(instance.get_func(&mut store, "f1").is_some());
+            }
+        });
+        for round in 0..3 * FORKS {
+            std::thread::sleep(Duration::from_micros(200 + round * 7));
+            let child = fork();
+            if child == 0 {
+                let work = || {
+                    // What was never called goes into the room that was asked about; another module gets a room of its own.
+                    (0..8).for_each(|number| call(&mut store, &instance, number, 10));
+                    let other = Module::new(&engine, text(8)).expect("it is valid");
+                    let mut store = Store::new(&engine, 0);
+                    let instance = linker.instantiate(&mut store, &other).expect("the import is there");
+                    (0..8).for_each(|number| call(&mut store, &instance, number, 10));
+                };
+                let well = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).is_ok();
+                // SAFETY: ends the child, and nothing of the test with it.
+                unsafe { libc::_exit(i32::from(!well)) };
+            }
+            let well = child > 0 && is_well(child);
+            done.store(!well || round + 1 == 3 * FORKS, Ordering::Relaxed);
+            assert!(well, "round {round}: the child hangs or failed");
+        }
+    });
+}
+
 /// Lets a child process have no thread, or as many as it may have.
 fn limit_threads(is_none: bool) {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };

@@ -15,6 +15,7 @@ use peregrine_artifact::settings::{Settings, Tiering};
 use peregrine_artifact::tables::addresses::Frame;
 use peregrine_artifact::vmctx::VmLayout;
 use peregrine_sys::address_space::AddressSpace;
+use peregrine_sys::forks;
 use peregrine_sys::image::{Beside, CodeMapping, MemoryImage};
 use peregrine_sys::room::RoomKind;
 use peregrine_wasm::{
@@ -568,6 +569,11 @@ fn beside(layout: &ImageLayout, bytes: &[u8], meta: &ImageMeta, kind: RoomKind) 
     if layout.settings(bytes)?.tiering == Tiering::Whole {
         return Ok((Beside::default(), OptimizedShare::Bytes(0)));
     }
+    let takes_pages = {
+        // A forked child finds the list of the files with code free.
+        let _inside = forks::enter();
+        kind.takes_whole_pages()
+    };
     let first = layout.functions(bytes).first().map_or(meta.bodies_end, |entry| u64::from(entry.body_start.get()));
     let needs = Needs {
         image_len_bytes: bytes.len(),
@@ -575,7 +581,7 @@ fn beside(layout: &ImageLayout, bytes: &[u8], meta: &ImageMeta, kind: RoomKind) 
         code_bytes: meta.bodies_end.saturating_sub(first),
         bounds: CodeBounds::of(&meta.module),
         image_sites: layout.sites(bytes).len(),
-        takes_pages: kind.takes_whole_pages(),
+        takes_pages,
         is_short: AddressSpace::is_limited(),
     };
     tiered::beside(&needs).ok_or(LoadError::TooLarge)

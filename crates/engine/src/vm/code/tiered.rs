@@ -16,6 +16,7 @@ use peregrine_artifact::func::{CompiledFunc, LINE_BYTES, RelocTarget};
 use peregrine_artifact::image::{
     BUDGET_CALLS_OFFSET, BUDGET_SIZE_BYTES, CELL_SIZE_BYTES, EntryArea, ImageLayout, PAGE_ALIGN_BYTES, SLOT_SIZE_BYTES,
 };
+use peregrine_sys::forks;
 use peregrine_sys::image::{Beside, CodeMapping};
 use peregrine_sys::pages::page_size;
 use peregrine_sys::room::{CODE_ALIGN_BYTES, CodeRoom, RoomKind};
@@ -209,7 +210,11 @@ impl TieredCode {
         let mut room = mapping.room(kind);
         let range = base + mapping.room_offset()..base + mapping.room_offset() + room.left_bytes();
         let followers_len = entries.len() * veneer::FOLLOWER_BYTES;
-        let start = room.put_aside(followers_len)?;
+        let start = {
+            // A child finds the list of the files with code free.
+            let _inside = forks::enter();
+            room.put_aside(followers_len)?
+        };
         let distance = (base as i64 + area.slot(FuncIndex::from_u32(imported_functions)) as i64) - start as i64;
         let code = veneer::follower(distance).ok_or_else(|| io::Error::other("slots are out of reach"))?;
         let pages = (0..followers_len.div_ceil(page_size())).map(|_| AtomicBool::new(false)).collect();
@@ -308,6 +313,8 @@ impl TieredCode {
         let page = offset / page_size();
         // Paired with the store below.
         if !self.followers.pages[page].load(Ordering::Acquire) {
+            // On the embedder's thread: a forked child wants the room, too.
+            let _inside = forks::enter();
             let mut room = self.room();
             let code = self.followers.code.repeat(page_size() / veneer::FOLLOWER_BYTES);
             if !self.followers.pages[page].load(Ordering::Relaxed) {
@@ -416,6 +423,7 @@ impl TieredCode {
 
     /// Bytes of the room that are used, and all bytes of it.
     pub(crate) fn room_bytes(&self) -> (usize, usize) {
+        let _inside = forks::enter();
         (self.room().used_bytes(), self.range.len())
     }
 

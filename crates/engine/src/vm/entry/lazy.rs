@@ -5,6 +5,7 @@
 //! address, so all thunks are alike, and the pages with them are one piece of memory that is mapped again and again.
 
 use super::veneer;
+use peregrine_sys::forks;
 use peregrine_sys::room::RepeatedCode;
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -42,6 +43,8 @@ impl LazyThunks {
     /// What the system said.
     pub(in crate::vm) fn ensure(functions: usize, results_in_area: bool) -> io::Result<Self> {
         let thunks = &THUNKS[usize::from(results_in_area)];
+        // A forked child finds them free.
+        let _inside = forks::enter();
         let mut units = thunks.units.lock().unwrap_or_else(PoisonError::into_inner);
         let repeated = match &mut *units {
             Some(repeated) => repeated,
