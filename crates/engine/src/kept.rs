@@ -52,8 +52,10 @@ pub(crate) struct Kept {
 pub(crate) enum Occasion {
     /// There was nothing else to do. Whoever wants to keep something for another reason goes first.
     Quiet,
-    /// The module is dropped.
+    /// The last handle of the module is dropped.
     Dropped,
+    /// Nobody has its code any more, which may be at once after [`Dropped`](Self::Dropped): what could not be written then cannot be written now.
+    Gone,
     /// The embedder asks for it.
     Asked,
 }
@@ -124,8 +126,12 @@ impl Kept {
         if state.exists && new_ns <= write_ns {
             return false;
         }
-        let failed_ns = state.failed_ns.filter(|_| occasion == Occasion::Quiet);
-        if failed_ns.is_some_and(|failed_ns| new_ns < failed_ns.saturating_mul(PATIENCE_AFTER_FAILURE)) {
+        let is_in_vain = |failed_ns: u64| match occasion {
+            Occasion::Quiet => new_ns < failed_ns.saturating_mul(PATIENCE_AFTER_FAILURE),
+            Occasion::Gone => new_ns <= failed_ns,
+            Occasion::Dropped | Occasion::Asked => false,
+        };
+        if state.failed_ns.is_some_and(is_in_vain) {
             return false;
         }
         let start = std::time::Instant::now();

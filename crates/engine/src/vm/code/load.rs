@@ -554,7 +554,7 @@ impl LoadedModule {
 impl Drop for LoadedModule {
     fn drop(&mut self) {
         if let Some(tiering) = self.tiering() {
-            tiering.keep(self, Occasion::Dropped);
+            tiering.keep(self, Occasion::Gone);
         }
         if let Some(code) = &self.code
             && !code.registered.is_empty()
