@@ -25,11 +25,11 @@ impl<T: 'static> StoreInner<T> {
             return Ok(false);
         }
         let allowed = match &mut self.limiter {
-            Limiter::Sync(limiter) => LimiterPanic::catch(|| {
+            Limiter::Sync(limiter) => EmbedderPanic::catch(|| {
                 let limiter = limiter(&mut self.data);
                 if is_memory { limiter.memory_growing(current, desired, max) } else { limiter.table_growing(current, desired, max) }
             }),
-            Limiter::Async(_) => LimiterPanic::catch(|| self.answer(growth)),
+            Limiter::Async(_) => EmbedderPanic::catch(|| self.answer(growth)),
             Limiter::None => Ok(true),
         };
         if !matches!(allowed, Ok(true)) {
@@ -48,11 +48,11 @@ impl<T: 'static> StoreInner<T> {
     /// Tells the limiter that what it allowed did not come about.
     pub(crate) fn tell_failure(&mut self, is_memory: bool, error: Error) -> Result<()> {
         match &mut self.limiter {
-            Limiter::Sync(limiter) => LimiterPanic::catch(|| {
+            Limiter::Sync(limiter) => EmbedderPanic::catch(|| {
                 let limiter = limiter(&mut self.data);
                 if is_memory { limiter.memory_grow_failed(error) } else { limiter.table_grow_failed(error) }
             }),
-            Limiter::Async(limiter) => LimiterPanic::catch(|| {
+            Limiter::Async(limiter) => EmbedderPanic::catch(|| {
                 let limiter = limiter(&mut self.data);
                 if is_memory { limiter.memory_grow_failed(error) } else { limiter.table_grow_failed(error) }
             }),
@@ -62,9 +62,9 @@ impl<T: 'static> StoreInner<T> {
 }
 
 /// A panic of a limiter, a creator of memories or a callback on its way through the machine, whose frames cannot be unwound: an error until it is back at the caller.
-pub(crate) struct LimiterPanic(Mutex<Option<Box<dyn Any + Send>>>);
+pub(crate) struct EmbedderPanic(Mutex<Option<Box<dyn Any + Send>>>);
 
-impl LimiterPanic {
+impl EmbedderPanic {
     /// What `ask` gives, or its panic as an error.
     pub(crate) fn catch<R>(ask: impl FnOnce() -> Result<R>) -> Result<R> {
         let caught = catch_unwind(AssertUnwindSafe(ask));
@@ -81,16 +81,16 @@ impl LimiterPanic {
     }
 }
 
-impl fmt::Debug for LimiterPanic {
+impl fmt::Debug for EmbedderPanic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
 }
 
-impl fmt::Display for LimiterPanic {
+impl fmt::Display for EmbedderPanic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a resource limiter or a callback panicked")
+        f.write_str("a resource limiter, a creator of memories or a callback panicked")
     }
 }
 
-impl std::error::Error for LimiterPanic {}
+impl std::error::Error for EmbedderPanic {}

@@ -10,7 +10,7 @@ use crate::extern_ref::HandleTable;
 use crate::global::HOST_OBJECT_BYTES;
 use crate::host_func::HostFunc;
 use crate::interruption::EpochAction;
-use crate::limiter::LimiterPanic;
+use crate::limiter::EmbedderPanic;
 use crate::vm::alloc::EngineLease;
 use crate::vm::boundary::{OwnedVm, StoreBox};
 use crate::vm::{Asking, Cause, FuncId, Growth, Held, InstanceId, Interruption, MOST_DROPS, Pending, StoreHost, Unusual};
@@ -511,7 +511,7 @@ impl StoreOpaque {
     pub(crate) fn error_of(&self, pending: Pending) -> Error {
         let (error, frames) = match pending {
             Pending::Trap(trap, frames) => (Error::from(trap), frames),
-            Pending::Error(error, frames) => (exhausted::explain(LimiterPanic::resume(error)), frames),
+            Pending::Error(error, frames) => (exhausted::explain(EmbedderPanic::resume(error)), frames),
             Pending::Panic(payload) => resume_unwind(payload),
         };
         let dump = self.engine.config().coredump_on_trap && !frames.is_empty() && error.downcast_ref::<WasmCoreDump>().is_none();
@@ -598,7 +598,7 @@ impl<T: 'static> StoreHost for StoreInner<T> {
     }
 
     fn interrupted(&mut self) -> Result<Interruption> {
-        LimiterPanic::catch(|| self.at_interruption())
+        EmbedderPanic::catch(|| self.at_interruption())
     }
 
     fn extend_deadline(&mut self, ticks: u64) {

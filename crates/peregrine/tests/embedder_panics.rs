@@ -9,8 +9,8 @@ use peregrine::{
     ResourceLimiterAsync, Result, StackCreator, StackMemory, Store, Strategy, TieringStress, Trap,
 };
 use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
 
 fn engines(change: impl Fn(&mut Config)) -> Vec<Engine> {
     let tiers = [
@@ -35,15 +35,35 @@ fn panic_of<R>(work: impl FnOnce() -> R) -> &'static str {
 }
 
 /// A memory in ordinary bytes, for code that checks all accesses.
-struct Bytes(Vec<u8>, usize);
+struct Bytes(Vec<u8>, usize, Odd);
+
+/// Which of its functions panics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Odd {
+    Nothing,
+    New,
+    Size,
+    Capacity,
+    Address,
+}
+
+impl Bytes {
+    fn panic_if(&self, odd: Odd) {
+        if self.2 == odd {
+            panic_any("no memory");
+        }
+    }
+}
 
 // SAFETY: the bytes do not move, as there is room for all that it grows to. Nothing is reserved, so accesses are checked.
 unsafe impl LinearMemory for Bytes {
     fn byte_size(&self) -> usize {
+        self.panic_if(Odd::Size);
         self.1
     }
 
     fn byte_capacity(&self) -> usize {
+        self.panic_if(Odd::Capacity);
         self.0.len()
     }
 
@@ -58,11 +78,12 @@ unsafe impl LinearMemory for Bytes {
     }
 
     fn as_ptr(&self) -> *mut u8 {
+        self.panic_if(Odd::Address);
         self.0.as_ptr().cast_mut()
     }
 }
 
-struct Creator(AtomicBool);
+struct Creator(Mutex<Odd>);
 
 // SAFETY: as large as asked for, and zero; nothing is reserved.
 unsafe impl MemoryCreator for Creator {
@@ -75,24 +96,25 @@ unsafe impl MemoryCreator for Creator {
         _: usize,
     ) -> Result<Box<dyn LinearMemory>, String> {
         assert!(reserved.is_none());
-        if self.0.load(SeqCst) {
+        let odd = *self.0.lock().expect("nobody panics meanwhile");
+        if odd == Odd::New {
             panic_any("no memory");
         }
-        Ok(Box::new(Bytes(vec![0; 20 << 16], minimum)))
+        Ok(Box::new(Bytes(vec![0; 20 << 16], minimum, odd)))
     }
 }
 
 #[test]
 fn of_memories() -> Result<()> {
-    let creator = Arc::new(Creator(AtomicBool::new(false)));
+    let creator = Arc::new(Creator(Mutex::new(Odd::Nothing)));
     let text = r#"(module (memory (export "memory") 1 9)
         (func (export "grow") (param i32) (result i32) (loop (br_if 0 (i32.eq (memory.size) (i32.const 77)))) (memory.grow (local.get 0))))"#;
     for engine in engines(|config| _ = config.memory_reservation(0).with_host_memory(creator.clone())) {
         let module = Module::new(&engine, text)?;
-        creator.0.store(true, SeqCst);
         let mut store = Store::new(&engine, ());
         let memory = MemoryType::new(1, Some(9));
-        for _ in 0..3 {
+        for odd in [Odd::New, Odd::Size, Odd::Capacity, Odd::Address] {
+            *creator.0.lock().expect("nobody panicked") = odd;
             assert_eq!(panic_of(|| Instance::new(&mut store, &module, &[])), "no memory");
             assert_eq!(panic_of(|| Memory::new(&mut store, memory.clone())), "no memory");
             assert_eq!(panic_of(|| drive(Memory::new_async(&mut store, memory.clone())).0), "no memory");
@@ -100,7 +122,7 @@ fn of_memories() -> Result<()> {
         // What did not come about does not count.
         let metrics = store.metrics();
         assert_eq!((metrics.instances_live, metrics.memories, metrics.host_bytes), (0, 0, 0), "{metrics:?}");
-        creator.0.store(false, SeqCst);
+        *creator.0.lock().expect("nobody panicked") = Odd::Nothing;
         let instance = Instance::new(&mut store, &module, &[])?;
         let memory = instance.get_memory(&mut store, "memory").expect("exported");
         let grow = instance.get_typed_func::<i32, i32>(&mut store, "grow")?;

@@ -11,7 +11,7 @@ use super::growth::Growth;
 use super::pending::Pending;
 use super::store::{VmStore, is_no_room};
 use crate::MemoryCreator;
-use crate::limiter::LimiterPanic;
+use crate::limiter::EmbedderPanic;
 use peregrine_artifact::settings::Settings;
 use peregrine_artifact::vmctx::VmMemory;
 use peregrine_wasm::{DefinedMemoryIndex, MemoryType, Trap};
@@ -124,18 +124,19 @@ impl Memory {
         let guarded = plan.guarded_bytes.is_some() || (settings.may_be_guarded(&ty) && room.is_shown(images));
         let reserved = guarded.then(|| settings.memory_reservation_bytes.max(4 << 30) as usize);
         let guard = if guarded { reach_bytes(settings) - settings.memory_reservation_bytes.max(4 << 30) as usize } else { 0 };
-        let memory = LimiterPanic::catch(|| {
+        // What the memory says of itself is the embedder's code, too.
+        let backing = EmbedderPanic::catch(|| {
             let made = creator.new_memory(crate::MemoryType { ty }, min_bytes, max_bytes, reserved, guard);
-            made.map_err(anyhow::Error::msg)
+            let memory = made.map_err(anyhow::Error::msg)?;
+            let (bytes, capacity) = (memory.byte_size(), memory.byte_capacity());
+            if bytes < min_bytes || capacity < reserved.unwrap_or(min_bytes) {
+                anyhow::bail!(
+                    "the memory creator gave {bytes} bytes that can grow to {capacity}; expected {min_bytes} that can grow to {}",
+                    reserved.unwrap_or(min_bytes)
+                );
+            }
+            Ok(Backing::lent(memory, capacity.saturating_add(guard)))
         })?;
-        let (bytes, capacity) = (memory.byte_size(), memory.byte_capacity());
-        if bytes < min_bytes || capacity < reserved.unwrap_or(min_bytes) {
-            anyhow::bail!(
-                "the memory creator gave {bytes} bytes that can grow to {capacity}; expected {min_bytes} that can grow to {}",
-                reserved.unwrap_or(min_bytes)
-            );
-        }
-        let backing = Backing::lent(memory, capacity.saturating_add(guard));
         let guarded_bytes = if guarded { backing.reserved_bytes() } else { 0 };
         Self::with_backing(ty, room, plan, (backing, guarded_bytes), images, cell)
     }
