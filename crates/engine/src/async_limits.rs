@@ -299,8 +299,10 @@ impl Table {
     /// As [`new`](Self::new).
     pub async fn new_async(mut store: impl AsContextMut, ty: TableType, init: Ref) -> Result<Self> {
         let wasm_ty = ty.to_wasm()?;
+        // What cannot be had is not asked for.
         Self::check_type(&wasm_ty)?;
         let mut asked = Asked::new(store.as_context_mut().0);
+        Self::initial_element(&asked.store().opaque, &wasm_ty, init)?;
         asked.will_count(|counts| counts.add(0, 1, 0).and_then(|()| counts.add_host_bytes(HOST_OBJECT_BYTES)));
         asked.ask(Growth::of_table(&wasm_ty)).await;
         Self::make(asked.store(), ty, init)

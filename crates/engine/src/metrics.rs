@@ -135,14 +135,18 @@ impl Engine {
     /// # Ok::<(), peregrine::Error>(())
     /// ```
     pub fn metrics(&self) -> EngineMetrics {
-        // A child process finds none of the lists locked that are looked at.
-        let _inside = forks::enter();
         let shared = self.shared();
         let get = |what| shared.counters.get(what);
         let time = |what| Duration::from_nanos(get(what));
         let (stores_created, stores_live) = self.pool().leases();
         let instances_created = get(Counting::SlotsWarm) + get(Counting::SlotsCold) + get(Counting::InstancesOfHost);
+        // Inside of the gate for a part at a time: a fork does not wait for all instances.
         let (used, mapped) = (shared.stores_used.all(), shared.room.mappings().mapped());
+        let (stacks_idle, function_types) = {
+            // A child process finds neither list locked.
+            let _inside = forks::enter();
+            (shared.stacks.warm_count() as u64, shared.types.count() as u64)
+        };
         EngineMetrics {
             stores_created,
             stores_live,
@@ -156,7 +160,7 @@ impl Engine {
             slots_surplus: get(Counting::SlotsSurplus),
             slots_quarantined: get(Counting::SlotsQuarantined),
             stacks_returned: get(Counting::StacksReturned),
-            stacks_idle: shared.stacks.warm_count() as u64,
+            stacks_idle,
             calls: used.calls,
             traps: used.traps,
             mapped_bytes: mapped.committed_bytes,
@@ -171,7 +175,7 @@ impl Engine {
             baseline_time: time(Counting::BaselineNanoseconds),
             optimized_functions: get(Counting::OptimizedFunctions),
             optimizing_time: time(Counting::OptimizingNanoseconds),
-            function_types: shared.types.count() as u64,
+            function_types,
             cache_hits: get(Counting::CacheHits),
             cache_misses: get(Counting::CacheMisses),
         }

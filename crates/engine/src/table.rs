@@ -6,7 +6,7 @@ use crate::error::{Context, Result, bail};
 use crate::global::HOST_OBJECT_BYTES;
 use crate::store::{StoreId, StoreInner, StoreOpaque};
 use crate::vm::{InstanceId, Pending, boundary};
-use crate::{Ref, TableType, Trap};
+use crate::{Ref, TableType, Trap, ValRaw};
 use peregrine_wasm as wasm;
 use peregrine_wasm::DefinedTableIndex;
 
@@ -57,12 +57,25 @@ impl Table {
         Ok(())
     }
 
+    /// What a table of a type holds where it holds `init`.
+    ///
+    /// # Errors
+    ///
+    /// If `init` is not of the type of the elements.
+    ///
+    /// # Panics
+    ///
+    /// If `init` belongs to another store.
+    pub(crate) fn initial_element(store: &StoreOpaque, ty: &wasm::TableType, init: Ref) -> Result<ValRaw> {
+        init.to_slot(store, ty.element, || "type mismatch: value does not match the table's elements".to_owned())
+    }
+
     /// Makes a table; the limiter was asked if it may wait.
     pub(crate) fn make<T: 'static>(store: &mut StoreInner<T>, ty: TableType, init: Ref) -> Result<Self> {
         store.opaque.keep_types_of(ty.element());
         let ty = ty.to_wasm()?;
         Self::check_type(&ty)?;
-        let element = init.to_slot(&store.opaque, ty.element, || "type mismatch: value does not match the table's elements".to_owned())?;
+        let element = Self::initial_element(&store.opaque, &ty, init)?;
         let before = store.opaque.counts;
         store.opaque.counts.add(0, 1, 0)?;
         store.opaque.counts.add_host_bytes(HOST_OBJECT_BYTES).inspect_err(|_| store.opaque.counts = before)?;

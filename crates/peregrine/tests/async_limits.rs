@@ -134,6 +134,7 @@ fn what_cannot_be_had_is_not_asked_for() -> Result<()> {
     assert!(ready(Memory::new_async(&mut store, MemoryType::shared(1, 1))).is_err());
     assert!(ready(Memory::new_async(&mut store, MemoryType::new(2, Some(1)))).is_err());
     assert!(ready(Table::new_async(&mut store, table(2, 1), Ref::Func(None))).is_err());
+    assert!(ready(Table::new_async(&mut store, table(1, 1), Ref::Extern(None))).is_err(), "elements are functions");
     // The host's own memory that they take is refused.
     let mut budget = store.budget();
     let host_bytes = std::mem::take(&mut budget.host_bytes);
