@@ -38,15 +38,20 @@ impl ExitStubs {
     fn get(&self, engine: &Engine, ty: &FuncType) -> Known {
         let Some(binary) = importing(ty) else { return Known::Never };
         let known = self.locked(|stubs| stubs.get(&binary).cloned());
-        let pause = match known {
-            Some(Known::Later(time, pause)) if Instant::now() >= time => pause,
+        let (pause, is_first) = match known {
+            Some(Known::Later(time, pause)) if Instant::now() >= time => (pause, false),
             Some(known) => return known,
-            None => FIRST_PAUSE,
+            None => (FIRST_PAUSE, true),
         };
         let made = match make(engine, &binary) {
             Ok(made) => Known::Made(made),
             Err(error) => {
-                tracing::warn!(%error, "no stub for a host function: guests of modules with very many types cannot call it through tables");
+                match is_first {
+                    true => {
+                        tracing::warn!(%error, "no stub for a host function: guests of modules with very many types cannot call it through tables")
+                    }
+                    false => tracing::debug!(%error, "there is still no stub for a host function"),
+                }
                 match may_pass(&error) {
                     true => Known::Later(Instant::now() + pause, (pause * 2).min(LONGEST_PAUSE)),
                     false => Known::Never,
@@ -70,10 +75,11 @@ impl ExitStubs {
     }
 }
 
-/// Whether stubs that cannot be made for the reason `error` may be made later: there was no time, no memory or no address space.
+/// Whether stubs that cannot be made for the reason `error` may be made later: there was no time, no memory or no address space. Not where there
+/// is no compiler, for example.
 fn may_pass(error: &crate::Error) -> bool {
-    let refusal = error.downcast_ref::<CompileError>();
-    !matches!(refusal, Some(CompileError::Invalid { .. } | CompileError::Unsupported { .. } | CompileError::Internal { .. }))
+    let is_refusal = matches!(error.downcast_ref(), Some(CompileError::Limit { .. } | CompileError::Unreadable { .. }));
+    is_refusal || error.chain().any(|cause| cause.is::<std::io::Error>())
 }
 
 fn make(engine: &Engine, binary: &[u8]) -> crate::Result<Arc<LoadedModule>> {
@@ -92,18 +98,14 @@ impl StoreOpaque {
 
     #[cold]
     fn make_exits(&mut self) {
-        let mut is_to_look_again = false;
         for type_id in self.vm.missing_exits() {
             let ty = self.func_type(type_id);
             let engine = self.engine().clone();
             match engine.exit_stubs().get(&engine, ty.as_wasm()) {
                 Known::Made(module) => self.vm.give_exit(type_id, &module),
                 Known::Never => {}
-                Known::Later(..) => is_to_look_again = true,
+                Known::Later(time, _) => self.vm.look_for_exits_again(time),
             }
-        }
-        if is_to_look_again {
-            self.vm.look_for_exits_again();
         }
     }
 }
@@ -139,4 +141,18 @@ fn put_len(bytes: &mut Vec<u8>, len: usize) -> Option<()> {
     }
     bytes.push(len as u8);
     Some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_system_refuses_may_pass_and_what_there_is_not_does_not() {
+        let no_memory = crate::Error::new(std::io::Error::from_raw_os_error(12)).context("the system refused to load the image");
+        let no_time = crate::Error::new(CompileError::Limit { message: "it takes too long".into() }).context("a stub");
+        assert!(may_pass(&no_memory) && may_pass(&no_time));
+        let unable = crate::Error::new(CompileError::Unsupported { message: "there are no such functions".into() });
+        assert!(!may_pass(&unable) && !may_pass(&crate::Error::msg("no compiler is linked in")));
+    }
 }

@@ -31,6 +31,7 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::Context;
+use std::time::Instant;
 
 /// Up to this many modules are compared one by one: faster than hashing, and without an allocation.
 const FEW_MODULES: usize = 8;
@@ -201,6 +202,8 @@ pub(crate) struct VmStore {
     without_exit: Vec<(u32, u32)>,
     /// How many of them were looked for in vain among the types of [modules](Self::has_partial_modules) that may lack stubs.
     without_exit_looked_at: usize,
+    /// When those whose stubs could not be had are to be looked for again.
+    next_look_for_exits: Option<Instant>,
     /// Whether it keeps a module with so many types that it has not all stubs.
     has_partial_modules: bool,
     /// Every module that ran here: references to their functions may be anywhere in the store. Dropped after the instances.
@@ -257,6 +260,7 @@ impl VmStore {
             host_funcs: Vec::new(),
             without_exit: Vec::new(),
             without_exit_looked_at: 0,
+            next_look_for_exits: None,
             has_partial_modules: false,
             modules: Vec::new(),
             adopted: Adopted::default(),
@@ -510,11 +514,20 @@ impl VmStore {
 
     /// Whether there may be host functions that guests can call through references and that lack an Exit stub.
     pub(crate) fn may_lack_exits(&self) -> bool {
-        self.has_partial_modules && self.without_exit_looked_at < self.without_exit.len()
+        let are_new = self.without_exit_looked_at < self.without_exit.len();
+        self.has_partial_modules && (are_new || self.is_time_for_exits())
     }
 
-    /// The types of host functions without an Exit stub that a module with very many types has among them. Each is told once.
+    fn is_time_for_exits(&self) -> bool {
+        self.next_look_for_exits.is_some_and(|time| Instant::now() >= time)
+    }
+
+    /// The types of host functions without an Exit stub that a module with very many types has among them. Each is told once, and
+    /// again when [its time](Self::look_for_exits_again) has come.
     pub(crate) fn missing_exits(&mut self) -> Vec<u32> {
+        if self.is_time_for_exits() {
+            (self.next_look_for_exits, self.without_exit_looked_at) = (None, 0);
+        }
         let new = std::mem::replace(&mut self.without_exit_looked_at, self.without_exit.len());
         let mut wanted: Vec<u32> = self.without_exit[new..].iter().map(|(type_id, _)| *type_id).collect();
         wanted.sort_unstable();
@@ -526,9 +539,9 @@ impl VmStore {
         missing
     }
 
-    /// Makes [`missing_exits`](Self::missing_exits) tell again what it told.
-    pub(crate) fn look_for_exits_again(&mut self) {
-        self.without_exit_looked_at = 0;
+    /// Makes [`missing_exits`](Self::missing_exits) tell again what it told, at `time`, if nobody wants that earlier.
+    pub(crate) fn look_for_exits_again(&mut self, time: Instant) {
+        self.next_look_for_exits = Some(self.next_look_for_exits.map_or(time, |earlier| earlier.min(time)));
     }
 
     /// Gives the host functions of a type the Exit stub that `module` has for its one type, and keeps the module.
