@@ -7,8 +7,9 @@
 //!
 //! A child process after `fork` has the same file as its parent, so it continues in a file of its own, from the next page on. What it got from its
 //! parent it goes on executing, whatever becomes of it there: memory of a room that was there at a fork is given back with the file alone.
-//! So that this happens when the last room in it goes, rooms that are made after a fork are in another file. The memory needs the rooms' mappings
-//! only: where there are many files, the descriptor of the oldest is closed, and rooms in it go on in the newest, as in a child process.
+//! So that this happens when the last room in it goes, rooms that are made after a fork are in another file, if one can be had. The memory needs
+//! the rooms' mappings only: where there are many files, the descriptor of the oldest is closed, and rooms in it go on in the newest, as in a
+//! child process.
 //!
 //! `image` gives out the rooms; what is written and when it may run is the machine's business (in the engine).
 
@@ -50,7 +51,7 @@ pub struct CodeRoom {
     start: usize,
     used: usize,
     backing: Backing,
-    /// The file of the backing, held open from when the next address was told until it is used.
+    /// The file of the backing, held open from when the next address was told until it is used or [released](CodeRoom::release).
     ready: Option<Arc<File>>,
     /// Where pages that were put aside are in a file.
     aside: Option<(Arc<CodeFile>, u64)>,
@@ -134,6 +135,7 @@ impl CodeRoom {
     pub fn reserve(&mut self, len_bytes: usize) -> io::Result<Place> {
         self.next_address(CODE_ALIGN_BYTES)?;
         if len_bytes > self.left_bytes() {
+            self.release();
             let message = format!("{len_bytes} bytes of code do not fit in the {} bytes that are left", self.left_bytes());
             return Err(io::Error::new(io::ErrorKind::StorageFull, message));
         }
@@ -149,6 +151,11 @@ impl CodeRoom {
         Ok(place)
     }
 
+    /// Lets go of what [`next_address`](Self::next_address) holds until the code is there: for whoever does not go on.
+    pub fn release(&mut self) {
+        self.ready = None;
+    }
+
     /// Puts pages aside that are filled later. Returns the address of the first one. Before anything else is asked of the room.
     ///
     /// # Errors
@@ -156,7 +163,7 @@ impl CodeRoom {
     pub fn put_aside(&mut self, len_bytes: usize) -> io::Result<usize> {
         debug_assert_eq!(self.used, self.start);
         self.prepare()?;
-        self.ready = None;
+        self.release();
         let len_bytes = len_bytes.next_multiple_of(page_size());
         if len_bytes > self.left_bytes() {
             return Err(io::Error::new(io::ErrorKind::StorageFull, format!("{len_bytes} bytes cannot be put aside")));
@@ -201,7 +208,7 @@ impl CodeRoom {
                     return Ok(());
                 }
             }
-            _ => {}
+            _ => self.release(),
         }
         let start = round_up_to_pages(self.used).unwrap_or(self.reservation.len_bytes()).min(self.reservation.len_bytes());
         let len_bytes = self.reservation.len_bytes() - start;
@@ -382,15 +389,35 @@ const MANY_FILES: usize = 16;
 
 /// A range of a file, page-aligned, that nobody else has or gets.
 fn claim(files: &Mutex<Files>, len_bytes: u64) -> io::Result<Claimed> {
+    claim_with(files, len_bytes, CodeFile::create)
+}
+
+/// The same, of files that `create` makes.
+fn claim_with(
+    files: &Mutex<Files>,
+    len_bytes: u64,
+    create: impl FnOnce() -> io::Result<(Arc<CodeFile>, Arc<File>)>,
+) -> io::Result<Claimed> {
     let mut files = files.lock().unwrap_or_else(PoisonError::into_inner);
     let forks = forks::count();
+    // A child process has no use for that of its parent.
+    files.current.take_if(|current| !current.file.is_own());
     // The file of before a fork lasts as long as its rooms.
-    if !files.current.as_ref().is_some_and(|current| current.file.is_own() && current.forks == forks) {
-        files.current = None;
-        files.make_room();
-        let (file, open) = CodeFile::create()?;
-        files.open.push(Arc::downgrade(&file));
-        files.current = Some(Current { file, open, given: 0, forks });
+    if files.current.as_ref().is_none_or(|current| current.forks != forks) {
+        match create() {
+            Ok((file, open)) => {
+                // What there was is let go of, and the oldest is closed, now that there is another one.
+                files.current = None;
+                files.make_room();
+                files.open.push(Arc::downgrade(&file));
+                files.current = Some(Current { file, open, given: 0, forks });
+            }
+            // None may grow then.
+            Err(error) if error.kind() == io::ErrorKind::FileTooLarge => return Err(error),
+            // The one of before a fork is good as well: its memory is there for longer, that is all.
+            Err(error) if files.current.is_none() => return Err(error),
+            Err(_) => {}
+        }
     }
     let Some(Current { file, open, given, .. }) = &mut files.current else { return Err(io::ErrorKind::NotFound.into()) };
     let (file, open, start) = (Arc::clone(file), Arc::clone(open), *given);
@@ -754,7 +781,8 @@ mod tests {
         let others: Vec<_> = (0..=MANY_FILES)
             .map(|_| {
                 fork();
-                let mapping = mapping();
+                let mut mapping = mapping();
+                mapping.close_file();
                 let mut room = mapping.room(RoomKind::Shared);
                 let address = room.next_address(CODE_ALIGN_BYTES).unwrap();
                 room.append(&returns(3)).unwrap();
@@ -788,5 +816,49 @@ mod tests {
             file.upgrade().is_none()
         });
         assert!(gone, "somebody holds it");
+    }
+
+    #[test]
+    fn what_refuses_code_holds_no_file_open() {
+        let mapping = mapping();
+        let mut room = mapping.room(RoomKind::Shared);
+        assert_eq!(room.append(&[0xcc; 65 << 10]).unwrap_err().kind(), io::ErrorKind::StorageFull);
+        assert!(room.ready.is_none());
+        room.next_address(CODE_ALIGN_BYTES).unwrap();
+        assert!(room.ready.is_some());
+        room.release();
+        assert!(room.ready.is_none());
+        let address = room.next_address(CODE_ALIGN_BYTES).unwrap();
+        room.append(&returns(1)).unwrap();
+        assert_eq!(run(address), 1);
+    }
+
+    #[test]
+    fn the_file_of_before_a_fork_is_good_where_there_is_no_other() {
+        let page = page_size() as u64;
+        let files = Mutex::new(Files { current: None, open: Vec::new() });
+        // As many as are open at a time, and one that is closed for the last of them.
+        let claimed: Vec<_> = (0..=MANY_FILES)
+            .map(|_| {
+                fork();
+                claim(&files, page).unwrap()
+            })
+            .collect();
+        let is_open = || claimed.iter().map(|claimed| claimed.file.open().is_some()).collect::<Vec<_>>();
+        let before = is_open();
+        fork();
+        let last = claimed.last().unwrap();
+        let none = |error: libc::c_int| move || Err(io::Error::from_raw_os_error(error));
+        for offset in [page, 2 * page] {
+            let more = claim_with(&files, page, none(libc::EMFILE)).unwrap();
+            assert_eq!((Arc::ptr_eq(&more.file, &last.file), more.offset), (true, offset));
+            more.open.write_all_at(&[1], offset).unwrap();
+        }
+        // Files that may not grow are not tried.
+        assert!(claim_with(&files, page, none(libc::EFBIG)).is_err());
+        assert_eq!(is_open(), before, "a file is closed for one that is not there");
+        let new = claim(&files, page).unwrap();
+        assert!(!Arc::ptr_eq(&new.file, &last.file) && new.offset == 0);
+        assert!(claim_with(&Mutex::new(Files { current: None, open: Vec::new() }), page, none(libc::EMFILE)).is_err());
     }
 }

@@ -361,6 +361,7 @@ impl TieredCode {
             Err(error) => {
                 // The room is locked: nobody took any since.
                 self.cells.take_back(cells, compiled.sites.len());
+                room.release();
                 return Err(error);
             }
         };
