@@ -6,6 +6,7 @@ use super::jobs::Request;
 use super::module::ModuleTiering;
 use crate::vm::{LoadedModule, TieredCode};
 use peregrine_artifact::compiler::{CompileError, LoopEntry};
+use peregrine_sys::forks;
 use peregrine_wasm::DefinedFuncIndex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -147,7 +148,7 @@ fn choose(tiering: &ModuleTiering, module: &LoadedModule, function: DefinedFuncI
 }
 
 impl ModuleTiering {
-    /// Compiles and installs at once.
+    /// Compiles and installs at once. The caller is inside of the gate that forks wait at.
     fn now(&self, module: &LoadedModule, request: Request) -> Option<usize> {
         let known = self.hot().known(request);
         match known {
@@ -155,7 +156,10 @@ impl ModuleTiering {
             Some(Better::Refused) => None,
             Some(Better::Requested) | None => {
                 // Not on this thread: its stack may be small.
-                let compile = || self.compile_better(module, request);
+                let compile = || {
+                    let _inside = forks::enter_for_another();
+                    self.compile_better(module, request)
+                };
                 let compiled = std::thread::scope(|scope| {
                     let thread = std::thread::Builder::new().stack_size(16 << 20).spawn_scoped(scope, compile);
                     thread.ok().and_then(|thread| thread.join().ok())

@@ -5,10 +5,11 @@
 //! So when nobody holds a number, no image, instance or reference has it, and it is given to the next new type.
 
 use crate::{Engine, EngineWeak};
+use peregrine_sys::forks::{self, Inside};
 use peregrine_wasm::{FuncType, HeapType, RefType, TypeIndex, ValType};
 use std::collections::HashMap;
 use std::fmt;
-use std::ops::Deref;
+use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// The types of one engine. A concrete heap type in a registered type holds an identity of this registry, not an index of a module.
@@ -90,8 +91,30 @@ impl TypeRegistry {
         self.lock().ids.len()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Types> {
-        self.inner.types.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> Locked<'_> {
+        let inside = forks::enter();
+        Locked { types: self.inner.types.lock().unwrap_or_else(PoisonError::into_inner), _inside: inside }
+    }
+}
+
+/// The types, locked inside of the gate that forks wait at: a child process finds them free, whoever else had them.
+struct Locked<'a> {
+    // First: the gate is left when they are free.
+    types: MutexGuard<'a, Types>,
+    _inside: Inside,
+}
+
+impl Deref for Locked<'_> {
+    type Target = Types;
+
+    fn deref(&self) -> &Types {
+        &self.types
+    }
+}
+
+impl DerefMut for Locked<'_> {
+    fn deref_mut(&mut self) -> &mut Types {
+        &mut self.types
     }
 }
 

@@ -68,6 +68,13 @@ pub fn enter() -> Inside {
     Inside { _thread: PhantomData }
 }
 
+/// As [`enter`], for a thread that another one waits for which is inside: as no fork can get under way before that is out, none is waited for.
+pub fn enter_for_another() -> Inside {
+    INSIDE.fetch_add(1, Ordering::SeqCst);
+    DEPTH.set(DEPTH.get() + 1);
+    Inside { _thread: PhantomData }
+}
+
 impl Inside {
     /// As the function [`generation`].
     pub fn generation(&self) -> usize {
@@ -134,6 +141,19 @@ mod tests {
     use super::*;
     use std::sync::atomic::AtomicBool;
 
+    /// Enters as a thread does that somebody inside waits for, once a fork waits for that one.
+    fn let_another_enter_while_a_fork_waits() {
+        while FORKING.load(Ordering::SeqCst) == 0 {
+            std::thread::sleep(PAUSE);
+        }
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let _inside = enter_for_another();
+                drop(enter());
+            });
+        });
+    }
+
     #[test]
     fn a_fork_waits_until_nobody_is_inside() {
         static BUSY: AtomicUsize = AtomicUsize::new(3);
@@ -144,7 +164,7 @@ mod tests {
                 let outer = enter();
                 let inner = enter();
                 entered.store(true, Ordering::SeqCst);
-                std::thread::sleep(Duration::from_millis(50));
+                let_another_enter_while_a_fork_waits();
                 drop(inner);
                 left.store(true, Ordering::SeqCst);
                 drop(outer);
