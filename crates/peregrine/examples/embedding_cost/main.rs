@@ -6,7 +6,7 @@
 //! |---|---|
 //! | `calls` | calls, in each direction |
 //! | `instances` | instances made and dropped, with their stores |
-//! | `two-threads` | the same on each of two threads, by the time on one; first of a loop that uses nothing but the processor |
+//! | `two-threads` | the same on each of two threads, by the time on one; and of a loop that uses nothing but the processor |
 //! | `alive` | instances alive at once, of a module with one page: memory and address space of each |
 //! | `alive-two-pages` | the same of a module with two pages |
 //! | `leaks` | instances made and dropped before what the process holds is compared |
@@ -15,6 +15,7 @@
 mod interruption;
 mod process;
 mod runtime;
+mod threads;
 
 use process::Held;
 use runtime::{ALLOCATORS, Caller, Config, Engine, Error, Func, Linker, Module, Result, Store, Val, config};
@@ -22,7 +23,6 @@ use std::future::Future;
 use std::hint::black_box;
 use std::path::Path;
 use std::pin::pin;
-use std::sync::Barrier;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -47,10 +47,7 @@ fn main() -> Result<()> {
     match what {
         "calls" => calls(rounds),
         "instances" => modules().into_iter().try_for_each(|(name, text)| instances(name, &text, rounds, third)),
-        "two-threads" => {
-            println!("ratio processor@{third} {:.3}", against_one_thread(|| spin(rounds * 100)));
-            modules().into_iter().try_for_each(|(name, text)| two_threads(name, &text, rounds, third))
-        }
+        "two-threads" => modules().into_iter().try_for_each(|(name, text)| two_threads(name, &text, rounds, third)),
         "alive" => alive(&one_page_module(), rounds, third),
         "alive-two-pages" => alive(&memory_module(), rounds, third),
         "leaks" => leaks(rounds, third),
@@ -139,53 +136,20 @@ fn instances(name: &str, text: &str, rounds: u32, allocator: &str) -> Result<()>
     })
 }
 
-/// How many times more two threads instantiate than one.
+/// How many times more two threads instantiate than one, where the machine gives them two whole processors.
 fn two_threads(name: &str, text: &str, rounds: u32, allocator: &str) -> Result<()> {
     let engine = Engine::new(&config(allocator))?;
     let module = Module::new(&engine, text)?;
     let pre = Linker::<()>::new(&engine).instantiate_pre(&module)?;
-    let ratio = against_one_thread(|| {
+    let instantiate = || {
         for _ in 0..rounds {
             pre.instantiate(&mut Store::new(&engine, ())).expect("one instance is no more than there is room for");
         }
-    });
-    println!("ratio {name}@{allocator} {ratio:.3}");
+    };
+    let found = threads::by_one_thread(&instantiate);
+    println!("ratio {name}@{allocator} {:.3}", found.ratio);
+    println!("ratio {name}_machine@{allocator} {:.3}", found.machine);
     Ok(())
-}
-
-/// How many times more of `work` two threads do than one, in turns. The best turn of either counts, in which nothing else disturbed.
-fn against_one_thread(work: impl Fn() + Sync) -> f64 {
-    work();
-    let (mut alone, mut both) = (Duration::MAX, Duration::MAX);
-    for _ in 0..15 {
-        let start = Instant::now();
-        work();
-        alone = alone.min(start.elapsed());
-        let barrier = Barrier::new(2);
-        let times = std::thread::scope(|scope| {
-            let threads = [(); 2].map(|()| {
-                scope.spawn(|| {
-                    work();
-                    barrier.wait();
-                    let start = Instant::now();
-                    work();
-                    (start, Instant::now())
-                })
-            });
-            threads.map(|thread| thread.join().expect("the work does not panic"))
-        });
-        both = both.min(times[0].1.max(times[1].1) - times[0].0.min(times[1].0));
-    }
-    2.0 * alone.as_secs_f64() / both.as_secs_f64()
-}
-
-/// Keeps the processor busy, and nothing else.
-fn spin(rounds: u32) {
-    let mut state = black_box(1u64);
-    for _ in 0..rounds {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-    }
-    black_box(state);
 }
 
 /// What each of many instances of the module `text` holds, before and after it was called. Each has a store of its own.
@@ -212,7 +176,7 @@ fn alive(text: &str, count: u32, allocator: &str) -> Result<()> {
     Ok(())
 }
 
-/// What the process holds more after many instances than after a few.
+/// What the process holds more after many instances than after a tenth of them, when what they call often has long been compiled.
 fn leaks(rounds: u32, allocator: &str) -> Result<()> {
     let engine = Engine::new(&config(allocator))?;
     let module = Module::new(&engine, memory_module())?;
@@ -222,7 +186,8 @@ fn leaks(rounds: u32, allocator: &str) -> Result<()> {
         let instance = pre.instantiate(&mut store)?;
         instance.get_typed_func::<(), ()>(&mut store, "touch")?.call(&mut store, ())
     };
-    (0..1000).try_for_each(|_| once())?;
+    (0..rounds / 10).try_for_each(|_| once())?;
+    std::thread::sleep(Duration::from_millis(200));
     let before = Held::now();
     (0..rounds).try_for_each(|_| once())?;
     let after = Held::now();

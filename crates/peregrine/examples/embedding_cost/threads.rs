@@ -1,0 +1,101 @@
+//! How many times more of some work two threads do than one, for `main.rs`.
+//!
+//! What a processor does by itself changes from one moment to the next, where a machine is shared: now and then two of them are one core of the
+//! host. So only neighbouring times are compared, in many short turns; each turn also does a loop that needs nothing but the processor; and
+//! where that loop shows a turn on less than two processors, the turn says nothing about the work.
+
+use std::hint::black_box;
+use std::ops::RangeInclusive;
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+/// Turns that are taken.
+const TURNS: usize = 150;
+/// How many times more of the loop two threads do in a turn that counts. What is beyond was disturbed while one worked alone.
+const TWO_PROCESSORS: RangeInclusive<f64> = 1.95..=2.1;
+/// Turns that must count, or all of them do.
+const ENOUGH: usize = 10;
+
+/// What was found.
+pub struct Found {
+    /// How many times more of the work two threads did than one: the median of the turns that count.
+    pub ratio: f64,
+    /// The same of the loop, of all turns.
+    pub machine: f64,
+}
+
+/// When some work began, and when it ended.
+type Span = (Instant, Instant);
+
+/// What one thread took in a turn, alone and beside the other.
+struct Taken {
+    alone: Span,
+    beside: Span,
+}
+
+/// How many times more of `work` two threads do than one.
+pub fn by_one_thread(work: &(dyn Fn() + Sync)) -> Found {
+    let meeting = Meeting { alone: Barrier::new(2), together: AtomicUsize::new(0) };
+    let turns = |thread: usize| {
+        (0..TURNS).map(|turn| [meeting.take(thread, 2 * turn, &processor), meeting.take(thread, 2 * turn + 1, work)]).collect::<Vec<_>>()
+    };
+    let (first, second) = std::thread::scope(|scope| {
+        let second = scope.spawn(|| turns(1));
+        (turns(0), second.join().expect("the work does not panic"))
+    });
+    let ratios: Vec<[f64; 2]> = first.iter().zip(&second).map(|(a, b)| [ratio(&a[0], &b[0]), ratio(&a[1], &b[1])]).collect();
+    let whole: Vec<f64> = ratios.iter().filter(|[processor, _]| TWO_PROCESSORS.contains(processor)).map(|[_, work]| *work).collect();
+    let counted = if whole.len() < ENOUGH { ratios.iter().map(|[_, work]| *work).collect() } else { whole };
+    Found { ratio: median(counted), machine: median(ratios.iter().map(|[processor, _]| *processor).collect()) }
+}
+
+/// Where the two threads meet.
+struct Meeting {
+    alone: Barrier,
+    together: AtomicUsize,
+}
+
+impl Meeting {
+    /// The part of one thread, 0 or 1, in a turn: it works while the other one waits, and then at the same time.
+    fn take(&self, thread: usize, turn: usize, work: &dyn Fn()) -> Taken {
+        self.alone.wait();
+        let first = (thread == 0).then(|| timed(work));
+        self.alone.wait();
+        let alone = first.unwrap_or_else(|| timed(work));
+        self.together.fetch_add(1, Ordering::AcqRel);
+        while self.together.load(Ordering::Acquire) < 2 * (turn + 1) {
+            std::hint::spin_loop();
+        }
+        Taken { alone, beside: timed(work) }
+    }
+}
+
+fn timed(work: &dyn Fn()) -> Span {
+    let start = Instant::now();
+    work();
+    (start, Instant::now())
+}
+
+/// By how much two threads together were faster than the same one after the other.
+fn ratio(a: &Taken, b: &Taken) -> f64 {
+    let alone = (a.alone.1 - a.alone.0) + (b.alone.1 - b.alone.0);
+    let both = a.beside.1.max(b.beside.1) - a.beside.0.min(b.beside.0);
+    alone.as_secs_f64() / both.as_secs_f64()
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// Some milliseconds of work for as many units of a processor as can work at once, so that it shows whether two of them share a core.
+fn processor() {
+    let mut cells = [0u64; 64];
+    for round in 0..2_000_000u64 {
+        let place = (round % 32) as usize;
+        cells[place] = black_box(round);
+        cells[place + 32] = black_box(cells[(place + 7) % 32]) ^ round;
+    }
+    black_box(cells);
+}
