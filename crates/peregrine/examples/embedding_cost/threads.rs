@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 /// Turns that are taken.
-const TURNS: usize = 150;
+const TURNS: usize = 120;
 /// How many times more of the loop two threads do in a turn that counts. What is beyond was disturbed while one worked alone.
 const TWO_PROCESSORS: RangeInclusive<f64> = 1.95..=2.1;
 /// Turns that must count, or all of them do.
