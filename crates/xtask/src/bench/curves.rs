@@ -14,6 +14,8 @@ const KERNELS: [&str; 6] = ["json", "hashmap", "bytecode", "sha256", "matrix", "
 const COLORS: [(&str, &str); 5] =
     [("peregrine", "#c2410c"), ("ahead", "#f59e0b"), ("baseline", "#a855f7"), ("wasmtime", "#64748b"), ("node", "#4d7c0f")];
 
+const TITLE: &str = "Start-up and warm-up: time since the process began (lower is better)";
+
 const PANEL_WIDTH: f64 = 420.0;
 const PANEL_HEIGHT: f64 = 300.0;
 const LEFT: f64 = 58.0;
@@ -62,14 +64,7 @@ fn picture(panels: &[(&str, Vec<Curve>)]) -> String {
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" width=\"{width}\" height=\"{height}\" \
          font-family=\"system-ui, sans-serif\" font-size=\"12\">\n<rect width=\"100%\" height=\"100%\" fill=\"#ffffff\"/>\n"
     );
-    text(
-        &mut out,
-        16.0,
-        26.0,
-        "start",
-        "font-size=\"18\" font-weight=\"600\"",
-        "Start-up and warm-up: time since the process began (lower is better)",
-    );
+    text(&mut out, 16.0, 26.0, "start", "font-size=\"18\" font-weight=\"600\"", TITLE);
     let mut x = 16.0;
     for (name, color) in COLORS {
         if panels.iter().any(|(_, curves)| curves.iter().any(|curve| curve.name == name)) {
@@ -146,5 +141,13 @@ mod tests {
         assert_eq!(picture.matches("<polyline").count(), 2);
         assert_eq!(picture.matches("wasmtime").count(), 0, "the legend names only what is drawn");
         assert!(!picture.contains("NaN") && !picture.contains("inf"));
+    }
+
+    #[test]
+    fn the_readme_shows_the_curves() {
+        let readme = include_str!("../../../../README.md");
+        let drawn = include_str!("../../../../docs/warm-up.svg");
+        assert!(readme.contains("](docs/warm-up.svg)") && readme.contains("](docs/benchmarks.svg)"));
+        assert!(drawn.contains(TITLE) && drawn.matches("<polyline").count() >= COLORS.len(), "it is not what `--plot` draws");
     }
 }
