@@ -151,12 +151,25 @@ impl Cache {
     /// The entry of `key`, open for reading, if there is one that can be trusted.
     pub(crate) fn open(&self, key: &CacheKey) -> Option<File> {
         let file = self.dir.open_owned(&key.0).ok()?;
-        let used = file.metadata().and_then(|metadata| metadata.modified()).ok();
-        if used.is_none_or(|used| used.elapsed().is_ok_and(|age| age > USE_GRANULARITY)) {
-            // Keeps the entry from being removed as unused. If that fails, it is compiled again some day.
-            let _ = set_modified(&file, SystemTime::now());
-        }
+        self.renew_use(&file);
         Some(file)
+    }
+
+    /// Keeps an entry from being removed as unused. If that fails, it is compiled again some day.
+    fn renew_use(&self, entry: &File) {
+        let used = entry.metadata().and_then(|metadata| metadata.modified()).ok();
+        let is_due = used.is_none_or(|used| used.elapsed().is_ok_and(|age| age > USE_GRANULARITY));
+        // Nothing is removed from a directory that cannot be written, and no stamp could follow the change.
+        if !is_due || !self.dir.is_writable() {
+            return;
+        }
+        let stamped = verified::Identity::of(entry).filter(|identity| self.is_verified(identity));
+        let now = SystemTime::now();
+        if set_modified(entry, now).is_ok()
+            && let Some(renewed) = stamped.and_then(|before| before.renewed(entry, now))
+        {
+            self.remember_verified(&renewed);
+        }
     }
 
     /// Keeps `image` as the entry of `key`.
@@ -375,6 +388,54 @@ mod tests {
         assert_ne!(usual, name(b"b", &settings, CompilerKind::Optimizing));
         assert_ne!(usual, name(b"a", &other, CompilerKind::Optimizing));
         assert_ne!(usual, name(b"a", &settings, CompilerKind::Baseline));
+    }
+
+    #[test]
+    fn an_entry_whose_time_of_use_is_renewed_stays_known_to_be_undamaged() {
+        let scratch = Scratch::new("renewed");
+        let cache = Cache::new(&scratch.0).unwrap();
+        let path = scratch.0.join(&key(1).0);
+        let age = || set_modified(&File::open(&path).unwrap(), SystemTime::now() - 2 * USE_GRANULARITY).unwrap();
+        let open = || {
+            let file = cache.open(&key(1)).unwrap();
+            assert!(file.metadata().unwrap().modified().unwrap().elapsed().unwrap() < USE_GRANULARITY);
+            cache.is_verified(&verified::Identity::of(&file).unwrap())
+        };
+        cache.put(&key(1), b"image").unwrap();
+        age();
+        assert!(!open(), "nobody said so");
+        cache.remember_written(&key(1));
+        age();
+        assert!(!open(), "the stamp is of another state");
+        age();
+        cache.remember_written(&key(1));
+        assert!(open());
+        assert!(open(), "nothing is due");
+        std::fs::write(&path, b"other").unwrap();
+        assert!(!open());
+    }
+
+    #[test]
+    fn a_state_that_is_renewed_is_of_the_same_file_and_content() {
+        let scratch = Scratch::new("states");
+        std::fs::create_dir(&scratch.0).unwrap();
+        let path = scratch.0.join("entry");
+        std::fs::write(&path, b"image").unwrap();
+        let (file, now) = (File::open(&path).unwrap(), SystemTime::now());
+        let before = verified::Identity::of(&file).unwrap();
+        set_modified(&file, now).unwrap();
+        assert!(before.renewed(&file, now).is_some());
+        // The content was written since.
+        std::fs::write(&path, b"other").unwrap();
+        assert!(before.renewed(&file, now).is_none());
+        std::fs::write(&path, b"longer").unwrap();
+        set_modified(&file, now).unwrap();
+        assert!(before.renewed(&file, now).is_none());
+        let other = scratch.0.join("other");
+        std::fs::write(&other, b"image").unwrap();
+        let other = File::open(&other).unwrap();
+        set_modified(&other, now).unwrap();
+        assert!(before.renewed(&other, now).is_none());
     }
 
     #[test]

@@ -84,6 +84,15 @@ impl Identity {
         Self::of(file).map(|identity| Self { is_settled: true, ..identity })
     }
 
+    /// The state of `file` after this process set the time of its content to `time`, if nothing else changed since this state: a write after that
+    /// would have left its own time. As that time is no tick of the clock that writes go by, a write from now on shows.
+    pub(crate) fn renewed(&self, file: &File, time: SystemTime) -> Option<Self> {
+        let now = Self::of_own(file)?;
+        let since = time.duration_since(UNIX_EPOCH).ok()?;
+        let is_ours = now.words[3..5] == [since.as_secs(), since.subsec_nanos().into()];
+        (is_ours && now.words[..3] == self.words[..3]).then_some(now)
+    }
+
     fn stamp_name(&self, suffix: &str) -> OsString {
         format!("{:x}-{:x}{suffix}", self.words[0], self.words[1]).into()
     }
