@@ -57,7 +57,8 @@ use serde::{Deserialize, Serialize};
 pub const VALUE_SIZE_BYTES: usize = 16;
 
 /// Functions with longer bodies look for interruptions at their entry also if they have no loops and call nothing: a caller may do little but
-/// call such functions.
+/// call such functions. And a body in which so many bytes may have passed since the last look has one at its next call, for as many calls of
+/// such functions, of the host, or of functions that are compiled then, may be in them.
 pub const LONG_BODY_BYTES: usize = 1024;
 
 /// Up to so many distinct function types, a module has stubs for all of them; beyond, for those of functions that the host meets.

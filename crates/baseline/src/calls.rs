@@ -20,6 +20,7 @@ pub(crate) enum Callee {
 impl Compiler<'_> {
     /// `call` and `return_call`.
     pub(crate) fn call(&mut self, function: u32, is_return: bool) {
+        self.look_before_call();
         let index = FuncIndex::from_u32(function);
         let ty = self.module.functions[index].ty;
         self.call_or_return(Callee::Function(index), ty, is_return);
@@ -27,6 +28,7 @@ impl Compiler<'_> {
 
     /// `call_indirect` and `return_call_indirect`.
     pub(crate) fn call_indirect(&mut self, ty: u32, table: u32, is_return: bool) {
+        self.look_before_call();
         let ty = TypeIndex::from_u32(ty);
         let index = self.pop();
         let table_index = TableIndex::from_u32(table);
@@ -47,6 +49,7 @@ impl Compiler<'_> {
 
     /// `call_ref` and `return_call_ref`.
     pub(crate) fn call_ref(&mut self, ty: u32, is_return: bool) {
+        self.look_before_call();
         let value = self.pop();
         self.in_fixed(Ty::I64, JOIN, value);
         self.count_target(JOIN);

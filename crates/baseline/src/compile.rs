@@ -93,6 +93,8 @@ pub(crate) struct Compiler<'m> {
     pub max_code_bytes: u32,
     /// Whether the body is so long that an interruption is looked for at its entry.
     pub is_long: bool,
+    /// Where in the body the last look for interruptions is, on each way to here.
+    pub last_look: u32,
     pub context_pin: Option<Reg>,
     pub base_pin: Option<Reg>,
     /// Registers of locals that the caller wants back.
@@ -182,6 +184,7 @@ impl<'m> Compiler<'m> {
             code_bounds: CodeBounds::of(&env.translation.module),
             max_code_bytes: 0,
             is_long: false,
+            last_look: 0,
             context_pin: None,
             base_pin: None,
             saved: RegSet::EMPTY,
@@ -224,7 +227,7 @@ impl<'m> Compiler<'m> {
         (self.flushed, self.max_depth, self.flags_pending, self.home_log2) = (0, 0, false, 3);
         (self.context_pin, self.base_pin) = (None, None);
         (self.reachable, self.skipped_blocks, self.offset, self.hint, self.fuel_pending) = (true, 0, 0, None, 0);
-        (self.max_outgoing_bytes, self.unsupported) = (0, None);
+        (self.max_outgoing_bytes, self.last_look, self.unsupported) = (0, 0, None);
     }
 
     /// Reads how many locals there are of which types. What follows is only done for those that are used.

@@ -5,6 +5,7 @@ use crate::compile::Compiler;
 use crate::isa::machine::moves::Condition;
 use crate::masm::Label;
 use crate::values::Ty;
+use peregrine_artifact::abi::LONG_BODY_BYTES;
 use peregrine_wasm::Trap;
 
 /// What a frame of the control stack is.
@@ -35,6 +36,8 @@ pub(crate) struct Frame {
     used: bool,
     /// For the `br_table` being translated: its number and the way to this frame.
     edge: (u32, Label),
+    /// Where the last look for interruptions is before it.
+    last_look: u32,
 }
 
 impl Compiler<'_> {
@@ -70,7 +73,7 @@ impl Compiler<'_> {
 
     fn push_frame(&mut self, kind: FrameKind, ty: BlockType, height: usize) {
         let label = self.masm.label();
-        self.control.push(Frame { kind, ty, height: height as u32, label, used: false, edge: (0, label) });
+        self.control.push(Frame { kind, ty, height: height as u32, label, used: false, edge: (0, label), last_look: self.last_look });
     }
 
     /// Begins the body, whose operators begin at an offset.
@@ -168,8 +171,17 @@ impl Compiler<'_> {
         self.count_loop();
         if self.settings.interrupt {
             self.check_interrupt();
+            self.last_look = self.offset;
         }
         self.meter_check();
+    }
+
+    /// Before a call: looks for interruptions if none was looked for in a long part of the body, on some way to here.
+    pub(crate) fn look_before_call(&mut self) {
+        if self.settings.interrupt && (self.offset - self.last_look) as usize > LONG_BODY_BYTES {
+            self.check_interrupt();
+            self.last_look = self.offset;
+        }
     }
 
     /// `if`.
@@ -200,9 +212,10 @@ impl Compiler<'_> {
     /// Goes on where the condition of the innermost `if` is zero.
     fn begin_otherwise(&mut self) {
         let last = self.control.len() - 1;
-        let Frame { kind, ty, height, .. } = self.control[last];
+        let Frame { kind, ty, height, last_look, .. } = self.control[last];
         let FrameKind::If(otherwise) = kind else { unreachable!("`else` follows `if` in valid code") };
         self.control[last].kind = FrameKind::Else;
+        self.last_look = last_look;
         self.masm.bind(otherwise);
         self.truncate(height as usize);
         self.joined();
@@ -216,7 +229,9 @@ impl Compiler<'_> {
         if matches!(self.control[last].kind, FrameKind::If(_)) {
             self.end_without_else(last);
         }
-        let Frame { kind, ty, height, label, used, .. } = self.control[last];
+        let Frame { kind, ty, height, label, used, last_look, .. } = self.control[last];
+        // There may be a way around the looks that are inside.
+        self.last_look = last_look;
         match kind {
             FrameKind::Loop => self.end_stretch(),
             FrameKind::Function => {

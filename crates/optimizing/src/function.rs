@@ -260,7 +260,7 @@ impl<'m> Compiler<'m> {
         begins_in_loop: bool,
     ) -> Vec<(Block, SourceLoc)> {
         let is_there = |(block, _): &(Block, SourceLoc)| self.context.func.layout.is_block_inserted(*block);
-        let mut looks: Vec<_> = translated.loop_headers.iter().copied().filter(is_there).collect();
+        let mut looks: Vec<_> = translated.looks.iter().copied().filter(is_there).collect();
         let all = looks.len();
         if mode == Mode::Optimized && !looks.is_empty() {
             self.context.compute_loop_analysis();
@@ -355,7 +355,7 @@ impl FunctionCompiler for Compiler<'_> {
 /// Lets the passes keep what memory holds at the headers of loops: an interruption there shows it to the host, which may change it. What
 /// is written before is not left out for what is written later, and what was read before is read again. No code is made of this.
 fn keep_memory_apart(func: &mut Function, translated: &Translated) {
-    for (block, _) in &translated.loop_headers {
+    for (block, _) in &translated.looks {
         if func.layout.is_block_inserted(*block) {
             FuncCursor::new(func).at_first_insertion_point(*block).ins().sequence_point();
         }

@@ -205,9 +205,7 @@ impl Pass<'_, '_> {
         let (mode, max_bytes) = (Mode::Optimized, MAX_CANDIDATE_MEMORY_BYTES);
         let input = FunctionInput { env: self.env, isa: self.isa, index, mode, entry: None, feedback: None, max_bytes };
         let candidate = match translate(&input, &mut func, &mut self.candidates.builder) {
-            Ok(translated) => {
-                (!translated.calls && translated.loop_headers.is_empty() && is_candidate(&func, heat)).then(|| Box::new(func))
-            }
+            Ok(translated) => (!translated.calls && translated.looks.is_empty() && is_candidate(&func, heat)).then(|| Box::new(func)),
             Err(_) => {
                 // What stopped it is reported when the function itself is compiled.
                 self.candidates.builder = FunctionBuilderContext::new();

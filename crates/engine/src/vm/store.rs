@@ -25,6 +25,7 @@ use peregrine_artifact::settings::Settings;
 use peregrine_artifact::vmctx::{INSTANCE_MAGIC, VmContextHeader, VmFuncRef, VmStoreContext};
 use peregrine_sys::stack::{GuestStack, StackPool};
 use peregrine_wasm::{Trap, TypeIndex};
+use smallvec::SmallVec;
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::ptr::NonNull;
@@ -186,7 +187,8 @@ pub(crate) struct VmStore {
     stack_shard: usize,
     /// Whether a guest has ever run here: memories that nobody wrote need no reset.
     guest_ran: bool,
-    instances: Vec<Option<Box<VmInstance>>>,
+    /// One has its place here, as most stores have one, and there are many stores.
+    instances: SmallVec<[Option<Box<VmInstance>>; 1]>,
     /// Numbers of instances that were dropped.
     free_numbers: Vec<u32>,
     /// How many instances there were, those that are included.
@@ -207,7 +209,7 @@ pub(crate) struct VmStore {
     /// Whether it keeps a module with so many types that it has not all stubs.
     has_partial_modules: bool,
     /// Every module that ran here: references to their functions may be anywhere in the store. Dropped after the instances.
-    modules: Vec<KeptModule>,
+    modules: SmallVec<[KeptModule; 1]>,
     /// Where modules are in `modules`, once there are many.
     module_positions: BTreeMap<*const LoadedModule, u32>,
     /// The shared memories that came from outside.
@@ -252,7 +254,7 @@ impl VmStore {
             returns_stack: false,
             stack_shard: 0,
             guest_ran: false,
-            instances: Vec::new(),
+            instances: SmallVec::new(),
             free_numbers: Vec::new(),
             instances_made: 0,
             drops: 0,
@@ -262,7 +264,7 @@ impl VmStore {
             without_exit_looked_at: 0,
             next_look_for_exits: None,
             has_partial_modules: false,
-            modules: Vec::new(),
+            modules: SmallVec::new(),
             adopted: Adopted::default(),
             module_positions: BTreeMap::new(),
             pending: None,
@@ -441,7 +443,6 @@ impl VmStore {
         match self.free_numbers.pop() {
             Some(number) => self.instances[number as usize] = Some(instance),
             None => {
-                reserve_for_first(&mut self.instances);
                 self.instances.push(Some(instance));
             }
         }
@@ -487,7 +488,6 @@ impl VmStore {
             return Kept { number, is_new: false, warm: self.no_longer_idle(warm) };
         }
         let number = u32::try_from(self.modules.len()).expect("memory ends before the numbers do");
-        reserve_for_first(&mut self.modules);
         let (module, warm) = source.keep();
         self.modules.push(module);
         if self.modules.len() > FEW_MODULES {
@@ -767,13 +767,6 @@ pub(super) struct Kept {
     pub(super) is_new: bool,
     /// A warm instance of it, reset. If there is none, one has to be made or `give_nothing` called.
     pub(super) warm: Option<Box<VmInstance>>,
-}
-
-/// Makes room for one item: most stores have one instance of one module, and there are many stores.
-fn reserve_for_first<V>(items: &mut Vec<V>) {
-    if items.is_empty() {
-        items.reserve_exact(1);
-    }
 }
 
 /// Where a host function is.

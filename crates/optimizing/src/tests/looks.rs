@@ -113,3 +113,15 @@ fn what_runs_while_a_recursion_returns_is_tiny() {
     let found = looks_of(&format!("{CALL} {}", tiny.repeat(200)));
     assert!(found > 150, "{found} looks");
 }
+
+#[test]
+fn long_rows_of_calls_are_looked_in() {
+    let row = |calls: usize| "(call 0 (local.get $n))".repeat(calls);
+    // Four bytes each.
+    assert_eq!(looks_of(&row(200)), 1, "the entry alone");
+    assert_eq!(looks_of(&row(1000)), 1 + 3);
+    // In a loop, whose header has one for the first of each turn.
+    assert_eq!(looks_of(&format!("(loop {} (br_if 0 (local.get $n)))", row(1000))), 2 + 3);
+    // What is jumped over does not count.
+    assert_eq!(looks_of(&format!("(block (br_if 0 (local.get $n)) {}) (call 0 (local.get $n))", row(300))), 1 + 2);
+}

@@ -161,6 +161,7 @@ impl Translator<'_, '_> {
     pub(super) fn calls(&mut self, op: &Operator<'_>) -> bool {
         match *op {
             Operator::Call { function_index } | Operator::ReturnCall { function_index } => {
+                self.look_before_call();
                 let index = FuncIndex::from_u32(function_index);
                 self.guess_reached(index);
                 let callee = self.function(index);
@@ -168,6 +169,7 @@ impl Translator<'_, '_> {
                 self.call_or_return(op, &callee, ty);
             }
             Operator::CallIndirect { type_index, table_index } | Operator::ReturnCallIndirect { type_index, table_index } => {
+                self.look_before_call();
                 let ty = TypeIndex::from_u32(type_index);
                 let table = TableIndex::from_u32(table_index);
                 let element = self.table_reference(table);
@@ -177,6 +179,7 @@ impl Translator<'_, '_> {
                 }
             }
             Operator::CallRef { type_index } | Operator::ReturnCallRef { type_index } => {
+                self.look_before_call();
                 let ty = TypeIndex::from_u32(type_index);
                 let func_ref = self.pop();
                 if !self.call_guessed(op, func_ref, Source::Reference, ty) {

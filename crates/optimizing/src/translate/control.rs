@@ -10,6 +10,7 @@ use crate::abi;
 use crate::budget::Mode;
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{Block, BlockArg, BlockCall, InstBuilder, JumpTableData, SourceLoc, Type, Value};
+use peregrine_artifact::abi::LONG_BODY_BYTES;
 use peregrine_wasm::{Trap, TypeIndex};
 use smallvec::SmallVec;
 use std::collections::HashMap;
@@ -47,6 +48,8 @@ pub(crate) struct Frame {
     height: usize,
     /// What follows the `end`, if something branches there.
     exit: Option<Block>,
+    /// Where the last look for interruptions is before it.
+    last_look: u32,
 }
 
 type Args = SmallVec<[BlockArg; 8]>;
@@ -55,7 +58,7 @@ impl Translator<'_, '_> {
     /// Begins the body.
     pub(super) fn enter_function(&mut self) {
         let ty = BlockType::FuncType(self.ty.as_u32());
-        self.control.push(Frame { kind: FrameKind::Function, ty, height: 0, exit: None });
+        self.control.push(Frame { kind: FrameKind::Function, ty, height: 0, exit: None, last_look: self.last_look });
     }
 
     /// Goes on in `block`, all branches to which are known.
@@ -191,7 +194,7 @@ impl Translator<'_, '_> {
     fn block(&mut self, ty: BlockType) {
         let height = self.stack.len() - self.param_count(ty);
         self.name_operands(height);
-        self.control.push(Frame { kind: FrameKind::Block, ty, height, exit: None });
+        self.control.push(Frame { kind: FrameKind::Block, ty, height, exit: None, last_look: self.last_look });
     }
 
     fn begin_loop(&mut self, ty: BlockType) {
@@ -217,13 +220,31 @@ impl Translator<'_, '_> {
             let params = Values::from_slice(&self.builder.block_params(header)[..count]);
             self.push_values(&params);
         }
-        self.control.push(Frame { kind: FrameKind::Loop { header }, ty, height, exit: None });
+        self.control.push(Frame { kind: FrameKind::Loop { header }, ty, height, exit: None, last_look: self.last_look });
         self.open_loops += 1;
         // Makes sure that the header is in the layout, for it may have no instruction of its own.
         self.builder.ensure_inserted_block();
-        self.translated.loop_headers.push((header, SourceLoc::new(self.offset)));
+        self.look_here(header);
         self.budget.loop_in(self.control.len());
         self.meter_check();
+    }
+
+    /// Looks for interruptions at the start of a block, which is here.
+    fn look_here(&mut self, block: Block) {
+        self.translated.looks.push((block, SourceLoc::new(self.offset)));
+        self.last_look = self.offset;
+    }
+
+    /// Before a call: looks for interruptions if none was looked for in a long part of the body, on some way to here.
+    pub(super) fn look_before_call(&mut self) {
+        if self.env.settings.interrupt && (self.offset - self.last_look) as usize > LONG_BODY_BYTES {
+            let next = self.builder.create_block();
+            self.flush();
+            self.builder.ins().jump(next, &[]);
+            self.begin_sealed(next);
+            self.builder.ensure_inserted_block();
+            self.look_here(next);
+        }
     }
 
     fn begin_if(&mut self, ty: BlockType) {
@@ -245,7 +266,7 @@ impl Translator<'_, '_> {
         self.builder.ins().brif(condition, then, &[], otherwise, &[]);
         self.begin_sealed(then);
         self.builder.seal_block(otherwise);
-        self.control.push(Frame { kind: FrameKind::If { otherwise, params }, ty, height, exit: None });
+        self.control.push(Frame { kind: FrameKind::If { otherwise, params }, ty, height, exit: None, last_look: self.last_look });
     }
 
     fn begin_else(&mut self) {
@@ -263,6 +284,7 @@ impl Translator<'_, '_> {
     fn begin_otherwise(&mut self, otherwise: Block, params: &[Value]) {
         let frame = self.control.len() - 1;
         let (ty, height) = (self.control[frame].ty, self.control[frame].height);
+        self.last_look = self.control[frame].last_look;
         self.stack.truncate(height);
         match self.mode {
             Mode::Optimized => self.push_values(params),
@@ -283,6 +305,8 @@ impl Translator<'_, '_> {
             self.control[last].kind = FrameKind::Else;
             self.begin_otherwise(otherwise, &params);
         }
+        // There may be a way around the looks that are inside.
+        self.last_look = self.control[last].last_look;
         if let FrameKind::Loop { header } = self.control[last].kind {
             self.builder.seal_block(header);
             self.open_loops -= 1;

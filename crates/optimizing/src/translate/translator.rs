@@ -49,8 +49,9 @@ pub(crate) struct FunctionInput<'a> {
 /// What is known of a finished translation beside its CLIF.
 #[derive(Debug, Default)]
 pub(crate) struct Translated {
-    /// The headers of loops, where pending interruptions are looked for, and where the `loop` operators are.
-    pub loop_headers: Vec<(cranelift_codegen::ir::Block, SourceLoc)>,
+    /// The blocks at whose start pending interruptions may be looked for, and their places in the body: the headers of loops, and calls in the
+    /// midst of long code.
+    pub looks: Vec<(cranelift_codegen::ir::Block, SourceLoc)>,
     /// Whether the function calls wasm functions.
     pub calls: bool,
     /// Whether it calls them elsewhere than in loops. If not, whatever goes on for long gets to the header of a loop.
@@ -89,6 +90,8 @@ pub(crate) struct Translator<'a, 'b> {
     pub(super) control: Vec<Frame>,
     /// How many of the frames are loops.
     pub(super) open_loops: u32,
+    /// Where in the body the last look for interruptions is, on each way to here.
+    pub(super) last_look: u32,
     /// Whether the code at this place can be reached.
     pub(super) reachable: bool,
     /// How many blocks were begun in unreachable code.
@@ -156,6 +159,7 @@ pub(crate) fn translate(
         stack: OperandStack::default(),
         control: Vec::new(),
         open_loops: 0,
+        last_look: 0,
         reachable: true,
         skipped_blocks: 0,
         locals: Locals::default(),

@@ -104,7 +104,7 @@ impl Caller {
     /// 1. No mutable reference into the store is held.
     unsafe fn is_interrupted(self) -> bool {
         // SAFETY: the store is not borrowed mutably (1).
-        unsafe { self.store().as_ref() }.interrupt_page().is_some_and(|page| page.is_requested())
+        unsafe { self.store().as_ref() }.is_interrupted()
     }
 
     /// Raises a trap if there is one.

@@ -22,9 +22,6 @@ pub(super) struct Range {
     pub(super) is_backward: bool,
 }
 
-/// The part of a slice that is done without a look. A function may do nothing but many such operations.
-const QUICK_PART: u64 = 16;
-
 /// An operation under way.
 pub(super) struct Slices<W> {
     caller: Caller,
@@ -53,8 +50,9 @@ impl Caller {
         W: FnMut(u64, u64) -> Result<(), Trap> + Send + Unpin + 'static,
     {
         let (mut paid, mut is_short_of_fuel) = (0, false);
-        // Most are short. What fails fails again below.
-        if range.len <= range.slice_len / QUICK_PART {
+        // Most are short. What fails fails again below. Each looks, as a function may do nothing but many of them.
+        // SAFETY: no reference into the store is held.
+        if range.len <= range.slice_len && !unsafe { self.is_interrupted() } {
             (paid, is_short_of_fuel) = (range.len, !self.pay(range.len, range.len));
             if !is_short_of_fuel && work(0, range.len).is_ok() {
                 return result;
