@@ -154,8 +154,8 @@ fn guests_do_not_wait_while_much_is_optimized() {
                     function.call(&mut store, 300).expect("it does not trap");
                 }
                 let quiet: Vec<_> = thread_priorities().into_iter().filter(|(name, _)| name.starts_with("peregrine-tier")).collect();
-                // Another test of this process may have its own engine.
-                assert!(quiet.len() <= 2 + (cores - 1).max(1), "{quiet:?}");
+                // Whatever engines other tests of this process have. One more may be ending.
+                assert!(quiet.len() <= 1 + (cores - 1).max(1), "{quiet:?}");
                 seen += quiet.iter().filter(|(_, priority)| *priority > 0).count();
                 assert!(start.elapsed() < PATIENCE, "{:?}", module.tiering_metrics());
             }

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! The machine calls the three functions here from its builtins; where code lies and how it is reached is its business
-//! ([`crate::vm`]). Lock order: the state of a module before that of the queue.
+//! ([`crate::vm`]). Lock order: the state of a module before that of the queue, and that before the pool's.
 
 mod budget;
 mod failure;
@@ -17,6 +17,7 @@ mod install;
 mod jobs;
 mod metrics;
 mod module;
+mod pool;
 mod queue;
 mod stress;
 

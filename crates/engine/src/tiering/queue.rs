@@ -1,37 +1,31 @@
-//! Modules with functions that wait for the optimizing tier, each in its turn, and the threads that compile them.
+//! Modules with functions that wait for the optimizing tier, each in its turn.
 //!
 //! One queue for each engine. Which functions wait, and which of them is the hottest, is in the state of each module ([`super::jobs`]), so that
 //! guests that ask for one meet those of their module only; here is known which modules have any, and one job of each is done in turn:
-//! however much one of them asks for, the others wait for one job of its. Threads are started when there is work, at low priority, as many as the
-//! machine can spare besides one that runs guests, and end when there was none for a while. What was compiled is kept for the next process by
-//! another thread, so that nothing waits for it. Modules are held weakly: one that is dropped takes its jobs with it.
+//! however much one of them asks for, the others wait for one job of its. The threads that do them are those of the process
+//! ([`super::pool`]), which serve engines in the same way. Modules are held weakly: one that is dropped takes its jobs with it.
 //!
-//! After a fork the child has none of the threads, and begins with an empty queue; what is hot there is asked for again. What threads do with
+//! After a fork the child begins with an empty queue and another pool; what is hot there is asked for again. What threads do with
 //! locks that others want, they do inside of [`forks::enter`], so that the child finds none of them locked.
 
 use super::install;
-use crate::kept::Occasion;
+use super::pool::Pool;
 use crate::vm::LoadedModule;
-use peregrine_sys::{forks, threads};
+use peregrine_sys::forks;
 use std::collections::VecDeque;
+use std::io;
 use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-/// How long a thread waits for work before it ends.
-const IDLE: Duration = Duration::from_secs(5);
-/// When there was no work for so long, what was compiled is kept for the next process.
-const QUIET: Duration = Duration::from_millis(200);
-/// Compilers recurse over what they compile.
-const STACK_BYTES: usize = 16 << 20;
 /// With more modules, those that are gone are looked for when there are twice as many.
 const FEW_MODULES: usize = 64;
 
-/// The queue of an engine. Its threads end when it is dropped.
+/// The queue of an engine.
 pub(crate) struct Queue {
     current: Mutex<Current>,
-    max_threads: usize,
+    /// How many threads may work for the engine at once, if not as many as there are.
+    most_threads: Option<NonZeroUsize>,
 }
 
 /// What the threads of one process share.
@@ -41,11 +35,11 @@ struct Current {
     shared: Arc<Shared>,
 }
 
-struct Shared {
+/// What an engine and the threads of one process share.
+pub(super) struct Shared {
     state: Mutex<State>,
-    /// Told when there is a job, or no more will come.
-    changed: Condvar,
-    max_threads: usize,
+    pool: Arc<Pool>,
+    most_threads: usize,
 }
 
 #[derive(Default)]
@@ -54,21 +48,20 @@ struct State {
     modules: VecDeque<Weak<LoadedModule>>,
     /// How many jobs threads are at.
     running: usize,
+    /// Whether the pool knows that a module waits.
+    is_listed: bool,
+    /// Whether the pool ever knew.
+    is_known: bool,
     /// Modules of which something was compiled since it was last kept.
     to_keep: Vec<Weak<LoadedModule>>,
-    /// Whether a thread keeps something now.
-    is_keeping: bool,
-    threads: usize,
-    waiting_threads: usize,
     closed: bool,
 }
 
 impl Queue {
-    /// A queue with as many threads as the machine can spare, or with `threads`.
+    /// A queue that is served by as many threads as the pool has, or by at most `threads`.
     pub(crate) fn new(threads: Option<NonZeroUsize>) -> Self {
-        let max_threads = threads.map_or_else(|| threads::available_parallelism().get() - 1, NonZeroUsize::get).max(1);
-        let current = Current { generation: forks::generation(), shared: Shared::new(max_threads) };
-        Self { current: Mutex::new(current), max_threads }
+        let current = Current { generation: forks::generation(), shared: Shared::new(Pool::of_process(), threads) };
+        Self { current: Mutex::new(current), most_threads: threads }
     }
 
     /// What the threads of this process share. What those of a parent process shared is never touched: one of them may have had its lock.
@@ -76,7 +69,7 @@ impl Queue {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         let generation = forks::generation();
         if current.generation != generation {
-            *current = Current { generation, shared: Shared::new(self.max_threads) };
+            *current = Current { generation, shared: Shared::new(Pool::of_process(), self.most_threads) };
         }
         Arc::clone(&current.shared)
     }
@@ -89,25 +82,22 @@ impl Queue {
             state.modules.retain(|module| module.strong_count() > 0);
         }
         state.modules.push_back(Arc::downgrade(module));
-        if let Err(error) = shared.ensure_thread(&mut state) {
+        if let Err(error) = shared.ask_for_thread(&mut state) {
             tracing::debug!(%error, "no thread for the optimizing tier");
             state.modules.pop_back();
             return false;
         }
-        drop(state);
-        shared.changed.notify_one();
         true
     }
 }
 
 impl Drop for Queue {
     fn drop(&mut self) {
-        let shared = self.shared();
-        let mut state = shared.lock();
-        state.closed = true;
-        state.modules.clear();
-        drop(state);
-        shared.changed.notify_all();
+        let Current { generation, shared } = self.current.get_mut().unwrap_or_else(PoisonError::into_inner);
+        // Threads of a parent process are none here.
+        if *generation == forks::generation() {
+            shared.close();
+        }
     }
 }
 
@@ -119,159 +109,163 @@ impl State {
 }
 
 impl Shared {
-    fn new(max_threads: usize) -> Arc<Self> {
-        Arc::new(Self { state: Mutex::default(), changed: Condvar::new(), max_threads })
+    fn new(pool: Arc<Pool>, threads: Option<NonZeroUsize>) -> Arc<Self> {
+        let most_threads = threads.map_or_else(|| pool.max_threads(), NonZeroUsize::get);
+        Arc::new(Self { state: Mutex::default(), pool, most_threads })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lists a module that a thread took a job of and that has others, behind all others. Another thread may take it at once: as a module is
-    /// listed once however many jobs it has, that thread is started here where there is none.
-    fn list_again(self: &Arc<Self>, module: Weak<LoadedModule>) {
+    /// No thread does anything for the engine any more, but for the jobs that are under way.
+    fn close(self: &Arc<Self>) {
         let mut state = self.lock();
-        if state.closed {
-            return;
-        }
-        state.modules.push_back(module);
-        // Whoever calls this is a thread that works on, so this does not fail.
-        let _ = self.ensure_thread(&mut state);
+        state.closed = true;
+        state.modules.clear();
+        state.to_keep.clear();
+        let is_known = state.is_known;
         drop(state);
-        self.changed.notify_one();
+        // What is closed lists nothing, so it is forgotten for good.
+        if is_known {
+            self.pool.forget(self);
+        }
     }
 
-    /// Starts another thread to work where more modules are listed than threads wait for one, if there may be more threads.
+    /// Tells the pool that a module waits, if one does, unless it knows or as many threads as may be are at work.
     ///
     /// # Errors
+    ///
     /// What the system said, where there is no thread at all.
-    fn ensure_thread(self: &Arc<Self>, state: &mut State) -> std::io::Result<()> {
-        if state.modules.len() > state.waiting_threads && state.threads < self.max_threads {
-            match self.start("peregrine-tier", Self::work) {
-                Ok(()) => state.threads += 1,
-                Err(error) if state.threads == 0 => return Err(error),
-                Err(_) => {}
-            }
+    fn ask_for_thread(self: &Arc<Self>, state: &mut State) -> io::Result<()> {
+        if !state.modules.is_empty() && !state.is_listed && state.running < self.most_threads {
+            self.pool.list(self, !state.is_known)?;
+            (state.is_listed, state.is_known) = (true, true);
         }
         Ok(())
     }
 
-    /// Starts a quiet thread.
-    fn start(self: &Arc<Self>, name: &str, work: impl FnOnce(&Arc<Self>) + Send + 'static) -> std::io::Result<()> {
-        let shared = Arc::clone(self);
-        let run = move || {
-            if let Err(error) = threads::set_low_priority() {
-                tracing::debug!(%error, "the optimizing tier runs at the usual priority");
-            }
-            work(&shared);
-        };
-        std::thread::Builder::new().name(name.into()).stack_size(STACK_BYTES).spawn(run).map(|_| ())
-    }
-
-    /// What a thread does.
-    fn work(self: &Arc<Self>) {
-        while let Some(module) = self.next() {
-            let (job, has_others) = install::take_job(&module);
-            if has_others {
-                self.list_again(Weak::clone(&module));
-            }
-            let Some(request) = job else {
-                self.lock().running -= 1;
-                continue;
-            };
-            let compiled = catch_unwind(AssertUnwindSafe(|| install::optimize(&module, request)));
-            if compiled.is_err() {
-                tracing::error!(function = request.function.as_u32(), "the optimizing tier panicked");
-                install::give_up(&module, request);
-            }
-            let mut state = self.lock();
-            state.running -= 1;
-            if !state.to_keep.iter().any(|other| other.ptr_eq(&module)) {
-                state.to_keep.push(module);
-            }
-        }
-    }
-
-    /// The module whose turn it is; `None` when the thread shall end.
-    fn next(self: &Arc<Self>) -> Option<Weak<LoadedModule>> {
+    /// Lists a module that a thread took a job of and that has others, behind all others. Another thread may take it at once.
+    fn list_again(self: &Arc<Self>, module: Weak<LoadedModule>) {
         let mut state = self.lock();
-        loop {
-            if state.closed {
-                state.threads -= 1;
-                return None;
-            }
-            if let Some(module) = state.modules.pop_front() {
-                state.running += 1;
-                return Some(module);
-            }
-            state.waiting_threads += 1;
-            let patience = if state.to_keep.is_empty() { IDLE } else { QUIET };
-            let (guard, timeout) = self.changed.wait_timeout(state, patience).unwrap_or_else(PoisonError::into_inner);
-            state = guard;
-            state.waiting_threads -= 1;
-            if timeout.timed_out() && state.is_quiet() && !state.to_keep.is_empty() && !state.is_keeping {
-                let modules = std::mem::take(&mut state.to_keep);
-                state.is_keeping = true;
-                drop(state);
-                self.start_keeping(modules);
-                state = self.lock();
-            } else if timeout.timed_out() && state.modules.is_empty() && state.to_keep.is_empty() {
-                state.threads -= 1;
-                return None;
-            }
+        if !state.closed {
+            state.modules.push_back(module);
+            // Whoever calls this is a thread of the pool, so this does not fail.
+            let _ = self.ask_for_thread(&mut state);
         }
     }
 
-    /// Keeps what was compiled of modules, on another thread if there can be one: writing takes long.
-    fn start_keeping(self: &Arc<Self>, modules: Vec<Weak<LoadedModule>>) {
-        let modules = Arc::new(modules);
-        let others = Arc::clone(&modules);
-        if self.start("peregrine-keep", move |shared| shared.keep(&others)).is_err() {
-            self.keep(&modules);
+    /// Does one job of the module whose turn it is. The pool has taken the engine off its list for that.
+    pub(super) fn do_job(self: &Arc<Self>) {
+        let mut state = self.lock();
+        state.is_listed = false;
+        let Some(module) = state.modules.pop_front() else { return };
+        state.running += 1;
+        // So that other threads do other jobs meanwhile.
+        let _ = self.ask_for_thread(&mut state);
+        drop(state);
+        let _running = Running(self);
+        let (job, has_others) = install::take_job(&module);
+        if has_others {
+            self.list_again(Weak::clone(&module));
+        }
+        let Some(request) = job else { return };
+        let compiled = catch_unwind(AssertUnwindSafe(|| install::optimize(&module, request)));
+        if compiled.is_err() {
+            tracing::error!(function = request.function.as_u32(), "the optimizing tier panicked");
+            install::give_up(&module, request);
+        }
+        let mut state = self.lock();
+        if !state.closed && !state.to_keep.iter().any(|other| other.ptr_eq(&module)) {
+            state.to_keep.push(module);
         }
     }
 
-    /// Keeps what was compiled of modules. Outside of the gate.
-    fn keep(&self, modules: &[Weak<LoadedModule>]) {
-        for module in modules.iter().filter_map(Weak::upgrade) {
-            // Nobody else may have it any more; it is dropped here then, which keeps it too.
-            let keep = move || module.tiering().map(|tiering| tiering.keep(&module, Occasion::Quiet));
-            if catch_unwind(AssertUnwindSafe(keep)).is_err() {
-                tracing::error!("keeping code panicked");
-            }
+    /// The modules of which something is to be kept, if the engine is quiet still; whoever takes them keeps it. If it is not, it will be.
+    pub(super) fn take_to_keep(&self) -> Vec<Weak<LoadedModule>> {
+        let mut state = self.lock();
+        if state.is_quiet() { std::mem::take(&mut state.to_keep) } else { Vec::new() }
+    }
+}
+
+/// Being at a job; ends when it is dropped.
+struct Running<'a>(&'a Arc<Shared>);
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        let shared = self.0;
+        let mut state = shared.lock();
+        state.running -= 1;
+        // There may have been as many threads as may be.
+        let _ = shared.ask_for_thread(&mut state);
+        if state.is_quiet() && !state.to_keep.is_empty() {
+            shared.pool.is_quiet(shared);
         }
-        self.lock().is_keeping = false;
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Instant;
+    use std::time::{Duration, Instant};
+
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    fn wait_for(what: &str, is_so: impl Fn() -> bool) {
+        let start = Instant::now();
+        while !is_so() {
+            assert!(start.elapsed() < PATIENCE, "{what}");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
 
     #[test]
     fn a_module_that_is_listed_again_brings_about_more_threads() {
         const THREADS: usize = 3;
-        let shared = Shared::new(THREADS);
-        // This thread is the first one: it takes one job after the other of a module that always has more.
-        shared.lock().threads = 1;
+        let pool = Pool::new(THREADS);
+        let shared = Shared::new(Arc::clone(&pool), None);
         let start = Instant::now();
-        while shared.lock().threads < THREADS {
-            // Whoever takes it finds nothing to do in a module that is gone; those that are started are not told to end.
+        while pool.threads() < THREADS {
+            // Whoever takes it finds nothing to do in a module that is gone.
             shared.list_again(Weak::new());
             shared.list_again(Weak::new());
-            assert!(start.elapsed() < Duration::from_secs(60), "{} threads", shared.lock().threads);
+            assert!(start.elapsed() < PATIENCE, "{} threads", pool.threads());
         }
         (0..100).for_each(|_| shared.list_again(Weak::new()));
-        assert_eq!(shared.lock().threads, THREADS);
-        while shared.lock().waiting_threads < THREADS - 1 {
-            assert!(start.elapsed() < Duration::from_secs(60), "they do not come to an end");
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        assert!(shared.lock().is_quiet());
-        shared.lock().closed = true;
-        shared.changed.notify_all();
+        assert_eq!(pool.threads(), THREADS);
+        wait_for("they come to an end", || shared.lock().is_quiet());
+        shared.close();
+        wait_for("threads end with the last engine", || pool.threads() == 0);
         shared.list_again(Weak::new());
-        assert!(shared.lock().modules.is_empty());
+        assert!(shared.lock().modules.is_empty() && pool.threads() == 0);
+    }
+
+    #[test]
+    fn an_engine_has_no_more_threads_than_it_may() {
+        let pool = Pool::new(4);
+        let shared = Shared::new(Arc::clone(&pool), Some(NonZeroUsize::MIN));
+        // As if a thread were at a job: what waits does so until that is done.
+        shared.lock().running = 1;
+        (0..100).for_each(|_| shared.list_again(Weak::new()));
+        assert_eq!((pool.threads(), shared.lock().modules.len()), (0, 100));
+        drop(Running(&shared));
+        wait_for("the others have their turns", || shared.lock().is_quiet());
+        shared.close();
+    }
+
+    #[test]
+    fn engines_come_and_go_while_others_have_work() {
+        let pool = Pool::new(1);
+        let lasting = Shared::new(Arc::clone(&pool), None);
+        for _ in 0..200 {
+            let shared = Shared::new(Arc::clone(&pool), None);
+            (0..3).for_each(|_| [&shared, &lasting].into_iter().for_each(|shared| shared.list_again(Weak::new())));
+            assert_eq!(pool.threads(), 1);
+            shared.close();
+        }
+        wait_for("nobody is forgotten", || lasting.lock().is_quiet());
+        assert_eq!(pool.threads(), 1);
+        lasting.close();
+        wait_for("threads end with the last engine", || pool.threads() == 0);
     }
 }
