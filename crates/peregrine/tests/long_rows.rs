@@ -91,18 +91,29 @@ fn what_is_under_way_goes_on_with_all_its_values() -> Result<()> {
     // Operands of every type are on the stack at each call, among them a comparison.
     let step = "(local.set $sum (i64.add (local.get $sum) (call $mix (i64.rotl (local.get $sum) (i64.const 7))
         (call $half (f64.convert_i64_s (local.get $sum))) (i32.lt_s (i32.wrap_i64 (local.get $sum)) (local.get $n)))))";
-    let fields = format!(
-        r#"(func $half (param f64) (result f64) (f64.mul (local.get 0) (f64.const 0.5)))
+    let fields = |steps| {
+        format!(
+            r#"(func $half (param f64) (result f64) (f64.mul (local.get 0) (f64.const 0.5)))
         (func $mix (param i64 f64 i32) (result i64)
             (i64.add (i64.xor (local.get 0) (i64.trunc_sat_f64_s (local.get 1))) (i64.extend_i32_u (local.get 2))))
         (func (export "run") (param $n i32) (result i64) (local $sum i64) (local.set $sum (i64.const 12345)) {} (local.get $sum))"#,
-        step.repeat(500)
-    );
+            step.repeat(steps)
+        )
+    };
+    goes_on(&fields(500))?;
+    // So long that the optimizing compiler leaves it to the baseline.
+    goes_on(&fields(40_000))
+}
+
+/// Runs `run` of a module with and without looks that find something, in each tier.
+fn goes_on(fields: &str) -> Result<()> {
     let mut looks = Vec::new();
+    let mut results = Vec::new();
     for engine in engines() {
-        let (mut store, instance) = instance(&engine, &fields)?;
+        let (mut store, instance) = instance(&engine, fields)?;
         let run = instance.get_typed_func::<i32, i64>(&mut store, "run")?;
         let expected = run.call(&mut store, 5)?;
+        results.push(expected);
         store.epoch_deadline_callback(|mut context| {
             *context.data_mut() += 1;
             Ok(UpdateDeadline::Continue(0))
@@ -124,6 +135,7 @@ fn what_is_under_way_goes_on_with_all_its_values() -> Result<()> {
         looks.push(polls - 1);
     }
     assert!(looks[0] > 10, "{looks:?}");
+    assert!(results.iter().all(|result| *result == results[0]), "{results:?}");
     assert!(looks.iter().all(|count| *count == looks[0]), "as many in each tier: {looks:?}");
     Ok(())
 }
