@@ -51,7 +51,7 @@ impl AddressRoom {
     /// of a store allows.
     pub(crate) fn measure(growth_bytes: Option<u64>, table_elements: usize) -> Self {
         let table_elements = (table_elements as u64).clamp(*MOST_TABLE_ELEMENTS.start(), *MOST_TABLE_ELEMENTS.end());
-        Self { space: AddressSpace::measure(), growth_bytes, table_elements, mappings: Arc::default() }
+        Self { space: measured_space(), growth_bytes, table_elements, mappings: Arc::default() }
     }
 
     /// Where the engine's memories and tables are.
@@ -166,17 +166,27 @@ impl AddressRoom {
 
     /// The error of who asked for `bytes` that are not there.
     pub(super) fn no_room(&self, error: std::io::Error, bytes: usize) -> anyhow::Error {
-        let short = self.space.available_bytes() < ROOMY_BYTES;
+        let now = measured_space();
         let advice = if bytes >= 4 << 30 {
             "; with `Config::memory_reservation(0)` memories take no more than they hold"
-        } else if short {
+        } else if self.is_roomy() {
+            ", and mappings may be limited by `vm.max_map_count` and `vm.overcommit_memory`"
+        } else if now.available_bytes() < now.size_bytes {
             "; raise it, or drop instances"
         } else {
-            ", and mappings may be limited by `vm.max_map_count` and `vm.overcommit_memory`"
+            "; drop instances"
         };
-        let now = AddressSpace::measure();
         anyhow::Error::new(error).context(format!("cannot reserve {bytes:#x} bytes of address space for a memory or table: {now}{advice}"))
     }
+}
+
+/// The address space of the process, as it is now. In tests, that of another machine, if the thread asks for one.
+fn measured_space() -> AddressSpace {
+    #[cfg(test)]
+    if let Some(space) = tests::SPACE.get() {
+        return space;
+    }
+    AddressSpace::measure()
 }
 
 /// The number that a defined memory has in its module.
@@ -192,4 +202,157 @@ pub(super) fn reach_bytes(settings: &Settings) -> usize {
 /// `bytes` rounded up to pages of the host. Callers stay far below the end of the address space.
 pub(super) fn round_up(bytes: u64) -> usize {
     (bytes as usize).next_multiple_of(page_size())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Engine, Instance, Module, Store};
+    use peregrine_artifact::compiler::Compiler;
+    use peregrine_compile::ImageCompiler;
+    use peregrine_optimizing::Optimizing;
+    use std::cell::Cell;
+    use std::io::Error;
+
+    thread_local! {
+        /// What is measured in place of the machine's address space.
+        pub(super) static SPACE: Cell<Option<AddressSpace>> = const { Cell::new(None) };
+    }
+
+    /// What programs have where addresses have 39 bits, of which the system keeps one half for itself.
+    const SHORT: AddressSpace = AddressSpace { size_bytes: 1 << 38, limit_bytes: None };
+    /// What they have on this machine's relatives.
+    const ROOMY: AddressSpace = AddressSpace { size_bytes: 1 << 47, limit_bytes: None };
+
+    /// An engine of a machine with so much address space: it, and all that this thread makes from now on.
+    fn engine_in(space: AddressSpace, change: impl FnOnce(&mut crate::Config)) -> Engine {
+        SPACE.set(Some(space));
+        let mut config = crate::Config::new();
+        change(&mut config);
+        Engine::new(&config).expect("a configuration for every machine")
+    }
+
+    /// Compiles for `engine`: no compiler is linked into these tests.
+    fn image(engine: &Engine, text: &str) -> Vec<u8> {
+        let compiler = ImageCompiler::new(Arc::new(Optimizing));
+        let wasm = compiler.to_binary(text.as_bytes()).expect("good text");
+        let target = compiler.target(None).expect("this machine is supported");
+        compiler.compile(&wasm, &Settings { target, ..engine.whole_settings().clone() }, &()).expect("a valid module")
+    }
+
+    fn module(engine: &Engine, text: &str) -> Module {
+        // SAFETY: the image was just made.
+        unsafe { Module::deserialize(engine, image(engine, text)) }.expect("an image for this engine")
+    }
+
+    /// What the only memory of a module needs.
+    fn plan(engine: &Engine, text: &str) -> (Option<usize>, usize, bool) {
+        let module = module(engine, text);
+        let ty = module.loaded().module().memories[MemoryIndex::from_u32(0)];
+        let images = (&**module.loaded(), DefinedMemoryIndex::from_u32(0));
+        let plan = engine.shared().room.memory_plan(engine.settings(), images, &ty);
+        (plan.guarded_bytes, plan.wanted_bytes, plan.may_move)
+    }
+
+    #[test]
+    fn memories_are_small_where_addresses_have_39_bits() {
+        const MIB: usize = 1 << 20;
+        let short = engine_in(SHORT, |_| ());
+        assert_eq!(short.settings().memory_reservation_bytes, 1 << 20);
+        assert_eq!(plan(&short, "(module (memory 1))"), (None, MIB, true));
+        assert_eq!(plan(&short, "(module (memory 20) (func (drop (memory.grow (i32.const 1)))))"), (None, MIB, true));
+        assert_eq!(plan(&short, "(module (memory 1 3))"), (None, 3 << 16, false));
+        assert_eq!(plan(&short, "(module (memory 1 65536 shared))"), (None, 4 << 30, false));
+        // What cannot move has all that it may grow to, up to a part of what there is.
+        let fixed = engine_in(SHORT, |config| _ = config.memory_may_move(false));
+        assert_eq!(plan(&fixed, "(module (memory 1))"), (None, 4 << 30, false));
+        assert_eq!(plan(&fixed, "(module (memory i64 1))"), (None, 8 << 30, false));
+        let room = &short.shared().room;
+        assert_eq!((room.table_bytes(10, None, 8), room.table_bytes(10, Some(20), 8)), (256 << 20, 160));
+        assert_eq!((room.table_bytes(10, None, 1 << 20), room.table_bytes(1 << 10, None, 1 << 20)), (256 << 20, 1 << 30));
+        assert_eq!(room.idle_bytes(), 64 << 30);
+
+        let roomy = engine_in(ROOMY, |_| ());
+        assert_eq!(roomy.settings().memory_reservation_bytes, 4 << 30);
+        let guarded = plan(&roomy, "(module (memory 20) (func (drop (memory.grow (i32.const 1)))))");
+        assert_eq!((guarded.0.is_some_and(|bytes| bytes > 4 << 30), guarded.2), (true, false));
+        assert!(roomy.shared().room.table_bytes(10, None, 1 << 20) >= 1 << 44);
+        assert_eq!(roomy.shared().room.idle_bytes(), 1 << 45);
+    }
+
+    /// Guests work there, and what they reserve is what they need.
+    #[test]
+    fn guests_run_where_addresses_have_39_bits() {
+        let engine = engine_in(SHORT, |_| ());
+        let module = module(
+            &engine,
+            r#"(module (memory (export "memory") 20) (data (i32.const 60000) "data")
+                (func (export "grow") (param i32) (result i32) (memory.grow (local.get 0)))
+                (func (export "load") (param i32) (result i32) (i32.load (local.get 0))))"#,
+        );
+        let mut stores = Vec::new();
+        // Guarded, so many would take more than there is.
+        for _ in 0..100 {
+            let mut store = Store::new(&engine, ());
+            let instance = Instance::new(&mut store, &module, &[]).expect("an instance");
+            stores.push((store, instance));
+        }
+        let reserved = engine.metrics().reserved_bytes;
+        assert!((100 * (20 << 16)..=200 << 20).contains(&reserved), "{reserved:#x}");
+        let (store, instance) = &mut stores[50];
+        let mut call = |name: &str, argument: i32| {
+            let function = instance.get_typed_func::<i32, i32>(&mut *store, name).expect("it is exported");
+            function.call(&mut *store, argument).map_err(|error| error.downcast_ref().copied())
+        };
+        assert_eq!(call("load", 20 << 16), Err(Some(peregrine_wasm::Trap::MemoryOutOfBounds)));
+        assert_eq!((call("grow", 980), call("load", 60_000)), (Ok(20), Ok(i32::from_le_bytes(*b"data"))));
+        assert_eq!((call("load", (1000 << 16) - 4), call("load", -4)), (Ok(0), Err(Some(peregrine_wasm::Trap::MemoryOutOfBounds))));
+    }
+
+    /// The most that is kept warm depends on what there is.
+    #[test]
+    fn few_large_instances_stay_warm_where_addresses_have_39_bits() {
+        let warm_after_fifty = |space| {
+            let engine = engine_in(space, |_| ());
+            let module = module(&engine, "(module (memory 16384))");
+            let mut stores = Vec::new();
+            for _ in 0..50 {
+                let mut store = Store::new(&engine, ());
+                Instance::new(&mut store, &module, &[]).expect("an instance");
+                stores.push(store);
+            }
+            drop(stores);
+            let metrics = engine.metrics();
+            assert_eq!(metrics.slots_idle + metrics.slots_surplus, 50, "{metrics:?}");
+            metrics
+        };
+        let short = warm_after_fifty(SHORT);
+        assert!(short.slots_idle > 0 && short.slots_idle_reserved_bytes <= 64 << 30, "{short:?}");
+        assert!(short.slots_surplus > 0, "{short:?}");
+        assert_eq!(warm_after_fifty(ROOMY).slots_idle, 50);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_told_with_what_there_is() {
+        let no_room = |engine: &Engine, bytes| {
+            let error = engine.shared().room.no_room(Error::from_raw_os_error(libc::ENOMEM), bytes);
+            format!("{error:#}")
+        };
+        let guarded = image(&engine_in(ROOMY, |_| ()), "(module (memory 20) (func (drop (memory.grow (i32.const 1)))))");
+        let short = engine_in(SHORT, |_| ());
+        assert!(no_room(&short, 1 << 20).contains("processes of this machine have 256 GiB of address space; drop instances"));
+        assert!(no_room(&short, 4 << 30).contains("256 GiB of address space; with `Config::memory_reservation(0)`"));
+        // SAFETY: the image was just made.
+        let refused = unsafe { Module::deserialize(&short, &guarded) }.expect_err("it needs guards").to_string();
+        let expected = "reserves 1024 KiB (processes of this machine have 256 GiB of address space)";
+        assert!(refused.contains(expected) && refused.contains("memory-reservation=0"), "{refused}");
+        let limited = engine_in(AddressSpace { limit_bytes: Some(1 << 34), ..SHORT }, |_| ());
+        assert!(no_room(&limited, 1 << 20).contains("`ulimit -v` (RLIMIT_AS) is 16777216 KiB; raise it, or drop instances"));
+        let roomy = engine_in(ROOMY, |_| ());
+        assert!(
+            no_room(&roomy, 1 << 20).contains("131072 GiB of address space, and mappings may be limited"),
+            "{}",
+            no_room(&roomy, 1 << 20)
+        );
+    }
 }
