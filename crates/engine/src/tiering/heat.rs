@@ -180,9 +180,10 @@ impl ModuleTiering {
             return hot.jobs.remove(request);
         }
         hot.is_listed = true;
+        hot.note(request, Some(Better::Requested));
+        // Whoever collects it may panic.
         let (function, from_loop) = (module.module().func_index(function).as_u32(), loop_entry.map(|entry| entry.offset));
         tracing::trace!(function, ?from_loop, "asked for");
-        hot.note(request, Some(Better::Requested));
     }
 
     /// Asks, once, for better code of what earlier runs show to become hot in this one too, those first that did most. The first function that

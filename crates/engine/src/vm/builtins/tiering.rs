@@ -4,6 +4,7 @@ use super::Caller;
 use crate::tiering;
 use crate::vm::code::LoadedModule;
 use crate::vm::entry::lazy;
+use crate::vm::growth::raising;
 use crate::vm::pending::Pending;
 use peregrine_artifact::builtins::unpack_indices;
 use peregrine_artifact::compiler::LoopEntry;
@@ -31,17 +32,15 @@ pub(in crate::vm) unsafe extern "C" fn first_call(callee: Caller, mark: u64) -> 
     // SAFETY: no reference into the store is held.
     let module = unsafe { module_of(callee) };
     let index = FuncIndex::from_u32(lazy::function_of(mark));
-    let code = match module.module().defined_func_index(index) {
-        Some(function) => tiering::first_call(&module, function),
-        None => Err(anyhow::anyhow!("internal error: imported function {} was called through a slot", index.as_u32())),
-    };
-    match code {
-        Ok(code) => code as u64,
-        Err(error) => {
-            callee.raise(Pending::Error(error, Vec::new()));
-            0
-        }
-    }
+    // A panic, of a collector of events for one, goes on in the host that called.
+    let code = raising(callee.store(), || {
+        let code = match module.module().defined_func_index(index) {
+            Some(function) => tiering::first_call(&module, function),
+            None => Err(anyhow::anyhow!("internal error: imported function {} was called through a slot", index.as_u32())),
+        };
+        code.map_err(|error| Pending::Error(error, Vec::new()))
+    });
+    code.map_or(0, |code| code as u64)
 }
 
 /// See the table.
@@ -52,7 +51,10 @@ pub(in crate::vm) unsafe extern "C" fn first_call(callee: Caller, mark: u64) -> 
 pub(super) unsafe extern "C" fn hot_function(caller: Caller, function: u32) {
     // SAFETY: no reference into the store is held.
     let module = unsafe { module_of(caller) };
-    tiering::hot_function(&module, DefinedFuncIndex::from_u32(function));
+    raising(caller.store(), || {
+        tiering::hot_function(&module, DefinedFuncIndex::from_u32(function));
+        Ok(())
+    });
 }
 
 /// See the table.
@@ -64,6 +66,7 @@ pub(super) unsafe extern "C" fn hot_loop(caller: Caller, function_and_loop: u64,
     // SAFETY: no reference into the store is held.
     let module = unsafe { module_of(caller) };
     let (function, offset) = unpack_indices(function_and_loop);
-    let code = tiering::hot_loop(&module, DefinedFuncIndex::from_u32(function), LoopEntry { offset, homes: layout });
-    code.map_or(0, |code| code as u64)
+    let entry = LoopEntry { offset, homes: layout };
+    let code = raising(caller.store(), || Ok(tiering::hot_loop(&module, DefinedFuncIndex::from_u32(function), entry)));
+    code.flatten().map_or(0, |code| code as u64)
 }
