@@ -43,10 +43,11 @@
 //!
 //! | tier | where |
 //! |---|---|
-//! | baseline | [`KEPT_MARK_OFFSET`] from the frame pointer the count of locals as a `u32`, then [`KEPT_MARK`]; local `n` begins `(n + 1) * KEPT_LOCAL_BYTES` below that |
-//! | optimizing | somewhere in the frame, at a multiple of 16: the count, [`KEPT_MARK`], the frame pointer, the index of the function as a `u64`, 8 bytes of no meaning; then the locals |
+//! | baseline | the context [`KEPT_CONTEXT_OFFSET`] from the frame pointer; [`KEPT_MARK_OFFSET`] from it the count of locals as a `u32`, then [`KEPT_MARK`]; local `n` begins `(n + 1) * KEPT_LOCAL_BYTES` below that |
+//! | optimizing | somewhere in the frame, at a multiple of 16: the count, [`KEPT_MARK`], the frame pointer, the index of the function as a `u64`, the context; then the locals |
 //!
-//! The frame of a function that others were compiled into has such a block for each; blocks of calls that are over may be there too.
+//! The frame of a function that others were compiled into has such a block for each; blocks of calls that are over may be there too. All of a
+//! frame have the same context. Code of the baseline keeps it also where a function has too many locals to keep.
 //!
 //! Every function keeps a frame pointer: at it the caller's frame pointer, above it the return address.
 
@@ -86,6 +87,8 @@ pub const KEPT_LOCAL_BYTES: usize = 16;
 pub const KEPT_MARK: u32 = 0x6b65_7074;
 /// Where the baseline has the mark, from the frame pointer.
 pub const KEPT_MARK_OFFSET: i32 = -64;
+/// Where the baseline has the context, from the frame pointer.
+pub const KEPT_CONTEXT_OFFSET: i32 = -8;
 /// What is before the locals that optimized code keeps, in bytes.
 pub const KEPT_HEADER_BYTES: usize = 32;
 

@@ -14,10 +14,10 @@
 //! are in their homes if budgets are counted, constants too; locals that have registers go to theirs only when another tier is asked.
 
 use crate::compile::Compiler;
-use peregrine_artifact::abi::KEPT_MARK_OFFSET;
+use peregrine_artifact::abi::{KEPT_CONTEXT_OFFSET, KEPT_MARK_OFFSET};
 
 /// The context.
-pub(crate) const CONTEXT: i32 = -8;
+pub(crate) const CONTEXT: i32 = KEPT_CONTEXT_OFFSET;
 /// The place for results that have no register.
 pub(crate) const RESULT_AREA: i32 = -56;
 /// Bytes above all homes.

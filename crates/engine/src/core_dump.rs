@@ -13,6 +13,9 @@
 //! The format has values of the four number types and the mark for a missing one, and no more. So in a file vectors and references are missing
 //! ([`WasmCoreDump::locals`] gives vectors), references in globals are null, tables are left out, and operands that are not in a local are not
 //! there at all. A function of more than 8,192 locals keeps none of them.
+//!
+//! Each call keeps the context of its instance beside its locals. Where it is not known, of a call that found no room on the stack, or of one with
+//! so many locals, it is taken to be that of the nearest older call of the same module; without one, the first instance of the module.
 
 use crate::context::AsContextMut;
 use crate::store::StoreOpaque;
@@ -47,6 +50,8 @@ pub struct WasmCoreDump {
     backtrace: WasmBacktrace,
     /// For each frame the bits of its locals, if they are known.
     locals: Vec<Option<Box<[u128]>>>,
+    /// For each frame its instance, by position below.
+    instances_of_frames: Vec<u32>,
     /// By number in the store: what frames name.
     modules: Vec<Module>,
     instances: Vec<Instance>,
@@ -70,10 +75,12 @@ const CHUNK_BYTES: usize = 4096;
 impl WasmCoreDump {
     pub(crate) fn new(store: &StoreOpaque, mut frames: Vec<RawFrame>) -> Self {
         let locals = frames.iter_mut().map(|frame| frame.locals.take()).collect();
+        let contexts: Vec<Option<u64>> = frames.iter().map(|frame| frame.context).collect();
         let backtrace = WasmBacktrace::new(store.engine(), frames);
         let mut dump = Self {
             backtrace,
             locals,
+            instances_of_frames: Vec::new(),
             modules: Vec::new(),
             instances: Vec::new(),
             memories: Vec::new(),
@@ -84,7 +91,35 @@ impl WasmCoreDump {
         for (id, module) in store.instances() {
             dump.add(store, &mut known, id, module);
         }
+        dump.instances_of_frames = dump.find_instances(store, &contexts);
         dump
+    }
+
+    /// The instance of each frame, by position, where its code kept a context or not.
+    fn find_instances(&self, store: &StoreOpaque, contexts: &[Option<u64>]) -> Vec<u32> {
+        let module_of = |position: u32| Arc::as_ptr(self.modules[self.parts[position as usize].0 as usize].loaded());
+        let (mut by_context, mut likely) = (HashMap::new(), HashMap::new());
+        for (position, (id, _)) in (0..).zip(store.instances()) {
+            by_context.insert(store.vm.instance(id).context().as_ptr() as u64, position);
+            likely.entry(module_of(position)).or_insert(position);
+        }
+        // Those below tell what is likely.
+        let mut found: Vec<u32> = self
+            .frames()
+            .iter()
+            .zip(contexts)
+            .rev()
+            .map(|(frame, context)| {
+                let module = Arc::as_ptr(frame.module().loaded());
+                let known = context.and_then(|context| by_context.get(&context).copied()).filter(|position| module_of(*position) == module);
+                if let Some(position) = known {
+                    likely.insert(module, position);
+                }
+                likely.get(&module).copied().unwrap_or(0)
+            })
+            .collect();
+        found.reverse();
+        found
     }
 
     fn add(&mut self, store: &StoreOpaque, known: &mut Known, id: InstanceId, module: &Module) {
@@ -221,15 +256,9 @@ impl WasmCoreDump {
         let mut content = vec![0];
         put_name(&mut content, "main");
         put_u64(&mut content, self.frames().len() as u64);
-        // Frames say which module, not which instance: usually there is one.
-        let mut first_of = HashMap::new();
-        for (instance, part) in self.parts.iter().enumerate() {
-            first_of.entry(Arc::as_ptr(self.modules[part.0 as usize].loaded())).or_insert(instance);
-        }
-        for (frame, values) in self.frames().iter().zip(&self.locals) {
-            let instance = first_of.get(&Arc::as_ptr(frame.module().loaded())).copied().unwrap_or(0);
+        for ((frame, values), instance) in self.frames().iter().zip(&self.locals).zip(&self.instances_of_frames) {
             content.push(0);
-            put_u64(&mut content, instance as u64);
+            put_u64(&mut content, (*instance).into());
             put_u64(&mut content, frame.func_index().into());
             put_u64(&mut content, frame.func_offset().unwrap_or(0) as u64);
             put_locals(&mut content, &locals_of(frame), values.as_deref().unwrap_or_default());

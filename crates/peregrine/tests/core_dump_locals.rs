@@ -83,19 +83,25 @@ impl Reader<'_> {
     }
 }
 
-/// The calls in the dump of an error, newest first: function and locals.
+/// The calls in the dump of an error, newest first: function and locals. All are of the first instance.
 fn calls(store: &mut Store<()>, error: &Error) -> Vec<(u64, Vec<Held>)> {
+    let calls = calls_of_instances(store, error).into_iter();
+    calls.inspect(|call| assert_eq!(call.0, 0)).map(|(_, function, locals)| (function, locals)).collect()
+}
+
+/// As [`calls`], each with its instance.
+fn calls_of_instances(store: &mut Store<()>, error: &Error) -> Vec<(u64, u64, Vec<Held>)> {
     let dump = error.downcast_ref::<WasmCoreDump>().expect("there is a dump");
     let file = dump.serialize(&mut *store, "app");
     let read = Module::new(&Engine::default(), file).expect("a dump is a module");
     let mut stack = Reader(read.custom_sections("corestack").next().expect("there is a stack"));
     assert_eq!(stack.bytes(), *b"\0\x04main");
     let calls = (0..stack.number()).map(|_| {
-        assert_eq!((stack.byte(), stack.number()), (0, 0));
-        let (function, _offset) = (stack.number(), stack.number());
+        assert_eq!(stack.byte(), 0);
+        let (instance, function, _offset) = (stack.number(), stack.number(), stack.number());
         let locals = (0..stack.number()).map(|_| stack.held()).collect();
         assert_eq!(stack.number(), 0, "operands are not kept");
-        (function, locals)
+        (instance, function, locals)
     });
     let calls = calls.collect();
     assert!(stack.0.is_empty());
@@ -289,6 +295,43 @@ fn vectors_are_known_beside_the_file() -> Result<()> {
         let [Some(Val::V128(vector)), None, Some(Val::I64(sum))] = locals[15..] else { panic!("{name}: {locals:?}") };
         assert_eq!((vector.as_u128(), sum), (5062 << 64 | 5062, 5062), "{name}");
     })
+}
+
+/// Instances of one module that call each other, by a table that both have.
+#[test]
+fn calls_are_those_of_their_instances() -> Result<()> {
+    let text = r#"(module (import "" "table" (table 2 funcref))
+        (type $step (func (param i32)))
+        (func $fail unreachable)
+        (func $step (export "step") (param $left i32) (local $i i32)
+            (loop $more (br_if $more (i32.lt_u (local.tee $i (i32.add (local.get $i) (i32.const 1))) (i32.const 3))))
+            (if (i32.eqz (local.get $left)) (then (call $fail)))
+            (call_indirect (type $step) (i32.sub (local.get $left) (i32.const 1)) (i32.and (local.get $left) (i32.const 1))))
+        (func (export "put") (param i32) (table.set (local.get 0) (ref.func $step)))
+        (func $deep (export "deep") (call $deep)))"#;
+    for (name, engine) in engines() {
+        let module = Module::new(&engine, text)?;
+        let mut store = Store::new(&engine, ());
+        let table = Table::new(&mut store, TableType::new(RefType::FUNCREF, 2, None), Ref::Func(None))?;
+        let mut instances = Vec::new();
+        for _ in 0..3 {
+            instances.push(Instance::new(&mut store, &module, &[table.into()])?);
+        }
+        for number in 0..2 {
+            instances[1 + number].get_typed_func::<i32, ()>(&mut store, "put")?.call(&mut store, number as i32)?;
+        }
+        for _ in 0..3 {
+            let error = instances[1].get_typed_func::<i32, ()>(&mut store, "step")?.call(&mut store, 4).unwrap_err();
+            let found: Vec<(u64, u64)> = calls_of_instances(&mut store, &error).iter().map(|call| (call.0, call.1)).collect();
+            assert_eq!(found, [(2, 0), (2, 1), (1, 1), (2, 1), (1, 1), (1, 1)], "{name}");
+        }
+        // The newest has no frame yet.
+        let error = instances[2].get_typed_func::<(), ()>(&mut store, "deep")?.call(&mut store, ()).unwrap_err();
+        assert_eq!(error.downcast_ref(), Some(&Trap::StackOverflow));
+        let found = calls_of_instances(&mut store, &error);
+        assert!(found.len() > 10 && found.iter().all(|call| (call.0, call.1) == (2, 3)), "{name}");
+    }
+    Ok(())
 }
 
 /// Modules that are compiled by a profile know the types of their locals as others do.

@@ -132,7 +132,7 @@ impl Translator<'_, '_> {
         let function = self.builder.ins().iconst(I64, i64::from(self.own_index.as_u32()));
         let flags = super::flags::Region::Frame.trusted(self.builder.func);
         let address = self.builder.ins().stack_addr(I64, slot, 0);
-        for (value, offset) in [(mark, 0), (frame_pointer, 8), (function, 16)] {
+        for (value, offset) in [(mark, 0), (frame_pointer, 8), (function, 16), (self.vmctx, 24)] {
             self.builder.ins().store(flags, value, address, offset);
         }
     }

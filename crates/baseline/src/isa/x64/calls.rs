@@ -143,7 +143,8 @@ impl Compiler<'_> {
                 self.store_slot(Ty::I64, saved_register(position), reg);
             }
         }
-        if self.context_pin.is_none_or(|reg| self.volatile.has(reg)) {
+        // Core dumps tell whose call it is.
+        if self.settings.keeps_locals || self.context_pin.is_none_or(|reg| self.volatile.has(reg)) {
             self.store_slot(Ty::I64, CONTEXT, context);
         }
         if let Some(area) = area {

@@ -1,38 +1,51 @@
-//! Finds the locals that code keeps in its frame: see "kept locals" in [`peregrine_artifact::abi`]. Called by the walk over the guest's frames.
+//! Finds the locals, and the context, that code keeps in its frame: see "kept locals" in [`peregrine_artifact::abi`]. Called by the walk over the guest's frames.
 
 use crate::vm::code::LoadedModule;
 use crate::vm::store::VmStore;
-use peregrine_artifact::abi::{KEPT_HEADER_BYTES, KEPT_LOCAL_BYTES, KEPT_MARK, KEPT_MARK_OFFSET, MOST_KEPT_LOCALS};
+use peregrine_artifact::abi::{KEPT_CONTEXT_OFFSET, KEPT_HEADER_BYTES, KEPT_LOCAL_BYTES, KEPT_MARK, KEPT_MARK_OFFSET, MOST_KEPT_LOCALS};
 use peregrine_wasm::FuncIndex;
 use std::ops::Range;
 
 /// A longer frame is not looked at.
 const MOST_FRAME_BYTES: usize = 1 << 20;
 
-/// The locals of `functions`, to which the code at `pc` belongs, newest call first. Their frame is at `place`, up to its frame pointer. Nothing
-/// for those that keep none, or whose place is not certain.
-pub(super) fn locals(
-    store: &VmStore,
-    module: &LoadedModule,
-    pc: usize,
-    place: Range<usize>,
-    functions: &[FuncIndex],
-) -> Vec<Option<Box<[u128]>>> {
+/// What a frame keeps.
+#[derive(Default)]
+pub(super) struct Kept {
+    /// The address of the context of all functions in it. Not checked.
+    pub(super) context: Option<u64>,
+    /// The locals of each function.
+    pub(super) locals: Vec<Option<Box<[u128]>>>,
+}
+
+/// One function's part of a frame of optimized code.
+struct Block {
+    function: u64,
+    context: u64,
+    locals: Box<[u128]>,
+}
+
+/// What is kept of `functions`, to which the code at `pc` belongs, newest call first. Their frame is at `place`, up to its frame pointer. Nothing
+/// of those that keep nothing, or whose place is not certain.
+pub(super) fn find(store: &VmStore, module: &LoadedModule, pc: usize, place: Range<usize>, functions: &[FuncIndex]) -> Kept {
     let is_stack = store.is_on_stack(place.start) && store.is_on_stack(place.end) && place.start < place.end;
     if !module.keeps_locals() || !is_stack || place.len() > MOST_FRAME_BYTES {
-        return Vec::new();
+        return Kept::default();
     }
     let frame = Frame(place);
     match functions {
-        [function] if module.is_baseline_at(pc, *function) => vec![frame.of_baseline()],
+        [function] if module.is_baseline_at(pc, *function) => {
+            let context = frame.0.end.checked_add_signed(KEPT_CONTEXT_OFFSET as isize).and_then(|address| frame.word(address));
+            Kept { context, locals: vec![frame.of_baseline()] }
+        }
         _ => {
-            let blocks: Vec<(u64, Box<[u128]>)> = frame.blocks().collect();
-            let block_of = |function: &FuncIndex| {
-                let mut found = blocks.iter().filter(|block| block.0 == u64::from(function.as_u32()));
+            let blocks: Vec<Block> = frame.blocks().collect();
+            let locals_of = |function: &FuncIndex| {
+                let mut found = blocks.iter().filter(|block| block.function == u64::from(function.as_u32()));
                 // A second one is a call that is over, or another one that was compiled into the same frame.
-                found.next().filter(|_| found.next().is_none()).map(|block| block.1.clone())
+                found.next().filter(|_| found.next().is_none()).map(|block| block.locals.clone())
             };
-            functions.iter().map(block_of).collect()
+            Kept { context: blocks.first().map(|block| block.context), locals: functions.iter().map(locals_of).collect() }
         }
     }
 }
@@ -66,8 +79,8 @@ impl Frame {
         self.values((1..=count).map(|number| mark_at.wrapping_sub(number * KEPT_LOCAL_BYTES)))
     }
 
-    /// What optimized code keeps: the function, by its index, and its locals.
-    fn blocks(&self) -> impl Iterator<Item = (u64, Box<[u128]>)> {
+    /// What optimized code keeps.
+    fn blocks(&self) -> impl Iterator<Item = Block> {
         let starts = (self.0.start.next_multiple_of(KEPT_LOCAL_BYTES)..self.0.end).step_by(KEPT_LOCAL_BYTES);
         starts.filter_map(|start| {
             let count = Self::count(self.word(start)?)?;
@@ -75,7 +88,8 @@ impl Frame {
                 return None;
             }
             let first = start + KEPT_HEADER_BYTES;
-            Some((self.word(start + 16)?, self.values((0..count).map(|number| first + number * KEPT_LOCAL_BYTES))?))
+            let locals = self.values((0..count).map(|number| first + number * KEPT_LOCAL_BYTES))?;
+            Some(Block { function: self.word(start + 16)?, context: self.word(start + 24)?, locals })
         })
     }
 }

@@ -18,6 +18,8 @@ pub(crate) struct RawFrame {
     pub(crate) function: FuncIndex,
     /// Where in the binary, if it is known.
     pub(crate) wasm_offset: Option<u32>,
+    /// The address of the context that it was called with, if its code keeps it. Not checked: to compare with those of instances.
+    pub(crate) context: Option<u64>,
     /// The bits of its locals, parameters first, if its code keeps them.
     pub(crate) locals: Option<Box<[u128]>>,
 }
@@ -65,12 +67,9 @@ fn push_frame(frames: &mut Vec<RawFrame>, pc: usize, place: Option<(&VmStore, Ra
     let Some(module) = unsafe { &*module }.to_arc() else { return };
     let found = module.frames_at(pc);
     let functions: Vec<FuncIndex> = found.iter().map(|(function, _)| *function).collect();
-    let mut locals = match place {
-        Some((store, place)) => kept::locals(store, &module, pc, place, &functions),
-        None => Vec::new(),
-    }
-    .into_iter();
+    let kept = place.map(|(store, place)| kept::find(store, &module, pc, place, &functions)).unwrap_or_default();
+    let mut locals = kept.locals.into_iter();
     for (function, wasm_offset) in found {
-        frames.push(RawFrame { module: module.clone(), function, wasm_offset, locals: locals.next().flatten() });
+        frames.push(RawFrame { module: module.clone(), function, wasm_offset, context: kept.context, locals: locals.next().flatten() });
     }
 }
