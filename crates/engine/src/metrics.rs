@@ -83,11 +83,18 @@ pub struct EngineMetrics {
 }
 
 /// What a [`Store`] did so far and holds. Made by [`Store::metrics`].
+///
+/// Modules belong to the engine and are shared by stores: what compiling them took, and whether the cache had them, is in [`EngineMetrics`] and
+/// [`Store::tiering_metrics`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StoreMetrics {
     /// Instances made, those that were dropped since included.
     pub instances_created: u64,
+    /// Of them, those that were made of a warm slot: without mapping anything.
+    pub slots_warm: u64,
+    /// Of them, those whose memories and tables were mapped anew.
+    pub slots_cold: u64,
     /// Instances, those that the host's own memories, tables and globals count as included.
     pub instances_live: u64,
     /// Linear memories.
@@ -106,7 +113,7 @@ pub struct StoreMetrics {
     pub calls: u64,
     /// Calls that ended with a trap.
     pub traps: u64,
-    /// Time that guests ran, if it is [measured](Store::measure_time_in_guest).
+    /// Time that guests ran, if it is [measured](Store::measure_time_in_guest), which costs more than a call does.
     pub time_in_guest: Duration,
 }
 
@@ -269,8 +276,11 @@ impl<T: 'static> StoreContext<'_, T> {
     pub fn metrics(&self) -> StoreMetrics {
         let vm = &self.0.opaque.vm;
         let used = vm.used().so_far();
+        let (slots_warm, slots_cold) = vm.slots_warm_and_cold();
         let mut metrics = StoreMetrics {
             instances_created: vm.instances_made(),
+            slots_warm,
+            slots_cold,
             calls: used.calls,
             traps: used.traps,
             host_bytes: self.0.opaque.counts.host_bytes() as u64,

@@ -24,10 +24,19 @@ fn stores_count_what_they_do_and_hold() -> Result<()> {
     assert!(metrics.mapped_bytes >= 131_072 && metrics.reserved_bytes < 1 << 30, "{metrics:?}");
     assert!((4_096..131_072).contains(&store.resident_bytes()?));
     assert_eq!(metrics.instances_created, 1);
+    assert_eq!((metrics.slots_warm, metrics.slots_cold), (0, 1));
     store.drop_instance(instance)?;
     assert_eq!((store.metrics().instances_created, store.metrics().instances_live), (1, 0));
     Instance::new(&mut store, &module, &[])?;
     assert_eq!((store.metrics().instances_created, store.metrics().instances_live), (2, 1));
+    // The first one's slot.
+    assert_eq!((store.metrics().slots_warm, store.metrics().slots_cold), (1, 1));
+    // Another store counts its own, and the engine those of all.
+    let mut other = Store::new(&engine, ());
+    Instance::new(&mut other, &module, &[])?;
+    assert_eq!((other.metrics().slots_warm, other.metrics().slots_cold), (0, 1));
+    drop(other);
+    assert_eq!((engine.metrics().slots_warm, engine.metrics().slots_cold), (1, 2));
     let engine_metrics = engine.metrics();
     assert_eq!((engine_metrics.stores_live, engine_metrics.instances_live), (1, 1));
     drop(store);

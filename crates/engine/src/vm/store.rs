@@ -193,6 +193,8 @@ pub(crate) struct VmStore {
     free_numbers: Vec<u32>,
     /// How many instances there were, those that are included.
     instances_made: u64,
+    /// How many of them were made of a warm slot, and how many of one that was mapped anew. The others are the host's.
+    slots: (u64, u64),
     /// How many instances were dropped, each alone.
     pub(super) drops: u64,
     /// Where function references may be.
@@ -257,6 +259,7 @@ impl VmStore {
             instances: SmallVec::new(),
             free_numbers: Vec::new(),
             instances_made: 0,
+            slots: (0, 0),
             drops: 0,
             alive: Alive::default(),
             host_funcs: Vec::new(),
@@ -416,6 +419,11 @@ impl VmStore {
         self.instances_made
     }
 
+    /// How many instances were made of a warm slot, and how many of one that was mapped anew.
+    pub(crate) fn slots_warm_and_cold(&self) -> (u64, u64) {
+        self.slots
+    }
+
     /// What guests of the store used so far.
     pub(crate) fn used(&self) -> &Used {
         &self.used
@@ -438,6 +446,11 @@ impl VmStore {
         debug_assert_eq!(instance.id(), self.next_instance());
         instance.born = self.drops;
         self.instances_made += 1;
+        match what {
+            Counting::SlotsWarm => self.slots.0 += 1,
+            Counting::SlotsCold => self.slots.1 += 1,
+            _ => {}
+        }
         self.shared.counters.add(what, 1);
         self.count_imports(&instance);
         match self.free_numbers.pop() {
