@@ -393,12 +393,12 @@ impl ModuleTiering {
             _ => {
                 module.set_entry(function, address);
                 drop(hot);
-                // There may be many instances, and other threads want the state.
-                module.redirect_references(function, address);
+                // Other threads want the state, and the guest waits: where there are many instances, their references go on through the slot.
+                let are_redirected = module.redirect_few_references(function, address);
                 // References that were made while better code came may have been redirected to this code now, when those to the better one were
                 // done.
                 let entry = code.entry(function);
-                if entry != address {
+                if are_redirected && entry != address {
                     module.redirect_references(function, entry);
                 }
                 Ok(address)

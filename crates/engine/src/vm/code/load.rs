@@ -385,7 +385,8 @@ impl LoadedModule {
     }
 
     /// Lets references to a function in all instances go to code to which [`set_entry`](Self::set_entry) let calls go: without the jump through
-    /// its slot. Code of the baseline does not take the place of better code, so it does not matter which of two comes last.
+    /// its slot. Code of the baseline does not take the place of better code, so it does not matter which of two comes last. Takes time in
+    /// proportion to the instances that are alive or kept for the next.
     pub(crate) fn redirect_references(&self, function: DefinedFuncIndex, code: usize) {
         let Some(tiered) = self.tiered() else { return };
         let is_baseline = tiered.find(code).is_none_or(|blob| blob.kind == BlobKind::Baseline);
@@ -397,7 +398,16 @@ impl LoadedModule {
         }
     }
 
-    /// The same whatever they went to before, for tests that go back to the baseline.
+    /// [`redirect_references`](Self::redirect_references) where there are few instances, and whether that is so: for those whom somebody waits for.
+    pub(crate) fn redirect_few_references(&self, function: DefinedFuncIndex, code: usize) -> bool {
+        let are_few = self.contexts.are_few();
+        if are_few {
+            self.redirect_references(function, code);
+        }
+        are_few
+    }
+
+    /// [`redirect_references`](Self::redirect_references) whatever they went to before, for tests that go back to the baseline.
     pub(crate) fn force_references(&self, function: DefinedFuncIndex, code: usize) {
         if let Some(tiered) = self.tiered() {
             self.change_references(tiered, function, code, None);
