@@ -35,6 +35,11 @@ pub struct ModuleSizes {
     pub largest_body: (u32, u64),
 }
 
+/// Bytes of memory for each byte of code and its tables: as a piece, as text, in the image, and as it is loaded.
+pub const BYTES_PER_CODE_BYTE: usize = 4;
+/// Bytes of memory that any module may take: so that a small budget is about what modules make, not about what every compiler has.
+pub const FREE_BYTES: usize = 64 << 10;
+
 impl Allowance {
     /// No limits.
     pub const UNLIMITED: Self = Self {
@@ -50,6 +55,17 @@ impl Allowance {
     #[must_use]
     pub fn begin(self) -> Self {
         Self { until: Instant::now().checked_add(self.time), ..self }
+    }
+
+    /// Bytes of memory for what is kept of the module: half of them, as compilers that ask before they take much have the others.
+    pub const fn kept_bytes(&self) -> usize {
+        self.memory_bytes / 2
+    }
+
+    /// Bytes of code that may be made later, where the module takes so many bytes of memory without it.
+    pub fn later_code_bytes(&self, taken_bytes: u64) -> usize {
+        let taken_bytes = usize::try_from(taken_bytes).unwrap_or(usize::MAX).saturating_sub(FREE_BYTES);
+        self.kept_bytes().saturating_sub(taken_bytes) / BYTES_PER_CODE_BYTE
     }
 
     /// Whether a module is small enough.

@@ -4,7 +4,7 @@
 //! from the code as it is made; time is looked at between functions. Nothing here depends on how many threads there are, but time does.
 
 use crate::tier::ModuleEnv;
-use peregrine_artifact::allowance::{Allowance, exceeded};
+use peregrine_artifact::allowance::{Allowance, BYTES_PER_CODE_BYTE, FREE_BYTES, exceeded};
 use peregrine_artifact::compiler::CompileError;
 use peregrine_frontend::Translation;
 use peregrine_wasm::EntityIndex;
@@ -24,10 +24,6 @@ const ITEM_BYTES: usize = 192;
 const ELEMENT_BYTES: usize = 16;
 /// Bytes for each byte of the largest body, in the compiler whose memory is in proportion to it.
 const BYTES_PER_BODY_BYTE: usize = 24;
-/// Bytes for each byte of code and tables: as a piece, as text, in the image, and as it is loaded.
-const BYTES_PER_CODE_BYTE: usize = 4;
-/// What any module may take: so that a small budget is about what modules make, not about what every compiler has.
-const FREE_BYTES: usize = 64 << 10;
 
 /// The cost of one module that is being made.
 pub(crate) struct Account<'a> {
@@ -80,8 +76,7 @@ impl<'a> Account<'a> {
 
     fn check(&self, code: usize) -> Result<(), CompileError> {
         let total = self.description_bytes.saturating_add(code.saturating_mul(BYTES_PER_CODE_BYTE));
-        // Half of it is left to compilers that ask before they take much.
-        if total > self.allowance.memory_bytes / 2 {
+        if total > self.allowance.kept_bytes() {
             return Err(out_of_memory(self.allowance));
         }
         Ok(())
@@ -95,7 +90,7 @@ impl<'a> Account<'a> {
 
 /// `env` with as much memory for compilers as `allowance` has.
 pub(crate) fn env<'m>(allowance: &Allowance, env: ModuleEnv<'m>) -> ModuleEnv<'m> {
-    ModuleEnv { memory: env.memory.at_most(allowance.memory_bytes as u64 / 2), ..env }
+    ModuleEnv { memory: env.memory.at_most((allowance.memory_bytes - allowance.kept_bytes()) as u64), ..env }
 }
 
 #[cold]

@@ -81,7 +81,10 @@ pub struct Budget {
     /// Locals of all functions of a module together, parameters excluded: a few bytes declare 50,000.
     pub locals: u64,
     /// Bytes of memory that making one module may take. An estimate by counts: of the description of the module, the code, and what compilers
-    /// take at once.
+    /// take at once. Where functions are compiled when they are called, the module is refused for the description alone, and hot functions are not
+    /// optimized any more once the code that was made takes what is left. What is called is compiled by the baseline all the same: its code is
+    /// bounded by [`functions`](Self::functions) and [`module_bytes`](Self::module_bytes): 4 KiB for each function and 96 bytes for each byte of a
+    /// body, up to 608 where types have very many parameters and results. Programs become a few bytes for each byte.
     pub compile_memory_bytes: usize,
     /// Time that making one module may take. Looked at between functions, so that it may be exceeded by what one function takes, which is
     /// bounded by its size. A function that is compiled at its first call is bounded in the same way, and its time counts as the guest's.

@@ -463,7 +463,7 @@ impl Module {
 
     pub(crate) fn load_bytes(engine: &Engine, image: &[u8]) -> Result<Arc<LoadedModule>, LoadError> {
         let for_profiler = engine.config().profiler == ProfilingStrategy::PerfMap;
-        let options = LoadOptions { for_profiler, ..LoadOptions::default() };
+        let options = LoadOptions { for_profiler, verified: false, allowance: engine.config().budget.allowance() };
         let shared = engine.shared();
         shared.make_where_room_is(LoadError::is_no_room, || LoadedModule::from_bytes(image, &shared.types, options))
     }
@@ -488,7 +488,8 @@ impl Module {
         let cache = engine.config().cache.as_ref();
         let identity = cache.and_then(|_| Identity::of(file));
         let verified = cache.zip(identity).is_some_and(|(cache, identity)| cache.is_verified(&identity));
-        let loaded = map_image(file, engine.shared(), verified).map_err(load_error)?;
+        let options = LoadOptions { for_profiler: false, verified, allowance: engine.config().budget.allowance() };
+        let loaded = map_image(file, engine.shared(), options).map_err(load_error)?;
         if let (Some(cache), Some(identity), false) = (cache, identity, verified) {
             cache.remember_verified(&identity);
         }

@@ -1,5 +1,8 @@
 //! What making a module may cost, in every strategy, and what the host holds for guests: each limit refuses by its name.
 
+mod patience;
+
+use patience::wait_for;
 use peregrine::*;
 use std::fmt::Write;
 use std::time::Duration;
@@ -105,6 +108,45 @@ fn code_counts_as_memory() {
     let engine = engine(Strategy::Ahead, |budget| budget.compile_memory_bytes = 3 << 20);
     let error = Module::new(&engine, &text).unwrap_err().to_string();
     assert!(error.contains("`Budget::compile_memory_bytes`, which is 3145728"), "{error}");
+}
+
+/// Calls the functions of a module until each of them is optimized, or is not to be, one after the other.
+fn tier_up(engine: &Engine, text: &str, count: usize) -> Result<TieringMetrics> {
+    let module = Module::new(engine, text)?;
+    let mut store = Store::new(engine, ());
+    let instance = Instance::new(&mut store, &module, &[])?;
+    for number in 0..count {
+        let function = instance.get_typed_func::<i32, i32>(&mut store, &number.to_string())?;
+        wait_for("an answer", || {
+            for _ in 0..1000 {
+                assert_eq!(function.call(&mut store, 16).unwrap(), number as i32);
+            }
+            let metrics = module.tiering_metrics();
+            (metrics.pending_requests == 0 && metrics.optimized_functions + metrics.refused > number as u64).then_some(())
+        });
+    }
+    Ok(module.tiering_metrics())
+}
+
+/// Code that is made while the module runs counts too: what is called is compiled, and not compiled again once there is too much of it.
+#[test]
+fn code_that_is_made_in_the_background_counts_as_memory() -> Result<()> {
+    const FUNCTIONS: usize = 120;
+    let body = "(v128.store (local.get 0) (i32x4.trunc_sat_f32x4_u (v128.load (local.get 0))))".repeat(40);
+    let text = (0..FUNCTIONS).fold(String::from("(module (memory 1)"), |mut text, number| {
+        write!(text, r#"(func (export "{number}") (param i32) (result i32) {body} (i32.const {number}))"#).unwrap();
+        text
+    }) + ")";
+    let all = tier_up(&engine(Strategy::Tiered, |_| {}), &text, FUNCTIONS)?;
+    assert_eq!((all.optimized_functions, all.refused), (FUNCTIONS as u64, 0), "{all:?}");
+    // Of what is kept, about a half.
+    let memory_bytes = 4 * all.room_used_bytes as usize;
+    let some = tier_up(&engine(Strategy::Tiered, |budget| budget.compile_memory_bytes = memory_bytes), &text, FUNCTIONS)?;
+    assert_eq!(some.baseline_functions, FUNCTIONS as u64, "{some:?}");
+    assert!(some.optimized_functions > 0 && some.refused > FUNCTIONS as u64 / 4, "{some:?}");
+    assert_eq!(some.optimized_functions + some.refused, FUNCTIONS as u64, "{some:?}");
+    assert!(8 * some.optimized_code_bytes < memory_bytes as u64, "{some:?}");
+    Ok(())
 }
 
 #[test]

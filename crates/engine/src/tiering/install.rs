@@ -54,7 +54,10 @@ impl ModuleTiering {
                 self.close_room(&mut self.hot());
             }
             let (used, all) = code.room_bytes();
-            return Err(Failure::Install(format!("no room for optimized code: {used} of {all} bytes are used")));
+            return Err(Failure::Install(match code.is_within_budget(compiled.code.len()) {
+                true => format!("no room for optimized code: {used} of {all} bytes are used"),
+                false => format!("beside {used} bytes of code, `Budget::compile_memory_bytes` leaves none for optimized code"),
+            }));
         }
         let added = code.add(request.function, request.kind(), compiled);
         added.map_err(|error| Failure::of_install(install_message(module, request.function, &error), &error))

@@ -596,9 +596,8 @@ impl FuncBits {
 }
 
 /// Maps an image. The file is replaced by renaming only: it is an entry of the cache, or the caller of an `unsafe` function of the API
-/// says so. If the content is known to be `verified`, only its header is checked.
-pub(crate) fn map_image(file: &File, shared: &VmShared, verified: bool) -> Result<Arc<LoadedModule>, LoadError> {
-    let options = LoadOptions { verified, ..LoadOptions::default() };
+/// says so.
+pub(crate) fn map_image(file: &File, shared: &VmShared, options: LoadOptions) -> Result<Arc<LoadedModule>, LoadError> {
     // SAFETY: as described.
     shared.make_where_room_is(LoadError::is_no_room, || unsafe { LoadedModule::from_file(file, &shared.types, options) })
 }

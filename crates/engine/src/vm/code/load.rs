@@ -2,12 +2,13 @@
 
 use super::blobs::BlobKind;
 use super::registry;
-use super::tiered::{self, Needs, OptimizedShare, TieredCode};
+use super::tiered::{self, CodeLimits, Needs, OptimizedShare, TieredCode};
 use crate::kept::Occasion;
 use crate::tiering::ModuleTiering;
 use crate::vm::references::Contexts;
 use crate::vm::store::is_no_room;
 use crate::vm::types::{HeldTypes, TypeRegistry};
+use peregrine_artifact::allowance::Allowance;
 use peregrine_artifact::code_bounds::CodeBounds;
 use peregrine_artifact::compiler::CompilerKind;
 use peregrine_artifact::image::{ImageError, ImageLayout, ImageMeta, Section, StubEntry};
@@ -52,6 +53,8 @@ pub(crate) struct LoadOptions {
     pub(crate) for_profiler: bool,
     /// The content is known to be undamaged: only the header is checked. Of files only.
     pub(crate) verified: bool,
+    /// What making the module may cost, code that is made while it runs included.
+    pub(crate) allowance: Allowance,
 }
 
 impl LoadOptions {
@@ -225,7 +228,12 @@ impl LoadedModule {
         let kind = options.room_kind();
         let tiered = match settings.tiering {
             Tiering::Whole => None,
-            Tiering::Slots | Tiering::Counted => Some(TieredCode::new(&mapping, &layout, &meta.module, text.clone(), kind, share)?),
+            Tiering::Slots | Tiering::Counted => {
+                // The binary as it came and as it is kept; what else describes the module is in the image.
+                let taken_bytes = (mapping.bytes().len() as u64).saturating_add(meta.wasm_len_bytes.saturating_mul(2));
+                let limits = CodeLimits { optimized_share: share, most_bytes: options.allowance.later_code_bytes(taken_bytes) };
+                Some(TieredCode::new(&mapping, &layout, &meta.module, text.clone(), kind, limits)?)
+            }
         };
         let end = tiered.as_ref().map_or(text.end, |tiered| tiered.range().end);
         let registered = text.start..end;

@@ -61,6 +61,8 @@ pub(crate) struct TieredCode {
     followers: Followers,
     blobs: Blobs,
     optimized_share: OptimizedShare,
+    /// Bytes of the room that may be used when optimized code is added, if the budget allows less than there is.
+    most_used_bytes: Option<usize>,
     /// Bytes of the room that optimized code has. Written while the room is locked.
     optimized_bytes: AtomicUsize,
     /// Whether the system refused to take code that had its place already: from then on code is written while the room is locked, so that the
@@ -112,6 +114,15 @@ pub(super) enum OptimizedShare {
     UntilUsed(usize),
 }
 
+/// How much code may be made.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct CodeLimits {
+    pub(super) optimized_share: OptimizedShare,
+    /// Bytes of code in the room with which the budget of the module is used up. The baseline is not held to it: functions have to be compiled when
+    /// they are called.
+    pub(super) most_bytes: usize,
+}
+
 /// What the address space beside an image depends on.
 pub(super) struct Needs {
     pub(super) image_len_bytes: usize,
@@ -161,7 +172,7 @@ pub(super) fn beside(needs: &Needs) -> Option<(Beside, OptimizedShare)> {
 }
 
 impl TieredCode {
-    /// Makes slots of a module that was mapped with what [`beside`] told, `optimized_share` included: of functions with code in the image to that, of all others to code that
+    /// Makes slots of a module that was mapped with what [`beside`] told, the share of optimized code included: of functions with code in the image to that, of all others to code that
     /// has them compiled.
     ///
     /// # Errors
@@ -173,7 +184,7 @@ impl TieredCode {
         module: &Module,
         text: Range<usize>,
         kind: RoomKind,
-        optimized_share: OptimizedShare,
+        limits: CodeLimits,
     ) -> io::Result<Self> {
         let base = mapping.ptr() as usize;
         let entries = layout.functions(mapping.bytes());
@@ -219,6 +230,7 @@ impl TieredCode {
         let code = veneer::follower(distance).ok_or_else(|| io::Error::other("slots are out of reach"))?;
         let pages = (0..followers_len.div_ceil(page_size())).map(|_| AtomicBool::new(false)).collect();
         let followers = Followers { start, code, pages };
+        let most_used_bytes = Some(room.used_bytes().saturating_add(limits.most_bytes)).filter(|most| *most < range.len());
         let room = Mutex::new(room);
         Ok(Self {
             imported_functions,
@@ -230,7 +242,8 @@ impl TieredCode {
             range,
             followers,
             blobs: Blobs::new(),
-            optimized_share,
+            optimized_share: limits.optimized_share,
+            most_used_bytes,
             optimized_bytes: AtomicUsize::new(0),
             was_refused: AtomicBool::new(false),
             image_text: text,
@@ -414,12 +427,18 @@ impl TieredCode {
         unsafe { std::slice::from_raw_parts(blob.start as *const u8, blob.len as usize) }
     }
 
-    /// Whether so many bytes of optimized code leave enough room for functions that were never called.
+    /// Whether so many bytes of optimized code are within the budget of the module.
+    pub(crate) fn is_within_budget(&self, len_bytes: usize) -> bool {
+        self.most_used_bytes.is_none_or(|most| self.room_bytes().0.saturating_add(len_bytes) <= most)
+    }
+
+    /// Whether so many bytes of optimized code are within the budget of the module, and leave enough room for functions that were never called.
     pub(crate) fn has_room_for_optimized(&self, len_bytes: usize) -> bool {
-        match self.optimized_share {
-            OptimizedShare::Bytes(most) => self.optimized_bytes.load(Ordering::Relaxed).saturating_add(len_bytes) <= most,
-            OptimizedShare::UntilUsed(most) => self.room_bytes().0.saturating_add(len_bytes) <= most,
-        }
+        self.is_within_budget(len_bytes)
+            && match self.optimized_share {
+                OptimizedShare::Bytes(most) => self.optimized_bytes.load(Ordering::Relaxed).saturating_add(len_bytes) <= most,
+                OptimizedShare::UntilUsed(most) => self.room_bytes().0.saturating_add(len_bytes) <= most,
+            }
     }
 
     /// Bytes of the room that are used, and all bytes of it.
