@@ -2,7 +2,7 @@
 
 use crate::context::{AsContext, AsContextMut, StoreContext, StoreContextMut};
 use crate::error::Result;
-use crate::store::StoreInner;
+use crate::store::{StoreInner, StoreOpaque};
 use crate::vm::InstanceId;
 use crate::{Engine, Extern, GcHeapOutOfMemory, Instance, ModuleExport};
 
@@ -57,6 +57,11 @@ impl<'a, T: 'static> Caller<'a, T> {
     #[inline]
     pub(crate) fn inner(&mut self) -> &mut StoreInner<T> {
         self.store.0
+    }
+
+    /// What of the store knows no type of the embedder's.
+    pub(crate) fn opaque(&self) -> &StoreOpaque {
+        &self.store.0.opaque
     }
 
     fn instance(&self) -> Option<Instance> {

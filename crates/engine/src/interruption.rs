@@ -89,7 +89,7 @@ impl<T: 'static> Store<T> {
     /// turn a known number of times, and short functions that call nothing, a guest that is about to end may end. Instantiation
     /// stops too where it writes much: what was written to imported tables and memories stays.
     ///
-    /// A host function is not interrupted; the guest stops when it returns, or where it looks next. The thread also wakes the tasks whose guests wait,
+    /// A host function is not interrupted, unless it asks ([`Caller::check_interruption`]); the guest stops when it returns, or where it looks next. The thread also wakes the tasks whose guests wait,
     /// one after another: a waker that takes long, as one does that runs its task at once or waits for a lock, holds up the deadlines that come after
     /// the next look at the clock, which is when all those are told that are due together. After a fork, deadlines that were
     /// set before hold in the child too: the clock is watched there from the first guest on that is entered or goes on.
@@ -166,6 +166,39 @@ impl<T: 'static> StoreContextMut<'_, T> {
 }
 
 impl<T: 'static> Caller<'_, T> {
+    /// For host functions that take long: whether the guest that called is to stop. Costs next to nothing; asked every few milliseconds, the
+    /// guest stops as soon as one that computes.
+    ///
+    /// A store that asks or yields at the epoch of its deadline, rather than stop, does so when the function has returned.
+    ///
+    /// ```
+    /// use peregrine::{Caller, Config, Engine, Linker, Module, Store, Trap};
+    /// use std::time::Duration;
+    ///
+    /// let engine = Engine::new(Config::new().deadlines(true))?;
+    /// let module = Module::new(&engine, r#"(module (import "" "work" (func $work)) (func (export "run") (call $work)))"#)?;
+    /// let mut linker = Linker::new(&engine);
+    /// linker.func_wrap("", "work", |caller: Caller<'_, ()>| -> peregrine::Result<()> {
+    ///     loop {
+    ///         caller.check_interruption()?;
+    ///         std::thread::sleep(Duration::from_millis(1));
+    ///     }
+    /// })?;
+    /// let mut store = Store::new(&engine, ());
+    /// let run = linker.instantiate(&mut store, &module)?.get_typed_func::<(), ()>(&mut store, "run")?;
+    /// store.deadline(Duration::from_millis(10))?;
+    /// assert_eq!(run.call(&mut store, ()).unwrap_err().downcast_ref::<Trap>(), Some(&Trap::Interrupt));
+    /// # Ok::<(), peregrine::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Trap::Interrupt`](crate::Trap::Interrupt), for the function to return, if a deadline is over, or the epoch of one has come at which guests of
+    /// the store stop.
+    pub fn check_interruption(&self) -> Result<()> {
+        Ok(self.opaque().vm.look()?)
+    }
+
     /// See [`Store::fuel_async_yield_interval`].
     ///
     /// # Errors

@@ -312,13 +312,13 @@ impl VmStore {
         self.has_epoch_deadline = true;
     }
 
-    /// Looks for an interruption of work that is done for a guest which does not run: whether a deadline that was set is over, and it would not
+    /// Looks for an interruption of work that is done for a guest which does not run, as an instantiation or a long host function: whether a deadline that was set is over, and it would not
     /// go on then.
     ///
     /// # Errors
     ///
     /// [`Trap::Interrupt`].
-    pub(super) fn look(&self) -> Result<(), Trap> {
+    pub(crate) fn look(&self) -> Result<(), Trap> {
         let Some(page) = self.interrupt.as_ref().filter(|page| page.is_requested()) else { return Ok(()) };
         // Other causes, such as that the process forked, are no deadline.
         let is_over = page.is_raised(Cause::Time) || page.is_raised(Cause::Epoch) && self.has_epoch_deadline && !self.may_go_on;

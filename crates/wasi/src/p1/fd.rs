@@ -10,9 +10,6 @@ use rustix::fs::SeekFrom;
 use std::io::{IoSlice, IoSliceMut};
 use std::ops::ControlFlow;
 
-/// Bytes that one call reads from or writes to a stream in memory, so that the count fits what a guest is told.
-const STREAM_STEP_BYTES: usize = 0x7fff_f000;
-
 /// Reads from whatever has a stream of bytes.
 fn read_vectored(object: &mut Object, buffers: &mut [IoSliceMut<'_>]) -> Result<usize, Error> {
     match object {
@@ -22,8 +19,7 @@ fn read_vectored(object: &mut Object, buffers: &mut [IoSliceMut<'_>]) -> Result<
         Object::Input(stream) => {
             let mut total = 0;
             for buffer in buffers.iter_mut() {
-                let step = buffer.len().min(STREAM_STEP_BYTES - total);
-                let count = stream.read(&mut buffer[..step])?.min(step);
+                let count = stream.read(buffer)?.min(buffer.len());
                 total += count;
                 if count < buffer.len() {
                     break;
@@ -58,15 +54,11 @@ fn write_vectored(object: &mut Object, buffers: &[IoSlice<'_>]) -> Result<usize,
         Object::Output(stream) => {
             let mut total = 0;
             for buffer in buffers {
-                let step = buffer.len().min(STREAM_STEP_BYTES - total);
-                match stream.write(&buffer[..step]) {
-                    Ok(count) => total += count.min(step),
+                match stream.write(buffer) {
+                    Ok(count) => total += count.min(buffer.len()),
                     // What was taken before is told first; the reason comes with the next call.
                     Err(_) if total > 0 => break,
                     Err(error) => return Err(error),
-                }
-                if total >= STREAM_STEP_BYTES {
-                    break;
                 }
             }
             Ok(total)

@@ -12,6 +12,8 @@ use std::fmt;
 const MODULE: &str = "wasi_snapshot_preview1";
 /// The export that all pointers refer to.
 const MEMORY: &str = "memory";
+/// Random bytes that are made until it is looked whether the guest is to stop: some milliseconds.
+const RANDOM_SLICE_LEN_BYTES: u32 = 1 << 20;
 
 /// The guest ended itself with this exit code: the error of the call that it was in, neither a trap nor a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +46,10 @@ macro_rules! operand {
 
 /// One host function: its body, by the kind of its result.
 macro_rules! call {
+    // What cannot be cut short, and takes long of large buffers.
+    (errno, $caller:ident, $access:ident, random_get($buf:ident, $buf_len:ident)) => {
+        random_get(&mut $caller, $access, $buf, $buf_len)
+    };
     (errno, $caller:ident, $access:ident, $name:ident($($operand:ident),*)) => {{
         let (mut memory, host) = view(&mut $caller)?;
         Ok(match $access(host).$name(&mut memory, $($operand),*) {
@@ -79,6 +85,9 @@ macro_rules! i32_or_unit {
 /// Defines all 46 functions of `wasi_snapshot_preview1` in `linker`. `access` finds the context in the store's data, as `|host| host` does if
 /// it is the data.
 ///
+/// One call reads or writes 8 MiB at most, so that a guest that is to stop is soon asked; `random_get` of more than 1 MiB looks itself whether that is
+/// so, and ends with [`Trap::Interrupt`](peregrine_engine::Trap::Interrupt) then. What waits, for a pipe or a clock, is not interrupted.
+///
 /// # Errors
 ///
 /// If one of them is defined already.
@@ -88,6 +97,27 @@ pub fn add_to_linker_sync<T: 'static>(
 ) -> Result<()> {
     crate::for_each_p1_function!(define, linker, access;);
     Ok(())
+}
+
+/// Fills a buffer in slices, with a look between them at whether the guest is to stop.
+fn random_get<T: 'static>(caller: &mut Caller<'_, T>, access: impl Fn(&mut T) -> &mut WasiP1Ctx, buf: u32, buf_len: u32) -> Result<i32> {
+    if let Err(errno) = view(caller)?.0.check(buf, buf_len) {
+        return Ok(errno as i32);
+    }
+    let mut done = 0;
+    loop {
+        let len = (buf_len - done).min(RANDOM_SLICE_LEN_BYTES);
+        let (mut memory, host) = view(caller)?;
+        // Within bounds, so it does not overflow.
+        if let Err(errno) = access(host).random_get(&mut memory, buf + done, len) {
+            return Ok(errno as i32);
+        }
+        done += len;
+        if done == buf_len {
+            return Ok(0);
+        }
+        caller.check_interruption()?;
+    }
 }
 
 /// The memory of the calling guest, as it is now, and the store's data.

@@ -9,6 +9,9 @@ use std::ops::Range;
 
 /// Buffers of one call that are used; a longer list is cut short, as a short read or write. The limit of the system.
 const IOVECS_MAX: u32 = 1024;
+/// Bytes that one call reads or writes at most; more is a short read or write. Nobody can stop a guest while the system moves them, which takes
+/// milliseconds.
+pub(super) const TRANSFER_MAX_BYTES: usize = 8 << 20;
 /// Buffers that fit on the stack.
 const IOVECS_INLINE: usize = 8;
 
@@ -76,7 +79,7 @@ impl<'a> GuestMemory<'a> {
         self.store(ptr, value.to_le_bytes())
     }
 
-    /// Writes a count of bytes. No system call moves so many that it does not fit.
+    /// Writes a count of bytes.
     #[inline]
     pub(crate) fn store_size(&mut self, ptr: u32, value: usize) -> Result<(), Errno> {
         self.store_u32(ptr, u32::try_from(value).map_err(|_| Errno::Overflow)?)
@@ -98,19 +101,20 @@ impl<'a> GuestMemory<'a> {
     /// The one buffer that an `iovec` describes, to write.
     #[inline]
     pub(crate) fn one_buffer(&mut self, iovec: u32) -> Result<&mut [u8], Errno> {
-        let buffer = self.buffer(iovec)?;
+        let buffer = first_of(self.buffer(iovec)?, TRANSFER_MAX_BYTES);
         Ok(&mut self.bytes[buffer])
     }
 
-    /// The buffers of a list that are not empty, up to the limit.
-    fn buffers(&self, iovecs: u32, count: u32) -> Result<SmallVec<[Buffer; IOVECS_INLINE]>, Errno> {
+    /// The buffers of a list that are not empty, up to the limit and to so many bytes together. Those beyond must be within bounds too.
+    fn buffers(&self, iovecs: u32, count: u32, mut bytes: usize) -> Result<SmallVec<[Buffer; IOVECS_INLINE]>, Errno> {
         let count = count.min(IOVECS_MAX);
         self.check(iovecs, count * IOVEC_SIZE_BYTES)?;
         let mut buffers = SmallVec::new();
         for at in 0..count {
             // Within bounds, so it does not overflow.
-            let buffer = self.buffer(iovecs + at * IOVEC_SIZE_BYTES)?;
+            let buffer = first_of(self.buffer(iovecs + at * IOVEC_SIZE_BYTES)?, bytes);
             if !buffer.is_empty() {
+                bytes -= buffer.len();
                 buffers.push(buffer);
             }
         }
@@ -121,10 +125,10 @@ impl<'a> GuestMemory<'a> {
     #[inline]
     pub(crate) fn gather<T>(&self, iovecs: u32, count: u32, write: impl FnOnce(&[IoSlice<'_>]) -> T) -> Result<T, Errno> {
         if count == 1 {
-            let buffer = self.buffer(iovecs)?;
+            let buffer = first_of(self.buffer(iovecs)?, TRANSFER_MAX_BYTES);
             return Ok(write(&[IoSlice::new(&self.bytes[buffer])]));
         }
-        let buffers = self.buffers(iovecs, count)?;
+        let buffers = self.buffers(iovecs, count, TRANSFER_MAX_BYTES)?;
         let slices: SmallVec<[IoSlice<'_>; IOVECS_INLINE]> = buffers.into_iter().map(|buffer| IoSlice::new(&self.bytes[buffer])).collect();
         Ok(write(&slices))
     }
@@ -132,11 +136,23 @@ impl<'a> GuestMemory<'a> {
     /// Lets `read` fill the buffers of a list. Where they overlap, only the first is offered: a short read.
     #[inline]
     pub(crate) fn scatter<T>(&mut self, iovecs: u32, count: u32, read: impl FnOnce(&mut [IoSliceMut<'_>]) -> T) -> Result<T, Errno> {
+        self.scatter_up_to(TRANSFER_MAX_BYTES, iovecs, count, read)
+    }
+
+    /// As [`scatter`](Self::scatter), of so many bytes at most.
+    #[inline]
+    pub(crate) fn scatter_up_to<T>(
+        &mut self,
+        most_bytes: usize,
+        iovecs: u32,
+        count: u32,
+        read: impl FnOnce(&mut [IoSliceMut<'_>]) -> T,
+    ) -> Result<T, Errno> {
         if count == 1 {
-            let buffer = self.buffer(iovecs)?;
+            let buffer = first_of(self.buffer(iovecs)?, most_bytes);
             return Ok(read(&mut [IoSliceMut::new(&mut self.bytes[buffer])]));
         }
-        let mut buffers = self.buffers(iovecs, count)?;
+        let mut buffers = self.buffers(iovecs, count, most_bytes)?;
         let mut order: SmallVec<[u32; IOVECS_INLINE]> = (0..buffers.len() as u32).collect();
         let ascending = buffers.windows(2).all(|pair| pair[0].end <= pair[1].start);
         if !ascending {
@@ -159,6 +175,12 @@ impl<'a> GuestMemory<'a> {
         }
         Ok(read(&mut slices))
     }
+}
+
+/// The first bytes of a buffer, as many as `most` at most.
+#[inline]
+fn first_of(buffer: Buffer, most: usize) -> Buffer {
+    buffer.start..buffer.start + buffer.len().min(most)
 }
 
 #[cfg(test)]
@@ -184,6 +206,31 @@ mod tests {
         assert_eq!(lengths(&[(1000, 3), (500, 2), (2000, 1)]), Ok(vec![3, 2, 1]));
         assert_eq!(lengths(&[(1000, 3), (1003, 2), (0, 0)]), Ok(vec![3, 2]));
         assert_eq!(lengths(&[]), Ok(vec![]));
+    }
+
+    #[test]
+    fn more_than_one_call_moves_is_cut_short() {
+        const MOST: u32 = TRANSFER_MAX_BYTES as u32;
+        let mut bytes = Vec::new();
+        let mut lengths = |iovecs: &[(u32, u32)]| {
+            memory_with(&mut bytes, iovecs);
+            bytes.resize(3 * TRANSFER_MAX_BYTES, 0);
+            let mut memory = GuestMemory::new(&mut bytes);
+            let count = iovecs.len() as u32;
+            let read = memory.scatter(0, count, |slices| slices.iter().map(|slice| slice.len() as u32).collect::<Vec<_>>());
+            let written = memory.gather(0, count, |slices| slices.iter().map(|slice| slice.len() as u32).collect::<Vec<_>>());
+            assert_eq!(read, written);
+            read
+        };
+        assert_eq!(lengths(&[(1000, MOST)]), Ok(vec![MOST]));
+        assert_eq!(lengths(&[(1000, 2 * MOST)]), Ok(vec![MOST]));
+        assert_eq!(lengths(&[(1000, 1), (1001, 2 * MOST), (100, 5)]), Ok(vec![1, MOST - 1]));
+        assert_eq!(lengths(&[(1000, 1), (1001, MOST), (3 * MOST - 1, 2)]), Err(Errno::Fault), "those beyond are looked at");
+        memory_with(&mut bytes, &[(1000, 2 * MOST)]);
+        bytes.resize(3 * TRANSFER_MAX_BYTES, 0);
+        let mut memory = GuestMemory::new(&mut bytes);
+        assert_eq!(memory.one_buffer(0).map(|buffer| buffer.len()), Ok(TRANSFER_MAX_BYTES));
+        assert_eq!(memory.scatter_up_to(usize::MAX, 0, 1, |slices| slices[0].len()), Ok(2 * TRANSFER_MAX_BYTES));
     }
 
     #[test]

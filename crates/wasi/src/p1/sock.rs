@@ -2,7 +2,7 @@
 
 use super::WasiP1Ctx;
 use super::fd_table::{Entry, Object};
-use super::memory::GuestMemory;
+use super::memory::{GuestMemory, TRANSFER_MAX_BYTES};
 use super::types::{Errno, FdFlags, RECV_DATA_TRUNCATED, RECV_PEEK, RECV_WAITALL, Rights, SHUTDOWN_RD, SHUTDOWN_WR};
 use crate::host::socket::{ReceiveOptions, Role};
 
@@ -47,7 +47,9 @@ impl WasiP1Ctx {
         memory.check(nread, 4)?;
         memory.check(ro_flags, 2)?;
         let options = ReceiveOptions { peek: ri_flags & RECV_PEEK != 0, wait_all: ri_flags & RECV_WAITALL != 0 };
-        let (count, cut) = memory.scatter(ri_data, ri_data_len, |buffers| socket.receive(buffers, options))??;
+        // Who asks for all gets all.
+        let most_bytes = if options.wait_all { usize::MAX } else { TRANSFER_MAX_BYTES };
+        let (count, cut) = memory.scatter_up_to(most_bytes, ri_data, ri_data_len, |buffers| socket.receive(buffers, options))??;
         memory.store_size(nread, count)?;
         memory.store(ro_flags, if cut { RECV_DATA_TRUNCATED } else { 0 }.to_le_bytes())
     }
