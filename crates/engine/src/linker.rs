@@ -2,7 +2,7 @@
 
 use crate::at_once::{Way, at_once};
 use crate::context::{AsContext, AsContextMut, StoreContextMut};
-use crate::error::{Context, Result, bail};
+use crate::error::{Context, Result, bail, ensure};
 use crate::host_func::{HostFunc, IntoFunc};
 use crate::instance::Definition;
 use crate::store::{StoreInner, StoreOpaque};
@@ -348,13 +348,18 @@ impl<T: 'static> Linker<T> {
     ///
     /// # Errors
     ///
-    /// [`UnknownImportError`] for the first import that is not defined, or what is wrong with the type of a definition.
+    /// [`UnknownImportError`] for the first import that is not defined, or what is wrong with the type of a definition. If the module
+    /// belongs to another engine.
     pub fn instantiate_pre(&self, module: &Module) -> Result<InstancePre<T>> {
         self.resolve(module, None)
     }
 
     /// Resolves the imports of `module`. With a store, memories and tables are taken as large as they are now.
     pub(crate) fn resolve(&self, module: &Module, store: Option<&StoreOpaque>) -> Result<InstancePre<T>> {
+        ensure!(
+            Engine::same(&self.engine, module.engine()),
+            "the module belongs to another engine than the linker; cross-`Engine` instantiation is not possible"
+        );
         let resolve = |(position, import): (usize, &peregrine_wasm::Import)| {
             let item = self.item(&import.module, &import.name);
             let item = item.ok_or_else(|| UnknownImportError::new(&matching::import(module, position)))?;
