@@ -177,18 +177,27 @@ null_types! {
 }
 
 /// There is none, so no function that takes or returns one returns.
-impl WasmTy for NoFunc {
-    fn valtype() -> ValType {
-        ValType::Ref(RefType::new(false, HeapType::NoFunc))
-    }
+macro_rules! empty_types {
+    ($($name:ident $text:literal;)*) => {$(
+        impl WasmTy for $name {
+            fn valtype() -> ValType {
+                ValType::Ref(RefType::new(false, HeapType::$name))
+            }
 
-    fn into_slot(self, _: &StoreOpaque) -> ValRaw {
-        match self.never {}
-    }
+            fn into_slot(self, _: &StoreOpaque) -> ValRaw {
+                match self.never {}
+            }
 
-    fn from_slot(_: &StoreOpaque, _: ValRaw) -> Self {
-        unreachable!("a reference that is not null is no value of `(ref nofunc)`")
-    }
+            fn from_slot(_: &StoreOpaque, _: ValRaw) -> Self {
+                unreachable!(concat!("a reference that is not null is no value of `(ref ", $text, ")`"))
+            }
+        }
+    )*};
+}
+
+empty_types! {
+    NoFunc "nofunc";
+    NoExtern "noextern";
 }
 
 /// An allocation did not fit into the heap of collected values, which carries what was to be put there. Never made: host values, the only

@@ -78,7 +78,7 @@ impl<T> ToWasmtimeResult<T> for Result<T> {
     }
 }
 
-/// Memory for an object of the host was refused. Never made: an allocation of the host's that fails ends the process, as everywhere in
+/// Memory for an object of the host was refused. Never made by this crate: an allocation of the host's that fails ends the process, as everywhere in
 /// Rust; what a guest asks for is refused by other errors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OutOfMemory {
@@ -86,6 +86,11 @@ pub struct OutOfMemory {
 }
 
 impl OutOfMemory {
+    /// The error of an allocation of so many bytes, for embedders whose own code has one.
+    pub const fn new(requested_allocation_size: usize) -> Self {
+        Self { requested_bytes: requested_allocation_size }
+    }
+
     /// The bytes asked for.
     pub fn requested_allocation_size(&self) -> usize {
         self.requested_bytes

@@ -132,6 +132,11 @@ impl PoolingAllocationConfig {
         self.table_elements.unwrap_or(20_000)
     }
 
+    /// Whether [`pagemap_scan`](Self::pagemap_scan) may be set to [`Enabled::Yes`]: it may everywhere, and changes nothing.
+    pub fn is_pagemap_scan_available() -> bool {
+        true
+    }
+
     /// Whether this system has memory protection keys that the allocator uses: it uses none.
     pub fn are_memory_protection_keys_available() -> bool {
         false

@@ -130,3 +130,9 @@ fn modules_that_are_wrong_are_refused() {
     let unknown = error.downcast_ref::<peregrine::UnknownImportError>().unwrap();
     assert_eq!((unknown.module(), unknown.name()), ("a", "b"));
 }
+
+#[test]
+fn embedders_make_errors_of_their_own_allocations() {
+    let error = peregrine::Error::from(peregrine::OutOfMemory::new(5));
+    assert_eq!(error.downcast_ref::<peregrine::OutOfMemory>().unwrap().requested_allocation_size(), 5);
+}
