@@ -6,12 +6,12 @@
 use crate::at_once::Way;
 use crate::call_hook::CallHook;
 use crate::context::AsContextMut;
-use crate::error::Result;
+use crate::error::{Result, ensure};
 use crate::func::{Slots, read_results};
 use crate::host_func::HostFunc;
 use crate::linker::CommandFunction;
 use crate::store::StoreInner;
-use crate::typed::{TypedFunc, WasmParams, WasmResults, WasmRet, WasmTyList};
+use crate::typed::{FOREIGN_PARAMETER, TypedFunc, WasmParams, WasmResults, WasmRet, WasmTyList};
 use crate::vm::boundary::Callee;
 use crate::vm::{AsyncHostBody, GuestCall, Pending, ValRaw};
 use crate::{Caller, Engine, Extern, Func, FuncType, Instance, InstancePre, Linker, Module, Val};
@@ -140,6 +140,7 @@ impl<Params: WasmParams, Results: WasmResults> TypedFunc<Params, Results> {
         Results: Sync,
     {
         let store = store.as_context_mut().0;
+        ensure!(params.are_of(&store.opaque), FOREIGN_PARAMETER);
         if Params::COUNT >= <Results as WasmParams>::COUNT {
             let mut values = Params::array();
             self.call_async_in(store, values.as_mut(), params).await

@@ -75,6 +75,18 @@ impl Extern {
         }
     }
 
+    /// Whether it can be used in `store`. Shared memories can be used in all of their engine.
+    pub(crate) fn is_of(&self, store: &StoreOpaque) -> bool {
+        match self {
+            Self::Func(func) => func.is_of(store),
+            Self::Global(global) => global.is_of(store),
+            Self::Table(table) => table.is_of(store),
+            Self::Memory(memory) => memory.is_of(store),
+            Self::Tag(tag) => tag.is_of(store),
+            Self::SharedMemory(_) => true,
+        }
+    }
+
     /// The type that imports are compared with: of memories and tables with their current size as the minimum.
     pub(crate) fn ty_in(&self, store: &StoreOpaque) -> ExternType {
         match self {

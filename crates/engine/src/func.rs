@@ -102,6 +102,12 @@ impl Func {
         FuncBits::new(bits).map(|bits| Self { store: store.id(), bits })
     }
 
+    /// Whether it is of `store`.
+    #[inline]
+    pub(crate) fn is_of(&self, store: &StoreOpaque) -> bool {
+        store.owns(self.store)
+    }
+
     /// Which function of `store` it is.
     pub(crate) fn id(&self, store: &StoreOpaque) -> FuncId {
         self.checked(store).id(store)
@@ -145,12 +151,13 @@ impl Func {
     ///
     /// # Errors
     ///
-    /// If the number or types of `params` or the number of `results` are not those of the function; and the [`Trap`](crate::Trap) or the
-    /// error of a host function that ended the call, with a [`WasmBacktrace`](crate::WasmBacktrace).
+    /// If the number or types of `params` or the number of `results` are not those of the function, or a reference among them belongs to
+    /// another store; and the [`Trap`](crate::Trap) or the error of a host function that ended the call, with a
+    /// [`WasmBacktrace`](crate::WasmBacktrace).
     ///
     /// # Panics
     ///
-    /// If it, or a reference among the parameters, belongs to another store; or with the panic of a host function.
+    /// If it belongs to another store; or with the panic of a host function.
     pub fn call(&self, mut store: impl AsContextMut, params: &[Val], results: &mut [Val]) -> Result<()> {
         let store = store.as_context_mut().0;
         let mut slots = Slots::new(params.len().max(results.len()));

@@ -36,11 +36,8 @@ impl Global {
     ///
     /// # Errors
     ///
-    /// If `value` is not of the type, or the store holds more than [`Budget::host_bytes`](crate::Budget::host_bytes).
-    ///
-    /// # Panics
-    ///
-    /// If `value` belongs to another store.
+    /// If `value` is not of the type or belongs to another store, or the store holds more than
+    /// [`Budget::host_bytes`](crate::Budget::host_bytes).
     pub fn new(mut store: impl AsContextMut, ty: GlobalType, value: Val) -> Result<Self> {
         let store = store.as_context_mut().0;
         if let ValType::Ref(content) = ty.content() {
@@ -54,6 +51,11 @@ impl Global {
         let index = DefinedGlobalIndex::from_u32(0);
         boundary::set_global_bits(&mut store.opaque, owner, index, raw.get_v128());
         Ok(Self::from_id(&store.opaque, (owner, index)))
+    }
+
+    /// Whether it is of `store`.
+    pub(crate) fn is_of(&self, store: &StoreOpaque) -> bool {
+        store.owns(self.store)
     }
 
     pub(crate) fn from_id(store: &StoreOpaque, (owner, index): (InstanceId, DefinedGlobalIndex)) -> Self {

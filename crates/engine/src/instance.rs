@@ -3,7 +3,7 @@
 use crate::async_limits::Asked;
 use crate::at_once::{Way, at_once};
 use crate::context::{AsContextMut, StoreContextMut};
-use crate::error::{Result, bail};
+use crate::error::{Result, bail, ensure};
 use crate::externals::Export;
 use crate::global::HOST_OBJECT_BYTES;
 use crate::host_func::HostFunc;
@@ -97,7 +97,7 @@ impl Instance {
     ///
     /// # Errors
     ///
-    /// If the number or types of the imports are wrong, a limit of the store is reached, an active segment does not fit, or the start
+    /// If the number or types of the imports are wrong, one belongs to another store, a limit of the store is reached, an active segment does not fit, or the start
     /// function traps.
     ///
     /// What an instance holds that does not come about is given back at once if nothing refers to it and nobody can have a handle of it: a
@@ -105,10 +105,6 @@ impl Instance {
     /// function that took its exports ([`Caller::get_export`](crate::Caller::get_export)); after its start function failed the instance
     /// stays, and counts, until the store is dropped. So it does where the error has a core dump
     /// ([`Config::coredump_on_trap`](crate::Config::coredump_on_trap)), which refers to it.
-    ///
-    /// # Panics
-    ///
-    /// If an import belongs to another store.
     pub fn new(mut store: impl AsContextMut, module: &Module, imports: &[Extern]) -> Result<Self> {
         at_once(Self::new_in(store.as_context_mut().0, module, imports, Way::AtOnce))
     }
@@ -127,6 +123,10 @@ impl Instance {
             bail!("expected {expected} imports, found {}", imports.len());
         }
         for (position, item) in imports.iter().enumerate() {
+            ensure!(
+                item.is_of(&store.opaque),
+                "import {position} of the module belongs to another store; cross-`Store` instantiation is not possible"
+            );
             let same_func = matches!(item, Extern::Func(func) if matching::is_func(module, position, func.type_id(&store.opaque)));
             if !same_func {
                 matching::check_import(module, position, &item.ty_in(&store.opaque))?;

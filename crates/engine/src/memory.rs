@@ -80,6 +80,11 @@ impl Memory {
         Ok(Self::from_id(&store.opaque, (owner, DefinedMemoryIndex::from_u32(0))))
     }
 
+    /// Whether it is of `store`.
+    pub(crate) fn is_of(&self, store: &StoreOpaque) -> bool {
+        store.owns(self.store)
+    }
+
     pub(crate) fn from_id(store: &StoreOpaque, (owner, index): (InstanceId, DefinedMemoryIndex)) -> Self {
         Self { store: store.id(), owner, index }
     }

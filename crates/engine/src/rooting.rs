@@ -80,6 +80,12 @@ impl<T: GcRef> Rooted<T> {
         Self { target }
     }
 
+    /// Whether it is of `store`.
+    #[inline]
+    pub(crate) fn is_of(&self, store: &StoreOpaque) -> bool {
+        store.owns(self.target.place().store)
+    }
+
     /// The same reference, to be held anywhere.
     ///
     /// # Errors
@@ -249,6 +255,10 @@ impl WasmTy for OwnedRooted<ExternRef> {
         Rooted::<ExternRef>::valtype()
     }
 
+    fn is_of(&self, store: &StoreOpaque) -> bool {
+        store.owns(self.target.place().store)
+    }
+
     fn into_slot(self, store: &StoreOpaque) -> ValRaw {
         Rooted { target: self.target }.into_slot(store)
     }
@@ -261,6 +271,10 @@ impl WasmTy for OwnedRooted<ExternRef> {
 impl WasmTy for Option<OwnedRooted<ExternRef>> {
     fn valtype() -> ValType {
         ValType::EXTERNREF
+    }
+
+    fn is_of(&self, store: &StoreOpaque) -> bool {
+        self.as_ref().is_none_or(|value| value.is_of(store))
     }
 
     fn into_slot(self, store: &StoreOpaque) -> ValRaw {

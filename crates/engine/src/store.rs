@@ -386,6 +386,12 @@ impl StoreOpaque {
         assert!(self.id == id, "object used with the wrong store");
     }
 
+    /// Whether something with `id` is of this store, for values, whose use elsewhere is an error.
+    #[inline]
+    pub(crate) fn owns(&self, id: StoreId) -> bool {
+        self.id == id
+    }
+
     /// As [`check_id`](Self::check_id), and that the instance that is meant was not dropped since.
     #[inline]
     pub(crate) fn check_instance(&self, id: StoreId, instance: InstanceId) {

@@ -36,11 +36,7 @@ impl Table {
     ///
     /// # Errors
     ///
-    /// If `init` is not of the type of the elements, or the limits of the store or the system refuse the table.
-    ///
-    /// # Panics
-    ///
-    /// If `init` belongs to another store.
+    /// If `init` is not of the type of the elements or belongs to another store, or the limits of the store or the system refuse the table.
     pub fn new(store: impl AsContextMut, ty: TableType, init: Ref) -> Result<Self> {
         at_once(Self::new_async(store, ty, init))
     }
@@ -61,11 +57,7 @@ impl Table {
     ///
     /// # Errors
     ///
-    /// If `init` is not of the type of the elements.
-    ///
-    /// # Panics
-    ///
-    /// If `init` belongs to another store.
+    /// If `init` is not of the type of the elements, or belongs to another store.
     pub(crate) fn initial_element(store: &StoreOpaque, ty: &wasm::TableType, init: Ref) -> Result<ValRaw> {
         init.to_slot(store, ty.element, || "type mismatch: value does not match the table's elements".to_owned())
     }
@@ -85,6 +77,11 @@ impl Table {
             store.opaque.error_of(Pending::Error(error, Vec::new()))
         })?;
         Ok(Self::from_id(&store.opaque, (owner, DefinedTableIndex::from_u32(0))))
+    }
+
+    /// Whether it is of `store`.
+    pub(crate) fn is_of(&self, store: &StoreOpaque) -> bool {
+        store.owns(self.store)
     }
 
     pub(crate) fn from_id(store: &StoreOpaque, (owner, index): (InstanceId, DefinedTableIndex)) -> Self {

@@ -40,6 +40,11 @@ impl Tag {
         Ok(Self { store: store.id(), number })
     }
 
+    /// Whether it is of `store`.
+    pub(crate) fn is_of(&self, store: &StoreOpaque) -> bool {
+        store.owns(self.store)
+    }
+
     pub(crate) fn ty_in(&self, store: &StoreOpaque) -> TagType {
         store.check_id(self.store);
         store.tags[self.number as usize].clone()

@@ -11,6 +11,11 @@ use crate::{ExternRef, Func, FuncType, HeapType, RefType, Rooted, ValType};
 use std::fmt;
 use std::marker::PhantomData;
 
+pub(crate) const FOREIGN_PARAMETER: &str =
+    "a reference among the parameters belongs to another store, and cross-`Store` values cannot be passed to guests";
+const FOREIGN_RESULT: &str =
+    "the function returned a reference that belongs to another store, and cross-`Store` values cannot be returned to guests";
+
 /// A function with parameters `Params` and results `Results`, each a value, or a tuple of values. Made by [`Func::typed`] or
 /// [`Instance::get_typed_func`](crate::Instance::get_typed_func).
 ///
@@ -82,14 +87,16 @@ impl<Params: WasmParams, Results: WasmResults> TypedFunc<Params, Results> {
     ///
     /// # Errors
     ///
-    /// The [`Trap`](crate::Trap) or the error of a host function that ended the call, with a [`WasmBacktrace`](crate::WasmBacktrace).
+    /// The [`Trap`](crate::Trap) or the error of a host function that ended the call, with a [`WasmBacktrace`](crate::WasmBacktrace). If a
+    /// reference among the parameters belongs to another store.
     ///
     /// # Panics
     ///
-    /// If it, or a reference among the parameters, belongs to another store; or with the panic of a host function.
+    /// If it belongs to another store; or with the panic of a host function.
     #[inline]
     pub fn call(&self, mut store: impl AsContextMut, params: Params) -> Result<Results> {
         let store = store.as_context_mut().0;
+        ensure!(params.are_of(&store.opaque), FOREIGN_PARAMETER);
         if Params::SHAPE.is_direct(<Results as WasmParams>::SHAPE)
             && let Some(callee) = self.callee.direct(store)
         {
@@ -162,6 +169,13 @@ pub trait WasmTy: Send + Sized + 'static {
     fn valtype() -> ValType;
     #[doc(hidden)]
     const CLASS: RegisterClass = RegisterClass::Int;
+    /// Whether it can be used in `store`: references belong to one.
+    #[doc(hidden)]
+    #[inline(always)]
+    fn is_of(&self, store: &StoreOpaque) -> bool {
+        let _ = store;
+        true
+    }
     #[doc(hidden)]
     fn into_slot(self, store: &StoreOpaque) -> ValRaw;
     #[doc(hidden)]
@@ -169,13 +183,22 @@ pub trait WasmTy: Send + Sized + 'static {
 }
 
 macro_rules! value_types {
-    ($($rust:ty, $class:ident, $ty:expr, $value:ident, $store:ident => $to:expr, $raw:ident => $from:expr;)*) => {$(
+    ($($rust:ty, $class:ident, $ty:expr, $value:ident, $store:ident => $to:expr, $raw:ident => $from:expr
+        $(, $this:ident is of $of:ident => $check:expr)?;)*) => {$(
         impl WasmTy for $rust {
             const CLASS: RegisterClass = RegisterClass::$class;
 
             fn valtype() -> ValType {
                 $ty
             }
+
+            $(
+                #[inline]
+                fn is_of(&self, $of: &StoreOpaque) -> bool {
+                    let $this = self;
+                    $check
+                }
+            )?
 
             #[inline]
             fn into_slot(self, $store: &StoreOpaque) -> ValRaw {
@@ -200,13 +223,17 @@ value_types! {
     f64, Float, ValType::F64, value, _store => ValRaw::f64(value.to_bits()), raw => f64::from_bits(raw.get_f64());
     V128, Vector, ValType::V128, value, _store => ValRaw::v128(value.as_u128()), raw => raw.get_v128().into();
     Option<Func>, Int, ValType::FUNCREF, value, store => ValRaw::u64(value.map_or(0, |func| func.checked(store).get())),
-        raw => Func::from_bits(store, raw.get_u64());
+        raw => Func::from_bits(store, raw.get_u64()),
+        value is of store => value.is_none_or(|value| value.is_of(store));
     Func, Int, ValType::Ref(RefType::new(false, HeapType::Func)), value, store => ValRaw::u64(value.checked(store).get()),
-        raw => <Option<Func>>::from_slot(store, raw).expect("the type has no null");
+        raw => <Option<Func>>::from_slot(store, raw).expect("the type has no null"),
+        value is of store => value.is_of(store);
     Option<Rooted<ExternRef>>, Int, ValType::EXTERNREF, value, store => ValRaw::externref(value.map_or(0, |value| value.handle_in(store))),
-        raw => Rooted::from_handle(store, raw.get_externref());
+        raw => Rooted::from_handle(store, raw.get_externref()),
+        value is of store => value.is_none_or(|value| value.is_of(store));
     Rooted<ExternRef>, Int, ValType::Ref(RefType::new(false, HeapType::Extern)), value, store => ValRaw::externref(value.handle_in(store)),
-        raw => Rooted::from_handle(store, raw.get_externref()).expect("the type has no null");
+        raw => Rooted::from_handle(store, raw.get_externref()).expect("the type has no null"),
+        value is of store => value.is_of(store);
 }
 
 /// Parameters of a [`TypedFunc`]: a [`WasmTy`], or a tuple of up to 17 of them.
@@ -219,6 +246,8 @@ pub trait WasmParams: Send {
     fn array() -> Self::Array;
     #[doc(hidden)]
     fn types() -> impl IntoIterator<Item = ValType>;
+    #[doc(hidden)]
+    fn are_of(&self, store: &StoreOpaque) -> bool;
     #[doc(hidden)]
     fn into_slots(self, store: &StoreOpaque, values: &mut [ValRaw]);
     #[doc(hidden)]
@@ -272,6 +301,11 @@ impl<A: WasmTy> WasmParams for A {
         [A::valtype()]
     }
 
+    #[inline(always)]
+    fn are_of(&self, store: &StoreOpaque) -> bool {
+        self.is_of(store)
+    }
+
     #[inline]
     fn into_slots(self, store: &StoreOpaque, values: &mut [ValRaw]) {
         values[0] = self.into_slot(store);
@@ -307,6 +341,7 @@ impl<A: WasmTy> WasmRet for A {
 
     #[inline]
     fn return_slots(self, store: &mut StoreOpaque, values: &mut [ValRaw]) -> Result<()> {
+        ensure!(self.is_of(store), FOREIGN_RESULT);
         values[0] = self.into_slot(store);
         Ok(())
     }
@@ -344,6 +379,12 @@ macro_rules! tuples {
 
                 fn types() -> impl IntoIterator<Item = ValType> {
                     [$($item::valtype()),*]
+                }
+
+                #[inline(always)]
+                fn are_of(&self, store: &StoreOpaque) -> bool {
+                    let ($($item,)*) = self;
+                    true $(&& $item.is_of(store))*
                 }
 
                 #[inline]
@@ -389,6 +430,7 @@ macro_rules! tuples {
 
                 #[inline]
                 fn return_slots(self, store: &mut StoreOpaque, values: &mut [ValRaw]) -> Result<()> {
+                    ensure!(self.are_of(store), FOREIGN_RESULT);
                     WasmParams::into_slots(self, store, values);
                     Ok(())
                 }

@@ -170,6 +170,9 @@ impl Val {
         externref unwrap_externref ExternRef Rooted<ExternRef>, "host reference";
         anyref unwrap_anyref AnyRef Rooted<AnyRef>, "collected reference";
         exnref unwrap_exnref ExnRef Rooted<ExnRef>, "exception";
+        func_ref unwrap_func_ref FuncRef Func, "function reference";
+        extern_ref unwrap_extern_ref ExternRef Rooted<ExternRef>, "host reference";
+        any_ref unwrap_any_ref AnyRef Rooted<AnyRef>, "collected reference";
     }
 
     /// The reference, if it is one.
@@ -390,8 +393,20 @@ impl Ref {
         }
     }
 
+    /// Whether it can be used in `store`.
+    fn is_of(&self, store: &StoreOpaque) -> bool {
+        match self {
+            Self::Func(Some(func)) => func.is_of(store),
+            Self::Extern(Some(value)) => value.is_of(store),
+            _ => true,
+        }
+    }
+
     /// The reference as the machine takes it, where one of type `expect` is expected.
     pub(crate) fn to_slot(self, store: &StoreOpaque, expect: wasm::RefType, what: impl FnOnce() -> String) -> Result<ValRaw> {
+        if !self.is_of(store) {
+            bail!("{}: the reference belongs to another store, and cross-`Store` values cannot be used", what());
+        }
         let fits = match (&self, expect.heap) {
             (Self::Func(None), heap) => heap.is_func() && expect.nullable,
             (Self::Extern(None), heap) => !heap.is_func() && expect.nullable,

@@ -5,6 +5,7 @@
 mod asynchronous;
 mod callbacks;
 mod errors;
+mod foreign;
 mod holders;
 mod images;
 mod limits;
