@@ -86,6 +86,9 @@ const LEAST_STACK_BYTES: usize = 16 << 10;
 /// The longest module version.
 const LONGEST_VERSION_BYTES: usize = 255;
 
+/// What may stand for a triple.
+const BARE_ARCHITECTURES: [&str; 5] = ["x86_64", "aarch64", "riscv64", "riscv64gc", "s390x"];
+
 /// What was asked for that there is not.
 #[derive(Clone, Debug)]
 struct Refusal {
@@ -251,19 +254,21 @@ impl Config {
     }
 
     /// The target triple that code is made for, `aarch64-unknown-linux-gnu` for example. The default is this machine with all the features
-    /// of its processor; a triple stands for its baseline features. An engine for another machine can compile, not run.
+    /// of its processor; a triple stands for its baseline features. An engine for another machine can compile, not run. The name of an
+    /// architecture that there is code for, `x86_64` for example, stands for its triple with Linux.
     ///
     /// # Errors
     ///
     /// If `target` is not of the shape of a triple. A well-formed one that the compiler does not know is reported by
     /// [`Engine::new`](crate::Engine::new).
     pub fn target(&mut self, target: &str) -> Result<&mut Self> {
+        let is_bare = BARE_ARCHITECTURES.contains(&target);
         let well_formed =
-            target.split('-').count() >= 2 && target.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+            is_bare || target.split('-').count() >= 2 && target.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
         if !well_formed {
             bail!("`{target}` is not a target triple; expected for example `x86_64-unknown-linux-gnu`");
         }
-        self.target = Some(target.to_owned());
+        self.target = Some(if is_bare { format!("{target}-unknown-linux-gnu") } else { target.to_owned() });
         Ok(self)
     }
 

@@ -103,10 +103,22 @@ fn foreign_images_say_what_differs() -> Result<()> {
 
 #[test]
 fn a_baseline_image_of_this_target_runs_here() -> Result<()> {
-    let mut config = Config::new();
-    config.target(&format!("{}-unknown-linux-gnu", std::env::consts::ARCH))?;
-    let image = Engine::new(&config)?.precompile_module(WAT.as_bytes())?;
-    assert_eq!(run(&load(&Engine::default(), &image)?)?, 42);
+    let triple = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    for target in [triple.as_str(), std::env::consts::ARCH] {
+        let mut config = Config::new();
+        config.target(target)?;
+        assert_eq!(config.get_target().as_deref(), Some(triple.as_str()));
+        let image = Engine::new(&config)?.precompile_module(WAT.as_bytes())?;
+        assert_eq!(run(&load(&Engine::default(), &image)?)?, 42);
+    }
+    Ok(())
+}
+
+#[test]
+fn an_architecture_stands_for_its_triple() -> Result<()> {
+    for architecture in ["x86_64", "aarch64", "riscv64", "riscv64gc", "s390x"] {
+        Engine::new(Config::new().strategy(Strategy::Ahead).target(architecture)?)?.precompile_module(WAT.as_bytes())?;
+    }
     Ok(())
 }
 
