@@ -46,10 +46,11 @@ pub enum RegallocAlgorithm {
 }
 
 /// How collected values are to be freed. See [`Config::collector`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Collector {
     /// The best there is.
+    #[default]
     Auto,
     /// By counting references.
     DeferredReferenceCounting,

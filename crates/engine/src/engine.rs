@@ -79,7 +79,6 @@ struct EngineInner {
 
 /// What bytes were compiled from. See [`Engine::detect_precompiled`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum Precompiled {
     /// A module.
     Module,

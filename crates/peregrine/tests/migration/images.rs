@@ -62,3 +62,16 @@ fn modules_are_shared_between_threads() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn what_bytes_were_compiled_from_is_one_of_two() -> Result<()> {
+    let image = Engine::default().precompile_module(b"(module)")?;
+    let what = match Engine::detect_precompiled(&image) {
+        Some(peregrine::Precompiled::Module) => "module",
+        Some(peregrine::Precompiled::Component) => "component",
+        None => "neither",
+    };
+    assert_eq!(what, "module");
+    assert!(matches!(peregrine::Collector::default(), peregrine::Collector::Auto));
+    Ok(())
+}
