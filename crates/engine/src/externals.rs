@@ -83,7 +83,7 @@ impl Extern {
             Self::Table(table) => table.is_of(store),
             Self::Memory(memory) => memory.is_of(store),
             Self::Tag(tag) => tag.is_of(store),
-            Self::SharedMemory(_) => true,
+            Self::SharedMemory(memory) => memory.is_of(store.engine()),
         }
     }
 

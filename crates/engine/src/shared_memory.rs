@@ -74,13 +74,18 @@ impl SharedMemory {
         Self { engine: engine.clone(), memory: Arc::clone(memory) }
     }
 
+    /// Whether it can be used with stores of `engine`.
+    pub(crate) fn is_of(&self, engine: &Engine) -> bool {
+        Engine::same(&self.engine, engine)
+    }
+
     /// The machine's part, for an instance of `store` to import.
     ///
     /// # Panics
     ///
     /// If it belongs to another engine.
     pub(crate) fn in_store(&self, store: &StoreOpaque) -> Arc<vm::SharedMemory> {
-        assert!(Engine::same(&self.engine, store.engine()), "shared memory used with a store of another engine");
+        assert!(self.is_of(store.engine()), "shared memory used with a store of another engine");
         Arc::clone(&self.memory)
     }
 

@@ -3,10 +3,13 @@
 mod guest;
 
 use guest::*;
+use peregrine_wasi::host::error::Error;
+use peregrine_wasi::host::stdio::{Input, InputStream, Output, OutputStream};
 use peregrine_wasi::p1::Errno;
 use peregrine_wasi::p1::table::Function;
 use peregrine_wasi::p1::types::Rights;
 use peregrine_wasi::{DirPerms, FilePerms, MemoryInputPipe};
+use std::sync::{Arc, Mutex};
 
 const END: u64 = MEMORY_LEN as u64;
 const BAD_FD: u64 = 99;
@@ -511,4 +514,45 @@ fn inherited_streams_stay_open_and_untouched() {
 fn rustix_flags() -> Vec<String> {
     let flags = |fd| std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).unwrap_or_default();
     (0..3).map(|fd| flags(fd).lines().filter(|line| line.starts_with("flags")).collect()).collect()
+}
+
+/// Takes three bytes at a time, and gives three until it fails.
+#[derive(Clone, Default)]
+struct ThreeAtATime(Arc<Mutex<Vec<u8>>>);
+
+impl OutputStream for ThreeAtATime {
+    fn write(&mut self, buffer: &[u8]) -> Result<usize, Error> {
+        let count = buffer.len().min(3);
+        self.0.lock().unwrap().extend_from_slice(&buffer[..count]);
+        Ok(count)
+    }
+}
+
+impl InputStream for ThreeAtATime {
+    fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Error> {
+        let mut bytes = self.0.lock().unwrap();
+        let count = buffer.len().min(3).min(bytes.len());
+        if count == 0 {
+            return Err(Error::NoSpace);
+        }
+        buffer[..count].copy_from_slice(&bytes[..count]);
+        bytes.drain(..count);
+        Ok(count)
+    }
+}
+
+#[test]
+fn what_an_embedders_stream_leaves_comes_next() {
+    let (taken, given) = (ThreeAtATime::default(), ThreeAtATime(Arc::new(Mutex::new(b"abc".to_vec()))));
+    let mut guest = Guest::bare(|builder| {
+        builder.stdin(Input::Custom(Box::new(given))).stdout(Output::Custom(Box::new(taken.clone())));
+    });
+    guest.put(BUF, b"abcdefX");
+    guest.put_iovs(&[(BUF, 6), (BUF + 6, 1)]);
+    guest.try_call(Function::fd_write, &[1, IOVS.into(), 2, OUT.into()]).unwrap();
+    assert_eq!((guest.u32(OUT), taken.0.lock().unwrap().as_slice()), (3, &b"abc"[..]), "the next buffer has to wait");
+    guest.put_iovs(&[(BUF, 3), (BUF + 3, 1)]);
+    guest.try_call(Function::fd_read, &[0, IOVS.into(), 2, OUT.into()]).unwrap();
+    assert_eq!(guest.u32(OUT), 3, "what came before the error is told");
+    assert_eq!(guest.call(Function::fd_read, &[0, IOVS.into(), 2, OUT.into()]), Errno::Nospc);
 }

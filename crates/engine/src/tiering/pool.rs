@@ -16,6 +16,7 @@ use peregrine_sys::{forks, threads};
 use std::collections::VecDeque;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -31,7 +32,8 @@ pub(super) struct Pool {
     state: Mutex<State>,
     /// Told when an engine waits for a thread, when one has something to keep, and when there are no engines any more.
     changed: Condvar,
-    max_threads: usize,
+    /// How many threads there are at most: never fewer than there were to be.
+    max_threads: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -57,7 +59,7 @@ enum Turn {
 }
 
 impl Pool {
-    /// The pool of this process, with as many threads as the machine can spare.
+    /// The pool of this process, with as many threads as the machine can spare: the most that any thread which made an engine may use.
     pub(super) fn of_process() -> Arc<Self> {
         /// With the [process](forks::generation) that it is for.
         static CURRENT: Mutex<Option<(usize, Arc<Pool>)>> = Mutex::new(None);
@@ -65,10 +67,14 @@ impl Pool {
         let inside = forks::enter();
         let mut current = CURRENT.lock().unwrap_or_else(PoisonError::into_inner);
         let generation = inside.generation();
+        let spare = (threads::available_parallelism().get() - 1).max(1);
         match &*current {
-            Some((process, pool)) if *process == generation => Arc::clone(pool),
+            Some((process, pool)) if *process == generation => {
+                pool.max_threads.fetch_max(spare, Ordering::Relaxed);
+                Arc::clone(pool)
+            }
             _ => {
-                let pool = Self::new((threads::available_parallelism().get() - 1).max(1));
+                let pool = Self::new(spare);
                 *current = Some((generation, Arc::clone(&pool)));
                 pool
             }
@@ -77,7 +83,7 @@ impl Pool {
 
     /// A pool of so many threads, of which none is there yet.
     pub(super) fn new(max_threads: usize) -> Arc<Self> {
-        Arc::new(Self { state: Mutex::default(), changed: Condvar::new(), max_threads })
+        Arc::new(Self { state: Mutex::default(), changed: Condvar::new(), max_threads: AtomicUsize::new(max_threads) })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -92,7 +98,7 @@ impl Pool {
 
     /// How many threads there are at most.
     pub(super) fn max_threads(&self) -> usize {
-        self.max_threads
+        self.max_threads.load(Ordering::Relaxed)
     }
 
     /// Lists an engine behind all others, for the first time or not; it is not listed now. A thread will do one job of it.
@@ -102,7 +108,7 @@ impl Pool {
     /// What the system said, where there is no thread at all. It is not listed then.
     pub(super) fn list(self: &Arc<Self>, engine: &Arc<Shared>, is_first: bool) -> io::Result<()> {
         let mut state = self.lock();
-        if state.engines.len() >= state.waiting_threads && state.threads < self.max_threads {
+        if state.engines.len() >= state.waiting_threads && state.threads < self.max_threads() {
             let pool = Arc::clone(self);
             match start("peregrine-tier", move || pool.work()) {
                 Ok(()) => state.threads += 1,
@@ -146,7 +152,7 @@ impl Pool {
                 Turn::Job(engine) => {
                     // Others depend on this thread too.
                     if catch_unwind(AssertUnwindSafe(|| engine.do_job())).is_err() {
-                        tracing::error!("a thread of the optimizing tier panicked");
+                        tell(|| tracing::error!("a thread of the optimizing tier panicked"));
                     }
                 }
                 Turn::Keep(engine) => self.start_keeping(engine.take_to_keep()),
@@ -195,7 +201,7 @@ impl Pool {
             // Nobody else may have it any more; it is dropped here then, which keeps it too.
             let keep = || module.upgrade().map(|module| module.tiering().map(|tiering| tiering.keep(&module, Occasion::Quiet)));
             if catch_unwind(AssertUnwindSafe(keep)).is_err() {
-                tracing::error!("keeping code panicked");
+                tell(|| tracing::error!("keeping code panicked"));
             }
         }
         self.lock().is_keeping = false;
@@ -217,11 +223,16 @@ impl State {
     }
 }
 
+/// Tells something. Whoever collects it may panic, which is nothing to a thread that all engines depend on.
+pub(super) fn tell(event: impl FnOnce()) {
+    let _ = catch_unwind(AssertUnwindSafe(event));
+}
+
 /// Starts a quiet thread.
 fn start(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
     let run = move || {
         if let Err(error) = threads::set_low_priority() {
-            tracing::debug!(%error, "the optimizing tier runs at the usual priority");
+            tell(|| tracing::debug!(%error, "the optimizing tier runs at the usual priority"));
         }
         work();
     };

@@ -9,7 +9,7 @@
 //! locks that others want, they do inside of [`forks::enter`], so that the child finds none of them locked.
 
 use super::install;
-use super::pool::Pool;
+use super::pool::{Pool, tell};
 use crate::vm::LoadedModule;
 use peregrine_sys::forks;
 use std::collections::VecDeque;
@@ -83,8 +83,9 @@ impl Queue {
         }
         state.modules.push_back(Arc::downgrade(module));
         if let Err(error) = shared.ask_for_thread(&mut state) {
-            tracing::debug!(%error, "no thread for the optimizing tier");
             state.modules.pop_back();
+            drop(state);
+            tracing::debug!(%error, "no thread for the optimizing tier");
             return false;
         }
         true
@@ -172,8 +173,8 @@ impl Shared {
         let Some(request) = job else { return };
         let compiled = catch_unwind(AssertUnwindSafe(|| install::optimize(&module, request)));
         if compiled.is_err() {
-            tracing::error!(function = request.function.as_u32(), "the optimizing tier panicked");
             install::give_up(&module, request);
+            tell(|| tracing::error!(function = request.function.as_u32(), "the optimizing tier panicked"));
         }
         let mut state = self.lock();
         if !state.closed && !state.to_keep.iter().any(|other| other.ptr_eq(&module)) {

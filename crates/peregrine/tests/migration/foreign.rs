@@ -1,8 +1,8 @@
 //! Values, imports and modules that belong to another store or engine: errors, not panics.
 
 use peregrine::{
-    AsContextMut, Engine, ExternRef, Func, FuncType, Global, GlobalType, Instance, Linker, Memory, MemoryType, Module, Mutability, Ref,
-    RefType, Result, Rooted, Store, Table, TableType, Val, ValType,
+    AsContextMut, Config, Engine, ExternRef, Func, FuncType, Global, GlobalType, Instance, Linker, Memory, MemoryType, Module, Mutability,
+    Ref, RefType, Result, Rooted, SharedMemory, Store, Table, TableType, Val, ValType,
 };
 
 fn is_refused<T>(result: Result<T>) {
@@ -77,6 +77,18 @@ fn imports_of_another_store_are_errors() -> Result<()> {
         let module = Module::new(&engine, format!(r#"(module (import "" "" {ty}))"#))?;
         Instance::new(there.as_context_mut(), &module, &[peregrine::Extern::clone(&import)])?;
         assert!(Instance::new(&mut here, &module, &[import]).is_err(), "{ty}");
+    }
+    Ok(())
+}
+
+#[test]
+fn shared_memories_of_another_engine_are_errors() -> Result<()> {
+    let engines = [(); 2].map(|()| Engine::new(Config::new().shared_memory(true)).expect("the settings are good"));
+    let memory = SharedMemory::new(&engines[0], MemoryType::shared(1, 1))?;
+    for (engine, fits) in engines.iter().zip([true, false]) {
+        let module = Module::new(engine, r#"(module (import "" "" (memory 1 1 shared)))"#)?;
+        let mut store = Store::new(engine, ());
+        assert_eq!(Instance::new(&mut store, &module, &[memory.clone().into()]).is_ok(), fits);
     }
     Ok(())
 }

@@ -19,7 +19,12 @@ fn read_vectored(object: &mut Object, buffers: &mut [IoSliceMut<'_>]) -> Result<
         Object::Input(stream) => {
             let mut total = 0;
             for buffer in buffers.iter_mut() {
-                let count = stream.read(buffer)?.min(buffer.len());
+                let count = match stream.read(buffer) {
+                    Ok(count) => count.min(buffer.len()),
+                    // What came before is told first; the reason comes with the next call.
+                    Err(_) if total > 0 => break,
+                    Err(error) => return Err(error),
+                };
                 total += count;
                 if count < buffer.len() {
                     break;
@@ -54,11 +59,16 @@ fn write_vectored(object: &mut Object, buffers: &[IoSlice<'_>]) -> Result<usize,
         Object::Output(stream) => {
             let mut total = 0;
             for buffer in buffers {
-                match stream.write(buffer) {
-                    Ok(count) => total += count.min(buffer.len()),
+                let count = match stream.write(buffer) {
+                    Ok(count) => count.min(buffer.len()),
                     // What was taken before is told first; the reason comes with the next call.
                     Err(_) if total > 0 => break,
                     Err(error) => return Err(error),
+                };
+                total += count;
+                // What is in the next buffer comes after the rest of this one.
+                if count < buffer.len() {
+                    break;
                 }
             }
             Ok(total)
