@@ -390,15 +390,6 @@ fn what_is_no_shared_memory_is_refused() {
 }
 
 #[test]
-#[should_panic(expected = "shared memory used with a store of another engine")]
-fn a_shared_memory_of_another_engine_is_refused() {
-    let (engine, other) = (Engine::default(), Engine::default());
-    let memory = SharedMemory::new(&other, MemoryType::shared(1, 1)).unwrap();
-    let module = Module::new(&engine, r#"(module (import "" "memory" (memory 1 1 shared)))"#).unwrap();
-    let _ = Instance::new(Store::new(&engine, ()), &module, &[memory.into()]);
-}
-
-#[test]
 fn unknown_shared_memories_get_default_values() {
     let engine = Engine::default();
     let module = Module::new(&engine, r#"(module (import "" "memory" (memory 1 1 shared)))"#).unwrap();
