@@ -3,14 +3,14 @@
 //! | what | convention | signature |
 //! |---|---|---|
 //! | wasm function | Cranelift's `Tail` | `(vmctx, params...) -> results` |
-//! | [`StubKind::Enter`] | C | `(vmctx, code, values)`: loads parameters from `values`, calls `code` with them and `vmctx`, stores the results to `values` |
-//! | [`StubKind::Exit`] | Cranelift's `Tail` | `(host context, params...) -> results`: stores parameters to an array, calls the builtin `host_call(host context, array)`, loads the results from it |
-//! | loop entry | Cranelift's `Tail` | `(vmctx, homes) -> results of the function`: goes on at the head of a loop, with the values that the baseline left in its homes: see below |
+//! | [`StubKind::Enter`] | C | `(vmctx, code, values)`: calls `code` with `vmctx` and parameters from `values`; the results go there |
+//! | [`StubKind::Exit`] | Cranelift's `Tail` | `(host context, params...) -> results`: calls the builtin `host_call(host context, array)` |
+//! | loop entry | Cranelift's `Tail` | `(vmctx, homes) -> results of the function`: see below |
 //! | builtin | C | `(vmctx, ...)`, at most six integer or pointer arguments; see [`crate::builtins`] |
 //!
-//! The engine has veneers of its own for frequent types, which take the place of stubs: calls of the host with few values have all of them in
-//! registers. In code that counts fuel, on x86-64, r15 holds [`fuel_consumed`](crate::vmctx::VmStoreContext::fuel_consumed) throughout, and
-//! the builtin `out_of_fuel` keeps all other registers.
+//! The array of an exit stub has the parameters, and then the results. The engine has veneers of its own for frequent types, which take the
+//! place of stubs: calls of the host with few values have all of them in registers. In code that counts fuel, on x86-64, r15 holds
+//! [`fuel_consumed`](crate::vmctx::VmStoreContext::fuel_consumed) throughout, and the builtin `out_of_fuel` keeps all other registers.
 //!
 //! # Loop entries
 //!
@@ -24,12 +24,13 @@
 //!
 //! | number | holds |
 //! |---|---|
-//! | `0` to `locals - 1` | the locals by index: the parameters first, then all declared ones, used or not; [where there are many](has_homes_by_rank) those that the body names |
-//! | `locals + d` | the operand at depth `d` of the function's operand stack, counted from its bottom; the parameters of the loop are the topmost ones |
+//! | `0` to `locals - 1` | the locals by index: the parameters first, then all declared ones, used or not |
+//! | `locals + d` | the operand at depth `d` of the function's operand stack, counted from its bottom |
 //!
-//! Every operand counts as one, also those that are below enclosing blocks. `log2` is 3, or 4 if the function may have vectors; `v128`
-//! values are aligned to 16 bytes. A value's little-endian bytes come first: 4 for `i32`, `f32` and references that are handles, 8 for
-//! `i64`, `f64` and references to functions, 16 for `v128`. The bytes after them mean nothing. A local that nothing reads before it is
+//! [Where there are many locals](has_homes_by_rank), only those that the body names have homes. The parameters of the loop are the topmost
+//! operands. Every operand counts as one, also those that are below enclosing blocks. `log2` is 3, or 4 if the function may have vectors;
+//! `v128` values are aligned to 16 bytes. A value's little-endian bytes come first: 4 for `i32`, `f32` and references that are handles, 8
+//! for `i64`, `f64` and references to functions, 16 for `v128`. The bytes after them mean nothing. A local that nothing reads before it is
 //! written from here on may have any bytes, also if it is a reference. The homes belong to the caller's frame, which does not read them
 //! again: they stay as long as the call, and may be written.
 //!
@@ -43,11 +44,14 @@
 //!
 //! | tier | where |
 //! |---|---|
-//! | baseline | the context [`KEPT_CONTEXT_OFFSET`] from the frame pointer; [`KEPT_MARK_OFFSET`] from it the count of locals as a `u32`, then [`KEPT_MARK`]; local `n` begins `(n + 1) * KEPT_LOCAL_BYTES` below that |
-//! | optimizing | somewhere in the frame, at a multiple of 16: the count, [`KEPT_MARK`], the frame pointer, the index of the function as a `u64`, the context; then the locals |
+//! | baseline | the context [`KEPT_CONTEXT_OFFSET`] from the frame pointer; [`KEPT_MARK_OFFSET`] from it the head; the locals below |
+//! | optimizing | in the frame, at a multiple of 16: the head, the frame pointer, the index of the function, the context; then the locals |
 //!
-//! The frame of a function that others were compiled into has such a block for each; blocks of calls that are over may be there too. All of a
-//! frame have the same context. Code of the baseline keeps it also where a function has too many locals to keep.
+//! The head is the count of locals as a `u32`, then [`KEPT_MARK`]; an index and a context are `u64`. Local `n` of the baseline begins
+//! `(n + 1) * KEPT_LOCAL_BYTES` below the head. The frame of a function that others were compiled into has such a block for each. All that
+//! belong to calls under way have the same context; blocks of calls that are over may be there too, with the contexts of those. The block
+//! of the function whose frame it is, if it keeps locals, is always written. Code of the baseline keeps the context also where a function
+//! has too many locals to keep.
 //!
 //! Every function keeps a frame pointer: at it the caller's frame pointer, above it the return address.
 

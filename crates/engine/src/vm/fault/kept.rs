@@ -1,4 +1,5 @@
-//! Finds the locals, and the context, that code keeps in its frame: see "kept locals" in [`peregrine_artifact::abi`]. Called by the walk over the guest's frames.
+//! Finds the locals, and the context, that code keeps in its frame: see "kept locals" in [`peregrine_artifact::abi`]. Called by the walk
+//! over the guest's frames.
 
 use crate::vm::code::LoadedModule;
 use crate::vm::store::VmStore;
@@ -25,8 +26,8 @@ struct Block {
     locals: Box<[u128]>,
 }
 
-/// What is kept of `functions`, to which the code at `pc` belongs, newest call first. Their frame is at `place`, up to its frame pointer. Nothing
-/// of those that keep nothing, or whose place is not certain.
+/// What is kept of `functions`, to which the code at `pc` belongs, newest call first. Their frame is at `place`, up to its frame pointer.
+/// Nothing of those that keep nothing, or whose place is not certain.
 pub(super) fn find(store: &VmStore, module: &LoadedModule, pc: usize, place: Range<usize>, functions: &[FuncIndex]) -> Kept {
     let is_stack = store.is_on_stack(place.start) && store.is_on_stack(place.end) && place.start < place.end;
     if !module.keeps_locals() || !is_stack || place.len() > MOST_FRAME_BYTES {
@@ -40,12 +41,15 @@ pub(super) fn find(store: &VmStore, module: &LoadedModule, pc: usize, place: Ran
         }
         _ => {
             let blocks: Vec<Block> = frame.blocks().collect();
-            let locals_of = |function: &FuncIndex| {
+            let block_of = |function: &FuncIndex| {
                 let mut found = blocks.iter().filter(|block| block.function == u64::from(function.as_u32()));
                 // A second one is a call that is over, or another one that was compiled into the same frame.
-                found.next().filter(|_| found.next().is_none()).map(|block| block.locals.clone())
+                found.next().filter(|_| found.next().is_none())
             };
-            Kept { context: blocks.first().map(|block| block.context), locals: functions.iter().map(locals_of).collect() }
+            // The one whose frame it is wrote its block when it was entered; those of the others may be there from calls of another
+            // instance.
+            let context = functions.last().and_then(block_of).map(|block| block.context);
+            Kept { context, locals: functions.iter().map(|function| block_of(function).map(|block| block.locals.clone())).collect() }
         }
     }
 }
