@@ -165,6 +165,9 @@ impl Cache {
         }
         let stamped = verified::Identity::of(entry).filter(|identity| self.is_verified(identity));
         let now = SystemTime::now();
+        // Reading the stamp took a while. What is left is somebody else who writes in place between the next two calls of the system, which
+        // the new time hides; entries themselves are replaced by renaming others.
+        let stamped = stamped.filter(|before| verified::Identity::of(entry).is_some_and(|still| still.is_same(before)));
         if set_modified(entry, now).is_ok()
             && let Some(renewed) = stamped.and_then(|before| before.renewed(entry, now))
         {

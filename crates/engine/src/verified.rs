@@ -4,9 +4,10 @@
 //! A stamp in the cache's directory names a file by device, inode, size, and the times of its last change of content and of status. Whoever
 //! changes the content changes the status time, which programs cannot set; so a file whose identity is that of a stamp holds what was
 //! read, unless somebody writes through a mapping of it, which changes the time only now and then. As the clock has a grain, a file that
-//! changed a moment before it was looked at is not stamped, nor is one on a file system that is not known to keep a status time: some have the
-//! time of creation or that of the content there, and files on a network change behind what this machine remembers of them. A stamp is good until the machine is started again: content that never reached
-//! the disk is not taken for what was in memory. All this guards against accidents, as checksums do.
+//! changed a moment before it was looked at is not stamped, nor is one on a file system that is not known to keep a status time: some have
+//! the time of creation or that of the content there, and files on a network change behind what this machine remembers of them. A stamp is
+//! good until the machine is started again: content that never reached the disk is not taken for what was in memory. All this guards
+//! against accidents, as checksums do.
 
 use crate::cache::ContentHash;
 use peregrine_sys::file::{Durability, PrivateDir, write_atomically};
@@ -84,8 +85,9 @@ impl Identity {
         Self::of(file).map(|identity| Self { is_settled: true, ..identity })
     }
 
-    /// The state of `file` after this process set the time of its content to `time`, if nothing else changed since this state: a write after that
-    /// would have left its own time. As that time is no tick of the clock that writes go by, a write from now on shows.
+    /// The state of `file` after this process set the time of its content to `time`, if nothing else is known to have changed since this
+    /// state: a write after that left its own time. As that time is no tick of the clock that writes go by, a write from now on shows. A
+    /// write in place between the look at this state and the setting does not: the caller looks right before that.
     pub(crate) fn renewed(&self, file: &File, time: SystemTime) -> Option<Self> {
         let now = Self::of_own(file)?;
         let since = time.duration_since(UNIX_EPOCH).ok()?;
