@@ -134,6 +134,11 @@ pub(super) fn take_job(module: &Weak<LoadedModule>) -> (Option<Request>, bool) {
     alive.tiering().map_or((None, false), |tiering| tiering.hot().take_job())
 }
 
+/// Whether what is compiled of a module is kept for the next process. Nothing is of one that is gone. Outside of the gate.
+pub(super) fn keeps(module: &Weak<LoadedModule>) -> bool {
+    module.upgrade().is_some_and(|alive| alive.tiering().is_some_and(|tiering| tiering.kept.is_some()))
+}
+
 /// Compiles what was asked for, and installs it, if the module is still there.
 pub(super) fn optimize(module: &Weak<LoadedModule>, request: Request) {
     let (functions, guidance) = {

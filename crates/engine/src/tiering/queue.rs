@@ -52,7 +52,7 @@ struct State {
     is_listed: bool,
     /// Whether the pool ever knew.
     is_known: bool,
-    /// Modules of which something was compiled since it was last kept.
+    /// Modules of which something was compiled since it was last kept, if anything keeps it.
     to_keep: Vec<Weak<LoadedModule>>,
     closed: bool,
 }
@@ -175,6 +175,10 @@ impl Shared {
         if compiled.is_err() {
             install::give_up(&module, request);
             tell(|| tracing::error!(function = request.function.as_u32(), "the optimizing tier panicked"));
+        }
+        // Nobody has to become busy to keep nothing.
+        if !install::keeps(&module) {
+            return;
         }
         let mut state = self.lock();
         if !state.closed && !state.to_keep.iter().any(|other| other.ptr_eq(&module)) {
