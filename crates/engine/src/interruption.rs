@@ -4,7 +4,7 @@ use crate::context::StoreContextMut;
 use crate::deadline;
 use crate::error::{Result, bail, ensure};
 use crate::store::{StoreInner, StoreOpaque};
-use crate::vm::{Cause, Interruption};
+use crate::vm::{Cause, InterruptPage, Interruption};
 use crate::{Caller, Store, Trap};
 use std::num::NonZeroU64;
 use std::pin::Pin;
@@ -85,14 +85,15 @@ impl<T: 'static> Store<T> {
     /// operations on memories and tables. A guest that is called later does not begin. Nobody has to increment epochs for it; a thread of
     /// the process watches the clock while there are deadlines.
     ///
-    /// A guest looks where it turns in a loop, calls, or begins a slice of a long operation, unless what is ahead is over in a moment: of loops that
-    /// turn a known number of times, and short functions that call nothing, a guest that is about to end may end. Instantiation
+    /// A guest looks where it turns in a loop, calls, or begins a slice of a long operation, unless what is ahead is over in a moment: of
+    /// loops that turn a known number of times, and short functions that call nothing, a guest that is about to end may end. Instantiation
     /// stops too where it writes much: what was written to imported tables and memories stays.
     ///
-    /// A host function is not interrupted, unless it asks ([`Caller::check_interruption`]); the guest stops when it returns, or where it looks next. The thread also wakes the tasks whose guests wait,
-    /// one after another: a waker that takes long, as one does that runs its task at once or waits for a lock, holds up the deadlines that come after
-    /// the next look at the clock, which is when all those are told that are due together. After a fork, deadlines that were
-    /// set before hold in the child too: the clock is watched there from the first guest on that is entered or goes on.
+    /// A host function is not interrupted, unless it asks ([`Caller::check_interruption`]); the guest stops when it returns, or where it
+    /// looks next. The thread also wakes the tasks whose guests wait, one after another: a waker that takes long, as one does that runs its
+    /// task at once or waits for a lock, holds up the deadlines that come after the next look at the clock, which is when all those are
+    /// told that are due together. After a fork, deadlines that were set before hold in the child too: the clock is watched there from the
+    /// first guest on that is entered or goes on, or the first host function that asks.
     ///
     /// ```
     /// use peregrine::{Config, Engine, Instance, Module, Store, Trap};
@@ -169,7 +170,9 @@ impl<T: 'static> Caller<'_, T> {
     /// For host functions that take long: whether the guest that called is to stop. Costs next to nothing; asked every few milliseconds, the
     /// guest stops as soon as one that computes.
     ///
-    /// A store that asks or yields at the epoch of its deadline, rather than stop, does so when the function has returned.
+    /// A store that asks or yields at the epoch of its deadline, rather than stop, does so when the function has returned. The epoch counts
+    /// only where the embedder chose one: the answer is `Ok` in a store whose [`set_epoch_deadline`](Store::set_epoch_deadline) was never
+    /// called, though guests of a new store stop at once.
     ///
     /// ```
     /// use peregrine::{Caller, Config, Engine, Linker, Module, Store, Trap};
@@ -193,10 +196,15 @@ impl<T: 'static> Caller<'_, T> {
     ///
     /// # Errors
     ///
-    /// [`Trap::Interrupt`](crate::Trap::Interrupt), for the function to return, if a deadline is over, or the epoch of one has come at which guests of
-    /// the store stop.
+    /// [`Trap::Interrupt`](crate::Trap::Interrupt), for the function to return, if a deadline is over, or the epoch of one has come at
+    /// which guests of the store stop. What the system said, if the process forked since the guest was entered and the child can have no
+    /// thread for its deadlines.
     pub fn check_interruption(&self) -> Result<()> {
-        Ok(self.opaque().vm.look()?)
+        let vm = &self.opaque().vm;
+        if let Some(page) = vm.interrupt_page() {
+            watch_after_fork(page)?;
+        }
+        Ok(vm.look()?)
     }
 
     /// See [`Store::fuel_async_yield_interval`].
@@ -209,6 +217,15 @@ impl<T: 'static> Caller<'_, T> {
     }
 }
 
+/// Has the deadlines watched if the process forked while the guest was under way.
+fn watch_after_fork(page: &InterruptPage) -> Result<()> {
+    if page.is_raised(Cause::Fork) {
+        deadline::resume()?;
+        page.clear(Cause::Fork)?;
+    }
+    Ok(())
+}
+
 impl<T: 'static> StoreInner<T> {
     fn set_epoch_action(&mut self, action: EpochAction<T>) {
         self.opaque.vm.set_may_go_on(!matches!(action, EpochAction::Trap));
@@ -218,10 +235,7 @@ impl<T: 'static> StoreInner<T> {
     /// What to do with a guest that was interrupted.
     pub(crate) fn at_interruption(&mut self) -> Result<Interruption> {
         let Some(page) = self.opaque.vm.interrupt_page() else { return Ok(Interruption::GoOn) };
-        if page.is_raised(Cause::Fork) {
-            page.clear(Cause::Fork)?;
-            deadline::resume()?;
-        }
+        watch_after_fork(page)?;
         if page.is_raised(Cause::Time) {
             return Err(Trap::Interrupt.into());
         }

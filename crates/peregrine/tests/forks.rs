@@ -278,6 +278,19 @@ fn the_deadlines_of_the_parent_hold_in_a_child_that_sets_none() {
             through.func_wrap("host", "fork", nested).expect("it is new");
             call(store, &through, "fork and spin")
         });
+        // In a host function that goes on in the child and asks.
+        check_child(&engine, |store| {
+            let mut asking = Linker::new(&engine);
+            let ask = |caller: peregrine::Caller<'_, i32>| match fork() {
+                0 => loop {
+                    caller.check_interruption()?;
+                    std::thread::sleep(Duration::from_millis(1));
+                },
+                child => Ok(child),
+            };
+            asking.func_wrap("host", "fork", ask).expect("it is new");
+            call(store, &asking, "fork")
+        });
     }
 }
 
