@@ -93,8 +93,10 @@ pub(crate) struct Compiler<'m> {
     pub max_code_bytes: u32,
     /// Whether the body is so long that an interruption is looked for at its entry.
     pub is_long: bool,
-    /// Where in the body the last look for interruptions is, on each way to here.
+    /// Where in the body the last look for interruptions is, on each way to here, but for those of loops.
     pub last_look: u32,
+    /// Where the innermost loop begins that is open here, which looks there; 0 without one.
+    pub innermost_loop: u32,
     pub context_pin: Option<Reg>,
     pub base_pin: Option<Reg>,
     /// Registers of locals that the caller wants back.
@@ -185,6 +187,7 @@ impl<'m> Compiler<'m> {
             max_code_bytes: 0,
             is_long: false,
             last_look: 0,
+            innermost_loop: 0,
             context_pin: None,
             base_pin: None,
             saved: RegSet::EMPTY,
@@ -227,7 +230,8 @@ impl<'m> Compiler<'m> {
         (self.flushed, self.max_depth, self.flags_pending, self.home_log2) = (0, 0, false, 3);
         (self.context_pin, self.base_pin) = (None, None);
         (self.reachable, self.skipped_blocks, self.offset, self.hint, self.fuel_pending) = (true, 0, 0, None, 0);
-        (self.max_outgoing_bytes, self.last_look, self.unsupported) = (0, 0, None);
+        (self.max_outgoing_bytes, self.unsupported) = (0, None);
+        (self.last_look, self.innermost_loop) = (0, 0);
     }
 
     /// Reads how many locals there are of which types. What follows is only done for those that are used.

@@ -36,8 +36,12 @@ pub(crate) struct Frame {
     used: bool,
     /// For the `br_table` being translated: its number and the way to this frame.
     edge: (u32, Label),
-    /// Where the last look for interruptions is before it.
+    /// Where the last look for interruptions is before it, but for those of loops.
     last_look: u32,
+    /// The least of where they are on the ways to its end, so far.
+    exit_look: u32,
+    /// Where the innermost loop around it begins.
+    outer_loop: u32,
 }
 
 impl Compiler<'_> {
@@ -73,7 +77,9 @@ impl Compiler<'_> {
 
     fn push_frame(&mut self, kind: FrameKind, ty: BlockType, height: usize) {
         let label = self.masm.label();
-        self.control.push(Frame { kind, ty, height: height as u32, label, used: false, edge: (0, label), last_look: self.last_look });
+        let (last_look, exit_look, outer_loop) = (self.last_look, u32::MAX, self.innermost_loop);
+        let edge = (0, label);
+        self.control.push(Frame { kind, ty, height: height as u32, label, used: false, edge, last_look, exit_look, outer_loop });
     }
 
     /// Begins the body, whose operators begin at an offset.
@@ -104,8 +110,15 @@ impl Compiler<'_> {
 
     /// Marks that something branches to a frame, and gives the label.
     fn target(&mut self, frame: usize) -> Label {
-        self.control[frame].used = true;
+        self.reaches_end(frame);
         self.control[frame].label
+    }
+
+    /// Notes a way from here to the end of a frame, or to the header if it is a loop, which looks itself.
+    fn reaches_end(&mut self, frame: usize) {
+        let frame = &mut self.control[frame];
+        frame.used = true;
+        frame.exit_look = frame.exit_look.min(self.last_look);
     }
 
     fn top_type(&self) -> Ty {
@@ -171,14 +184,19 @@ impl Compiler<'_> {
         self.count_loop();
         if self.settings.interrupt {
             self.check_interrupt();
-            self.last_look = self.offset;
         }
+        self.innermost_loop = self.offset;
         self.meter_check();
     }
 
-    /// Before a call: looks for interruptions if none was looked for in a long part of the body, on some way to here.
+    /// Before a call: looks for interruptions if none was looked for in a long part of the body, on some way to here. The header of a loop
+    /// looks for what is in it, but not for what follows: the optimizing tier leaves the looks of short loops out, and has all others where
+    /// they are here.
     pub(crate) fn look_before_call(&mut self) {
-        if self.settings.interrupt && (self.offset - self.last_look) as usize > LONG_BODY_BYTES {
+        let last_look = self.last_look.max(self.innermost_loop);
+        if self.settings.interrupt && (self.offset - last_look) as usize > LONG_BODY_BYTES {
+            // Whoever is asked sees the fuel that was consumed, as at all other looks.
+            self.meter_flush();
             self.check_interrupt();
             self.last_look = self.offset;
         }
@@ -229,11 +247,15 @@ impl Compiler<'_> {
         if matches!(self.control[last].kind, FrameKind::If(_)) {
             self.end_without_else(last);
         }
-        let Frame { kind, ty, height, label, used, last_look, .. } = self.control[last];
-        // There may be a way around the looks that are inside.
-        self.last_look = last_look;
+        if self.reachable {
+            self.control[last].exit_look = self.control[last].exit_look.min(self.last_look);
+        }
+        let Frame { kind, ty, height, label, used, exit_look, outer_loop, .. } = self.control[last];
         match kind {
-            FrameKind::Loop => self.end_stretch(),
+            FrameKind::Loop => {
+                self.end_stretch();
+                self.innermost_loop = outer_loop;
+            }
             FrameKind::Function => {
                 self.end_stretch();
                 if self.reachable {
@@ -264,6 +286,8 @@ impl Compiler<'_> {
                 } else {
                     self.push_block_operands(count, |this, position| this.result_type(ty, position));
                 }
+                // Some of the ways to here may lead around looks that are inside.
+                self.last_look = exit_look;
                 self.reachable = true;
             }
             _ => {}
@@ -276,6 +300,7 @@ impl Compiler<'_> {
         let arity = self.arity(last);
         self.control[last].used = true;
         if self.reachable {
+            self.reaches_end(last);
             self.meter_flush();
             self.carry(last);
             if arity > 0 {

@@ -1,5 +1,7 @@
 //! Rows of short things: each alone is too short to be interrupted in, and there may be any number of them without a loop.
 
+mod every_way;
+
 use peregrine::{Caller, Config, Engine, Instance, Linker, Module, Result, Store, Strategy, Trap, UpdateDeadline};
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
@@ -103,6 +105,40 @@ fn what_is_under_way_goes_on_with_all_its_values() -> Result<()> {
     goes_on(&fields(500))?;
     // So long that the optimizing compiler leaves it to the baseline.
     goes_on(&fields(40_000))
+}
+
+#[test]
+fn whoever_is_asked_sees_the_fuel_in_rows_of_calls() -> Result<()> {
+    // What is between two calls counts up to the look before the second one.
+    let row = "(drop (call $leaf (i32.add (local.get $n) (i32.const 1))))".repeat(400);
+    let blocks = format!("(block (br_if 0 (i32.eqz (local.get $n))) {row}) {row} (if (local.get $n) (then {row}))");
+    let text = format!(
+        r#"(module (func $leaf (param i32) (result i32) (local.get 0))
+            (func (export "run") (param $n i32) {blocks} (loop {row} (br_if 0 (local.tee $n (i32.sub (local.get $n) (i32.const 1)))))))"#
+    );
+    let mut seen = Vec::new();
+    for (name, engine) in every_way::engines(|config| _ = config.epoch_interruption(true).consume_fuel(true)) {
+        let module = Module::new(&engine, &text)?;
+        let mut store = Store::new(&engine, Vec::new());
+        store.set_fuel(1_000_000)?;
+        store.epoch_deadline_callback(|mut context| {
+            let fuel = context.get_fuel()?;
+            context.data_mut().push(fuel);
+            Ok(UpdateDeadline::Continue(0))
+        });
+        let run = Instance::new(&mut store, &module, &[])?.get_typed_func::<i32, ()>(&mut store, "run")?;
+        run.call(&mut store, 3)?;
+        let mut fuel = store.data().clone();
+        fuel.dedup();
+        fuel.push(store.get_fuel()?);
+        seen.push((name, fuel));
+    }
+    let (_, first) = &seen[0];
+    assert!(first.len() > 20, "{seen:?}");
+    // After the entry: three operators up to the branch, five for each call that is over, and four up to and with the one that is about to be made.
+    assert_eq!((first[0], (first[0] - first[1] - 3) % 5), (1_000_000, 4));
+    assert!(seen.iter().all(|(_, fuel)| fuel == first), "{seen:?}");
+    Ok(())
 }
 
 /// Runs `run` of a module with and without looks that find something, in each tier.

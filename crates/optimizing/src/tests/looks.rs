@@ -122,6 +122,26 @@ fn long_rows_of_calls_are_looked_in() {
     assert_eq!(looks_of(&row(1000)), 1 + 3);
     // In a loop, whose header has one for the first of each turn.
     assert_eq!(looks_of(&format!("(loop {} (br_if 0 (local.get $n)))", row(1000))), 2 + 3);
+    // Blocks inside take no more of them: there is no way around the looks in there.
+    let blocks = [
+        format!("(block {}) (call 0 (local.get $n))", row(100)),
+        format!("(block (block {} (br 1))) (call 0 (local.get $n))", row(100)),
+        format!("(if (local.get $n) (then {0}) (else {0})) (call 0 (local.get $n))", row(50)),
+        format!("(if (local.get $n) (then (call 0 (local.get $n)))) {}", row(100)),
+        format!("(block (br_if 0 (local.get $n)) (call 0 (local.get $n))) {}", row(100)),
+        format!("(block (br_table 0 0 (local.get $n))) {}", row(100)),
+    ];
+    for block in blocks {
+        let found = looks_of(&block.repeat(40));
+        // One of two ways may have one where the other has none yet.
+        let most = if block.contains("else") { 30 } else { 20 };
+        assert!((14..=most).contains(&found), "{found} looks in 16 to 19 KiB of {block}");
+    }
+    // Of many ends, those that are jumped to from before a look have another one.
+    let (open, close) = ("(block ".repeat(100), format!("{})", row(3)).repeat(100));
+    assert_eq!(looks_of(&format!("{} {open} (br_table 0 50 99 (local.get $n)) {close}", row(300))), 1 + 2 + 1);
+    // The look of a short loop is left out, so it does not count for what follows.
+    assert_eq!(looks_of(&format!("{0} {1} {0}", row(200), turns(2, ADD))), 1 + 1);
     // What is jumped over does not count.
     assert_eq!(looks_of(&format!("(block (br_if 0 (local.get $n)) {}) (call 0 (local.get $n))", row(300))), 1 + 2);
 }

@@ -48,8 +48,12 @@ pub(crate) struct Frame {
     height: usize,
     /// What follows the `end`, if something branches there.
     exit: Option<Block>,
-    /// Where the last look for interruptions is before it.
+    /// Where the last look for interruptions is before it, but for those of loops.
     last_look: u32,
+    /// The least of where they are on the ways to its end, so far.
+    exit_look: u32,
+    /// Where the innermost loop around it begins.
+    outer_loop: u32,
 }
 
 type Args = SmallVec<[BlockArg; 8]>;
@@ -58,7 +62,12 @@ impl Translator<'_, '_> {
     /// Begins the body.
     pub(super) fn enter_function(&mut self) {
         let ty = BlockType::FuncType(self.ty.as_u32());
-        self.control.push(Frame { kind: FrameKind::Function, ty, height: 0, exit: None, last_look: self.last_look });
+        self.push_control(FrameKind::Function, ty, 0);
+    }
+
+    fn push_control(&mut self, kind: FrameKind, ty: BlockType, height: usize) {
+        let (last_look, exit_look, outer_loop) = (self.last_look, u32::MAX, self.innermost_loop);
+        self.control.push(Frame { kind, ty, height, exit: None, last_look, exit_look, outer_loop });
     }
 
     /// Goes on in `block`, all branches to which are known.
@@ -111,6 +120,7 @@ impl Translator<'_, '_> {
             return (header, self.param_count(ty));
         }
         let count = self.result_count(ty);
+        self.control[frame].exit_look = self.control[frame].exit_look.min(self.last_look);
         let block = match exit {
             Some(block) => block,
             None => {
@@ -194,7 +204,7 @@ impl Translator<'_, '_> {
     fn block(&mut self, ty: BlockType) {
         let height = self.stack.len() - self.param_count(ty);
         self.name_operands(height);
-        self.control.push(Frame { kind: FrameKind::Block, ty, height, exit: None, last_look: self.last_look });
+        self.push_control(FrameKind::Block, ty, height);
     }
 
     fn begin_loop(&mut self, ty: BlockType) {
@@ -220,11 +230,12 @@ impl Translator<'_, '_> {
             let params = Values::from_slice(&self.builder.block_params(header)[..count]);
             self.push_values(&params);
         }
-        self.control.push(Frame { kind: FrameKind::Loop { header }, ty, height, exit: None, last_look: self.last_look });
+        self.push_control(FrameKind::Loop { header }, ty, height);
         self.open_loops += 1;
         // Makes sure that the header is in the layout, for it may have no instruction of its own.
         self.builder.ensure_inserted_block();
         self.look_here(header);
+        self.innermost_loop = self.offset;
         self.budget.loop_in(self.control.len());
         self.meter_check();
     }
@@ -232,18 +243,22 @@ impl Translator<'_, '_> {
     /// Looks for interruptions at the start of a block, which is here.
     fn look_here(&mut self, block: Block) {
         self.translated.looks.push((block, SourceLoc::new(self.offset)));
-        self.last_look = self.offset;
     }
 
-    /// Before a call: looks for interruptions if none was looked for in a long part of the body, on some way to here.
+    /// Before a call: looks for interruptions if none was looked for in a long part of the body, on some way to here. The header of a loop
+    /// looks for what is in it, but not for what follows: a loop that is [short](crate::counted_loops) has none in the end.
     pub(super) fn look_before_call(&mut self) {
-        if self.env.settings.interrupt && (self.offset - self.last_look) as usize > LONG_BODY_BYTES {
+        let last_look = self.last_look.max(self.innermost_loop);
+        if self.env.settings.interrupt && (self.offset - last_look) as usize > LONG_BODY_BYTES {
+            // Whoever is asked sees the fuel that was consumed, as at all other looks.
+            self.meter_flush();
             let next = self.builder.create_block();
             self.flush();
             self.builder.ins().jump(next, &[]);
             self.begin_sealed(next);
             self.builder.ensure_inserted_block();
             self.look_here(next);
+            self.last_look = self.offset;
         }
     }
 
@@ -266,7 +281,7 @@ impl Translator<'_, '_> {
         self.builder.ins().brif(condition, then, &[], otherwise, &[]);
         self.begin_sealed(then);
         self.builder.seal_block(otherwise);
-        self.control.push(Frame { kind: FrameKind::If { otherwise, params }, ty, height, exit: None, last_look: self.last_look });
+        self.push_control(FrameKind::If { otherwise, params }, ty, height);
     }
 
     fn begin_else(&mut self) {
@@ -305,18 +320,19 @@ impl Translator<'_, '_> {
             self.control[last].kind = FrameKind::Else;
             self.begin_otherwise(otherwise, &params);
         }
-        // There may be a way around the looks that are inside.
-        self.last_look = self.control[last].last_look;
         if let FrameKind::Loop { header } = self.control[last].kind {
             self.builder.seal_block(header);
             self.open_loops -= 1;
+            self.innermost_loop = self.control[last].outer_loop;
         }
         if let Some(exit) = self.control[last].exit {
             if self.reachable {
                 self.meter_flush();
                 self.jump(last);
             }
-            let (ty, height) = (self.control[last].ty, self.control[last].height);
+            let Frame { ty, height, exit_look, .. } = self.control[last];
+            // Some of the ways to here may lead around looks that are inside.
+            self.last_look = exit_look;
             self.stack.truncate(height);
             self.begin_sealed(exit);
             match self.mode {

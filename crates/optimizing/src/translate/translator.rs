@@ -90,8 +90,10 @@ pub(crate) struct Translator<'a, 'b> {
     pub(super) control: Vec<Frame>,
     /// How many of the frames are loops.
     pub(super) open_loops: u32,
-    /// Where in the body the last look for interruptions is, on each way to here.
+    /// Where in the body the last look for interruptions is, on each way to here, but for those of loops.
     pub(super) last_look: u32,
+    /// Where the innermost loop begins that is open here, which looks there; 0 without one.
+    pub(super) innermost_loop: u32,
     /// Whether the code at this place can be reached.
     pub(super) reachable: bool,
     /// How many blocks were begun in unreachable code.
@@ -160,6 +162,7 @@ pub(crate) fn translate(
         control: Vec::new(),
         open_loops: 0,
         last_look: 0,
+        innermost_loop: 0,
         reachable: true,
         skipped_blocks: 0,
         locals: Locals::default(),
