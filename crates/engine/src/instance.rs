@@ -97,8 +97,8 @@ impl Instance {
     ///
     /// # Errors
     ///
-    /// If the number or types of the imports are wrong, one belongs to another store, a limit of the store is reached, an active segment does not fit, or the start
-    /// function traps.
+    /// If the number or types of the imports are wrong, one belongs to another store, a limit of the store is reached, an active segment
+    /// does not fit, or the start function traps.
     ///
     /// What an instance holds that does not come about is given back at once if nothing refers to it and nobody can have a handle of it: a
     /// segment did not fit, or its start function failed and the module imports nothing. A module with imports may have called a host

@@ -312,8 +312,8 @@ impl VmStore {
         self.has_epoch_deadline = true;
     }
 
-    /// Looks for an interruption of work that is done for a guest which does not run, as an instantiation or a long host function: whether a deadline that was set is over, and it would not
-    /// go on then.
+    /// Looks for an interruption of work that is done for a guest which does not run, as an instantiation or a long host function: whether
+    /// a deadline that was set is over, and it would not go on then.
     ///
     /// # Errors
     ///

@@ -85,8 +85,9 @@ macro_rules! i32_or_unit {
 /// Defines all 46 functions of `wasi_snapshot_preview1` in `linker`. `access` finds the context in the store's data, as `|host| host` does if
 /// it is the data.
 ///
-/// One call reads or writes 8 MiB at most, so that a guest that is to stop is soon asked; `random_get` of more than 1 MiB looks itself whether that is
-/// so, and ends with [`Trap::Interrupt`](peregrine_engine::Trap::Interrupt) then. What waits, for a pipe or a clock, is not interrupted.
+/// One call reads or writes 8 MiB at most, so that a guest that is to stop is soon asked, but for `sock_recv` that waits for all it has
+/// room for; `random_get` of more than 1 MiB looks itself whether that is so, and ends with
+/// [`Trap::Interrupt`](peregrine_engine::Trap::Interrupt) then. What waits, for a pipe or a clock, is not interrupted.
 ///
 /// # Errors
 ///

@@ -172,8 +172,8 @@ pub(super) fn beside(needs: &Needs) -> Option<(Beside, OptimizedShare)> {
 }
 
 impl TieredCode {
-    /// Makes slots of a module that was mapped with what [`beside`] told, the share of optimized code included: of functions with code in the image to that, of all others to code that
-    /// has them compiled.
+    /// Makes slots of a module that was mapped with what [`beside`] told, the share of optimized code included: of functions with code in
+    /// the image to that, of all others to code that has them compiled.
     ///
     /// # Errors
     ///
