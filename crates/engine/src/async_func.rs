@@ -265,10 +265,6 @@ impl<T: 'static> InstancePre<T> {
     /// # Errors
     ///
     /// As [`instantiate`](Self::instantiate).
-    ///
-    /// # Panics
-    ///
-    /// As [`instantiate`](Self::instantiate).
     pub async fn instantiate_async(&self, mut store: impl AsContextMut<Data = T>) -> Result<Instance> {
         self.instantiate_in(store.as_context_mut().0, Way::Waiting).await
     }
@@ -352,10 +348,6 @@ impl<T: 'static> Linker<T> {
     /// [`instantiate`](Self::instantiate) as a future.
     ///
     /// # Errors
-    ///
-    /// As [`instantiate`](Self::instantiate).
-    ///
-    /// # Panics
     ///
     /// As [`instantiate`](Self::instantiate).
     pub async fn instantiate_async(&self, mut store: impl AsContextMut<Data = T>, module: &Module) -> Result<Instance>

@@ -3,7 +3,7 @@
 use crate::async_limits::Asked;
 use crate::at_once::{Way, at_once};
 use crate::context::{AsContextMut, StoreContextMut};
-use crate::error::{Result, bail, ensure};
+use crate::error::{Error, Result, bail};
 use crate::externals::Export;
 use crate::global::HOST_OBJECT_BYTES;
 use crate::host_func::HostFunc;
@@ -123,10 +123,7 @@ impl Instance {
             bail!("expected {expected} imports, found {}", imports.len());
         }
         for (position, item) in imports.iter().enumerate() {
-            ensure!(
-                item.is_of(&store.opaque),
-                "import {position} of the module belongs to another store; cross-`Store` instantiation is not possible"
-            );
+            check_store(module, position, item, &store.opaque)?;
             let same_func = matches!(item, Extern::Func(func) if matching::is_func(module, position, func.type_id(&store.opaque)));
             if !same_func {
                 matching::check_import(module, position, &item.ty_in(&store.opaque))?;
@@ -326,6 +323,21 @@ fn check_engine(module: &Module, store: &StoreOpaque) -> Result<()> {
     Ok(())
 }
 
+/// Checks that what fills an import of `module` can be used in `store`.
+#[inline]
+pub(crate) fn check_store(module: &Module, position: usize, item: &Extern, store: &StoreOpaque) -> Result<()> {
+    if item.is_of(store) { Ok(()) } else { Err(foreign_import(module, position)) }
+}
+
+#[cold]
+fn foreign_import(module: &Module, position: usize) -> Error {
+    let import = &module.loaded().module().imports[position];
+    let (from, name) = (&import.module, &import.name);
+    Error::msg(format!(
+        "what fills import {position} of the module, `{from}::{name}`, belongs to another store; cross-`Store` instantiation is not possible"
+    ))
+}
+
 impl<T> InstancePre<T> {
     pub(crate) fn new(module: &Module, items: Vec<Definition>) -> Self {
         Self { module: module.clone(), items: items.into(), stores_of: PhantomData }
@@ -342,11 +354,7 @@ impl<T: 'static> InstancePre<T> {
     ///
     /// # Errors
     ///
-    /// As [`Instance::new`].
-    ///
-    /// # Panics
-    ///
-    /// If something that was defined in the linker belongs to another store.
+    /// As [`Instance::new`], also if something that was defined in the linker belongs to another store.
     pub fn instantiate(&self, mut store: impl AsContextMut<Data = T>) -> Result<Instance> {
         at_once(self.instantiate_in(store.as_context_mut().0, Way::AtOnce))
     }
@@ -361,10 +369,13 @@ impl<T: 'static> InstancePre<T> {
     fn imports(&self, store: &mut StoreInner<T>) -> Result<Vec<VmImport>> {
         check_engine(&self.module, &store.opaque)?;
         let mut imports = Vec::with_capacity(self.items.len());
-        for item in &*self.items {
+        for (position, item) in self.items.iter().enumerate() {
             imports.push(match item {
                 Definition::Host(function) => VmImport::Func(store.opaque.shared_func(function)),
-                Definition::Extern(item) => item.to_import(&mut store.opaque),
+                Definition::Extern(item) => {
+                    check_store(&self.module, position, item, &store.opaque)?;
+                    item.to_import(&mut store.opaque)
+                }
             });
         }
         Ok(imports)

@@ -4,7 +4,7 @@ use crate::at_once::{Way, at_once};
 use crate::context::{AsContext, AsContextMut, StoreContextMut};
 use crate::error::{Context, Result, bail, ensure};
 use crate::host_func::{HostFunc, IntoFunc};
-use crate::instance::Definition;
+use crate::instance::{Definition, check_store};
 use crate::store::{StoreInner, StoreOpaque};
 use crate::{
     Caller, Engine, Extern, ExternType, Func, FuncType, ImportType, Instance, InstancePre, Module, ModuleExport, Trap, UnknownImportError,
@@ -363,6 +363,9 @@ impl<T: 'static> Linker<T> {
         let resolve = |(position, import): (usize, &peregrine_wasm::Import)| {
             let item = self.item(&import.module, &import.name);
             let item = item.ok_or_else(|| UnknownImportError::new(&matching::import(module, position)))?;
+            if let (Definition::Extern(definition), Some(store)) = (&item.definition, store) {
+                check_store(module, position, definition, store)?;
+            }
             match (&item.definition, store) {
                 (Definition::Extern(definition @ (Extern::Memory(_) | Extern::SharedMemory(_) | Extern::Table(_))), Some(store)) => {
                     matching::check_import(module, position, &definition.ty_in(store))?;
@@ -379,11 +382,7 @@ impl<T: 'static> Linker<T> {
     ///
     /// # Errors
     ///
-    /// As [`instantiate_pre`](Self::instantiate_pre) and [`Instance::new`].
-    ///
-    /// # Panics
-    ///
-    /// If something that was defined here belongs to another store.
+    /// As [`instantiate_pre`](Self::instantiate_pre) and [`InstancePre::instantiate`].
     pub fn instantiate(&self, mut store: impl AsContextMut<Data = T>, module: &Module) -> Result<Instance> {
         let pre = self.resolve(module, Some(&store.as_context_mut().0.opaque))?;
         pre.instantiate(store)
