@@ -21,7 +21,7 @@
 //! | `cpu`     | the features of the processor                                             |
 //! | `file`    | private directories, atomic writes and files that nobody else could change |
 //! | `address_space` | how much address space there is and may be used             |
-//! | `threads` | how many threads are worth starting, and quiet ones                       |
+//! | `threads` | how many threads are worth starting, quiet ones, and their processors     |
 //! | `thread_main` | whether the function that a thread was started with has returned  |
 //! | `forks`   | a gate that forks of the process wait at                                  |
 //! | `program` | which build of the code runs                                              |

@@ -3,6 +3,8 @@
 //! Called by whoever starts workers: the compile driver's owner and the tier policy of the engine; and by the machine before the
 //! host goes deeper on behalf of a guest.
 
+use rustix::process::Pid;
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use std::cell::Cell;
 use std::io;
 use std::mem::MaybeUninit;
@@ -30,6 +32,22 @@ pub fn set_low_priority() -> io::Result<()> {
     let current = rustix::process::getpriority_process(None)?;
     rustix::process::setpriority_process(None, (current + NICE_STEP).min(NICEST))?;
     Ok(())
+}
+
+/// Lets the calling thread use all processors that any thread of this process may use: for work of the whole process on a thread that one with few
+/// processors started. What the process as a whole was denied when it was started stays so.
+///
+/// # Errors
+/// What the system said; the thread uses what it did before.
+pub fn use_processors_of_process() -> io::Result<()> {
+    let mut all = sched_getaffinity(None)?;
+    for task in std::fs::read_dir("/proc/self/task")? {
+        let thread = task?.file_name().to_str().and_then(|name| Pid::from_raw(name.parse().ok()?));
+        // It may have ended meanwhile.
+        let Ok(allowed) = sched_getaffinity(thread) else { continue };
+        (0..CpuSet::MAX_CPU).filter(|cpu| allowed.is_set(*cpu)).for_each(|cpu| all.set(cpu));
+    }
+    Ok(sched_setaffinity(None, &all)?)
 }
 
 /// The processor time that all threads of this process have used.
@@ -108,6 +126,24 @@ mod tests {
         .unwrap();
         assert_eq!(inside, (before + NICE_STEP).min(NICEST));
         assert_eq!(rustix::process::getpriority_process(None).unwrap(), before);
+    }
+
+    #[test]
+    fn a_thread_uses_processors_that_another_one_may_use() {
+        let all = sched_getaffinity(None).unwrap();
+        let first = (0..CpuSet::MAX_CPU).find(|cpu| all.is_set(*cpu)).unwrap();
+        let inside = std::thread::spawn(move || {
+            let mut one = CpuSet::new();
+            one.set(first);
+            sched_setaffinity(None, &one).unwrap();
+            assert_eq!(sched_getaffinity(None).unwrap().count(), 1);
+            use_processors_of_process().unwrap();
+            sched_getaffinity(None).unwrap()
+        })
+        .join()
+        .unwrap();
+        assert!(inside == all);
+        assert!(sched_getaffinity(None).unwrap() == all);
     }
 
     #[test]
