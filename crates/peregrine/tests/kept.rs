@@ -1,8 +1,10 @@
 //! What the cache keeps of modules whose functions are compiled one by one.
 
+mod exports;
 mod patience;
 mod settled;
 
+use exports::call;
 use patience::wait_for;
 use peregrine::{Budget, Cache, Config, DefinedFuncIndex, Engine, GuestProfiler, Instance, Module, Store, Strategy, Trap};
 use settled::{settle, while_unsettled};
@@ -59,18 +61,6 @@ impl Folder {
         assert_eq!(entries.len(), 1, "{entries:?}");
         entries[0].clone()
     }
-}
-
-/// Calls exports that take nothing, in a new store.
-#[track_caller]
-fn call(module: &Module, names: &[&str]) -> Vec<i32> {
-    let mut store = Store::new(module.engine(), ());
-    let instance = Instance::new(&mut store, module, &[]).expect("it can be instantiated");
-    let call = |name: &&str| {
-        let function = instance.get_typed_func::<(), i32>(&mut store, name).expect("it is exported");
-        function.call(&mut store, ()).expect("it does not trap")
-    };
-    names.iter().map(call).collect()
 }
 
 fn module(engine: &Engine) -> Module {

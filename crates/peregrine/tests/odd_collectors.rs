@@ -1,54 +1,24 @@
 //! Collectors of events that panic where the engine, called by a guest, tells what it does. The panic goes on in who called the guest, and leaves
 //! the store and the module as they were.
 
+mod listening;
+
+use listening::{Listener, Told};
 use peregrine::*;
-use std::fmt::Debug;
 use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use tracing::field::{Field, Visit};
-use tracing::span::{Attributes, Id, Record};
-use tracing::{Event, Metadata, Subscriber};
 
 /// Panics once, at an event with this message.
-struct Odd {
-    message: &'static str,
-    has_panicked: AtomicBool,
-}
-
-struct Message(String);
-
-impl Visit for Message {
-    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        if field.name() == "message" {
-            self.0 = format!("{value:?}");
-        }
-    }
-}
-
-impl Subscriber for Odd {
-    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.is_event() && metadata.target().starts_with("peregrine")
-    }
-
-    fn event(&self, event: &Event<'_>) {
-        let mut message = Message(String::new());
-        event.record(&mut message);
-        if message.0 == self.message && !self.has_panicked.swap(true, SeqCst) {
-            panic_any("an odd collector");
-        }
-    }
-
-    fn new_span(&self, _: &Attributes<'_>) -> Id {
-        Id::from_u64(1)
-    }
-
-    fn record(&self, _: &Id, _: &Record<'_>) {}
-
-    fn record_follows_from(&self, _: &Id, _: &Id) {}
-
-    fn enter(&self, _: &Id) {}
-
-    fn exit(&self, _: &Id) {}
+fn odd(at: &'static str) -> Listener<impl Fn(Told)> {
+    let has_panicked = AtomicBool::new(false);
+    Listener::new(
+        |metadata| metadata.is_event(),
+        move |told| {
+            if matches!(told, Told::Event(message) if message == at) && !has_panicked.swap(true, SeqCst) {
+                panic_any("an odd collector");
+            }
+        },
+    )
 }
 
 #[test]
@@ -80,8 +50,7 @@ fn their_panics_go_on_in_who_called_the_guest() -> Result<()> {
         *store.data_mut() = Some(instance.get_typed_func(&mut store, "sum")?);
         let outer = instance.get_typed_func::<i32, i32>(&mut store, "outer")?;
         // Guests are on the stack twice.
-        let odd = Odd { message, has_panicked: AtomicBool::new(false) };
-        let caught = tracing::subscriber::with_default(odd, || catch_unwind(AssertUnwindSafe(|| outer.call(&mut store, 100))));
+        let caught = tracing::subscriber::with_default(odd(message), || catch_unwind(AssertUnwindSafe(|| outer.call(&mut store, 100))));
         let payload = caught.expect_err("it panics");
         assert_eq!(payload.downcast_ref::<&str>(), Some(&"an odd collector"), "{message}");
         for n in [10, 100, 1000] {

@@ -1,45 +1,26 @@
 //! A collector of events that panics at each event on threads of the engine, as one does whose lock is poisoned: the optimizing tier goes on. The
 //! only test of its process, as the collector is that of all threads.
 
+mod listening;
 mod patience;
 
+use listening::Listener;
 use patience::wait_for;
 use peregrine::{Config, Engine, Instance, Module, Result, Store, Strategy};
-use tracing::span::{Attributes, Id, Record};
-use tracing::{Event, Metadata, Subscriber};
-
-/// Panics at each event on threads of the tier.
-struct Poisoned;
-
-impl Subscriber for Poisoned {
-    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.is_event() && metadata.target().starts_with("peregrine")
-    }
-
-    fn event(&self, _: &Event<'_>) {
-        let thread = std::thread::current();
-        if thread.name().is_some_and(|name| name.starts_with("peregrine-")) {
-            // Quietly: there are many.
-            std::panic::resume_unwind(Box::new("a poisoned lock"));
-        }
-    }
-
-    fn new_span(&self, _: &Attributes<'_>) -> Id {
-        Id::from_u64(1)
-    }
-
-    fn record(&self, _: &Id, _: &Record<'_>) {}
-
-    fn record_follows_from(&self, _: &Id, _: &Id) {}
-
-    fn enter(&self, _: &Id) {}
-
-    fn exit(&self, _: &Id) {}
-}
 
 #[test]
 fn the_tier_goes_on() -> Result<()> {
-    tracing::subscriber::set_global_default(Poisoned).expect("it is the first");
+    let poisoned = Listener::new(
+        |metadata| metadata.is_event(),
+        |_| {
+            let thread = std::thread::current();
+            if thread.name().is_some_and(|name| name.starts_with("peregrine-")) {
+                // Quietly: there are many.
+                std::panic::resume_unwind(Box::new("a poisoned lock"));
+            }
+        },
+    );
+    tracing::subscriber::set_global_default(poisoned).expect("it is the first");
     for round in 0..4 {
         let engine = Engine::new(Config::new().strategy(Strategy::Tiered))?;
         let module = Module::new(
