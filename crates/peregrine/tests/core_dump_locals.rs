@@ -334,6 +334,33 @@ fn calls_are_those_of_their_instances() -> Result<()> {
     Ok(())
 }
 
+/// A frame without locals of its own, in which another instance's call left some of a function that was compiled into it.
+#[test]
+fn what_an_earlier_call_left_says_nothing_of_the_instance() -> Result<()> {
+    let text = format!(
+        r#"(module (global $g (mut i32) (i32.const 0))
+            (func $few (param i32) (local i64) (local.set 1 (i64.const 7)) (global.set $g (local.get 0)))
+            (func (export "run") (param i32) (local {}) (if (local.get 0) (then (call $few (local.get 0)))) unreachable))"#,
+        "i64 ".repeat(8_192)
+    );
+    for (name, engine) in engines() {
+        let module = Module::new(&engine, &text)?;
+        let mut store = Store::new(&engine, ());
+        let instances = [Instance::new(&mut store, &module, &[])?, Instance::new(&mut store, &module, &[])?];
+        for _ in 0..3 {
+            for (number, is_called) in [(1, 1), (0, 0)] {
+                let run = instances[number].get_typed_func::<i32, ()>(&mut store, "run")?;
+                let error = run.call(&mut store, is_called).unwrap_err();
+                let found: Vec<(u64, u64)> = calls_of_instances(&mut store, &error).iter().map(|call| (call.0, call.1)).collect();
+                // Of the other one, code of the baseline alone knows it.
+                let is_known = number == 0 || name == "baseline";
+                assert!(!is_known || found == [(number as u64, 1)], "{name}: {found:?}");
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Modules that are compiled by a profile know the types of their locals as others do.
 #[test]
 fn a_profile_takes_no_locals_away() -> Result<()> {
