@@ -269,7 +269,7 @@ impl Callee {
     pub(crate) fn direct<T: 'static>(&self, store: &StoreInner<T>) -> Option<DirectCallee> {
         store.opaque.check_func(self.store, self.address());
         // SAFETY: the store is borrowed.
-        let is_possible = unsafe { direct::is_possible(store.opaque.vm.0) };
+        let is_possible = unsafe { direct::is_possible(store.opaque.vm.0, std::ptr::from_ref(store).cast()) };
         match self.code {
             Code::Wasm(func_ref) if is_possible => Some(DirectCallee(func_ref)),
             _ => None,
@@ -377,15 +377,21 @@ impl DirectCallee {
     #[inline(always)]
     pub(crate) fn call<T: 'static>(self, store: &mut StoreInner<T>, registers: &Registers, shape: Shape) -> Result<Returned, Pending> {
         let vm = store.opaque.vm.0;
-        let host: NonNull<dyn StoreHost> = NonNull::from(&mut *store);
-        // SAFETY: the store is lent as by `lend`; no call is outside, so nobody is to be put back. The reference is the store's own, and the
-        // API has written values of the right types, as many as there are.
-        unsafe {
-            (*vm.as_ptr()).set_host(host);
+        // SAFETY: the store is lent as by `lend`, with a host that it knows already; no call is outside, so nobody is to be put back. The
+        // reference is the store's own, and the API has written values of the right types, as many as there are.
+        let returned = unsafe {
             (*vm.as_ptr()).used.count_call();
-            direct::call(vm, self.0, registers, shape)
-        }
+            direct::call(vm, (&raw mut *store).cast(), self.0, registers, shape)
+        };
+        returned.ok_or_else(|| why_ended(store.opaque.vm.0))
     }
+}
+
+#[cold]
+#[inline(never)]
+fn why_ended(vm: NonNull<VmStore>) -> Pending {
+    // SAFETY: the caller has borrowed the store, and the guest is gone.
+    unsafe { super::entry::why_ended(vm) }
 }
 
 /// The code of host functions with the body `B`, whose data is an `Arc<B>`, in stores of `T`.

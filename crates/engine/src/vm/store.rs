@@ -344,6 +344,12 @@ impl VmStore {
         self.host = Some(host);
     }
 
+    /// Whether that is who was said to answer last.
+    #[inline(always)]
+    pub(super) fn knows_host(&self, host: *const ()) -> bool {
+        self.host.is_some_and(|known| std::ptr::addr_eq(known.as_ptr(), host))
+    }
+
     /// Puts back who answered before; if nobody did, whoever does now goes on.
     pub(super) fn restore_host(&mut self, outer: Option<NonNull<dyn StoreHost>>) {
         self.host = outer.or(self.host);

@@ -17,21 +17,35 @@ static RETURN_ADDRESS: AtomicUsize = AtomicUsize::new(0);
 const UNKNOWN: usize = 1;
 
 thread_local! {
-    /// What holds that address until the function of this thread has returned: a word at the top of its stack, or that which it is compared with.
-    static PLACE: Cell<*const AtomicUsize> = const { Cell::new(&raw const RETURN_ADDRESS) };
+    static MAIN: Main = const { Main { place: Cell::new(&raw const NOWHERE), expected: Cell::new(0) } };
 }
+
+/// What is known of the function of this thread. Both words are found by one look.
+struct Main {
+    /// What holds `expected` until that function has returned: a word at the top of the thread's stack, or [`NOWHERE`].
+    place: Cell<*const AtomicUsize>,
+    expected: Cell<usize>,
+}
+
+/// Of threads that are not watched. Always 0.
+static NOWHERE: AtomicUsize = AtomicUsize::new(0);
 
 /// Whether the function that this thread was started with has returned since it was [watched](watch).
 #[inline(always)]
 pub fn has_ended() -> bool {
-    // SAFETY: a word of this thread's stack, which is there as long as the thread; or the static.
-    let found = unsafe { (*PLACE.get()).load(Ordering::Relaxed) };
-    found != RETURN_ADDRESS.load(Ordering::Relaxed)
+    MAIN.with(|main| {
+        // SAFETY: a word of this thread's stack, which is there as long as the thread; or the static.
+        let found = unsafe { (*main.place.get()).load(Ordering::Relaxed) };
+        found != main.expected.get()
+    })
 }
 
 /// Ends what [`watch`] began.
 pub(super) fn forget() {
-    PLACE.set(&raw const RETURN_ADDRESS);
+    MAIN.with(|main| {
+        main.place.set(&raw const NOWHERE);
+        main.expected.set(0);
+    });
 }
 
 /// Lets [`has_ended`] tell when the function returns that this thread was started with. Does nothing on the first thread of a process, on a stack that
@@ -46,7 +60,10 @@ pub(super) fn watch() {
         address => address,
     };
     if let Some(place) = super::threads::thread_stack().filter(|_| address > UNKNOWN).and_then(|stack| find(&stack, address)) {
-        PLACE.set(place);
+        MAIN.with(|main| {
+            main.place.set(place);
+            main.expected.set(address);
+        });
     }
 }
 

@@ -5,8 +5,7 @@
 //! call is the outermost one of its thread and its store, and cannot be suspended; every other call goes by `super::call`.
 
 use super::veneer::direct::enter_direct;
-use super::{CURRENT, IDLE, RETURNED};
-use crate::vm::pending::Pending;
+use super::{RETURNED, thread};
 use crate::vm::references;
 use crate::vm::store::VmStore;
 use crate::vm::value::ValRaw;
@@ -131,51 +130,38 @@ impl Returned {
     }
 }
 
-/// Whether a direct call can be made now: nothing unusual is under way in the store, no guest is on its way to here on this thread, and the
-/// thread is prepared.
+/// Whether a direct call can be made now: nothing unusual is under way in the store, no guest is on its way to here on this thread, the thread is
+/// prepared, and the store knows `host` already.
 ///
 /// # Safety
 ///
 /// 1. `store` is valid, and no mutable reference into it is held.
 #[inline(always)]
-pub(in crate::vm) unsafe fn is_possible(store: NonNull<VmStore>) -> bool {
+pub(in crate::vm) unsafe fn is_possible(store: NonNull<VmStore>, host: *const ()) -> bool {
     // SAFETY: as the caller says (1).
-    unsafe {
-        (*store.as_ptr()).is_usual() && (*store.as_ptr()).context.exit_fp == 0 && CURRENT.get().is_null() && !thread_main::has_ended()
-    }
+    let store = unsafe { &*store.as_ptr() };
+    store.is_usual() && store.knows_host(host) && store.context.exit_fp == 0 && thread::current().is_null() && !thread_main::has_ended()
 }
 
-/// Calls a wasm function directly.
-///
-/// # Errors
-///
-/// What stopped the call.
+/// Calls a wasm function directly. `None` if the call did not end well: then [`super::why_ended`] tells why.
 ///
 /// # Safety
 ///
 /// 1. As for [`super::call`], with `registers` for the values: they hold as many parameters of each class as the function has.
-/// 2. [`is_possible`] has just said so.
+/// 2. [`is_possible`] has just said so, of this `host`.
 #[inline(always)]
 pub(in crate::vm) unsafe fn call(
     store: NonNull<VmStore>,
+    host: *mut (),
     func_ref: NonNull<VmFuncRef>,
     registers: &Registers,
     shape: Shape,
-) -> Result<Returned, Pending> {
+) -> Option<Returned> {
     // SAFETY: the reference is live (1).
     let (code, vmctx) = unsafe { (references::code(func_ref), (*func_ref.as_ptr()).vmctx) };
-    CURRENT.with(|current| current.set(store.as_ptr()));
-    // SAFETY: the parameters are as the function expects (1); the guest's stack is there, and nobody is on it (2).
-    let (ended, returned) = unsafe { enter_direct(store.as_ptr().cast(), vmctx, code, registers, shape) };
-    CURRENT.with(|current| current.set(IDLE.get()));
-    if ended == RETURNED {
-        return Ok(returned);
-    }
-    Err(why_ended(store))
-}
-
-#[cold]
-fn why_ended(store: NonNull<VmStore>) -> Pending {
-    // SAFETY: the caller lent the store, and the guest is gone.
-    unsafe { super::why_ended(store) }
+    thread::set_current(store.as_ptr());
+    // SAFETY: the parameters are as the function expects (1); the guest's stack is there, and nobody is on it; the host is lent as the store is (2).
+    let (ended, returned) = unsafe { enter_direct(store.as_ptr().cast(), host, vmctx, code, registers, shape) };
+    thread::set_idle();
+    (ended == RETURNED).then_some(returned)
 }

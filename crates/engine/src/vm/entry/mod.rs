@@ -21,6 +21,7 @@ compile_error!("peregrine-engine runs code on x86_64 only so far: entry/ needs a
 mod depth;
 pub(crate) mod direct;
 pub(in crate::vm) mod lazy;
+mod thread;
 
 pub(in crate::vm) use depth::go_deeper;
 
@@ -33,25 +34,12 @@ use super::suspend::{Progress, Suspended, SuspendedFrame, first_stack_pointer};
 use super::value::ValRaw;
 use peregrine_artifact::vmctx::VmFuncRef;
 use peregrine_sys::{forks, thread_main};
-use std::cell::Cell;
 use std::ptr::{self, NonNull};
-
-thread_local! {
-    /// The store whose guest runs on this thread, for the fault handler. [`UNPREPARED`] before the first.
-    static CURRENT: Cell<*mut VmStore> = const { Cell::new(UNPREPARED) };
-}
-
-thread_local! {
-    /// What `CURRENT` is when no guest runs on this thread any more: null, or [`UNPREPARED`] where the thread has to be prepared again by then.
-    static IDLE: Cell<*mut VmStore> = const { Cell::new(ptr::null_mut()) };
-}
-
-/// Of a thread that is not prepared for the faults of guests.
-const UNPREPARED: *mut VmStore = ptr::without_provenance_mut(1);
+use thread::UNPREPARED;
 
 /// The store whose guest, or a host function called by it, runs on this thread. Null if none does. Signal-safe.
 pub(super) fn current_store() -> *mut VmStore {
-    let store = CURRENT.get();
+    let store = thread::current();
     if store == UNPREPARED { ptr::null_mut() } else { store }
 }
 
@@ -81,7 +69,7 @@ pub(crate) unsafe fn call(store: NonNull<VmStore>, func_ref: NonNull<VmFuncRef>,
 /// # Safety
 ///
 /// 1. `store` is valid and no reference into it is held.
-unsafe fn why_ended(store: NonNull<VmStore>) -> Pending {
+pub(in crate::vm) unsafe fn why_ended(store: NonNull<VmStore>) -> Pending {
     // SAFETY: as the caller says (1).
     let pending = unsafe { (*store.as_ptr()).take_pending() };
     pending.unwrap_or_else(|| Pending::Error(anyhow::anyhow!("a call ended without saying why"), Vec::new()))
@@ -181,21 +169,21 @@ unsafe fn on_this_thread(store: NonNull<VmStore>, run: impl FnOnce(*mut VmStore)
     let pointer = store.as_ptr();
     // SAFETY: as the caller says (1).
     let _deeper = unsafe { go_deeper(store)? };
-    let outer = CURRENT.replace(pointer);
+    let outer = thread::set_current(pointer);
     // In destructors of the thread it has to be prepared again.
-    if (outer == UNPREPARED || IDLE.get() == UNPREPARED || thread_main::has_ended())
+    if (outer == UNPREPARED || thread::is_to_be_prepared() || thread_main::has_ended())
         && let Err(error) = prepare_for_guests()
     {
-        CURRENT.set(outer);
+        thread::set_current(outer);
         return Err(Pending::Error(error, Vec::new()));
     }
     let ended = run(pointer);
     if outer.is_null() || outer == UNPREPARED {
-        CURRENT.set(IDLE.get());
+        thread::set_idle();
         return Ok(ended);
     }
-    CURRENT.set(outer);
-    if IDLE.get() == UNPREPARED {
+    thread::set_current(outer);
+    if thread::is_to_be_prepared() {
         // The guest below goes on without being entered.
         let prepared = prepare_for_guests();
         if ended == RETURNED {
@@ -212,7 +200,7 @@ unsafe fn on_this_thread(store: NonNull<VmStore>, run: impl FnOnce(*mut VmStore)
 fn prepare_for_guests() -> anyhow::Result<()> {
     prepare_thread()?;
     crate::deadline::resume()?;
-    IDLE.set(ptr::null_mut());
+    thread::prepared();
     Ok(())
 }
 
@@ -225,18 +213,18 @@ pub(crate) fn prepare_thread() -> std::io::Result<()> {
     forks::call_in_child(forked);
     // If a guest is on the way to here, the process exits inside of a host function, and the guest will never go on.
     fault::prepare_thread(|| {
-        IDLE.set(UNPREPARED);
-        CURRENT.set(UNPREPARED);
+        thread::to_be_prepared();
+        thread::set_current(UNPREPARED);
     })
 }
 
 /// In a child process, on the thread that forked: the next guest that is entered finds that nobody watches its deadline, and so does one that is
 /// on the way to here when it looks.
 fn forked() {
-    IDLE.set(UNPREPARED);
-    let current = CURRENT.get();
+    thread::to_be_prepared();
+    let current = thread::current();
     if current.is_null() || current == UNPREPARED {
-        CURRENT.set(UNPREPARED);
+        thread::set_current(UNPREPARED);
         return;
     }
     // SAFETY: a store whose guest is on the way to here lives as long; its page is shared with whoever may interrupt it.
