@@ -12,7 +12,7 @@ use crate::verified::Identity;
 use crate::vm::alloc::pool::Anchor;
 use crate::vm::alloc::{Counting, Pool, Spares};
 use crate::vm::boundary::{self, map_image};
-use crate::vm::{LoadError, LoadOptions, LoadedModule, ModuleNumber, VmInstance};
+use crate::vm::{LoadError, LoadOptions, LoadedModule, ModuleNumber, OwnedInstance};
 use crate::{Engine, ExportType, ExternType, ImportType, ProfilingStrategy, Strategy};
 use peregrine_artifact::compiler::{CompileError, Compiler, LazyFunctions, Prepared, Progress, Validation, WasmBytes};
 use peregrine_artifact::image::{ImageError, ImageLayout, Section};
@@ -68,7 +68,7 @@ impl Drop for Module {
 
 struct ModuleInner {
     /// Warm instances. Before the code that they are instances of.
-    pool: Pool<Box<VmInstance>>,
+    pool: Pool<OwnedInstance>,
     // Before the code that they are about.
     _gdb: Option<gdb::Registration>,
     _unwind: Option<unwind::UnwindRegistration>,
@@ -79,7 +79,7 @@ struct ModuleInner {
 }
 
 impl Spares for ModuleInner {
-    fn take_spares(&self) -> Vec<Box<VmInstance>> {
+    fn take_spares(&self) -> Vec<OwnedInstance> {
         self.pool.take_all()
     }
 }
@@ -530,7 +530,7 @@ impl Module {
     }
 
     /// Warm instances, and what keeps the module alive for stores.
-    pub(crate) fn pool(&self) -> &Pool<Box<VmInstance>> {
+    pub(crate) fn pool(&self) -> &Pool<OwnedInstance> {
         &self.inner.pool
     }
 

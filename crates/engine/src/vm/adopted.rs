@@ -6,8 +6,9 @@
 use super::alloc::Counting;
 use super::alloc::lease::ModuleSource;
 use super::code::LoadedModule;
-use super::instance::{InstanceId, VmInstance};
+use super::instance::InstanceId;
 use super::instantiate::VmImport;
+use super::owned_instance::OwnedInstance;
 use super::shared_memory::SharedMemory;
 use super::store::VmStore;
 use peregrine_wasm::{DefinedMemoryIndex, Module};
@@ -79,7 +80,7 @@ impl VmStore {
         let kept = self.keep(ModuleSource::Own(&module)).number;
         let id = self.next_instance();
         let header = self.instance_header(id, &module);
-        let mut instance = VmInstance::new(id, (kept, self.kept_module(kept)), header);
+        let mut instance = OwnedInstance::new(id, (kept, self.kept_module(kept)), header);
         instance.add_shared_memory(Arc::clone(memory), 0);
         self.push_instance(instance, Counting::InstancesOfHost);
         self.adopted.owners.insert(Arc::as_ptr(memory), id);

@@ -2,7 +2,6 @@
 
 use super::alloc::Backing;
 use super::alloc::lease::ModuleRef;
-use super::code::LoadedModule;
 use super::host::BoundHostFunc;
 use super::references;
 use super::shared_memory::InstanceMemory;
@@ -12,7 +11,6 @@ use peregrine_wasm::{
     DataIndex, DefinedGlobalIndex, DefinedMemoryIndex, DefinedTableIndex, ElementIndex, FuncIndex, GlobalIndex, Index, IndexVec,
     MemoryIndex, TableIndex,
 };
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::io;
 use std::ops::Range;
 use std::ptr::NonNull;
@@ -60,11 +58,7 @@ impl Origins {
     }
 }
 
-/// One instance. Boxed; never moves, for its context points to it.
-///
-/// Warm ones go from thread to thread: nothing that another thread writes is on a cache line of theirs, or on the one beside it, which processors
-/// fetch together.
-#[repr(align(128))]
+/// One instance. Never moves, for its context points to it: an [`OwnedInstance`] has both.
 pub(crate) struct VmInstance {
     id: InstanceId,
     module: ModuleRef,
@@ -90,19 +84,19 @@ pub(crate) struct VmInstance {
 unsafe impl Send for VmInstance {}
 
 impl VmInstance {
-    /// An instance whose context is all zero but for the header.
-    pub(super) fn new(id: InstanceId, (kept, module): (u32, ModuleRef), header: VmContextHeader) -> Box<Self> {
-        let layout = context_layout(&module);
-        // SAFETY: the layout is not empty: a context has a header.
-        let memory = unsafe { alloc_zeroed(layout) };
-        let Some(context) = NonNull::new(memory.cast::<VmContextHeader>()) else { handle_alloc_error(layout) };
+    /// An instance with the context at `context`, which is all zero.
+    ///
+    /// # Safety
+    ///
+    /// 1. The context is as large as the module says, and valid as long as the instance is.
+    pub(super) unsafe fn new(id: InstanceId, (kept, module): (u32, ModuleRef), context: NonNull<VmContextHeader>) -> Self {
         let dropped_data = vec![false; module.module().data.len()].into();
         let dropped_elements = vec![false; module.module().elements.len()].into();
         // Exactly what is needed: an instance has one memory and a table mostly, and there are many instances.
         let description = module.module();
         let memories = IndexVec::with_capacity(description.memories.len() - description.imported_memories as usize);
         let tables = IndexVec::with_capacity(description.tables.len() - description.imported_tables as usize);
-        let mut instance = Box::new(Self {
+        Self {
             id,
             module,
             kept,
@@ -116,12 +110,15 @@ impl VmInstance {
             importers: 0,
             born: 0,
             idle_shard: 0,
-        });
-        instance.write_header(header);
-        if let Some(contexts) = instance.module.contexts() {
-            contexts.add(context);
         }
-        instance
+    }
+
+    /// Begins its first life, in its place.
+    pub(super) fn begin(&mut self, header: VmContextHeader) {
+        self.write_header(header);
+        if let Some(contexts) = self.module.contexts() {
+            contexts.add(self.context);
+        }
     }
 
     /// Where it was counted as idle last.
@@ -357,13 +354,5 @@ impl Drop for VmInstance {
         if let Some(contexts) = self.module.contexts() {
             contexts.remove(self.context);
         }
-        // SAFETY: `new` allocated the context with the same layout; nothing else frees it.
-        unsafe { dealloc(self.context.as_ptr().cast(), context_layout(&self.module)) };
     }
-}
-
-/// As of [`VmInstance`], on cache lines of its own.
-fn context_layout(module: &LoadedModule) -> Layout {
-    let layout = Layout::from_size_align(module.vm_layout().size_bytes(), align_of::<VmInstance>());
-    layout.expect("a context is smaller than the address space").pad_to_align()
 }

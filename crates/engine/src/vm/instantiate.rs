@@ -6,6 +6,7 @@ use super::alloc::lease::ModuleSource;
 use super::code::LoadedModule;
 use super::instance::{FuncId, InstanceId, VmInstance};
 use super::memory::{Memory, check_range};
+use super::owned_instance::OwnedInstance;
 use super::pending::Pending;
 use super::references;
 use super::shared_memory::{InstanceMemory, SharedMemory};
@@ -123,7 +124,7 @@ impl VmStore {
     }
 
     /// An instance with its memories and tables, a warm one if there is one, and what it counts as.
-    fn make(&mut self, id: InstanceId, kept: Kept) -> anyhow::Result<(Box<VmInstance>, Counting)> {
+    fn make(&mut self, id: InstanceId, kept: Kept) -> anyhow::Result<(OwnedInstance, Counting)> {
         let number = kept.number;
         let module = self.kept_module(number);
         let header = self.instance_header(id, &module);
@@ -131,7 +132,7 @@ impl VmStore {
             instance.renew(id, number, header);
             return Ok((instance, Counting::SlotsWarm));
         }
-        let instance = self.make_where_room_is(|| VmInstance::new(id, (number, module), header))?;
+        let instance = self.make_where_room_is(|| OwnedInstance::new(id, (number, module), header))?;
         Ok((instance, self.cold(number)))
     }
 
@@ -181,7 +182,7 @@ impl VmStore {
     }
 
     /// As [`make_cold`](Self::make_cold). Where the system has no room, warm instances make some.
-    fn make_where_room_is(&mut self, new: impl Fn() -> Box<VmInstance>) -> anyhow::Result<Box<VmInstance>> {
+    fn make_where_room_is(&mut self, new: impl Fn() -> OwnedInstance) -> anyhow::Result<OwnedInstance> {
         match self.make_cold(new()) {
             Err(error) if error.downcast_ref().is_some_and(is_no_room) && self.shared().give_up_warm() => self.make_cold(new()),
             made => made,
@@ -189,7 +190,7 @@ impl VmStore {
     }
 
     /// Maps the memories and tables of a new instance.
-    fn make_cold(&mut self, mut instance: Box<VmInstance>) -> anyhow::Result<Box<VmInstance>> {
+    fn make_cold(&mut self, mut instance: OwnedInstance) -> anyhow::Result<OwnedInstance> {
         let module = instance.module();
         let description = module.module();
         let shared = self.shared();

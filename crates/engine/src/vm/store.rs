@@ -15,6 +15,7 @@ use super::growth::{Asking, Growth};
 use super::host::{HostCodes, HostFunc};
 use super::instance::{FuncId, InstanceId, VmInstance};
 use super::interrupt::{Cause, InterruptPage};
+use super::owned_instance::OwnedInstance;
 use super::pending::Pending;
 use super::preempt::Interruption;
 use super::suspend::{PENDING_SUSPENSION, Wait};
@@ -109,7 +110,7 @@ impl VmShared {
     }
 
     #[expect(clippy::vec_box, reason = "contexts point to instances, which must not move")]
-    fn drop_surplus(&self, surplus: Vec<Box<VmInstance>>) {
+    fn drop_surplus(&self, surplus: Vec<OwnedInstance>) {
         for instance in surplus {
             self.idle.remove(instance.idle_shard(), instance.reserved_bytes());
             self.counters.add(Counting::SlotsSurplus, 1);
@@ -188,7 +189,7 @@ pub(crate) struct VmStore {
     /// Whether a guest has ever run here: memories that nobody wrote need no reset.
     guest_ran: bool,
     /// One has its place here, as most stores have one, and there are many stores.
-    instances: SmallVec<[Option<Box<VmInstance>>; 1]>,
+    instances: SmallVec<[Option<OwnedInstance>; 1]>,
     /// Numbers of instances that were dropped.
     free_numbers: Vec<u32>,
     /// How many instances there were, those that are included.
@@ -409,7 +410,7 @@ impl VmStore {
     }
 
     /// Takes an instance out of the store. Its number is given to another one.
-    pub(super) fn take_instance(&mut self, id: InstanceId) -> Option<Box<VmInstance>> {
+    pub(super) fn take_instance(&mut self, id: InstanceId) -> Option<OwnedInstance> {
         let instance = self.instances.get_mut(id.as_u32() as usize)?.take()?;
         self.free_numbers.push(id.as_u32());
         Some(instance)
@@ -448,7 +449,7 @@ impl VmStore {
     }
 
     /// Adds an instance whose number is [`VmStore::next_instance`].
-    pub(super) fn push_instance(&mut self, mut instance: Box<VmInstance>, what: Counting) {
+    pub(super) fn push_instance(&mut self, mut instance: OwnedInstance, what: Counting) {
         debug_assert_eq!(instance.id(), self.next_instance());
         instance.born = self.drops;
         self.instances_made += 1;
@@ -578,7 +579,7 @@ impl VmStore {
     }
 
     /// Counts that a warm instance is none any more.
-    fn no_longer_idle(&self, warm: Option<Box<VmInstance>>) -> Option<Box<VmInstance>> {
+    fn no_longer_idle(&self, warm: Option<OwnedInstance>) -> Option<OwnedInstance> {
         if let Some(instance) = &warm {
             self.shared.idle.remove(instance.idle_shard(), instance.reserved_bytes());
         }
@@ -626,7 +627,7 @@ impl VmStore {
     }
 
     /// Makes an instance warm, if its module is the embedder's, or frees it.
-    pub(super) fn give_back(&mut self, mut instance: Box<VmInstance>) {
+    pub(super) fn give_back(&mut self, mut instance: OwnedInstance) {
         self.shared.counters.add(Counting::InstancesDropped, 1);
         let Some((pool, shard)) = self.modules[instance.kept() as usize].pool() else { return };
         let mut spare = match instance.reset(self.guest_ran) {
@@ -639,7 +640,8 @@ impl VmStore {
             }
         };
         if let Some(instance) = &mut spare {
-            instance.set_idle_shard(self.shared.idle.add(instance.reserved_bytes()));
+            let shard = self.shared.idle.add(instance.reserved_bytes());
+            instance.set_idle_shard(shard);
         }
         let most = if self.shared.idle.is_full() { 0 } else { usize::MAX };
         self.shared.drop_surplus(pool.give(shard, spare, most));
@@ -785,7 +787,7 @@ pub(super) struct Kept {
     /// Whether the store did not keep it before.
     pub(super) is_new: bool,
     /// A warm instance of it, reset. If there is none, one has to be made or `give_nothing` called.
-    pub(super) warm: Option<Box<VmInstance>>,
+    pub(super) warm: Option<OwnedInstance>,
 }
 
 /// Where a host function is.

@@ -2,7 +2,7 @@
 
 use super::pool::{Anchor, Pool};
 use crate::vm::code::LoadedModule;
-use crate::vm::instance::VmInstance;
+use crate::vm::owned_instance::OwnedInstance;
 use crate::vm::store::VmShared;
 use crate::{Engine, Module};
 use std::mem::ManuallyDrop;
@@ -51,7 +51,7 @@ pub(crate) struct ModuleLease {
 
 impl ModuleLease {
     /// A lease of `module`, and a warm instance of it, if there is one: it counts as out of the pool in either case.
-    fn with_warm(module: &Module) -> (Self, Option<Box<VmInstance>>) {
+    fn with_warm(module: &Module) -> (Self, Option<OwnedInstance>) {
         let (shard, warm) = module.pool().lease_and_take(|| module.anchor());
         // SAFETY: as in `EngineLease::new`.
         let module = ManuallyDrop::new(unsafe { std::ptr::read(module) });
@@ -97,7 +97,7 @@ impl ModuleSource<'_> {
     }
 
     /// Keeps it, and takes a warm instance of it, as [`Pool::take`] does.
-    pub(crate) fn keep(&self) -> (KeptModule, Option<Box<VmInstance>>) {
+    pub(crate) fn keep(&self) -> (KeptModule, Option<OwnedInstance>) {
         match self {
             Self::Module(module) => {
                 let (lease, warm) = ModuleLease::with_warm(module);
@@ -134,7 +134,7 @@ impl KeptModule {
     }
 
     /// The warm instances of the module, and which shard of them to use.
-    pub(crate) fn pool(&self) -> Option<(&Pool<Box<VmInstance>>, usize)> {
+    pub(crate) fn pool(&self) -> Option<(&Pool<OwnedInstance>, usize)> {
         match self {
             Self::Leased(lease) => Some((lease.module.pool(), lease.shard)),
             Self::Own(_) => None,

@@ -3,7 +3,7 @@
 //! Modules are noted when they are loaded and forgotten when they are dropped; neither is a path that threads meet at often. Stores that find
 //! no room ask for everything that is spare.
 
-use crate::vm::instance::VmInstance;
+use crate::vm::owned_instance::OwnedInstance;
 use peregrine_sys::forks;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 pub(crate) trait Spares: Send + Sync {
     /// Takes all of them, to be dropped before their module is.
     #[expect(clippy::vec_box, reason = "contexts point to instances, which must not move")]
-    fn take_spares(&self) -> Vec<Box<VmInstance>>;
+    fn take_spares(&self) -> Vec<OwnedInstance>;
 }
 
 /// The modules of an engine, by their addresses.
@@ -32,7 +32,7 @@ impl WarmModules {
     }
 
     /// Hands the warm instances of every module to `each`.
-    pub(crate) fn empty(&self, mut each: impl FnMut(Vec<Box<VmInstance>>)) {
+    pub(crate) fn empty(&self, mut each: impl FnMut(Vec<OwnedInstance>)) {
         let modules: Vec<_> = self.change(|modules| modules.values().filter_map(Weak::upgrade).collect());
         // Not under the lock: the last reference to a module may be dropped here.
         for module in modules {
