@@ -109,7 +109,6 @@ impl VmShared {
         }
     }
 
-    #[expect(clippy::vec_box, reason = "contexts point to instances, which must not move")]
     fn drop_surplus(&self, surplus: Vec<OwnedInstance>) {
         for instance in surplus {
             self.idle.remove(instance.idle_shard(), instance.reserved_bytes());

@@ -11,7 +11,6 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 /// What may have warm instances.
 pub(crate) trait Spares: Send + Sync {
     /// Takes all of them, to be dropped before their module is.
-    #[expect(clippy::vec_box, reason = "contexts point to instances, which must not move")]
     fn take_spares(&self) -> Vec<OwnedInstance>;
 }
 
