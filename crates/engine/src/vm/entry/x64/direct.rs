@@ -95,9 +95,13 @@ pub(in crate::vm::entry) unsafe fn enter_direct(
 /// Calls the code whose address is in rax on the guest's stack, with the store's context in r10. Makes the frame of
 /// [`super::enter`], of which the places for r12 to r15 mean nothing. Returns 0 in rdx; unwound, something else.
 ///
-/// It could find the host's stack by the guest's rbp. But every frame of the guest reloads rbp from a place that depends on the stack pointer of
-/// the host at the call, by way of the store: in a row of calls each would wait for the one before (5 ns for one of 3, in some processes). There is one
-/// direct call at a time on a thread, so a word of the thread is enough, whose address depends on nothing.
+/// The guest's rbp says where the host's stack is. But every frame of the guest reloads rbp from a place that depends on the stack pointer of
+/// the host at the call, by way of the store: in a row of calls each would wait for the one before (5 ns for one of 3, in most processes). So the
+/// host's stack pointer is in a word of the thread too, whose address depends on nothing. It is right while the host stays on the thread, as a direct
+/// call is the only one there; rbp has the last word, which nobody waits for.
+///
+/// The address is asked for in a way that keeps all registers but rax and is one constant in programs. In libraries it is a call, which has its
+/// short way to go: this library's part of the thread is there, as `thread` has just written to it.
 ///
 /// # Safety
 ///
@@ -105,10 +109,9 @@ pub(in crate::vm::entry) unsafe fn enter_direct(
 #[unsafe(naked)]
 unsafe extern "C" fn direct() {
     naked_asm!(
-        // Where the stack pointer of the host is while a direct call is under way on a thread.
         ".pushsection .tbss.peregrine_direct_host_sp, \"awT\", @nobits",
         ".p2align 3",
-        ".Lperegrine_direct_host_sp:",
+        ".Lhost_sp_of_{direct}:",
         ".zero 8",
         ".popsection",
         ".cfi_startproc",
@@ -122,23 +125,32 @@ unsafe extern "C" fn direct() {
         "push rbx",
         ".cfi_offset rbx, -24",
         "sub rsp, 56",
-        // There is no activation below: two words in one store, as stores are what such a call waits for.
+        // There is no activation below: two words in one store.
         "xorps xmm15, xmm15",
         "movups [rbp - 56], xmm15",
         "mov [rsp], r10",
         "mov [r10 + {host_sp}], rsp",
-        "mov r11, [rip + .Lperegrine_direct_host_sp@GOTTPOFF]",
-        "mov fs:[r11], rsp",
+        "mov r11, rax",
+        "lea rax, [rip + .Lhost_sp_of_{direct}@TLSDESC]",
+        "call [rax + .Lhost_sp_of_{direct}@TLSCALL]",
+        "mov fs:[rax], rsp",
         "mov r15, [r10 + {fuel}]",
         "mov rsp, [r10 + {stack_top}]",
-        "call rax",
-        "xor edx, edx",
-        "mov r11, [rip + .Lperegrine_direct_host_sp@GOTTPOFF]",
-        "mov rsp, fs:[r11]",
-        "mov r10, [rsp]",
-        "cmp qword ptr [r10 + {counts_fuel}], 0",
+        "call r11",
+        "mov r12, rax",
+        "lea rax, [rip + .Lhost_sp_of_{direct}@TLSDESC]",
+        "call [rax + .Lhost_sp_of_{direct}@TLSCALL]",
+        "mov rsp, fs:[rax]",
+        "lea r10, [rsp + 64]",
+        "cmp r10, rbp",
         "jne 3f",
         "2:",
+        "mov rax, r12",
+        "xor edx, edx",
+        "mov r10, [rsp]",
+        "cmp qword ptr [r10 + {counts_fuel}], 0",
+        "jne 5f",
+        "4:",
         "mov rbx, [rsp + 56]",
         "mov rbp, [rsp + 64]",
         ".cfi_remember_state",
@@ -148,9 +160,13 @@ unsafe extern "C" fn direct() {
         "ret",
         ".cfi_restore_state",
         "3:",
-        "mov [r10 + {fuel}], r15",
+        "lea rsp, [rbp - 64]",
         "jmp 2b",
+        "5:",
+        "mov [r10 + {fuel}], r15",
+        "jmp 4b",
         ".cfi_endproc",
+        direct = sym direct,
         host_sp = const offset_of!(VmStoreContext, host_sp),
         fuel = const offset_of!(VmStoreContext, fuel_consumed),
         counts_fuel = const offset_of!(VmStoreContext, counts_fuel),
