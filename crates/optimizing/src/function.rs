@@ -13,7 +13,7 @@ use crate::{emit, stubs};
 use cranelift_codegen::control::ControlPlane;
 use cranelift_codegen::cursor::{Cursor, FuncCursor};
 use cranelift_codegen::ir::types::{I8, I64};
-use cranelift_codegen::ir::{Block, Function, InstBuilder, MemFlagsData, SourceLoc};
+use cranelift_codegen::ir::{Block, Function, Inst, InstBuilder, MemFlagsData, SourceLoc};
 use cranelift_codegen::isa::OwnedTargetIsa;
 use cranelift_codegen::{CodegenError, Context};
 use cranelift_frontend::FunctionBuilderContext;
@@ -230,7 +230,7 @@ impl<'m> Compiler<'m> {
         }
         if self.env.settings.interrupt {
             let looks = self.interruption_points(index, translated, mode, entry.is_some());
-            insert_interruption_points(&mut self.context.func, &looks);
+            insert_interruption_points(&mut self.context.func, &looks, translated.kept_from);
             self.context.verify_if(&*isa).map_err(|error| self.failed(&error))?;
         }
         let loops = self.loops(mode);
@@ -363,17 +363,19 @@ fn keep_memory_apart(func: &mut Function, translated: &Translated) {
 }
 
 /// Looks for a pending interruption at the start of blocks: a load of a page that faults if there is one. Done after the passes, which would
-/// merge these loads or move others around them.
-fn insert_interruption_points(func: &mut Function, looks: &[(Block, SourceLoc)]) {
+/// merge these loads or move others around them. That of the entry is made after the instruction `kept_from`, if there is one: before it, the frame may
+/// keep the locals of an earlier call.
+fn insert_interruption_points(func: &mut Function, looks: &[(Block, SourceLoc)], kept_from: Option<Inst>) {
     let Some(entry) = func.layout.entry_block().filter(|_| !looks.is_empty()) else { return };
     let vmctx = func.dfg.block_params(entry)[0];
     // Loaded once: loops need no context for it then, and where there is no register for it, it is loaded from the frame instead.
     let mut cursor = FuncCursor::new(func).at_first_insertion_point(entry);
     let page = cursor.ins().load(I64, MemFlagsData::trusted().with_readonly(), vmctx, offset_of!(VmContextHeader, interrupt_page) as i32);
     let made = func.dfg.value_def(page).unwrap_inst();
+    let kept_from = kept_from.filter(|&inst| func.layout.inst_block(inst).is_some()).unwrap_or(made);
     for &(block, location) in looks {
         let mut cursor = FuncCursor::new(func).with_srcloc(location);
-        cursor = if block == entry { cursor.after_inst(made) } else { cursor.at_first_insertion_point(block) };
+        cursor = if block == entry { cursor.after_inst(kept_from) } else { cursor.at_first_insertion_point(block) };
         let interrupt = MemFlagsData::new().with_trap_code(Some(trap_code(Trap::Interrupt)));
         cursor.ins().load(I8, interrupt, page, 0);
     }

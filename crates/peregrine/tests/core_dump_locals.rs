@@ -20,12 +20,17 @@ use Held::{F32, F64, I32, I64, Missing};
 
 /// Engines of all kinds, with dumps.
 fn engines() -> Vec<(String, Engine)> {
-    let mut engines = Vec::new();
+    configs().into_iter().map(|(name, config)| (name, Engine::new(&config).expect("the configuration is good"))).collect()
+}
+
+/// What they are made with.
+fn configs() -> Vec<(String, Config)> {
+    let mut configs = Vec::new();
     let mut add = |name: &str, change: &dyn Fn(&mut Config)| {
         let mut config = Config::new();
         config.coredump_on_trap(true);
         change(&mut config);
-        engines.push((name.to_owned(), Engine::new(&config).expect("the configuration is good")));
+        configs.push((name.to_owned(), config));
     };
     add("ahead", &|config| _ = config.strategy(Strategy::Ahead));
     add("ahead, nothing inlined", &|config| _ = config.strategy(Strategy::Ahead).compiler_inlining(false));
@@ -37,7 +42,7 @@ fn engines() -> Vec<(String, Engine)> {
     {
         add(&format!("{stress:?}"), &|config| _ = config.strategy(Strategy::Tiered).tiering_stress(stress));
     }
-    engines
+    configs
 }
 
 /// Reads the parts of a dump.
@@ -355,6 +360,44 @@ fn what_an_earlier_call_left_says_nothing_of_the_instance() -> Result<()> {
                 // Of the other one, code of the baseline alone knows it.
                 let is_known = number == 0 || name == "baseline";
                 assert!(!is_known || found == [(number as u64, 1)], "{name}: {found:?}");
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A call that ends where it begins, in a frame as an earlier one left it, which was of another instance.
+#[test]
+fn calls_that_end_at_their_entry_have_their_own_locals() -> Result<()> {
+    let text = |locals: usize| {
+        format!(
+            r#"(module (import "" "tick" (func $tick)) (global $g (mut i32) (i32.const 0))
+            (func $more (param i32) (local i32) (loop (global.set $g (local.get 0)) (br_if 0 (local.tee 1 (i32.eqz (local.get 1))))))
+            (func $callee (param i32) (local {}) (local.set 1 (i64.const 9)) (call $more (local.get 0)) (call $more (local.get 0)))
+            (func (export "run") (param i32 i32) (if (local.get 1) (then (call $tick))) (call $callee (local.get 0))))"#,
+            "i64 ".repeat(locals)
+        )
+    };
+    for locals in [1, 100] {
+        for (name, mut config) in configs() {
+            let engine = Engine::new(config.epoch_interruption(true))?;
+            let module = Module::new(&engine, text(locals))?;
+            let mut store = Store::new(&engine, ());
+            store.set_epoch_deadline(1);
+            let ticking = engine.clone();
+            let tick = Func::wrap(&mut store, move || ticking.increment_epoch());
+            let instances = [Instance::new(&mut store, &module, &[tick.into()])?, Instance::new(&mut store, &module, &[tick.into()])?];
+            for (number, value) in [(1, 5), (0, 6), (1, 7)] {
+                let [run, other] = [number, 1 - number].map(|number| instances[number]);
+                for _ in 0..3 {
+                    other.get_typed_func::<(i32, i32), ()>(&mut store, "run")?.call(&mut store, (value * 100, 0))?;
+                }
+                let error = run.get_typed_func::<(i32, i32), ()>(&mut store, "run")?.call(&mut store, (value, 1)).unwrap_err();
+                store.set_epoch_deadline(1);
+                let found = calls_of_instances(&mut store, &error);
+                let (instance, function, held) = &found[0];
+                assert_eq!((*instance, *function), (number as u64, 2), "{name}");
+                assert_eq!(held[..2], [I32(value), I64(0)], "{name}, {locals} locals");
             }
         }
     }

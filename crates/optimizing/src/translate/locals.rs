@@ -133,7 +133,7 @@ impl Translator<'_, '_> {
         let flags = super::flags::Region::Frame.trusted(self.builder.func);
         let address = self.builder.ins().stack_addr(I64, slot, 0);
         for (value, offset) in [(mark, 0), (frame_pointer, 8), (function, 16), (self.vmctx, 24)] {
-            self.builder.ins().store(flags, value, address, offset);
+            self.translated.kept_from = Some(self.builder.ins().store(flags, value, address, offset));
         }
     }
 

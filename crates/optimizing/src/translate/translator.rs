@@ -56,6 +56,8 @@ pub(crate) struct Translated {
     pub calls: bool,
     /// Whether it calls them elsewhere than in loops. If not, whatever goes on for long gets to the header of a loop.
     pub calls_outside_loops: bool,
+    /// What the function does last before its first operator, if it keeps locals: it says that they are there.
+    pub kept_from: Option<cranelift_codegen::ir::Inst>,
     /// Bytes of memory that compiling it takes, roughly.
     pub memory_bytes: u64,
 }
