@@ -326,15 +326,18 @@ fn check_engine(module: &Module, store: &StoreOpaque) -> Result<()> {
 /// Checks that what fills an import of `module` can be used in `store`.
 #[inline]
 pub(crate) fn check_store(module: &Module, position: usize, item: &Extern, store: &StoreOpaque) -> Result<()> {
-    if item.is_of(store) { Ok(()) } else { Err(foreign_import(module, position)) }
+    if item.is_of(store) { Ok(()) } else { Err(foreign_import(module, position, item)) }
 }
 
 #[cold]
-fn foreign_import(module: &Module, position: usize) -> Error {
+fn foreign_import(module: &Module, position: usize, item: &Extern) -> Error {
     let import = &module.loaded().module().imports[position];
     let (from, name) = (&import.module, &import.name);
+    // Shared memories are of no store.
+    let is_shared = matches!(item, Extern::SharedMemory(_));
+    let (owner, kind) = if is_shared { ("engine", "Engine") } else { ("store", "Store") };
     Error::msg(format!(
-        "what fills import {position} of the module, `{from}::{name}`, belongs to another store; cross-`Store` instantiation is not possible"
+        "what fills import {position} of the module, `{from}::{name}`, belongs to another {owner}; cross-`{kind}` instantiation is not possible"
     ))
 }
 

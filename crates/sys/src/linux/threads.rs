@@ -3,7 +3,6 @@
 //! Called by whoever starts workers: the compile driver's owner and the tier policy of the engine; and by the machine before the
 //! host goes deeper on behalf of a guest.
 
-use rustix::process::Pid;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use std::cell::Cell;
 use std::io;
@@ -34,20 +33,20 @@ pub fn set_low_priority() -> io::Result<()> {
     Ok(())
 }
 
-/// Lets the calling thread use all processors that any thread of this process may use: for work of the whole process on a thread that one with few
-/// processors started. What the process as a whole was denied when it was started stays so.
+/// Lets the calling thread use the processors that the first thread of this process may use, beside its own: for work of the whole process on a thread
+/// that one with few processors started.
 ///
 /// # Errors
 /// What the system said; the thread uses what it did before.
 pub fn use_processors_of_process() -> io::Result<()> {
     let mut all = sched_getaffinity(None)?;
-    for task in std::fs::read_dir("/proc/self/task")? {
-        let thread = task?.file_name().to_str().and_then(|name| Pid::from_raw(name.parse().ok()?));
-        // It may have ended meanwhile.
-        let Ok(allowed) = sched_getaffinity(thread) else { continue };
-        (0..CpuSet::MAX_CPU).filter(|cpu| allowed.is_set(*cpu)).for_each(|cpu| all.set(cpu));
+    let own = all.count();
+    let of_first = sched_getaffinity(Some(rustix::process::getpid()))?;
+    (0..CpuSet::MAX_CPU).filter(|cpu| of_first.is_set(*cpu)).for_each(|cpu| all.set(cpu));
+    if all.count() > own {
+        sched_setaffinity(None, &all)?;
     }
-    Ok(sched_setaffinity(None, &all)?)
+    Ok(())
 }
 
 /// The processor time that all threads of this process have used.
@@ -129,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_uses_processors_that_another_one_may_use() {
+    fn a_thread_uses_processors_that_the_first_one_may_use() {
         let all = sched_getaffinity(None).unwrap();
         let first = (0..CpuSet::MAX_CPU).find(|cpu| all.is_set(*cpu)).unwrap();
         let inside = std::thread::spawn(move || {
