@@ -12,7 +12,7 @@ use crate::{sources, workspace};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-const EXAMPLE: &str = "crates/peregrine/examples/embedding_cost";
+const EXAMPLE: &str = "benches/embedding";
 /// The files of the example that both programs have.
 const FILES: [&str; 4] = ["main.rs", "interruption.rs", "process.rs", "threads.rs"];
 /// The crate that the source is compiled against for comparison.
