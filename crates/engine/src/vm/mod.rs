@@ -36,6 +36,7 @@ pub(crate) mod references;
 pub(crate) mod register_entry;
 pub(crate) mod shared_memory;
 pub(crate) mod store;
+mod store_host;
 pub(crate) mod suspend;
 pub(crate) mod table;
 pub(crate) mod types;
@@ -59,7 +60,8 @@ pub use parking::WaitResult;
 pub(crate) use pending::Pending;
 pub(crate) use preempt::Interruption;
 pub(crate) use shared_memory::SharedMemory;
-pub(crate) use store::{DEFAULT_FRAMES, StoreHost, Unusual, VmShared, VmStore, is_no_room};
+pub(crate) use store::{DEFAULT_FRAMES, Unusual, VmShared, VmStore, is_no_room};
+pub(crate) use store_host::StoreHost;
 pub(crate) use types::HeldTypes;
 pub use value::ValRaw;
 
