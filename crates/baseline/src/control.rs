@@ -190,8 +190,8 @@ impl Compiler<'_> {
     }
 
     /// Before a call: looks for interruptions if none was looked for in a long part of the body, on some way to here. The header of a loop
-    /// looks for what is in it, but not for what follows: the optimizing tier leaves the looks of short loops out, and has all others where
-    /// they are here.
+    /// looks for what is in it, but not for what follows: the optimizing tier leaves the looks of short loops out if no call relies on them,
+    /// and has all others where they are here.
     pub(crate) fn look_before_call(&mut self) {
         let last_look = self.last_look.max(self.innermost_loop);
         if self.settings.interrupt && (self.offset - last_look) as usize > LONG_BODY_BYTES {

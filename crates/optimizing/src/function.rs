@@ -25,6 +25,7 @@ use peregrine_artifact::settings::OptLevel;
 use peregrine_artifact::vmctx::VmContextHeader;
 use peregrine_compile::tier::{FunctionCompiler, ModuleEnv, Tier};
 use peregrine_wasm::{DefinedFuncIndex, Trap, TypeIndex};
+use std::collections::HashSet;
 use std::mem::offset_of;
 use std::sync::Arc;
 
@@ -250,8 +251,8 @@ impl<'m> Compiler<'m> {
         lines::LoopPlaces::new(&self.context.func, &self.context.loop_analysis)
     }
 
-    /// Where to look for interruptions: at the header of every loop that may turn often, and at the entry of a function that calls outside
-    /// of loops, has loops that nobody looks in, or is long. So whatever runs between two looks is short.
+    /// Where to look for interruptions: at the header of every loop that may turn often or leads out to calls far from other looks, and at the
+    /// entry of a function that calls outside of loops, has loops that nobody looks in, or is long. So whatever runs between two looks is short.
     fn interruption_points(
         &mut self,
         index: DefinedFuncIndex,
@@ -267,7 +268,8 @@ impl<'m> Compiler<'m> {
             let Context { func, cfg, loop_analysis, .. } = &self.context;
             let loops = Loops::new(func, cfg, loop_analysis);
             let short = loops.short(&looks.iter().map(|(header, _)| *header).collect::<Vec<_>>());
-            looks.retain(|(header, _)| !short.contains(header));
+            let relied_on = relied_on(func, translated);
+            looks.retain(|(header, _)| !short.contains(header) || relied_on.contains(header));
         }
         // Calls in loops need no look of their own where the loops have one.
         let is_long = self.env.translation.bodies[index].len() > LONG_BODY_BYTES;
@@ -360,6 +362,16 @@ fn keep_memory_apart(func: &mut Function, translated: &Translated) {
             FuncCursor::new(func).at_first_insertion_point(*block).ins().sequence_point();
         }
     }
+}
+
+/// The headers of loops that look for calls: for those that were not inlined.
+fn relied_on(func: &Function, translated: &Translated) -> HashSet<Block> {
+    if translated.relied_on.is_empty() {
+        return HashSet::new();
+    }
+    let all = func.layout.blocks().flat_map(|block| func.layout.block_insts(block));
+    let calls: HashSet<_> = all.filter(|inst| func.dfg.insts[*inst].opcode().is_call()).map(|inst| func.srcloc(inst)).collect();
+    translated.relied_on.iter().filter(|(_, call)| calls.contains(call)).map(|(header, _)| *header).collect()
 }
 
 /// Looks for a pending interruption at the start of blocks: a load of a page that faults if there is one. Done after the passes, which would

@@ -145,3 +145,30 @@ fn long_rows_of_calls_are_looked_in() {
     // What is jumped over does not count.
     assert_eq!(looks_of(&format!("(block (br_if 0 (local.get $n)) {}) (call 0 (local.get $n))", row(300))), 1 + 2);
 }
+
+/// Loops of two turns, so many in one another as they are written: what is in one leaves all of them, so the passes see no loop in a loop.
+fn left_nest(depth: usize, row: &str) -> String {
+    let nest =
+        (0..depth).fold(String::from("(br $out)"), |inner, _| turns(2, &format!("(if (local.get $n) (then {row} {inner} (br $out)))")));
+    format!("(block $out {nest})")
+}
+
+#[test]
+fn rows_of_calls_on_ways_out_of_short_loops_are_looked_in() {
+    let call = "(call 0 (local.get $n))";
+    let row = call.repeat(200);
+    assert_eq!(looks_of(&format!("{row} {}", left_nest(20, &row))), 1 + 20, "the entry and each loop");
+    assert_eq!(looks_of(&left_nest(20, call)), 1, "one KiB after the entry");
+    // What is inlined is no call.
+    let far = "(global.set $g (i32.mul (global.get $g) (global.get $g)))".repeat(150);
+    let module = |callee: &str| {
+        let nest = left_nest(4, &format!("(call {callee} (local.get $n))").repeat(3));
+        format!(
+            "(module (global $g (mut i32) (i32.const 0)) (func $leaf (param i32) (global.set $g (local.get 0)))
+            (func $other (param i32) (call $leaf (local.get 0)) (call $other (local.get 0)))
+            (func (export \"f\") (param $n i32) (local $i i32) {far} {nest}))"
+        )
+    };
+    assert_eq!(looks(&module("$leaf"))[2], 1, "the entry alone");
+    assert_eq!(looks(&module("$other"))[2], 1 + 1, "the entry and the outermost loop");
+}

@@ -118,7 +118,7 @@ impl Translator<'_, '_> {
     fn call(&mut self, callee: &Callee, ty: TypeIndex) {
         self.meter_flush();
         self.translated.calls = true;
-        self.translated.calls_outside_loops |= self.open_loops == 0;
+        self.translated.calls_outside_loops |= self.open_loops.is_empty();
         let call = match *callee {
             Callee::Defined(function) => {
                 let args = self.arguments(self.vmctx, ty);
@@ -143,7 +143,7 @@ impl Translator<'_, '_> {
     fn return_call(&mut self, callee: &Callee, ty: TypeIndex) {
         self.meter_flush();
         self.translated.calls = true;
-        self.translated.calls_outside_loops |= self.open_loops == 0;
+        self.translated.calls_outside_loops |= self.open_loops.is_empty();
         match *callee {
             Callee::Defined(function) => {
                 let args = self.arguments(self.vmctx, ty);

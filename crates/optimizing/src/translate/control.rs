@@ -52,8 +52,15 @@ pub(crate) struct Frame {
     last_look: u32,
     /// The least of where they are on the ways to its end, so far.
     exit_look: u32,
-    /// Where the innermost loop around it begins.
-    outer_loop: u32,
+}
+
+/// A loop that is open.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct OpenLoop {
+    /// Where in the body it begins.
+    offset: u32,
+    /// The block that looks for interruptions there.
+    header: Block,
 }
 
 type Args = SmallVec<[BlockArg; 8]>;
@@ -66,8 +73,8 @@ impl Translator<'_, '_> {
     }
 
     fn push_control(&mut self, kind: FrameKind, ty: BlockType, height: usize) {
-        let (last_look, exit_look, outer_loop) = (self.last_look, u32::MAX, self.innermost_loop);
-        self.control.push(Frame { kind, ty, height, exit: None, last_look, exit_look, outer_loop });
+        let (last_look, exit_look) = (self.last_look, u32::MAX);
+        self.control.push(Frame { kind, ty, height, exit: None, last_look, exit_look });
     }
 
     /// Goes on in `block`, all branches to which are known.
@@ -231,11 +238,10 @@ impl Translator<'_, '_> {
             self.push_values(&params);
         }
         self.push_control(FrameKind::Loop { header }, ty, height);
-        self.open_loops += 1;
+        self.open_loops.push(OpenLoop { offset: self.offset, header });
         // Makes sure that the header is in the layout, for it may have no instruction of its own.
         self.builder.ensure_inserted_block();
         self.look_here(header);
-        self.innermost_loop = self.offset;
         self.budget.loop_in(self.control.len());
         self.meter_check();
     }
@@ -246,20 +252,28 @@ impl Translator<'_, '_> {
     }
 
     /// Before a call: looks for interruptions if none was looked for in a long part of the body, on some way to here. The header of a loop
-    /// looks for what is in it, but not for what follows: a loop that is [short](crate::counted_loops) has none in the end.
+    /// looks for what is in it, but not for what follows: a loop that is [short](crate::counted_loops) has none in the end, unless calls rely
+    /// on it that are on a way out.
     pub(super) fn look_before_call(&mut self) {
-        let last_look = self.last_look.max(self.innermost_loop);
-        if self.env.settings.interrupt && (self.offset - last_look) as usize > LONG_BODY_BYTES {
-            // Whoever is asked sees the fuel that was consumed, as at all other looks.
-            self.meter_flush();
-            let next = self.builder.create_block();
-            self.flush();
-            self.builder.ins().jump(next, &[]);
-            self.begin_sealed(next);
-            self.builder.ensure_inserted_block();
-            self.look_here(next);
-            self.last_look = self.offset;
+        let is_long_ago = |look: u32| (self.offset - look) as usize > LONG_BODY_BYTES;
+        if !self.env.settings.interrupt || !is_long_ago(self.last_look) {
+            return;
         }
+        // Of the loops that begin near enough the outermost: it turns least, and those with loops in them look anyway.
+        let near = self.open_loops.partition_point(|open| is_long_ago(open.offset));
+        if let Some(&OpenLoop { header, .. }) = self.open_loops.get(near) {
+            self.translated.relied_on.push((header, SourceLoc::new(self.offset)));
+            return;
+        }
+        // Whoever is asked sees the fuel that was consumed, as at all other looks.
+        self.meter_flush();
+        let next = self.builder.create_block();
+        self.flush();
+        self.builder.ins().jump(next, &[]);
+        self.begin_sealed(next);
+        self.builder.ensure_inserted_block();
+        self.look_here(next);
+        self.last_look = self.offset;
     }
 
     fn begin_if(&mut self, ty: BlockType) {
@@ -322,8 +336,7 @@ impl Translator<'_, '_> {
         }
         if let FrameKind::Loop { header } = self.control[last].kind {
             self.builder.seal_block(header);
-            self.open_loops -= 1;
-            self.innermost_loop = self.control[last].outer_loop;
+            self.open_loops.pop();
         }
         if let Some(exit) = self.control[last].exit {
             if self.reachable {

@@ -115,7 +115,7 @@ impl Translator<'_, '_> {
         }
         self.guesses.left -= 1;
         self.translated.calls = true;
-        self.translated.calls_outside_loops |= self.open_loops == 0;
+        self.translated.calls_outside_loops |= self.open_loops.is_empty();
         let is_return = matches!(op, Operator::ReturnCall { .. } | Operator::ReturnCallIndirect { .. } | Operator::ReturnCallRef { .. });
         let args = self.arguments(self.vmctx, ty);
         let done = (!is_return).then(|| self.builder.create_block());

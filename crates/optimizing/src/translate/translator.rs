@@ -7,7 +7,7 @@ use super::stack::OperandStack;
 use crate::abi;
 use crate::budget::{Budget, Mode};
 use crate::isa::has_fuel_register;
-use cranelift_codegen::ir::{FuncRef, Function, InstBuilder, SigRef, SourceLoc, Value, types::I64};
+use cranelift_codegen::ir::{Block, FuncRef, Function, InstBuilder, SigRef, SourceLoc, Value, types::I64};
 use cranelift_codegen::isa::TargetIsa;
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use peregrine_artifact::builtins::Builtin;
@@ -22,7 +22,7 @@ use std::mem::offset_of;
 use target_lexicon::Architecture;
 use wasmparser::Operator;
 
-use super::control::Frame;
+use super::control::{Frame, OpenLoop};
 use super::entry::Arrival;
 use super::flags::Region;
 use super::guesses::Guesses;
@@ -51,7 +51,10 @@ pub(crate) struct FunctionInput<'a> {
 pub(crate) struct Translated {
     /// The blocks at whose start pending interruptions may be looked for, and their places in the body: the headers of loops, and calls in the
     /// midst of long code.
-    pub looks: Vec<(cranelift_codegen::ir::Block, SourceLoc)>,
+    pub looks: Vec<(Block, SourceLoc)>,
+    /// Headers of loops that have to look for calls which are in the loop, as written, and far from what looks before it: each with the place of
+    /// such a call. It may be on a way out, and so in no loop that the passes see.
+    pub relied_on: Vec<(Block, SourceLoc)>,
     /// Whether the function calls wasm functions.
     pub calls: bool,
     /// Whether it calls them elsewhere than in loops. If not, whatever goes on for long gets to the header of a loop.
@@ -90,12 +93,10 @@ pub(crate) struct Translator<'a, 'b> {
     pub(super) vmctx: Value,
     pub(super) stack: OperandStack,
     pub(super) control: Vec<Frame>,
-    /// How many of the frames are loops.
-    pub(super) open_loops: u32,
+    /// Those of the frames that are loops, which look where they begin.
+    pub(super) open_loops: Vec<OpenLoop>,
     /// Where in the body the last look for interruptions is, on each way to here, but for those of loops.
     pub(super) last_look: u32,
-    /// Where the innermost loop begins that is open here, which looks there; 0 without one.
-    pub(super) innermost_loop: u32,
     /// Whether the code at this place can be reached.
     pub(super) reachable: bool,
     /// How many blocks were begun in unreachable code.
@@ -162,9 +163,8 @@ pub(crate) fn translate(
         vmctx,
         stack: OperandStack::default(),
         control: Vec::new(),
-        open_loops: 0,
+        open_loops: Vec::new(),
         last_look: 0,
-        innermost_loop: 0,
         reachable: true,
         skipped_blocks: 0,
         locals: Locals::default(),
