@@ -1,8 +1,9 @@
 //! How many times more of some work two threads do than one, for `main.rs`.
 //!
 //! What a processor does by itself changes from one moment to the next, where a machine is shared: now and then two of them are one core of the
-//! host. So only neighbouring times are compared, in many short turns; each turn also does a loop that needs nothing but the processor; and
-//! where that loop shows a turn on less than two processors, the turn says nothing about the work.
+//! host. So only neighbouring times are compared, in many short turns. In each turn, the two threads also do a loop that needs nothing but the processor,
+//! right before the work and right after it, without a rest between; and where one of these shows less than two processors, the turn says nothing
+//! about the work.
 
 use std::hint::black_box;
 use std::ops::RangeInclusive;
@@ -28,26 +29,26 @@ pub struct Found {
 /// When some work began, and when it ended.
 type Span = (Instant, Instant);
 
-/// What one thread took in a turn, alone and beside the other.
+/// What one thread took in a turn: the loop and the work while the other one waited; and the loop, the work and the loop beside the other.
 struct Taken {
-    alone: Span,
-    beside: Span,
+    alone: [Span; 2],
+    beside: [Span; 3],
 }
 
 /// How many times more of `work` two threads do than one.
 pub fn by_one_thread(work: &(dyn Fn() + Sync)) -> Found {
     let meeting = Meeting { alone: Barrier::new(2), together: AtomicUsize::new(0) };
-    let turns = |thread: usize| {
-        (0..TURNS).map(|turn| [meeting.take(thread, 2 * turn, &processor), meeting.take(thread, 2 * turn + 1, work)]).collect::<Vec<_>>()
-    };
+    let turns = |thread: usize| (0..TURNS).map(|turn| meeting.take(thread, turn, work)).collect::<Vec<_>>();
     let (first, second) = std::thread::scope(|scope| {
         let second = scope.spawn(|| turns(1));
         (turns(0), second.join().expect("the work does not panic"))
     });
-    let ratios: Vec<[f64; 2]> = first.iter().zip(&second).map(|(a, b)| [ratio(&a[0], &b[0]), ratio(&a[1], &b[1])]).collect();
-    let whole: Vec<f64> = ratios.iter().filter(|[processor, _]| TWO_PROCESSORS.contains(processor)).map(|[_, work]| *work).collect();
-    let counted = if whole.len() < ENOUGH { ratios.iter().map(|[_, work]| *work).collect() } else { whole };
-    Found { ratio: median(counted), machine: median(ratios.iter().map(|[processor, _]| *processor).collect()) }
+    let ratios: Vec<[f64; 3]> =
+        first.iter().zip(&second).map(|(a, b)| [(0, 0), (1, 1), (0, 2)].map(|places| ratio(a, b, places))).collect();
+    let is_whole = |[before, _, after]: &&[f64; 3]| TWO_PROCESSORS.contains(before) && TWO_PROCESSORS.contains(after);
+    let whole: Vec<f64> = ratios.iter().filter(is_whole).map(|[_, work, _]| *work).collect();
+    let counted = if whole.len() < ENOUGH { ratios.iter().map(|[_, work, _]| *work).collect() } else { whole };
+    Found { ratio: median(counted), machine: median(ratios.iter().flat_map(|[before, _, after]| [*before, *after]).collect()) }
 }
 
 /// Where the two threads meet.
@@ -59,15 +60,25 @@ struct Meeting {
 impl Meeting {
     /// The part of one thread, 0 or 1, in a turn: it works while the other one waits, and then at the same time.
     fn take(&self, thread: usize, turn: usize, work: &dyn Fn()) -> Taken {
+        let by_itself = || [timed(&processor), timed(work)];
         self.alone.wait();
-        let first = (thread == 0).then(|| timed(work));
+        let first = (thread == 0).then(by_itself);
         self.alone.wait();
-        let alone = first.unwrap_or_else(|| timed(work));
+        let alone = first.unwrap_or_else(by_itself);
+        let mut meetings = 3 * turn..;
+        let mut beside = |work: &dyn Fn()| {
+            self.meet(meetings.next().expect("there are more"));
+            timed(work)
+        };
+        Taken { alone, beside: [beside(&processor), beside(work), beside(&processor)] }
+    }
+
+    /// Waits for the other thread, awake.
+    fn meet(&self, number: usize) {
         self.together.fetch_add(1, Ordering::AcqRel);
-        while self.together.load(Ordering::Acquire) < 2 * (turn + 1) {
+        while self.together.load(Ordering::Acquire) < 2 * (number + 1) {
             std::hint::spin_loop();
         }
-        Taken { alone, beside: timed(work) }
     }
 }
 
@@ -77,11 +88,12 @@ fn timed(work: &dyn Fn()) -> Span {
     (start, Instant::now())
 }
 
-/// By how much two threads together were faster than the same one after the other.
-fn ratio(a: &Taken, b: &Taken) -> f64 {
-    let alone = (a.alone.1 - a.alone.0) + (b.alone.1 - b.alone.0);
-    let both = a.beside.1.max(b.beside.1) - a.beside.0.min(b.beside.0);
-    alone.as_secs_f64() / both.as_secs_f64()
+/// By how much two threads together were faster than the same one after the other: what was taken at two places, alone and beside.
+fn ratio(a: &Taken, b: &Taken, (alone, beside): (usize, usize)) -> f64 {
+    let length = |span: &Span| span.1 - span.0;
+    let one_by_one = length(&a.alone[alone]) + length(&b.alone[alone]);
+    let (a, b) = (&a.beside[beside], &b.beside[beside]);
+    one_by_one.as_secs_f64() / (a.1.max(b.1) - a.0.min(b.0)).as_secs_f64()
 }
 
 fn median(mut values: Vec<f64>) -> f64 {
