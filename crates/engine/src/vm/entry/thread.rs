@@ -16,39 +16,48 @@ struct Thread {
     idle: Cell<*mut VmStore>,
 }
 
+/// What is said of this thread. The look for it is all that has to be inlined from elsewhere: calls cannot afford one of their own for it.
+#[inline(always)]
+fn this() -> &'static Thread {
+    let thread = THREAD.with(ptr::from_ref);
+    // SAFETY: it is there as long as the thread, having no destructor; nobody keeps the reference, or sends it, as cells are not shared.
+    unsafe { &*thread }
+}
+
 /// Of a thread that is not prepared for the faults of guests.
 pub(super) const UNPREPARED: *mut VmStore = ptr::without_provenance_mut(1);
 
 /// The store whose guest, or a host function called by it, runs on this thread. Null if none does; [`UNPREPARED`] before the first.
 #[inline(always)]
 pub(super) fn current() -> *mut VmStore {
-    THREAD.with(|thread| thread.current.get())
+    this().current.get()
 }
 
 /// Says whose guest runs from now on, and gives what was said before.
 #[inline(always)]
 pub(super) fn set_current(store: *mut VmStore) -> *mut VmStore {
-    THREAD.with(|thread| thread.current.replace(store))
+    this().current.replace(store)
 }
 
 /// Says that no guest runs any more.
 #[inline(always)]
 pub(super) fn set_idle() {
-    THREAD.with(|thread| thread.current.set(thread.idle.get()));
+    let thread = this();
+    thread.current.set(thread.idle.get());
 }
 
 /// Whether the thread has to be prepared again by when no guest runs.
 #[inline(always)]
 pub(super) fn is_to_be_prepared() -> bool {
-    THREAD.with(|thread| thread.idle.get()) == UNPREPARED
+    this().idle.get() == UNPREPARED
 }
 
 /// The thread is prepared from now on.
 pub(super) fn prepared() {
-    THREAD.with(|thread| thread.idle.set(ptr::null_mut()));
+    this().idle.set(ptr::null_mut());
 }
 
 /// The thread has to be prepared again by when no guest runs.
 pub(super) fn to_be_prepared() {
-    THREAD.with(|thread| thread.idle.set(UNPREPARED));
+    this().idle.set(UNPREPARED);
 }
