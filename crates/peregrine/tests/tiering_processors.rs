@@ -1,5 +1,5 @@
-//! The processors that the threads of the optimizing tier use: those of the process, whatever the thread has that asked for them. The only test of
-//! its process.
+//! The processors that the threads of the optimizing tier use: those of the first thread too, whatever the thread has that asked for them. The
+//! only test of its process.
 
 mod patience;
 

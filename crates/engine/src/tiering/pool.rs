@@ -2,10 +2,9 @@
 //!
 //! There are as many as the machine can spare besides one that runs guests, however many engines there are; so a process with an engine for each
 //! tenant has no more of them than one with a single engine, and whoever waits, waits for one job of each of the others. Threads are started
-//! when there is work, at low priority and on all processors that the process uses, and end when there was none for a while, or when no engine is
-//! left that ever asked for one. What was
-//! compiled is kept for the next process when its engine was quiet for a moment, by another thread, so that no job waits for it: one
-//! engine's at a time.
+//! when there is work, at low priority and on the processors of the process's first thread beside those of whoever asked. They end when there was
+//! none for a while, or when no engine is left that ever asked for one. What was compiled is kept for the next process when its engine was
+//! quiet for a moment, by another thread, so that no job waits for it: one engine's at a time.
 //!
 //! After a fork the child has none of the threads, and another pool ([`Pool::of_process`]): that of its parent is never touched there, as one of the
 //! threads may have had its lock. Lock order: a queue's state before that of the pool.
@@ -236,7 +235,7 @@ fn start(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
             tell(|| tracing::debug!(%error, "the optimizing tier runs at the usual priority"));
         }
         // Whoever asked first may be one of many that have a processor each, and it serves all.
-        if let Err(error) = threads::use_processors_of_process() {
+        if let Err(error) = threads::use_processors_of_first_thread() {
             tell(|| tracing::debug!(%error, "the optimizing tier uses the processors of the thread that asked for it"));
         }
         work();

@@ -33,12 +33,12 @@ pub fn set_low_priority() -> io::Result<()> {
     Ok(())
 }
 
-/// Lets the calling thread use the processors that the first thread of this process may use, beside its own: for work of the whole process on a thread
-/// that one with few processors started.
+/// Lets the calling thread use the processors that the first thread of this process may use, beside its own: for work of the whole
+/// process on a thread that one with few processors started.
 ///
 /// # Errors
 /// What the system said; the thread uses what it did before.
-pub fn use_processors_of_process() -> io::Result<()> {
+pub fn use_processors_of_first_thread() -> io::Result<()> {
     let mut all = sched_getaffinity(None)?;
     let own = all.count();
     let of_first = sched_getaffinity(Some(rustix::process::getpid()))?;
@@ -136,7 +136,7 @@ mod tests {
             one.set(first);
             sched_setaffinity(None, &one).unwrap();
             assert_eq!(sched_getaffinity(None).unwrap().count(), 1);
-            use_processors_of_process().unwrap();
+            use_processors_of_first_thread().unwrap();
             sched_getaffinity(None).unwrap()
         })
         .join()
